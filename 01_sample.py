@@ -1,0 +1,131 @@
+# %% [markdown]
+"""
+# 01 Sample: question -> response
+
+In: a source of questions, with or without responses. Out: `runs/<name>/01_responses.jsonl`, one noisy response a row.
+
+    python 01_sample.py                                        # tiny: the micro-world, its base and its forum
+    python 01_sample.py --source my.jsonl --columns question=problem response=solution --name mine
+    python 01_sample.py --source my.jsonl --model Qwen/Qwen2.5-Math-7B --samples 4 --name mine     # draw responses
+    python 01_sample.py --preset paper                         # the released WebInstruct-CFT-50K, with its critiques
+
+CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds. The tiny preset first
+pretrains a base model on a small web whose authors often miscalculate (about a minute), then takes forum answers to new
+questions, 57 % of them right.
+"""
+
+# %% Settings
+from dataclasses import dataclass
+
+from common.config import configure, setting
+
+
+@dataclass
+class Config:
+    name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py)")
+    seed: int = setting(0, "of the world, the base and the sampling")
+    limit: int | None = setting(None, "read at most this many rows of the source")
+    source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file")
+    revision: str | None = setting(None, "revision of a hub source")
+    columns: list[str] = setting([], "which column holds which field: question=problem response=solution ...")
+    verdict_values: list[str] = setting([], "what a verdict column's values mean: true=right false=wrong")
+    drop_bad: bool = setting(False, "leave rows without question or response out, counted, instead of stopping")
+    model: str | None = setting(None, "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base")
+    base_url: str | None = setting(None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1")
+    template: str = setting("auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)")
+    samples: int = setting(1, "responses per question")
+    temperature: float = setting(0.7, "of the sampling; 0 is greedy")
+    top_p: float = setting(1.0, "nucleus of the sampling")
+    max_new_tokens: int = setting(2048, "tokens per response at most")
+    batch_size: int = setting(32, "prompts per batch of a local model")
+    concurrency: int = setting(16, "requests in flight to a server")
+    threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
+    base_steps: int = setting(1500, "tiny: pretraining steps of the base")
+    base_knows_gaps: float = setting(0.0, "tiny: share of the web's authors who leave lines out as the teacher does")
+
+
+config = configure(Config, "01")
+
+# %% The run's folder
+import torch
+
+from common import files, prompts, sources
+from common.files import InputError
+from common.generate import Request, Sampling, complete
+
+run = files.run_folder(config.name)
+tiny = config.source == "tiny"
+if config.threads:
+    torch.set_num_threads(config.threads)
+
+# %% [markdown]
+"""
+## The tiny base
+Any other run starts from a model that exists. The miniature makes its own: a Qwen2 of 0.2 M parameters, trained with
+the loop of 04 on documents in the very prompts that later stages use.
+"""
+
+# %% Pretrain the tiny base, unless it stands
+if tiny:
+    from common.tiny import base, world
+
+    base_accuracy = base.pretrain(run / "01_base", config.seed, config.base_steps, config.base_knows_gaps)
+    print(f"base: {run / '01_base'}, {base_accuracy:.1%} of 200 held-out questions right")
+
+# %% Read the source
+if tiny:
+    rows = [sources.make_row(**row, source="tiny", generator="forum") for row in world.forum_rows(config.seed, config.limit)]
+    counts = {}
+else:
+    rows, counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
+                                need_response=config.model is None, drop_bad=config.drop_bad)
+print(f"{config.source}: {len(rows)} rows", "".join(f", {n} {what}" for what, n in counts.items() if n))
+
+# %% [markdown]
+"""
+## Responses of a model
+With `--model` the source gives only questions, and the responses are drawn (Table 6: from the base itself). Each sample
+has its own seed, and all of them are journalled, so a killed run goes on where it was and draws the same.
+"""
+
+# %% Draw responses from a model
+if config.model:
+    if config.base_url:
+        from common.generate.server import Server
+
+        engine = Server(config.model, config.base_url, config.concurrency)
+        template = "chatml" if config.template == "auto" else config.template
+    else:
+        from common.generate.local import Local
+
+        engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
+        template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
+    questions = {row["question_id"]: row for row in rows}  # once each
+    asked = [(row, k) for row in questions.values() for k in range(config.samples)]
+    requests = [Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked]
+    sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed)
+    with files.Journal(run / "01_journal.jsonl") as journal:
+        answers = complete(engine, requests, sampling, journal, "01 sample")
+
+# %% Rows of the drawn responses
+if config.model:
+    failed = [a["error"] for a in answers if "error" in a]
+    drawn = [sources.make_row(row["question"], a["text"], row["gold"], row["source"], config.model, k, a["finish_reason"])
+             for (row, k), a in zip(asked, answers) if "error" not in a and a["text"].strip()]
+    rows = list({row["id"]: row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
+    counts = {"failed": len(failed), "empty": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
+              "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}
+    print(f"{len(rows)} responses", "".join(f", {n} {what}" for what, n in counts.items() if n))
+    if failed:
+        print(f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed")
+    if not rows:
+        raise InputError(f"{config.model} gave no usable response.")
+
+# %% Write the rows
+files.write_jsonl(run / "01_responses.jsonl", rows)
+files.write_manifest(run / "01.run.json", config, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
+                     counts=dict(counts), questions=len({row["question_id"] for row in rows}),
+                     with_critique=sum("critique" in row for row in rows))
+print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
+print(f"next: python 02_critique.py --name {config.name} --preset {config.preset}")

@@ -1,0 +1,59 @@
+"""A script's Config dataclass -> its settings: flags in a shell or under %run, keyword overrides in a notebook."""
+
+import os
+import sys
+from dataclasses import MISSING, field, fields
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from common.files import InputError, run_folder
+from common.presets import PRESETS
+
+
+def setting(default, help, choices=None):
+    """A field of a Config: its default is the paper's value, `help` is what --help prints (units included)."""
+    metadata = {"help": help.replace("%", "%%")} | ({"choices": choices} if choices else {})
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def configure(Config, stage, **overrides):
+    """Read the settings of a script ("01" to "05"): a field's default, then the preset, then flags or (in a notebook)
+    keyword overrides.
+
+    An unknown or abbreviated flag stops with status 2; so does, with a clear message, an unknown preset or run name.
+    """
+    in_notebook = Path(sys.argv[0]).name.endswith("kernel_launcher.py")  # sys.argv is Jupyter's there
+    arguments = [] if in_notebook else sys.argv[1:]
+    parser = HfArgumentParser(Config, allow_abbrev=False, description=sys.modules["__main__"].__doc__)
+    preset = overrides.get("preset") or parser.parse_known_args(arguments)[0].preset
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
+                         "Leave --preset out for tiny, the default.")
+    names = {f.name for f in fields(Config)}
+    if unknown := sorted(set(overrides) - names):
+        raise InputError(f"unknown settings {unknown}; this script knows: {', '.join(sorted(names))}")
+    parser.set_defaults(**PRESETS[preset][stage])
+    config = parser.parse_args_into_dataclasses(arguments)[0]
+    for name, value in overrides.items():
+        setattr(config, name, value)
+    config.name = config.name or preset
+    run_folder(config.name)  # an error before anything is loaded
+    if config.limit is not None and config.limit < 1:
+        raise InputError(f"--limit {config.limit}: expected a number of rows, 1 or more; leave it out for all rows.")
+    return config
+
+
+def _report(kind, error, trace):
+    """A user's mistake ends a script with its message and status 2, not with a traceback."""
+    if not issubclass(kind, InputError):
+        return sys.__excepthook__(kind, error, trace)
+    sys.stdout.flush()
+    # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
+    print(f"\nerror: {error}", file=sys.__stderr__, flush=True)
+    os._exit(2)  # an excepthook cannot set the status otherwise
+
+
+sys.excepthook = _report

@@ -1,0 +1,269 @@
+"""Files of a run: JSONL rows, content ids, the append-only journal, manifests. All final files are written atomically."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+VERSIONED = ("torch", "transformers", "datasets", "openai", "math-verify", "sympy", "peft", "bitsandbytes")
+
+
+class InputError(Exception):
+    """What a user can mend: says what was seen, what was expected and how to go on. Scripts end with status 2."""
+
+
+# --- ids ------------------------------------------------------------------------------------------------------------
+
+def content_id(*parts):
+    """24 hex digits of the SHA-256 of the parts as canonical JSON, Unicode-normalised (NFC), otherwise as they are."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def file_hash(path):
+    """SHA-256 of a file's bytes, hex."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def model_id(folder):
+    """24 hex digits of what a model folder computes: its weights, config and tokenizer files, whatever it is called."""
+    files = [f for pattern in ("*.safetensors", "*config.json", "token*", "vocab*", "merges*")
+             for f in sorted(Path(folder).glob(pattern)) if f.is_file()]
+    return content_id([[f.name, file_hash(f)] for f in files])
+
+
+# --- where a run lives ----------------------------------------------------------------------------------------------
+
+def run_folder(name):
+    """runs/<name>, which must be a plain folder name."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(f"--name {name!r} is not a plain name (letters, digits, '.', '_', '-'; no path).\n"
+                         "A run always lives in runs/NAME under this folder: give for example --name my-run")
+    return Path("runs") / name
+
+
+MAKERS = {"01": "01_sample.py", "02": "02_critique.py", "03": "03_build.py", "04": "04_train.py", "05": "05_eval.py"}
+
+
+def stage_file(run, name):
+    """A file that an earlier script makes; where it is missing the error names the script."""
+    path = run / name
+    if not path.exists():
+        raise InputError(f"{path} is not there; {MAKERS[name[:2]]} makes it.\n"
+                         f"Run: python {MAKERS[name[:2]]} --name {run.name} (with the --preset you use)")
+    return path
+
+
+def last_checkpoint(run, arm):
+    """The newest checkpoint folder of an arm."""
+    found = sorted((run / "04_train" / arm).glob("step-*[0-9]"))
+    if not found:
+        raise InputError(f"{run / '04_train' / arm} holds no checkpoint.\nRun: python 04_train.py --name {run.name} --arms {arm}")
+    return found[-1]
+
+
+def trained_on(run):
+    """The folder of the base model that the run's arms were trained from."""
+    settings = sorted(stage_file(run, "04_train").glob("*/settings.json"))
+    if not settings:
+        raise InputError(f"{run / '04_train'} holds no arm.\nRun: python 04_train.py --name {run.name}")
+    return json.loads(settings[0].read_text(encoding="utf-8"))["base"]
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+def read_jsonl(path):
+    """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object."""
+    rows = []
+    with open(path, encoding="utf-8", errors="strict") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    rows.append(_row(line, path, number))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text ({error}).") from error
+    if not rows:
+        raise InputError(f"{path} holds no rows.\nA JSONL file has one JSON object per line.")
+    return rows
+
+
+def _row(line, path, number):
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}, line {number} is not JSON ({error}): {line[:80]!r}\n"
+                         f"Expected one JSON object per line; mend or delete that line: sed -i {number}d {path}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, line {number} is not a JSON object: {line[:80]!r}")
+    return row
+
+
+def write_atomic(path, data):
+    """Write text or bytes so that `path` holds either its old content or all of the new one, whatever happens."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as f:
+        f.write(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, path)
+
+
+def write_jsonl(path, rows):
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_line(path, row):
+    with open(path, "a", encoding="utf-8") as f:
+        f.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def kept_metrics(path, step):
+    """The lines of a metrics file up to `step`; later ones, from after the state that a resume starts at, are removed."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            pass  # a line torn by a kill: its step is run again
+    rows = [row for row in rows if row["step"] <= step]
+    write_jsonl(path, rows)
+    return rows
+
+
+def keep_settings(path, settings, write=True):
+    """Write the settings beside what they make; InputError where something made with other ones stands there."""
+    if path.exists():
+        stands = json.loads(path.read_text(encoding="utf-8"))
+        changed = {k for k in settings if stands.get(k) != settings[k]}
+        if changed:
+            seen = ", ".join(f"{k} {stands.get(k)!r} -> {settings[k]!r}" for k in sorted(changed))
+            raise InputError(f"{path.parent} was made with other settings or data: {seen}\n"
+                             f"Use another --name, or remove it: rm -r {path.parent}")
+    elif write:
+        write_atomic(path, json.dumps(settings, indent=1) + "\n")
+
+
+def check_disk(folder, needed, flag):
+    """InputError where the disk under `folder` has less than `needed` bytes free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(f"{folder} needs {needed / 1e9:.3f} GB for its checkpoints, {free / 1e9:.3f} GB are free on that disk.\n"
+                         f"Make room, or save less often: a larger {flag}")
+
+
+# --- journal --------------------------------------------------------------------------------------------------------
+
+class Journal:
+    """Text that was generated or paid for, kept line by line under its "key" as it arrives.
+
+    Append-only; a record is one write, so kill -9 loses nothing that was recorded. A torn last line is cut off at the
+    next start, a bad line elsewhere is counted and skipped. A second process that opens it gets an InputError.
+    """
+
+    def __init__(self, path):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(f"{path}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"another process is writing {path}.\nWait for it to end, or use another --name.") from None
+        self.records, self.skipped = {}, 0
+        if path.exists():
+            self._read(path)
+        self._file = open(path, "ab", buffering=0)
+
+    def _read(self, path):
+        with open(path, "rb+") as f:
+            for line in f:
+                if not line.endswith(b"\n"):
+                    f.seek(-len(line), os.SEEK_END)
+                    f.truncate()
+                    break
+                try:
+                    record = json.loads(line)
+                    self.records[record["key"]] = record
+                except (ValueError, KeyError, TypeError):
+                    self.skipped += 1
+        if self.skipped:
+            print(f"{path}: {self.skipped} unreadable lines skipped", file=sys.stderr)
+
+    def __contains__(self, key):
+        return key in self.records
+
+    def __getitem__(self, key):
+        return self.records[key]
+
+    def append(self, records):
+        """Record a list of dicts, each with a "key", in one write."""
+        data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode("utf-8", "surrogatepass")
+        if self._file.write(data) != len(data):
+            raise OSError(f"short write to {self._file.name}: is the disk full?")
+        self.records.update((r["key"], r) for r in records)
+
+    def close(self):
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+# --- manifest -------------------------------------------------------------------------------------------------------
+
+def _git(*command):
+    try:
+        done = subprocess.run(["git", *command], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions():
+    found = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def write_manifest(path, config, inputs=(), **headline):
+    """0N.run.json beside a stage's output: what made it and what came out, enough to make it again."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    torch = sys.modules.get("torch")
+    write_atomic(path, json.dumps({
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "config": vars(config),
+        "inputs": {str(p): file_hash(p) for p in inputs},
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(status) if status is not None else None,
+        "versions": _versions(),
+        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - STARTED, 1),
+        **headline,
+    }, indent=1, ensure_ascii=False) + "\n")
+
+
+STARTED = time.time()  # when this process began, near enough: files is the first room a script enters

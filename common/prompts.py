@@ -1,0 +1,120 @@
+"""Every prompt and chat template of the kit, in one place.
+
+Messages are lists of {"role", "content"}; `render` turns them into the exact text a model sees. Sources: the paper
+(A.1), the released evaluation scripts and YAML (TIGER-AI-Lab/CritiqueFineTuning@44b83b8).
+"""
+
+from common.files import InputError
+
+# Training prompts. The system line is the released YAML's template default; it stands in every row.
+SYSTEM = "You are a helpful assistant."
+CRITIQUE_INSTRUCTION = "Please critique whether the following solution to the question is correct.\n\n"
+SFT_INSTRUCTION = "Please reason step by step to solve the following question."  # original answers
+SFT_TEACHER_INSTRUCTION = "Please analyze and answer the following question step by step:"  # teacher answers
+
+# Evaluation prompt of the maths benchmarks, also used to sample responses from a base model.
+SOLVE_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+# The last four because models trained on critiques close with [END] (released evaluate script).
+STOP = ["</s>", "<|im_end|>", "<|endoftext|>", "(END)", "\\[END\\]", "**END**", "[END]"]
+
+# Prompts for the teacher (02).
+TEACHER_CRITIQUE = (
+    "You are a science expert. A student is trying to solve a question, please explain briefly whether his answer is "
+    "correct or not. Finally, conclude your judgement with 'Conclusion: right/wrong [END]'"
+)
+TEACHER_ANSWER = (
+    "You are a science expert. You need to answer a given question clearly and conclude your answer with "
+    "'Answer: [YOUR ANSWER]'"
+)
+
+
+def _chat(user, system=None):
+    return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+
+
+def question_and_solution(question, response):
+    """The `input` column of the released data: "Question:\\n{q}\\n\\nSolution:\\n{a}\\n"."""
+    return f"Question:\n{question}\n\nSolution:\n{response}\n"
+
+
+def critique_row_prompt(question, response, system=SYSTEM):
+    """CFT training prompt. The YAML's framework joins instruction and input with one newline, so three stand there."""
+    return _chat(CRITIQUE_INSTRUCTION + "\n" + question_and_solution(question, response), system)
+
+
+def sft_row_prompt(question, instruction=SFT_INSTRUCTION, system=SYSTEM):
+    return _chat(f"{instruction}\n{question}", system)
+
+
+def teacher_critique_prompt(question, response):
+    """One user message (paper, A.1); the released script moved the first part into a system message."""
+    return _chat(f"{TEACHER_CRITIQUE}\n\n{question_and_solution(question, response)}")
+
+
+def teacher_answer_prompt(question):
+    return _chat(f"Question:\n{question}\n", TEACHER_ANSWER)
+
+
+def solve_prompt(question, template):
+    """The text that asks a model to solve, byte for byte the released evaluation's.
+
+    >>> solve_prompt("1+1?", "deepseek")
+    'User: 1+1?\\nPlease reason step by step, and put your final answer within \\\\boxed{}.\\n\\nAssistant:'
+    """
+    if template == "deepseek":
+        return f"User: {question}\n{SOLVE_SYSTEM}\n\nAssistant:"
+    return render(_chat(question, SOLVE_SYSTEM), template)
+
+
+# --- chat templates -------------------------------------------------------------------------------------------------
+
+# jinja is what a saved tokenizer carries; `render` below must say the same (a test compares them).
+JINJA = {
+    "chatml": (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "deepseek": (
+        "{{ bos_token or '' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ 'User: ' + m['content'] + '\n\n' }}"
+        "{% elif m['role'] == 'assistant' %}{{ 'Assistant: ' + m['content'] + eos_token }}"
+        "{% else %}{{ m['content'] + '\n\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    ),
+}
+TEMPLATES = tuple(JINJA)
+
+
+def template_for(tokenizer):
+    """"chatml" where the vocabulary has <|im_end|> as one token (Qwen), else "deepseek" (its own User/Assistant form)."""
+    return "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "deepseek"
+
+
+def check_template(template, tokenizer):
+    """InputError unless the tokenizer can write the template: a marker in pieces would be trained as ordinary text."""
+    if template not in TEMPLATES:
+        raise InputError(f"unknown chat template {template!r}; the templates are: auto {' '.join(TEMPLATES)}")
+    if template == "chatml" and template_for(tokenizer) != "chatml":
+        pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
+        raise InputError(f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"
+                         "Leave --template out: a DeepSeek base is trained with its own form and end token.")
+
+
+def end_token(template, tokenizer):
+    """The token that closes an answer: supervised in training, a stop token of the saved model."""
+    return "<|im_end|>" if template == "chatml" else tokenizer.eos_token
+
+
+def render(messages, template):
+    """Messages -> the prompt text, up to where the assistant begins to write. A tokenizer's bos is not in the text."""
+    if template == "chatml":
+        turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
+        return "".join(turns) + "<|im_start|>assistant\n"
+    if template == "deepseek":
+        form = {"system": "{}\n\n", "user": "User: {}\n\n"}
+        return "".join(form[m["role"]].replace("{}", m["content"]) for m in messages) + "Assistant:"
+    raise ValueError(f"unknown chat template {template!r}; expected one of {TEMPLATES}")
+
+
+def render_completion(text, template, tokenizer):
+    """The supervised text: the answer and its end token. DeepSeek's own template puts a space before the answer."""
+    return (" " if template == "deepseek" else "") + text + end_token(template, tokenizer)

@@ -1,0 +1,80 @@
+"""What a run shows of itself: log lines, the loss curve, the table and chart of scores."""
+
+import json
+
+from matplotlib.figure import Figure
+
+from common.files import write_atomic
+
+
+def step_line(update, steps):
+    """One line of training, e.g. "step 12/98 loss 0.4213 lr 4.6e-06 grad_norm 1.20 tokens/s 41k"."""
+    return (f"step {update.step}/{steps} loss {update.loss:.4f} lr {update.learning_rate:.2e} "
+            f"grad_norm {update.grad_norm:.3f} tokens/s {update.tokens / update.seconds / 1000:.1f}k")
+
+
+def _save(figure, path):
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
+    part.replace(path)
+
+
+def loss_curve(metrics, path):
+    """Loss per supervised token (nats) over the steps, as a PNG."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([m["step"] for m in metrics], [m["loss"] for m in metrics], linewidth=1.5)
+    axes.set(xlabel="optimizer step", ylabel="loss per completion token (nats)", title=metrics[0]["arm"])
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def percent(x, sign=False):
+    return f"{100 * x:+.1f}" if sign else f"{100 * x:.1f}"
+
+
+def table(scores, baseline):
+    """The scores as a Markdown table. A score: dict of model, benchmark, n, accuracy, low, high, unboxed, cut and, where
+    there is a baseline, difference, difference_low, difference_high (all shares 0 to 1)."""
+    head = ["benchmark", "model", "n", "accuracy %", "95% interval", f"minus {baseline}, points", "95% interval", "unboxed", "cut"]
+    if not baseline:
+        del head[5:7]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    for s in scores:
+        cells = [s["benchmark"], s["model"], str(s["n"]), percent(s["accuracy"]), f"{percent(s['low'])} to {percent(s['high'])}"]
+        if baseline:
+            paired = s.get("difference") is not None
+            cells += [percent(s["difference"], True) if paired else "",
+                      f"{percent(s['difference_low'], True)} to {percent(s['difference_high'], True)}" if paired else ""]
+        lines.append("| " + " | ".join(cells + [str(s["unboxed"]), str(s["cut"])]) + " |")
+    return "\n".join(lines)
+
+
+def chart(scores, path):
+    """Bars with 95 % intervals, one panel a benchmark, as a PNG."""
+    benchmarks = list(dict.fromkeys(s["benchmark"] for s in scores))
+    n_bars = max(sum(s["benchmark"] == b for s in scores) for b in benchmarks)
+    figure = Figure(figsize=(max(3.0, 1.0 + 0.95 * n_bars) * len(benchmarks), 4), layout="constrained")
+    for axes, benchmark in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks):
+        bars = [s for s in scores if s["benchmark"] == benchmark]
+        heights = [100 * s["accuracy"] for s in bars]
+        errors = [[100 * (s["accuracy"] - s["low"]) for s in bars], [100 * (s["high"] - s["accuracy"]) for s in bars]]
+        colours = ["#4c72b0" if s["model"].startswith("cft") else "#9aa5b1" for s in bars]
+        axes.bar(range(len(bars)), heights, yerr=errors, capsize=4, color=colours, width=0.7)
+        for x, s in enumerate(bars):
+            axes.text(x, 100 * s["high"] + 1.5, percent(s["accuracy"]), ha="center", fontsize=9)
+        axes.set_xticks(range(len(bars)), [s["model"] for s in bars], rotation=25, ha="right")
+        axes.set(ylim=(0, 110), yticks=range(0, 101, 20), ylabel="accuracy, % (bars: 95% interval)",
+                 title=f"{benchmark} (n = {bars[0]['n']})")
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def as_json(value):
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_results(path, scores, baseline, notes):
+    """05_results.md: the table and what one must know to read it."""
+    write_atomic(path, "\n\n".join(["# Results", table(scores, baseline), *notes]) + "\n")

@@ -1,0 +1,51 @@
+"""Shared by all tests: one thread, the markers, and a fresh folder to run the scripts in."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhere
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "extra: needs tests/requirements.txt (skipped without it)")
+    config.addinivalue_line("markers", "gpu: needs a CUDA device (skipped without one)")
+
+
+def pytest_collection_modifyitems(items):
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run one of the scripts in a folder of its own: script("01_sample.py", "--limit", 3) -> CompletedProcess."""
+
+    def run(name, *arguments, folder=tmp_path, prefix=(), timeout=300, **environment):
+        command = [*(prefix or [sys.executable]), str(ROOT / name), *map(str, arguments)]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout,
+                              env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""} | environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A randomly initialised tiny base in a Hugging Face folder; copy it before changing it."""
+    from common.tiny.base import new_folder
+
+    folder = tmp_path_factory.mktemp("model") / "base"
+    new_folder(folder, seed=0)
+    return folder
