@@ -41,7 +41,7 @@ class Config:
     batch_size: int = setting(32, "prompts per batch of a local model")
     concurrency: int = setting(16, "requests in flight to a server")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
-    base_steps: int = setting(1500, "tiny: pretraining steps of the base")
+    base_steps: int = setting(2500, "tiny: pretraining steps of the base")
     base_knows_gaps: float = setting(0.0, "tiny: share of the web's authors who leave lines out as the teacher does")
 
 
