@@ -49,14 +49,15 @@ def init_distributed():
 
 def load_tokenizer(folder):
     """The folder's tokenizer, with a pad token; InputError where the folder has none."""
+    # transformers 5 makes an empty tokenizer of a folder without one, so look before loading.
+    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")):
+        raise InputError(f"{folder} holds no tokenizer (no tokenizer.json, vocab.json or tokenizer.model).\nCopy the base "
+                         "model's there: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no tokenizer could be read from {folder} ({type(error).__name__}: {str(error)[:200]})\n"
-                         "A model folder needs its tokenizer files beside config.json; copy them there, or save them "
-                         "with AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER).") from error
-    if not tokenizer.get_vocab():
-        raise InputError(f"{folder} holds no tokenizer (tokenizer.json is missing).\nCopy the tokenizer files there.")
+        raise InputError(f"the tokenizer of {folder} cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
+                         "Copy the base model's tokenizer files there once more.") from error
     stored = Path(folder) / "tokenizer.json"
     if stored.is_file():  # transformers 5 picks the class by architecture, which is not always what the folder holds
         probe = "Question:\nIs 12 + 30 = 42?\n\nSolution:\nYes, \\boxed{42}."

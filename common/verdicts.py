@@ -3,9 +3,9 @@ in many forms, and about 7 % of GPT-4o's cannot be read.
 
 Only what stands after the last "Conclusion" label counts, never an opinion in the body; what is contradictory, hedged, cut or
 missing is "unparsed".
-# Differs from the paper: its script counts what cannot be read as wrong; here it is kept apart and never trained on.
 """
 
+# Differs from the paper: its script counts what cannot be read as wrong; here it is kept apart and never trained on.
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -20,7 +20,7 @@ LABEL_LEFT = re.compile(
 LABEL_RIGHT = re.compile(
     rf"{MARKUP}*(?:\n|\Z|[:：=|–—-]+|is\b(?:\s+that\b)?|(?={MARKUP}*(?:right|correct|wrong|incorrect)\b))", re.I
 )
-END = re.compile(r"(\**)\\?[\[(<]\s*END\s*\\?[\])>]\1|\*\*\s*END\s*\*\*|\b(?-i:END)\s*\Z|\[(?:EN?)?\s*\Z", re.I)
+END = re.compile(r"(\*{0,3})\\?[\[(<]\s*END\s*\\?[\])>]\1|\*\*\s*END\s*\*\*|\b(?-i:END)\s*\Z|\[(?:EN?)?\s*\Z", re.I)
 HEAD = re.compile(
     r"""(?:(?:therefore|thus|so|hence|overall)\s?,?\s)?
     (?P<subject>(?:(?:the|this|that|his|her|their|student's|student|final|overall|given|provided|proposed|above)\s)*
@@ -80,7 +80,7 @@ def _split(tail: str) -> tuple[str, bool, str]:
 
 
 def parse(critique: str) -> str:
-    """"right", "wrong" or "unparsed": the verdict behind the last conclusion label. An earlier conclusion line that says the other
+    """-> "right", "wrong" or "unparsed": the verdict behind the last conclusion label. An earlier conclusion line that says the other
     word is a contradiction: "unparsed". Example: "... \\n\\n**Conclusion:** wrong [END]" -> "wrong"."""
     verdicts, until = [], len(critique)
     for start, end in islice(_labels(critique), 50):
