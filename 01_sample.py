@@ -41,13 +41,15 @@ class Config:
     batch_size: int = setting(32, "prompts per batch of a local model")
     concurrency: int = setting(16, "requests in flight to a server")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
-    base_steps: int = setting(2500, "tiny: pretraining steps of the base")
+    base_steps: int = setting(2000, "tiny: pretraining steps of the base")
     base_knows_gaps: float = setting(0.0, "tiny: share of the web's authors who leave lines out as the teacher does")
 
 
 config = configure(Config, "01")
 
 # %% The run's folder
+import os
+
 import torch
 
 from common import files, prompts, sources
@@ -124,7 +126,8 @@ if config.model:
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
-files.write_manifest(run / "01.run.json", config, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
+local = [config.source] if os.path.isfile(config.source) else []
+files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
                      with_critique=sum("critique" in row for row in rows))
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")

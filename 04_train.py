@@ -98,6 +98,7 @@ def prepare(arm):
     files.keep_settings(folder / "settings.json", settings, write=rank == 0)
     log(f"{arm}: {len(examples)} rows, {sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, padding "
         f"{tokens.padding_share(plan, lengths):.1%}", "".join(f", {n} {what}" for what, n in counts.items()))
+    log(report.supervised_text(examples[0], tokenizer))
     if (folder / f"step-{len(plan):06d}").exists():
         log(f"{arm}: {folder / f'step-{len(plan):06d}'} stands, nothing to do")
         return None

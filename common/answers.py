@@ -1,46 +1,24 @@
-r"""Model output -> answer, and answer = gold by strict mathematical equivalence.
+r"""Model output -> answer -> right or wrong, by strict mathematical equivalence.
 
-Extraction takes the last closed \boxed{} or \fbox{}, else what follows the last answer cue, else the last number. Equality is decided
-in this order: same string; exact rational numbers; structure (tuples, intervals, sets, lists, matrices, +-) element by element; words;
-option letters; and only for the symbolic rest math-verify, in a process that can be killed (common/symbolic_worker.py). Model text and
-golds never reach eval, sympify or parse_expr. Whatever cannot be decided counts as different.
-# Differs from the paper: its grader rounds both sides to one decimal and takes x, x/100 and 100x as equal (common/paper_grader.py).
+The answer is the last closed \boxed{} or \fbox{}, else what follows the last answer cue, else the last number. Multiple choice compares
+letters; everything else goes to equivalence.py.
 """
 
+# Differs from the paper: its grader rounds both sides to one decimal and accepts x, x/100 and 100x (kept in paper_grader.py).
 import re
 import string
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from common import symbolic_worker
+from common.equivalence import MAX_DIGITS, equivalent
 
-SYMBOLIC_SECONDS = 3.0  # for all symbolic comparisons of one answer; the worker's start is not counted
-MAX_TEXT, MAX_ANSWER, MAX_SYMBOLIC, MAX_DIGITS, MAX_ITEMS, MAX_DEPTH = 1_000_000, 20_000, 1_000, 4_000, 64, 12
-
-UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "≤": r"\le ",
-     "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∈": r"\in ", "°": r"^\circ ", "²": "^2", "³": "^3", "√": r"\sqrt ",
-     "θ": r"\theta ", "\u00a0": " ", "\u202f": " ", "’": "'", "，": ",", "：": ":"}
-)  # fmt: skip
-FUNCTIONS = {"sqrt", "sin", "cos", "tan", "sec", "csc", "cot", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "exp", "pi", "infty"}
-UNITS = {  # spelling -> unit, for a unit's agreement; other words of four letters behind a number are units as they stand
-    unit: short
-    for short, units in {
-        "°": "° degree degrees deg", "%": "% percent percentage pct", "m": "m meter meters metre metres", "cm": "cm centimeter centimeters",
-        "mm": "mm", "km": "km kilometers kilometer", "ft": "ft feet foot", "in": "in inch inches", "mi": "mi mile miles", "g": "g gram grams",
-        "kg": "kg kilogram kilograms", "s": "s sec second seconds", "min": "min minute minutes", "h": "h hr hrs hour hours", "mph": "mph",
-        "usd": "usd dollar dollars", "cents": "cents cent", "j": "j joule joules", "n": "n newton newtons", "w": "w watt watts", "v": "v volt volts",
-        "day": "day days", "year": "year years", "ml": "ml", "l": "l", "hz": "hz", "pa": "pa", "kj": "kj", "ev": "ev", "mol": "mol", "yd": "yd",
-    }.items()
-    for unit in units.split()
-}  # fmt: skip
+MAX_TEXT = 1_000_000  # characters of an output that are looked at, from its end
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What judge() found. how: "boxed", "cue", "last number" (with options: the last lone letter) or "none"."""
+    """What judge() found. how: "boxed", "cue", "last number" (among options: a lone letter) or "none"."""
 
     correct: bool
     extracted: str | None
@@ -49,23 +27,24 @@ class Judgement:
 
 
 def judge(text, gold, tolerance: float = 0, choices=None) -> Judgement:
-    """Judge a whole model output against a gold answer. Any input of any type returns; nothing raises.
+    """Judge a whole model output against a gold answer. Any input of any type returns, nothing raises.
 
-    tolerance is relative, and only for numbers when the gold is not written as an integer (0.01 = 1 %). choices ("ABCD" or a list)
-    asks for an option letter, as does a gold that is a single capital letter.
+    tolerance is relative (0.01 = 1 %) and only for numbers whose gold is not written as an integer. choices ("ABCD" or a list of
+    letters) asks for an option letter, as does a gold that is a single capital letter. timed_out: sympy took too long, so the answer
+    counts as wrong without being known to be.
     """
-    text, gold = _string(text), _string(gold)
-    wanted = _option(gold, string.ascii_uppercase)
-    letters = "".join(map(str, choices)) if choices else string.ascii_uppercase if wanted and gold.strip(" ()") == wanted else ""
-    if wanted not in letters or not wanted:
-        letters = ""
-    extracted, how = _extract(text, letters)
-    if extracted is None or not gold.strip():
+    text, gold = _string(text), _string(gold).strip()
+    letters = re.escape("".join(map(str, choices)).upper()) if choices else string.ascii_uppercase
+    lone = re.sub(r"\\[a-z]+|[\W_]", "", gold)  # C, (C), \text{(C)}
+    wanted = lone.upper() if choices else lone
+    if len(wanted) == 1 and wanted in letters:
+        extracted, how = _extract_option(text, letters)
+        return Judgement(extracted == wanted, extracted, how, False)
+    extracted, how = _extract(text)
+    if extracted is None or not gold:
         return Judgement(False, extracted, how, False)
-    if letters:
-        return Judgement(_option(extracted, letters) == wanted, extracted, how, False)
     try:
-        return Judgement(_Comparison(tolerance).equal(_clean(gold), _clean(extracted)), extracted, how, False)
+        return Judgement(equivalent(gold, extracted, tolerance), extracted, how, False)
     except TimeoutError:
         return Judgement(False, extracted, how, True)
 
@@ -76,22 +55,82 @@ def grade(text, gold) -> bool:
 
 
 def extract(text) -> str | None:
-    """The answer of a whole model output as written, or None."""
-    return _extract(_string(text), "")[0]
+    """The answer of a whole model output, as written, or None."""
+    return _extract(_string(text))[0]
 
 
 def _string(value) -> str:
-    if isinstance(value, str):
-        return value[-MAX_TEXT:]
-    return str(value) if isinstance(value, (bool, float, Fraction)) or (isinstance(value, int) and value.bit_length() < MAX_DIGITS) else ""
+    if isinstance(value, (bool, float, Fraction)) or isinstance(value, int) and value.bit_length() < MAX_DIGITS:
+        value = str(value)
+    return value[-MAX_TEXT:] if isinstance(value, str) else ""
 
-
-# ---- extraction ----
 
 CUE = re.compile(
-    r"(?:\banswers?\b[^\S\n]*(?:to (?:the|this) (?:question|problem)[^\S\n]*)?[*_]*[^\S\n]*(?:is|are|:|=|(?=[$\\]))|####)"
-    r"(?:\s|[:*_]|therefore\b|thus\b|indeed\b)*",
-    re.I,
+    r"(?:\banswers?\b[ *_]{0,5}(?:to (?:the|this) (?:question|problem)[ *_]{0,5})?(?:is\b|are\b|:|=|(?=[$\\]))|^A:|####)"
+    r"(?:[\s:*_]|therefore\b|thus\b)*",
+    re.I | re.M,
 )
-MATH = re.compile(r"\$\$(.+?)\$\$|\$(?!\s)((?:\\.|[^$\\\n])+?)(?<!\s)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
-NUMBER = re.compile(r"(?<![\w)\]}.])[-+−]?\$?(?:\d[\d,]*\d|\d)?(?:\.\d+|(?<=\d))(?:/\d+)?(?:e[-+]?\d+)?(?:\s?(?:\\?%|°))?")
+MATH = r"\$\$.+?\$\$|\$ [^$\n]+ \$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\]"  # "$200 and $70" is no math
+MATHS = re.compile(rf"(?:{MATH})(?:\s*(?:,|and\b|or\b)+\s*(?:{MATH}))*", re.S)
+NUMBER = re.compile(r"(?<![\w.)\]}])[-+−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+|/\d+)?(?:\s?\\?[%°])?", re.I)
+SENTENCE_END = re.compile(r"\.(?=\s|$)|,?\s(?=(?:because|since|so|which|where|I hope)\b)|,\s(?!and\b|or\b)(?=[a-z]{2,}\s)|<\|")
+
+
+def _extract(text: str) -> tuple[str | None, str]:
+    """(the answer as written or None, how it was found)."""
+    text = text.rpartition("</think>")[2]
+    if box := _last_box(text):
+        return box, "boxed"
+    for answer in _cues(text):
+        return answer, "cue"
+    line = text.strip().rpartition("\n")[2].strip()
+    if len(line) <= 80 and re.search(r"\d", line) and not re.search(r"(?<!\\)\b[A-Za-z]{2,}|[$€:]", line):
+        return line, "last number"  # a last line that is bare mathematics: x = 3/4
+    last = [match for pattern in (MATHS, NUMBER) for match in pattern.finditer(text[-5_000:])]
+    return (max(last, key=lambda match: match.end())[0], "last number") if last else (None, "none")
+
+
+def _extract_option(text: str, letters: str) -> tuple[str | None, str]:
+    """(an option letter or None, how it was found): boxed, after a cue, opening the output ("D. ..."), or the last lone letter."""
+    text = text.rpartition("</think>")[2]
+    lead = r"(?i:\\(?:text|math)\w*\s*\{|option\b|choice\b|[\W_])*"
+    small = f"|[{letters.lower()}](?!\\s)" if letters != string.ascii_uppercase else ""  # without choices, n is not N
+    option = re.compile(rf"{lead}([{letters}]{small})(?![\w'’])(?!\s(?:and|or)\s)")
+    box = _last_box(text)
+    for answer, how in [(box, "boxed"), *((answer, "cue") for answer in _cues(text))]:
+        if match := option.match(answer):
+            return match[1].upper(), how
+    if box:
+        return box, "boxed"
+    opening = re.match(rf"\W*([{letters}])[).:]", text)
+    # "I" and "A" before a word are English; in brackets they are options.
+    lone = re.findall(rf"\(([{letters}])\)|(?<![^\W_]|['’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])", text)
+    found = opening[1] if opening else "".join(lone[-1]) if lone else None
+    return found, "last number" if found else "none"
+
+
+def _last_box(text: str) -> str:
+    r"""The content of the last closed \boxed{...} that is not empty, or "". One pass; escaped braces do not count."""
+    last, stack = "", []
+    for match in re.finditer(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", text, re.S):
+        if match[0] == "}" and stack:
+            start, boxed = stack.pop()
+            last = (boxed and text[start : match.start()].strip()) or last
+        elif match[0][-1] == "{" and match[0] != r"\{":
+            stack.append((match.end(), len(match[0]) > 1))
+    return last
+
+
+def _cues(text: str) -> Iterator[str]:
+    """What the answer cues introduce, from the last cue to the first: leading math, else the end of the sentence."""
+    for cue in list(CUE.finditer(text))[:-100:-1]:
+        rest = text[cue.end() : cue.end() + 2_000]
+        if math := MATHS.match(rest):
+            yield math[0]
+            continue
+        said = SENTENCE_END.split(rest.partition("\n")[0])[0]
+        said = re.split(r"\s(?:is|are)\s", said)[-1].strip(" *_`")  # "The largest n is 34"
+        if len(re.findall(r"[A-Za-z]{2,}", said)) > 2 and (inner := re.findall(MATH, said) or NUMBER.findall(said)):
+            said = inner[-1]  # "Jane started growing Sphere 3 hours ago"
+        if re.search(r"\w", said):
+            yield said

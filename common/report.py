@@ -13,6 +13,15 @@ def step_line(update, steps):
             f"grad_norm {update.grad_norm:.3f} tokens/s {update.tokens / update.seconds / 1000:.1f}k")
 
 
+def supervised_text(example, tokenizer, most=160):
+    """One row as the model sees it, what it learns to write between >>> and <<<; the middle of long texts left out."""
+    def short(text):
+        return text if len(text) <= 2 * most else f"{text[:most]} [...] {text[-most:]}"
+
+    ids, n_prompt = example["input_ids"], example["n_prompt"]
+    return f"  {short(tokenizer.decode(ids[:n_prompt]))!r}\n  >>> {short(tokenizer.decode(ids[n_prompt:]))!r} <<<"
+
+
 def _save(figure, path):
     part = path.with_name(path.name + ".part")
     figure.savefig(part, format="png", dpi=150, metadata={"Software": None})

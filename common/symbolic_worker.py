@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-import warnings
+import time
 from pathlib import Path
 
 START_SECONDS = 60.0  # import of sympy and one comparison to warm up: 2-4 s on an idle core
@@ -26,31 +26,38 @@ class Worker:
     """One worker process, started at the first comparison and again after each kill. Safe from several threads."""
 
     def __init__(self):
-        self.lock, self.process, self.lines, self.broken = threading.Lock(), None, None, False
+        self.lock, self.process, self.lines = threading.Lock(), None, None
 
-    def equal(self, gold: str, answer: str, seconds: float) -> bool:
-        """Whether two LaTeX expressions are equal. Raises TimeoutError when that is not known after `seconds`, or when the worker
-        died of the question (out of memory)."""
+    def equal(self, gold: str, answer: str, seconds: float) -> tuple[bool, float]:
+        """(whether two LaTeX expressions are equal, the seconds it took, without waiting or start). Raises TimeoutError when it is not
+        known after `seconds`, or when the worker died of the question; RuntimeError when no worker can be started (math-verify missing)."""
         with self.lock:
             if self.process is not None and self.process.poll() is not None:
                 self._kill()  # it ended between two questions
-            if self.broken or (self.process is None and not self._start()):
-                return False
-            try:
-                self.process.stdin.write(json.dumps([gold, answer]) + "\n")
-                self.process.stdin.flush()
-                reply = self.lines.get(timeout=seconds)
-            except (queue.Empty, OSError):
-                reply = None
-            except BaseException:  # an interrupt in a notebook: a late reply must not answer the next question
-                self._kill()
-                raise
-            if reply is None:  # too slow, or its output ended
+            if self.process is None:
+                self._start()
+            started = time.monotonic()
+            reply = self._ask(json.dumps([gold, answer]) + "\n", seconds)
+            if reply not in ("true\n", "false\n"):
                 self._kill()
                 raise TimeoutError(f"no result within {seconds:.1f} s")
-            return json.loads(reply)
+            return reply == "true\n", time.monotonic() - started
 
-    def _start(self) -> bool:
+    def _ask(self, question: str, seconds: float) -> str | None:
+        """The next line of the worker's output; None, and the worker is gone, when there is none in time or its output has ended."""
+        reply = None
+        try:
+            self.process.stdin.write(question)
+            self.process.stdin.flush()
+            reply = self.lines.get(timeout=seconds)
+        except (queue.Empty, OSError):
+            pass
+        finally:
+            if reply is None:  # also after an interrupt: a late reply must never answer the next question
+                self._kill()
+        return reply
+
+    def _start(self) -> None:
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
@@ -61,15 +68,9 @@ class Worker:
         )  # fmt: skip
         self.lines = queue.Queue()
         threading.Thread(target=_pump, args=(self.process.stdout, self.lines), daemon=True).start()
-        try:
-            if self.lines.get(timeout=START_SECONDS) is not None:
-                return True
-        except queue.Empty:
-            pass
-        self._kill()
-        self.broken = True  # said once; without it every symbolic answer would wait for a start that fails
-        warnings.warn("the symbolic worker did not start (pip install -r requirements.txt); symbolic answers count as different")
-        return False
+        if self._ask("", START_SECONDS) != "ready\n":
+            self._kill()
+            raise RuntimeError("the process that compares symbolic answers did not start: pip install -r requirements.txt")
 
     def _kill(self) -> None:
         process, self.process = self.process, None
@@ -151,7 +152,7 @@ def serve() -> None:
         pass
     logging.disable(logging.CRITICAL)
     compare(r"\sqrt{8}", r"2\sqrt{2}")  # grammar tables and caches: part of the start, not of the first answer
-    print("true", file=replies, flush=True)
+    print("ready", file=replies, flush=True)
     for line in sys.stdin:
         if hasattr(signal, "alarm"):
             signal.alarm(BACKSTOP_SECONDS)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +50,26 @@ def tiny_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "base"
     new_folder(folder, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, tiny_model):
+    """A whole run of the tiny preset in miniature, from a shell; copy it before changing it.
+
+    -> folder (its working directory), run (folder/runs/tiny), printed ({script: its output}). The base is an untrained
+    one that stands already: to pretrain one takes a minute or two and changes nothing of the plumbing.
+    """
+    from tests import runs
+
+    folder = tmp_path_factory.mktemp("finished")
+    run = folder / "runs" / "tiny"
+    runs.make_base(run, tiny_model)
+    printed = {name: runs.must_run(folder, name, *runs.SMALL[name]) for name in runs.STAGES}
+    return SimpleNamespace(folder=folder, run=run, printed=printed)
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    """A copy of the finished run to change at will: tmp_path/runs/tiny."""
+    shutil.copytree(finished.run, tmp_path / "runs" / "tiny")  # modification times come along
+    return tmp_path / "runs" / "tiny"

@@ -1,0 +1,157 @@
+"""Shared by the tests of the scripts: run or kill one, compare run folders, and a small completions server."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+ROOT = Path(__file__).parent.parent
+STAGES = ("01_sample.py", "02_critique.py", "03_build.py", "04_train.py", "05_eval.py")
+# The tiny preset in miniature. 24 rows an arm are 6 steps of 4; checkpoints after 2, 4 and 6, a state after 3.
+SMALL = {
+    "01_sample.py": ["--limit", "48"],
+    "02_critique.py": [],
+    "03_build.py": ["--rows", "24"],
+    "04_train.py": ["--global-batch", "4", "--learning-rate", "3e-3", "--save-every", "2", "--state-every", "3"],
+    "05_eval.py": ["--limit", "8", "--max-new-tokens", "12", "--batch-size", "2"],
+}
+
+
+def _process(folder, name, arguments, prefix, environment):
+    """How a user starts a script: from a folder of theirs, without PYTHONPATH; the hub and the GPU are out of reach."""
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OPENAI_BASE_URL")}
+    env |= {"OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    return dict(args=[*(prefix or [sys.executable]), str(ROOT / name), *map(str, arguments)], cwd=folder, env=env)
+
+
+def run_script(folder, name, *arguments, prefix=(), timeout=300, **environment):
+    """-> CompletedProcess of the script, run in `folder`, whatever its status."""
+    return subprocess.run(**_process(folder, name, arguments, prefix, environment), capture_output=True, text=True, timeout=timeout)
+
+
+def must_run(folder, name, *arguments, **options):
+    """run_script that has to end well. -> what it printed."""
+    done = run_script(folder, name, *arguments, **options)
+    assert done.returncode == 0, f"{name} {' '.join(map(str, arguments))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def kill_when(ready, folder, name, *arguments, timeout=300):
+    """Start the script and kill -9 it once `ready()` holds; it fails the test to end before."""
+    log = Path(folder) / "killed.log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen(**_process(folder, name, arguments, (), {}), stdout=out, stderr=out)
+        until = time.monotonic() + timeout
+        try:
+            while not ready():
+                assert process.poll() is None, f"{name} ended with {process.returncode} before the kill: {log.read_text()[-3000:]}"
+                assert time.monotonic() < until, f"{name} was not ready for the kill: {log.read_text()[-3000:]}"
+                time.sleep(0.002)
+        finally:
+            process.kill()
+            status = process.wait()
+    log.unlink()
+    assert status == -9, f"{name} had ended with status {status} when it was killed"
+
+
+def rows(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def n_lines(path):
+    """Whole lines of a file that may be growing, 0 where it is not there."""
+    return Path(path).read_bytes().count(b"\n") if Path(path).exists() else 0
+
+
+def write_rows(path, records):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+def make_base(run, model):
+    """Put a model where 01 puts the base that it pretrains, and say so as 01 does: the base then stands."""
+    shutil.copytree(model, run / "01_base")
+    made = {"seed": 0, "steps": 2500, "gappy_share": 0.0, "accuracy": 0.0, "extra_steps": 0}
+    (run / "01_base" / "base.json").write_text(json.dumps(made))
+
+
+def tensors(path):
+    """{name: (shape, dtype, hash of the bytes)} of a safetensors file."""
+    with safe_open(path, "pt") as f:
+        found = {name: f.get_tensor(name) for name in f.keys()}
+    return {n: (tuple(t.shape), str(t.dtype), hashlib.sha256(t.view(torch.uint8).numpy()).hexdigest()) for n, t in found.items()}
+
+
+def _content(path):
+    if path.suffix == ".safetensors":
+        return tensors(path)
+    if path.name == "metrics.jsonl":
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path)]
+    if "journal" in path.name:  # answers are recorded as they arrive, in whatever order
+        return sorted(path.read_text(encoding="utf-8").splitlines())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def contents(run):
+    """{file: what it says} of all files below a run folder but manifests (they hold times) and lock files."""
+    files = [p for p in sorted(Path(run).rglob("*")) if p.is_file() and not re.search(r"\.run\.json$|\.lock$", p.name)]
+    return {str(p.relative_to(run)): _content(p) for p in files}
+
+
+class Completions:
+    """A small server of /v1/completions whose text depends on the prompt and the seed alone.
+
+    asked: the requests it got, in order. status: what it answers with. refuse: a function of the request; where it
+    is true the answer is status 400. text: a function of the request that gives the text.
+    """
+
+    def __init__(self, text=None, status=200, refuse=lambda body: False):
+        self.asked, self.status, self.refuse = [], status, refuse
+        self.text = text or (lambda body: f"It is \\boxed{{ {int(hashlib.md5(repr(body).encode()).hexdigest(), 16) % 30} }}")
+
+    def __enter__(self):
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.asked.append(body | {"path": self.path, "key": self.headers["Authorization"]})
+                status = 400 if outer.refuse(body) else outer.status
+                if status == 200:
+                    answer = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"],
+                              "choices": [{"index": 0, "finish_reason": "stop", "text": outer.text(body)}],
+                              "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}}
+                else:
+                    answer = {"error": {"message": "no, thank you", "type": "refused"}}
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        return self
+
+    def __exit__(self, *error):
+        self._server.shutdown()
+        self._server.server_close()

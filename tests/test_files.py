@@ -1,0 +1,250 @@
+"""Ids, JSONL, atomic writes, the journal, manifests: what a killed, resumed or mistaken run must not lose."""
+
+import json
+import signal
+import subprocess
+import sys
+import unicodedata
+from types import SimpleNamespace
+
+import pytest
+
+from common import files
+from common.files import InputError, Journal, content_id
+from tests.conftest import ROOT
+
+
+def child(code, *arguments, **options):
+    """Run Python code in another process, with `common` importable."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def test_content_id_does_not_depend_on_how_unicode_is_composed():
+    """The same text from two data sets may be composed (é) or not (e + accent): one question must not become two."""
+    composed, decomposed = unicodedata.normalize("NFC", "naïve é 한"), unicodedata.normalize("NFD", "naïve é 한")
+    assert composed != decomposed and content_id(composed) == content_id(decomposed)
+    assert content_id({"b": 1, "a": [composed]}) == content_id({"a": [decomposed], "b": 1})
+
+
+def test_content_id_by_hand():
+    """The parts as canonical JSON are ["abc"], seven bytes, whose SHA-256 begins so (sha256sum)."""
+    assert content_id("abc") == "02f393ea9358560882c1fe79"
+
+
+PARTS = [(), ("",), ("", ""), (None,), ("null",), ("ab",), ("a", "b"), ("a\", \"b",), (["a", "b"],), ("a ",), (1,), ("1",), (1.5,), (True,),
+         ("½",), ("1⁄2",), ("x²",), ("x2",), ("\ud800",), ("\udfff",), ("?",), ({"a": 1},), ({"a": 2},), ([["a", "b"]],)]
+
+
+def test_content_id_tells_different_parts_apart():
+    """Boundaries and types count, and so do characters that the coarser NFKC would merge; a lone surrogate has an id."""
+    ids = [content_id(*parts) for parts in PARTS]
+    assert len(set(ids)) == len(PARTS)
+    assert all(len(i) == 24 and set(i) <= set("0123456789abcdef") for i in ids)
+
+
+MODEL = {"model.safetensors": "weights", "config.json": "{}", "tokenizer.json": "words", "merges.txt": "a b",
+         "tokenizer_config.json": "{}", "added_tokens.json": "{}"}
+
+
+def model_folder(path, contents):
+    path.mkdir(parents=True)
+    for name, text in contents.items():
+        (path / name).write_text(text)
+    return files.model_id(path)
+
+
+def test_model_id_is_of_the_content_and_not_of_the_name(tmp_path):
+    """Outputs are kept under it: a moved model finds its own, and no model finds another one's."""
+    assert model_folder(tmp_path / "a", MODEL) == model_folder(tmp_path / "elsewhere" / "b", MODEL | {"README.md": "about"})
+
+
+@pytest.mark.parametrize("name", [*MODEL, "pytorch_model.bin"])
+def test_model_id_changes_with_what_the_model_computes(tmp_path, name):
+    """pytorch_model.bin: transformers loads such a folder too, and 05 takes any folder that it loads."""
+    contents = {k: v for k, v in MODEL.items() if name in MODEL or k != "model.safetensors"}
+    assert model_folder(tmp_path / "a", contents | {name: "one"}) != model_folder(tmp_path / "b", contents | {name: "other"})
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../a", "/tmp/a", "a\\b", "-x", ".hidden", "a b", "a\n", "~", "é"])
+def test_run_folder_refuses_what_is_no_plain_name(name):
+    assert files.run_folder("a.b-c_1").parts == ("runs", "a.b-c_1")
+    with pytest.raises(InputError, match="not a plain name"):
+        files.run_folder(name)
+
+
+@pytest.mark.parametrize("number, maker", files.MAKERS.items())
+def test_a_missing_stage_file_names_the_script_that_makes_it(tmp_path, number, maker):
+    run, name = tmp_path / "mine", f"{number}_thing/x.jsonl"
+    with pytest.raises(InputError, match=rf"(?s){name}.*python {maker} --name mine") as caught:
+        files.stage_file(run, name)
+    assert (ROOT / maker).is_file(), caught.value
+    (run / f"{number}_thing").mkdir(parents=True)
+    (run / name).write_text("{}\n")
+    assert files.stage_file(run, name) == run / name
+
+
+def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
+    with pytest.raises(InputError, match="04_train.py --name .* --arms cft"):
+        files.last_checkpoint(tmp_path, "cft")
+    for name in ("step-000098", "step-000100", "step-000012", "step-000102.part", "state-000200"):
+        (tmp_path / "04_train" / "cft" / name).mkdir(parents=True)
+    assert files.last_checkpoint(tmp_path, "cft").name == "step-000100"
+
+
+@pytest.mark.parametrize("data, says", [
+    (b'{"a": 1}\n\n{"a": \n', "line 3"), (b'{"a": 1}\n[1, 2]\n', "line 2 is not a JSON object"), (b'"text"\n', "line 1"),
+    (b"null\n", "line 1"), (b'{"a": 1} {"a": 2}\n', "line 1"), (b'{"a": 1}\n{"a": "\xff"}\n', "not UTF-8"), (b"", "no rows"),
+    (b"\n \n", "no rows"), (b'{"a": ' + b"9" * 5000 + b"}\n", "line 1"), (b"[" * 100_000 + b"\n", "line 1"),
+], ids=["torn", "list", "string", "null", "two on a line", "latin", "empty", "blank", "endless number", "deep"])
+def test_read_jsonl_says_file_and_line(tmp_path, data, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=says) as caught:
+        files.read_jsonl(path)
+    assert str(path) in str(caught.value)
+
+
+def test_read_jsonl_takes_blank_lines_and_the_line_ends_of_other_systems(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('\n{"a": "é\u2028b\x85c"}\r\n   \n{"a": 2}'.encode())  # U+2028 and U+0085 end no JSON line
+    assert files.read_jsonl(path) == [{"a": "é\u2028b\x85c"}, {"a": 2}]
+
+
+def test_read_jsonl_takes_a_byte_order_mark(tmp_path):
+    """Editors on Windows write one; to delete the first row, as the message would have it, is no mend."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert files.read_jsonl(path) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("text", ["", "a\nb\r\n\tc", "\u2028\x85\x00\x7f", "🙂 é 한", '"\\u0041" \\n', "\ud800 alone", "[END]" * 3000],
+                         ids=["empty", "breaks", "separators", "unicode", "escapes", "lone surrogate", "long"])
+def test_rows_come_back_as_they_were_written(tmp_path, text):
+    """Whatever stands in the data, the next script reads what the last one wrote; a web page may hold half an emoji."""
+    rows = [{"text": text, "n": 1}, {text: [None, True, 1.5]}]
+    files.write_jsonl(tmp_path / "new" / "rows.jsonl", rows)
+    assert files.read_jsonl(tmp_path / "new" / "rows.jsonl") == rows
+
+
+def test_a_write_that_fails_leaves_the_old_content(tmp_path):
+    """A file size limit stands in for a full disk: the write breaks off in the middle, as it would there."""
+    path = tmp_path / "rows.jsonl"
+    files.write_jsonl(path, [{"a": 1}])
+    assert path.read_bytes() == b'{"a": 1}\n' and list(tmp_path.iterdir()) == [path]  # no part file is left
+    with pytest.raises(TypeError):
+        files.write_jsonl(path, [{"a": 2}, {"a": object()}])
+    code = ("import resource, sys; from common import files; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+            "files.write_jsonl(sys.argv[1], [{'a': 'x' * 100_000}])")
+    _, errors = child(code, path).communicate(timeout=60)
+    assert "OSError" in errors and files.read_jsonl(path) == [{"a": 1}]
+
+
+def test_kept_metrics_drops_later_and_torn_lines_for_good(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert files.kept_metrics(path, 3) == []
+    for step in range(1, 6):
+        files.append_line(path, {"step": step, "loss": step / 10})
+    with open(path, "a") as f:
+        f.write('{"step": 6, "lo')
+    kept = files.kept_metrics(path, 3)
+    assert kept == [{"step": n, "loss": n / 10} for n in (1, 2, 3)] == files.read_jsonl(path)
+    files.append_line(path, {"step": 4, "loss": 9})
+    assert [row["loss"] for row in files.read_jsonl(path)] == [0.1, 0.2, 0.3, 9]
+
+
+def test_keep_settings_stops_what_was_made_with_others(tmp_path):
+    path = tmp_path / "arm" / "settings.json"
+    files.keep_settings(path, {"seed": 0}, write=False)
+    assert not path.exists()
+    files.keep_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"]})
+    files.keep_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"]})
+    with pytest.raises(InputError, match=r"(?s)rate 5e-06 -> 1e-05.*rm -r .*arm"):
+        files.keep_settings(path, {"seed": 0, "rate": 1e-5, "list": ["é"]})
+    with pytest.raises(InputError, match="new None -> 1"):
+        files.keep_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"], "new": 1})
+    assert json.loads(path.read_text()) == {"seed": 0, "rate": 5e-6, "list": ["é"]}
+
+
+def test_check_disk(tmp_path):
+    files.check_disk(tmp_path / "new", 1, "--save-every")
+    with pytest.raises(InputError, match=r"(?s)1000000000\.000 GB.*--save-every"):
+        files.check_disk(tmp_path, 10**18, "--save-every")
+
+
+def test_a_journal_finds_its_records_again(tmp_path):
+    path = tmp_path / "new" / "journal.jsonl"
+    records = [{"key": "a", "text": "é\n\u2028"}, {"key": "b", "text": "half an emoji \ud83d"}]
+    with Journal(path) as journal:
+        journal.append(records)
+        journal.append([])
+        journal.append([{"key": "c", "text": ""}])
+        assert "a" in journal and "z" not in journal
+    with Journal(path) as journal:
+        assert [journal[key] for key in "ab"] == records and journal["c"]["text"] == "" and not journal.skipped
+
+
+LINES = b'{"key": "a", "text": "1"}\n{"key": "b", "text": "\xc3\xa9"}\n'
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 20, 26])
+def test_a_torn_last_line_is_cut_off_and_the_next_record_is_whole(tmp_path, cut):
+    """Of the second line's 27 bytes some are missing (4: in the middle of the é); the next record must not stick to the rest."""
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(LINES[:-cut])
+    with Journal(path) as journal:
+        assert set(journal.records) == {"a"} and not journal.skipped
+        journal.append([{"key": "c", "text": "2"}])
+    assert [row["key"] for row in files.read_jsonl(path)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("bad", [b"\x00\x00\x00\n", b'{"key": \n', b"[1]\n", b'{"text": "no key"}\n', b'{"key": []}\n', b"\xff\xfe\n", b"\n",
+                                 b'"key"\n', b"[" * 100_000 + b"\n"])
+def test_a_bad_line_in_the_middle_is_skipped_and_reported(tmp_path, capsys, bad):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(bad.join([b"", LINES]) + LINES.replace(b'"a"', b'"c"').replace(b'"b"', b'"d"'))
+    with Journal(path) as journal:
+        assert set(journal.records) == set("abcd") and journal.skipped == 1
+    assert f"{path}: 1 unreadable lines skipped" in capsys.readouterr().err
+
+
+def test_a_second_process_may_not_open_a_journal(tmp_path):
+    """Two writers would pay for every row twice."""
+    path = tmp_path / "journal.jsonl"
+    code = ("import sys; from common.files import *\ntry: Journal(sys.argv[1]).close(); print('opened')\n"
+            "except InputError as error: print('refused:', error)")
+    with Journal(path) as journal:
+        journal.append([{"key": "a"}])
+        output, _ = child(code, path).communicate(timeout=60)
+        assert output.startswith(f"refused: another process is writing {path}")
+    assert child(code, path).communicate(timeout=60)[0] == "opened\n"
+
+
+def test_kill_9_loses_no_record_that_was_reported(tmp_path):
+    """The writer says each key only after append returned; it is killed in full flow."""
+    path = tmp_path / "journal.jsonl"
+    code = ("import sys; from common.files import Journal\njournal = Journal(sys.argv[1])\nfor n in range(10**9):\n"
+            "    journal.append([{'key': f'{n} {k}', 'text': 'x' * 5000} for k in range(3)]); print(n, flush=True)")
+    writer = child(code, path)
+    reported = [int(writer.stdout.readline()) for _ in range(200)]
+    writer.send_signal(signal.SIGKILL)
+    reported += [int(line) for line in writer.communicate()[0].split("\n")[:-1]]
+    with Journal(path) as journal:  # the dead writer's lock is gone, too
+        assert reported == list(range(len(reported))) and not journal.skipped
+        assert all(f"{n} {k}" in journal for n in reported for k in range(3))
+
+
+def test_a_manifest_says_what_made_the_output_and_holds_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret-2")
+    monkeypatch.setattr(sys, "argv", ["/home/somebody/03_build.py", "--rows", "5"])
+    (tmp_path / "in.jsonl").write_bytes(b"abc")
+    files.write_manifest(tmp_path / "03.run.json", SimpleNamespace(rows=5, name="é"), [tmp_path / "in.jsonl"], right=3)
+    text = (tmp_path / "03.run.json").read_text(encoding="utf-8")
+    made = json.loads(text)
+    assert made["command"] == ["03_build.py", "--rows", "5"] and made["config"] == {"rows": 5, "name": "é"} and made["right"] == 3
+    # SHA-256 of "abc": FIPS 180-2, appendix B.1
+    assert made["inputs"] == {str(tmp_path / "in.jsonl"): "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
+    assert made["versions"]["python"] == sys.version.split()[0] and "torch" in made["versions"]
+    assert made["finished"].endswith("Z") and made["seconds"] >= 0 and {"commit", "uncommitted_changes", "gpu"} <= set(made)
+    assert "secret" not in text and "somebody" not in text

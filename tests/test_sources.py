@@ -1,0 +1,213 @@
+"""Rows of any source come out in one schema; what is wrong with a source is said, what is wrong with a row is counted."""
+
+import json
+
+import pytest
+
+from common import prompts, sources
+from common.files import InputError
+
+RIGHT, WRONG = "Fine.\n\nConclusion: right [END]", "No, 2.\n\nConclusion: wrong [END]"
+GOOD = {"question": "1+1?", "response": "2", "gold": "2", "critique": RIGHT, "source": "web", "generator": "m", "teacher": "t"}
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Write records to a file of this name and read it as a source: read(records, columns=...) -> (rows, counts)."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(records, name="data.jsonl", **settings):
+        write(tmp_path / name, records)
+        return sources.rows(str(tmp_path / name), **settings)
+
+    return read
+
+
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(records))
+    else:
+        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+@pytest.mark.parametrize("response", ["a", "a\n\nSolution:\nb", "Solution:\nx", "\n\nSolution:\n", "", "a\n\n", "Question:\nq"])
+@pytest.mark.parametrize("question", ["q", "Question:\nq", "q\n\n", "Solution:\nq"])
+@pytest.mark.parametrize("critique", ["c", "Critique:\nc", "c\n"])
+def test_unpack_gives_back_what_was_packed(question, response, critique):
+    """Through the very function that packs training prompts; only the first separator splits."""
+    record = {"input": prompts.question_and_solution(question, response), "output": "Critique:\n" + critique}
+    assert sources.unpack(record) == {"question": question, "response": response, "critique": critique}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A folder of the hub dataset's name in the working folder, which `datasets` reads as it reads the hub: hub(name, records)."""
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def make(name, records, config="default"):
+        write(tmp_path / name / "data" / "train.parquet", records)
+        (tmp_path / name / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: {config}\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n")
+
+    return make
+
+
+PACKED = [{"instruction": prompts.CRITIQUE_INSTRUCTION, "input": prompts.question_and_solution("q", f"a{i}"), "output": "Critique:\n" + RIGHT}
+          for i in range(3)]
+
+
+def test_the_released_data_is_read_from_the_hub(hub):
+    hub("TIGER-Lab/WebInstruct-CFT", PACKED + PACKED[:1], config="WebInstruct-CFT-50K")
+    rows, counts = sources.rows("webinstruct-cft-50k")
+    assert [(r["question"], r["response"], r["critique"], r["verdict"]) for r in rows] == [("q", f"a{i}", RIGHT, "right") for i in range(3)]
+    assert counts["exact duplicates dropped"] == 1 and {r["source"] for r in rows} == {"webinstruct-cft-50k"}
+
+
+def test_a_hub_row_that_cannot_be_unpacked_is_a_bad_row(hub):
+    hub("TIGER-Lab/WebInstruct-CFT", [PACKED[0], PACKED[1] | {"input": "no separator"}, PACKED[2]], config="WebInstruct-CFT-50K")
+    with pytest.raises(InputError, match="row 2"):
+        sources.rows("webinstruct-cft-50k")
+    rows, counts = sources.rows("webinstruct-cft-50k", drop_bad=True)
+    assert [r["response"] for r in rows] == ["a0", "a2"] and counts["bad rows dropped"] == 1
+
+
+@pytest.mark.parametrize("name", ["org/name", "teknium/OpenHermes-2.5"])
+def test_any_hub_dataset_is_read_with_a_column_map(hub, name):
+    """Names on the hub often end in a version, whose dot begins no file type."""
+    hub(name, [{"problem": "p", "solution": "s", "other": 1}])
+    (row,), _ = sources.rows(name, ["question=problem", "response=solution"])
+    assert (row["question"], row["response"], row["source"]) == ("p", "s", name)
+
+
+@pytest.mark.parametrize("source", ["metamath", "numina", "webinstruct"])
+def test_columns_of_the_known_sources(hub, source):
+    entry = sources.SOURCES[source]
+    hub(entry.path, [{column: f"their {ours}" for ours, column in entry.columns.items()}])
+    (row,), _ = sources.rows(source)
+    assert (row["question"], row["response"], row["source"]) == ("their question", "their response", entry.path)
+
+
+@pytest.mark.parametrize("source", ["nowhere.jsonl", "webinstruct-cft", "a/b/c", "./here/none", "/no/such", ""])
+def test_an_unknown_source_is_answered_with_the_known_ones(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="webinstruct-cft-50k"):
+        sources.rows(source)
+
+
+def test_all_file_types_give_the_same_rows(read):
+    """Whole rows, rows with null where parquet would have it, and rows where JSON leaves the key out."""
+    records = [GOOD, {"question": "q", "response": "r", "gold": None}, {"question": "q2", "response": "½ 🙂\n"}]
+    rows = [read(records, name)[0] for name in ("data.parquet", "data.json", "data.jsonl")]
+    plain = [[{k: v for k, v in row.items() if k != "source"} for row in some] for some in rows]
+    assert len(plain[0]) == 3 and plain[0] == plain[1] == plain[2]
+
+
+def test_a_row_has_the_whole_schema(read):
+    (row, other), counts = read([GOOD, {"question": "q", "response": "r", "gold": 0.5, "critique": "", "source": "", "generator": None, "teacher": ""}])
+    assert list(row) == ["id", "question_id", "question", "gold", "response", "source", "generator", "sample", "finish_reason", "critique",
+                         "critique_raw", "verdict", "teacher"]
+    assert (row["gold"], row["source"], row["generator"], row["verdict"], row["teacher"]) == ("2", "web", "m", "right", "t")
+    assert "critique" not in other and (other["gold"], other["source"], other["generator"]) == ("0.5", "data.jsonl", "unknown")
+    assert not any(counts.values())
+
+
+def test_a_column_map(read):
+    records = [{"problem": "q", "solution": "r", "question": "not this", "label": 3}]
+    (row,), _ = read(records, columns=["question=problem", "response=solution", "gold=label"])
+    assert (row["question"], row["response"], row["gold"]) == ("q", "r", "3")
+
+
+@pytest.mark.parametrize("records, settings, says", [
+    ([{"q": "1", "response": "r"}], {}, "row 1 has no column 'question'; its columns are q, response.*--columns question="),
+    ([{"question": "q"}], {}, "no column 'response'.*--columns response="),
+    ([GOOD], {"columns": ["question=problem"]}, "no column 'problem' for question"),
+    ([GOOD], {"columns": ["question=problem"], "drop_bad": True}, "no column 'problem' for question"),
+    ([GOOD], {"columns": ["gold=answer"]}, "no column 'answer' for gold"), ([GOOD], {"columns": ["source=answer"]}, "no column 'answer' for source"),
+    ([GOOD], {"columns": ["questoin=question"]}, "no field called questoin"), ([GOOD], {"columns": ["question"]}, "cannot read 'question'"),
+    ([GOOD], {"columns": ["=x"]}, "cannot read"), ([GOOD], {"verdict_values": ["true"]}, "--verdict-values: cannot read 'true'"),
+    ([{"question": " ", "response": "r"}], {"drop_bad": True}, "no usable rows.*bad rows dropped"),
+    ([GOOD, GOOD | {"question": 5}], {}, "row 2: no question.*holds 5"), ([GOOD, GOOD | {"response": None}], {}, "row 2: no response"),
+    ([GOOD, GOOD | {"response": "\n"}], {}, "row 2: no response"), ([GOOD, {"question": "q"}], {}, "row 2"),
+    ([GOOD, GOOD | {"critique": ["list"], "response": "x"}], {}, "row 2"),
+])
+def test_what_is_wrong_is_said(read, records, settings, says):
+    with pytest.raises(InputError, match="(?s)" + says):
+        read(records, **settings)
+
+
+@pytest.mark.parametrize("bad", [{"response": None}, {"response": ""}, {"question": "\n"}, {"question": 5}, {"question": None}, {"response": ["r"]}])
+def test_bad_rows_are_dropped_and_counted_when_asked(read, bad):
+    rows, counts = read([GOOD, GOOD | bad, GOOD | {"response": "4"}], drop_bad=True)
+    assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
+
+
+@pytest.mark.parametrize("absent", ["question", "response"])
+def test_a_row_without_the_key_is_a_bad_row_too(read, absent):
+    """JSON often leaves a key out where parquet has null; other rows show that the column exists."""
+    rows, counts = read([GOOD, {k: v for k, v in GOOD.items() if k != absent}, GOOD | {"response": "4"}], drop_bad=True)
+    assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
+
+
+def test_questions_alone_where_responses_will_be_drawn(read):
+    (row,), _ = read([{"question": "q"}], need_response=False)
+    assert row["response"] is None
+
+
+@pytest.mark.parametrize("name, data", [
+    ("d.jsonl", b""), ("d.json", b""), ("d.json", b"[]"), ("d.json", b'{"question": 1}'), ("d.json", b"[1]"), ("d.json", b"\xff"),
+    ("d.parquet", b""), ("d.parquet", b"PAR1 no PAR1"), ("d.parquet", b"PAR1" + b"\xff" * 40 + (40).to_bytes(4, "little") + b"PAR1"),
+    ("d.csv", b"question,response\nq,r\n"), ("d", b"x")], ids=range(11))
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=name):
+        sources.rows(str(tmp_path / name))
+
+
+def test_limit_and_order(read):
+    records = [{"question": f"q{i}", "response": "r"} for i in range(9)]
+    assert [row["question"] for row in read(records, limit=4)[0]] == ["q0", "q1", "q2", "q3"]
+
+
+def test_only_exact_duplicates_are_dropped(read):
+    """Two teachers' critiques of one response are two rows; the ids are of the content, whatever else stands in the row."""
+    again = [GOOD, GOOD | {"critique": WRONG}, GOOD | {"gold": "other"}, GOOD | {"response": "2 "}, GOOD]
+    rows, counts = read(again)
+    assert [(r["response"], r.get("verdict")) for r in rows] == [("2", "right"), ("2", "wrong"), ("2 ", "right")]
+    assert counts["exact duplicates dropped"] == 2 and rows[0]["id"] == rows[1]["id"] != rows[2]["id"]
+    assert len({r["question_id"] for r in rows}) == 1
+
+
+@pytest.mark.parametrize("critique, verdict", [(RIGHT, "right"), (WRONG, "wrong"), ("So:\n\n**Conclusion:** Incorrect.", "wrong"), ("Hm.", "unparsed")])
+def test_the_verdict_is_read_from_the_text_where_no_column_gives_it(read, critique, verdict):
+    for extra in ({}, {"verdict": None}):
+        (row,), _ = read([GOOD | {"critique": critique} | extra])
+        assert (row["verdict"], row["critique_raw"]) == (verdict, critique)
+        assert verdict == "unparsed" or row["critique"].endswith(f"Conclusion: {verdict} [END]")
+
+
+@pytest.mark.parametrize("value, values, verdict", [
+    (True, ["true=right", "false=wrong"], "right"), (False, ["true=right", "false=wrong"], "wrong"), ("right", [], "right"), ("wrong", [], "wrong"),
+    ("unparsed", [], "unparsed"), (0, ["0=wrong"], "wrong"), ("Correct", ["Correct=right"], "right"), ("right", ["right=wrong"], "wrong")])
+@pytest.mark.parametrize("critique", [RIGHT, "No conclusion here.", "Two ends.\n\n**Conclusion**: wrong\n[END]  "])
+def test_a_verdict_column_decides_and_the_critique_ends_in_it(read, value, values, verdict, critique):
+    (row,), counts = read([GOOD | {"critique": critique, "judged": value}], columns=["verdict=judged"], verdict_values=values)
+    assert (row["verdict"], row["critique_raw"]) == (verdict, critique)
+    if verdict != "unparsed":
+        assert row["critique"].endswith(f"\n\nConclusion: {verdict} [END]") and row["critique"].count("[END]") == 1
+    stated = "right" if critique == RIGHT else "wrong" if "wrong" in critique else verdict
+    assert counts["verdict column and critique text disagree"] == (stated != verdict)
+
+
+@pytest.mark.parametrize("value, values", [(True, []), ("yes", ["no=wrong"]), (True, ["True=right"]), ("yes", ["yes=correct"]), ([1], [])])
+def test_a_verdict_value_without_a_meaning_stops(read, value, values):
+    with pytest.raises(InputError, match="--verdict-values"):
+        read([GOOD | {"judged": value}], columns=["verdict=judged"], verdict_values=values, drop_bad=True)
