@@ -4,7 +4,7 @@ The answer is the last closed \boxed{} or \fbox{}, else what follows the last an
 letters; everything else goes to equivalence.py.
 """
 
-# Differs from the paper: its grader rounds both sides to one decimal and accepts x, x/100 and 100x (kept in paper_grader.py).
+# Differs from the paper: its grader rounds both sides to one decimal and accepts x, x/100 and 100x.
 import re
 import string
 from collections.abc import Iterator

@@ -134,7 +134,7 @@ UNIT = re.compile(  # a short unit, any word of four letters that does not chang
 )
 SAME_UNIT = {"percent": "%", "percentage": "%", "pct": "%", "degree": "°", "feet": "ft", "foot": "ft", "inche": "in", "hour": "hr"}
 RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-z])|\\cup|\\\{")
-WORDS = re.compile(r"\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|tan)h")
+NO_WORDS = re.compile(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|tan)h")
 # Not worth a worker's life: huge numbers and exponents, factorials of them, towers of powers, brackets 30 deep.
 HOSTILE = re.compile(r"\d{300}|\d{4}\s*!|!\s*[!)}]\s*!|\^[\s{(+-]*\d{5}|(?:\^[\s{(]*\d+\s*){3}|(?:[{(\[][^{}()\[\]]*){30}")
 
@@ -178,7 +178,7 @@ class _Comparison:
             return self._symbolic(gold, answer) if equation else self.equal(gold_value, answer_value, depth + 1)
         if "=" in answer and "=" not in gold:  # 3 \cdot 4 = 12 and m + n = 12 say 12; 2x + z = 12 does not
             left, _, right = answers[0].rpartition("=")
-            asked = SUM.fullmatch(left) or not re.search("[A-Za-df-hj-z]", WORDS.sub("", left))  # e and i are numbers
+            asked = SUM.fullmatch(left) or not re.search("[A-Za-df-hj-z]", NO_WORDS.sub("", left))  # e and i are numbers
             return bool(asked) and self.equal(gold, right.strip(), depth + 1)
         if r"\approx" in gold + answer:  # the side in front of it is the exact one
             gold, answer = (side.partition(r"\approx")[0].strip() for side in (golds[0], answers[0]))
@@ -231,9 +231,9 @@ class _Comparison:
         """Ratios, congruences, numbers in another base and words are equal as strings or not at all; what is left is for sympy."""
         if any(re.fullmatch(r"[\dA-Fa-f]+_(?:\d+|\{\w+\})|[^{}]*:[^{}]*|.*\\[pb]?mod\b.*", side) for side in (gold, answer)):
             return False
-        plain = [WORDS.sub(" ", side) for side in (gold, answer)]
+        plain = [NO_WORDS.sub(" ", side) for side in (gold, answer)]
         if any(re.search("[A-Za-z]{4}", side) for side in plain) or all(re.fullmatch("[A-Za-z ]+", side) for side in (gold, answer)):
-            gold, answer = (re.sub(r"[\s'\"-]", "", side).casefold() for side in (gold, answer))
+            gold, answer = (re.sub(r"[\s'\"]|(?<=[A-Za-z])-(?=[A-Za-z])", "", side).casefold() for side in (gold, answer))
             return gold == answer and len(gold) > 1
         return self._symbolic(gold, answer)
 

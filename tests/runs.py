@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = ("01_sample.py", "02_critique.py", "03_build.py", "04_train.py", "05_eval.py")
 # The tiny preset in miniature. 24 rows an arm are 6 steps of 4; checkpoints after 2, 4 and 6, a state after 3.
 SMALL = {
-    "01_sample.py": ["--limit", "48"],
+    "01_sample.py": ["--limit", "48", "--base-steps", "1"],
     "02_critique.py": [],
     "03_build.py": ["--rows", "24"],
     "04_train.py": ["--global-batch", "4", "--learning-rate", "3e-3", "--save-every", "2", "--state-every", "3"],
@@ -82,7 +82,7 @@ def write_rows(path, records):
 def make_base(run, model):
     """Put a model where 01 puts the base that it pretrains, and say so as 01 does: the base then stands."""
     shutil.copytree(model, run / "01_base")
-    made = {"seed": 0, "steps": 2500, "gappy_share": 0.0, "accuracy": 0.0, "extra_steps": 0}
+    made = {"seed": 0, "steps": 1, "gappy_share": 0.0, "accuracy": 0.0, "extra_steps": 0}
     (run / "01_base" / "base.json").write_text(json.dumps(made))
 
 

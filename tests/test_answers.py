@@ -50,34 +50,42 @@ def test_extraction(output, answer, how):
 
 
 EQUAL = {  # class -> pairs; each holds in both directions
-    "spelling": [(r"\dfrac12", r"\frac{1}{2}"), (r"\left( 1, 2 \right)", "(1,2)"), ("1251.", "1251"), (r"\text{Even}", "even"), ("−5", "-5"), (r"\$5", "5")],
+    "spelling": [(r"\dfrac12", r"\frac{1}{2}"), (r"\left( 1, 2 \right)", "(1,2)"), ("1251.", "1251"), (r"\text{Even}", "even"),
+        ("−5", "-5"), (r"\$5", "5")],
     "thousands": [("1,234", "1234"), ("1{,}234{,}567", "1234567"), (r"12,\!345", "12345"), (r"1\,234", "1234"), ("1 000", "1000")],
     # 2.5e3 = 2500; 1 1/2 = 1.5; 4.50 = 9/2; 2/(-3) = -2/3
-    "rationals": [("2.5e3", "2500"), (r"2.5 \times 10^{3}", "2500"), (r"1\frac{1}{2}", "1.5"), ("1 1/2", "3/2"), ("4.50", r"\frac{9}{2}"), ("2/(-3)", r"-\frac{2}{3}")],
+    "rationals": [("2.5e3", "2500"), (r"2.5 \times 10^{3}", "2500"), (r"1\frac{1}{2}", "1.5"), ("1 1/2", "3/2"),
+        ("4.50", r"\frac{9}{2}"), ("2/(-3)", r"-\frac{2}{3}")],
     "percent": [("5%", r"5\%"), ("28 percent", r"28\%")],
     "units": [(r"10\text{ cm}^2", "10"), ("12 feet", "12 ft"), (r"45^\circ", "45"), ("6 square inches", r"6 \text{ inches}^2")],
-    "labels": [("x = 5", "5"), ("f(x) = 2x", "2x"), (r"x \in [1,2]", "[1,2]"), ("(x, y) = (1, 2)", "(1,2)"), (r"\angle ABC = 30", "30"), ("a=1, b=2", "1,2"),
-               (r"A = \pi r^2 = 9\pi", r"9\pi")],
-    "lists": [("1, 2, 3", "3,1,2"), (r"\{1, 2\}", "2, 1"), (r"1 \text{ and } 3", "3,1"), (r"1 \pm \sqrt{2}", r"1-\sqrt{2}, 1+\sqrt{2}"), ("(1,2),(3,4)", "(3,4), (1,2)")],
-    "intervals": [("(0.5, 1]", r"(\frac{1}{2}, 1]"), (r"0 < x \le 1", "(0,1]"), (r"(-\infty,1)\cup(2,\infty)", r"(-\infty, 1) ∪ (2, +∞)"), (r"\{x | x > 1\}", "x>1")],
+    "labels": [("x = 5", "5"), ("f(x) = 2x", "2x"), (r"x \in [1,2]", "[1,2]"), ("(x, y) = (1, 2)", "(1,2)"),
+        (r"\angle ABC = 30", "30"), ("a=1, b=2", "1,2"), (r"A = \pi r^2 = 9\pi", r"9\pi")],
+    "lists": [("1, 2, 3", "3,1,2"), (r"\{1, 2\}", "2, 1"), (r"1 \text{ and } 3", "3,1"),
+        (r"1 \pm \sqrt{2}", r"1-\sqrt{2}, 1+\sqrt{2}"), ("(1,2),(3,4)", "(3,4), (1,2)")],
+    "intervals": [("(0.5, 1]", r"(\frac{1}{2}, 1]"), (r"0 < x \le 1", "(0,1]"),
+        (r"(-\infty,1)\cup(2,\infty)", r"(-\infty, 1) ∪ (2, +∞)"), (r"\{x | x > 1\}", "x>1")],
     "matrices": [(r"\begin{pmatrix} 1/2 \\ 3 \end{pmatrix}", r"\begin{bmatrix} 0.5 \\[4pt] 3 \end{bmatrix}")],
     "bases": [("4210_5", "4210_{5}"), ("(4210)_{5}", "4210_5")],
     # sqrt(8) = 2 sqrt(2); (x+1)^2 = x^2 + 2x + 1; y = 1 - x is x + y = 1
-    "symbolic": [(r"\sqrt{8}", r"2\sqrt{2}"), ("(x+1)^2", "x^2+2x+1"), ("sqrt(3)/3", r"\frac{1}{\sqrt 3}"), ("12pi", r"\pi \cdot 12"), ("y = 1 - x", "x + y = 1"), ("2n-1", "-1+2n")],
+    "symbolic": [(r"\sqrt{8}", r"2\sqrt{2}"), ("(x+1)^2", "x^2+2x+1"), ("sqrt(3)/3", r"\frac{1}{\sqrt 3}"), ("12pi", r"\pi \cdot 12"),
+        ("y = 1 - x", "x + y = 1"), ("2n-1", "-1+2n")],
 }  # fmt: skip
 
 DIFFERENT = {
     "integers": [("28799", "28800"), ("100000000000000000000", "100000000000000000001"), ("-5", "5"), ("12", "21"), ("1 2", "12")],
-    "rounding": [("0.333", "1/3"), ("27.04", "27.01"), ("1.0000001", "1"), (r"\sqrt{2}", "1.4142"), (r"\frac{22}{7}", r"\pi"), (r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}")],
+    "rounding": [("0.333", "1/3"), ("27.04", "27.01"), ("1.0000001", "1"), (r"\sqrt{2}", "1.4142"), (r"\frac{22}{7}", r"\pi"),
+        (r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}")],
     "percent": [(r"50\%", "0.5"), (r"50\%", "50"), ("15", "0.15")],
     "units": [("5 cm", "5 m"), ("3 hours", "3 minutes"), ("7 million", "7")],
     "labels": [("x = 3", "y = 3"), ("x < 3", "3"), (r"x \ge 5", "5"), ("n = 3k", "3"), ("2x + z = 1", "1")],
     "lists": [("1", "1, 2"), ("1,2", "1,3"), ("1, 1", "1, 2"), (r"\pm 5", "5"), (r"\{1,2\}", r"\{1,2,3\}")],
     "tuples": [("(1,2)", "(2,1)"), ("[3,4]", "(3,4]"), (r"(-\infty,0)", r"(-\infty,0]"), ("(0,1)", "0,1"), ("1,234", "(1,234)")],
-    "matrices": [(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}")],
+    "matrices": [(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}")],
     "bases": [("4210_5", "4210_6"), ("101_2", "101")],
-    "words": [("even", "odd"), ("no", "on"), ("True", "False"), (r"\text{East}", r"\text{West}")],
-    "symbols": [("N", "n"), ("x^2", "x^{-2}"), ("2x", "2y"), ("f'", "f"), (r"5 \mod 7", r"5 \mod 8"), ("1:2", "2:1"), ("i", "-i"), (r"\frac{1}{2006!}", r"\frac{1}{2004!}")],
+    "words": [("even", "odd"), ("no", "on"), ("temperature -5", "temperature 5"), ("True", "False"), (r"\text{East}", r"\text{West}")],
+    "symbols": [("N", "n"), ("x^2", "x^{-2}"), ("2x", "2y"), ("f'", "f"), (r"5 \mod 7", r"5 \mod 8"), ("1:2", "2:1"), ("i", "-i"),
+        (r"\frac{1}{2006!}", r"\frac{1}{2004!}")],
 }  # fmt: skip
 
 
@@ -97,7 +105,10 @@ def test_different(one, other):
     assert not grade(boxed(other), one)
 
 
-@pytest.mark.parametrize("answer", sorted({side for table in (EQUAL, DIFFERENT) for group in table.values() for pair in group for side in pair}))
+EVERY = {side for table in (EQUAL, DIFFERENT) for group in table.values() for pair in group for side in pair}
+
+
+@pytest.mark.parametrize("answer", sorted(EVERY))
 def test_every_answer_equals_itself(answer):
     assert grade(boxed(answer), answer)
 
@@ -151,9 +162,12 @@ def test_options(output, gold, choices, correct):
 
 
 HOSTILE = [
-    None, 5, 2.5, b"x", [], {}, object(), "", "\x00\ud800", boxed("9^{9^{9^9}}"), boxed("10^{-999999999}"), boxed("1e-999999999"), boxed("(10^8)!"),
-    r"\boxed{" * 5_000, "{" * 5_000 + boxed("3"), boxed("{" * 5_000 + "3"), boxed("(" * 5_000 + "7" + ")" * 5_000), boxed(r"\frac{" * 5_000), boxed("1," * 5_000),
-    boxed("9" * 10_000), "x" * 10_000_000, "{" * 10_000_000, "\\" * 10_000_000, "answer" + " " * 1_000_000, "####" * 200_000, boxed(r"\sqrt{" * 300 + "x" + "}" * 300),
+    None, 5, 2.5, b"x", [], {}, object(), "", "\x00\ud800", boxed("9^{9^{9^9}}"), boxed("10^{-999999999}"),
+    boxed("1e-999999999"), boxed("(10^8)!"),
+    r"\boxed{" * 5_000, "{" * 5_000 + boxed("3"), boxed("{" * 5_000 + "3"), boxed("(" * 5_000 + "7" + ")" * 5_000),
+    boxed(r"\frac{" * 5_000), boxed("1," * 5_000),
+    boxed("9" * 10_000), "x" * 10_000_000, "{" * 10_000_000, "\\" * 10_000_000, "answer" + " " * 1_000_000, "####" * 200_000,
+    boxed(r"\sqrt{" * 300 + "x" + "}" * 300),
 ]  # fmt: skip
 
 
@@ -165,7 +179,9 @@ def test_hostile_input_returns_soon(hostile):
     assert time.perf_counter() - start < 20  # at most three symbolic comparisons of 3 s, and restarts of the worker
 
 
-@pytest.mark.parametrize("code", ["__import__('os').system('touch {}')", "exec(\"open('{}', 'w')\")", "eval(compile(\"open('{}','w')\",'','exec'))"])
+@pytest.mark.parametrize(
+    "code", ["__import__('os').system('touch {}')", "exec(\"open('{}', 'w')\")", "eval(compile(\"open('{}','w')\",'','exec'))"]
+)
 def test_no_code_runs(tmp_path, code):
     code = code.replace("{}", str(tmp_path / "ran"))
     assert not grade(boxed(code), "x + 1") and not grade(boxed("x + 1"), code)
@@ -189,9 +205,16 @@ def test_a_dead_worker_is_replaced():
 
 def test_threads_share_the_worker():
     results = []
-    work = lambda n: results.extend(grade(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}") == (k % 2 == 0) for k in range(n, n + 10))  # noqa: E731
-    threads = [threading.Thread(target=work, args=(n,)) for n in (2, 12, 22, 32)]
-    [thread.start() for thread in threads], [thread.join() for thread in threads]
+
+    def work(first):
+        for k in range(first, first + 10):  # sqrt(2 k^2) = k sqrt(2); for odd k the gold is k + 1 instead
+            results.append(grade(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}") == (k % 2 == 0))
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (2, 12, 22, 32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(results) == 40 and all(results)
 
 
@@ -234,7 +257,9 @@ def test_labelled_cases():
 
 
 @pytest.mark.skipif(not (SHARED / "benchmarks/math500/test.jsonl").exists(), reason="needs ../shared")
-@pytest.mark.parametrize("name, column", [("math500", "answer"), ("minerva_math", "answer"), ("olympiadbench", "final_answer"), ("theoremqa", "Answer")])
+@pytest.mark.parametrize(
+    "name, column", [("math500", "answer"), ("minerva_math", "answer"), ("olympiadbench", "final_answer"), ("theoremqa", "Answer")]
+)
 def test_every_gold_equals_itself(name, column):
     for line in (SHARED / "benchmarks" / name / "test.jsonl").read_text(encoding="utf-8").splitlines():
         gold = json.loads(line)[column]

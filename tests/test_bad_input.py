@@ -1,6 +1,7 @@
 """A user's mistakes: status 2, what was seen and how to mend it on stderr, no traceback, and the run as it was before."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable
 
@@ -57,6 +58,7 @@ def larger_base(folder):
 
 
 QUESTION_AND_RESPONSE = '{"question": "1+1?", "response": "2"}'
+DRAW = ["01_sample.py", *SMALL["01_sample.py"], "--model"]
 OWN = ["01_sample.py", "--name", "own", "--source", "my.jsonl"]
 
 
@@ -102,7 +104,7 @@ MISTAKES = {
     "unknown arm in 03": Mistake(["03_build.py", "--arms", "cft", "nope"], ["'nope'", "sft-verified"], "--arms"),
     # before the arms that are known have been trained for hours
     "unknown arm in 04": Mistake(["04_train.py", "--arms", "cft", "nope"], ["nope", "sft-verified"], "--arms", without("04_train")),
-    "unknown model in 05": Mistake(["05_eval.py", "--model", "nope"], ["'nope'", "sft-verified"], "--model"),
+    "unknown model in 05": Mistake(["05_eval.py", "--model", "nope"], ["'nope'"], "--model"),
     "misspelt flag": Mistake(["03_build.py", "--row", "5"], ["--row"], "--help"),
     # Numbers
     "limit 0": Mistake(["03_build.py", "--limit", "0"], ["--limit 0"], "1 or more"),
@@ -110,21 +112,18 @@ MISTAKES = {
     "concurrency 0": Mistake(["02_critique.py", "--concurrency", "0"], ["--concurrency 0"], "1 or more", without("02_journal.jsonl")),
     # Models
     "04, no tokenizer": Mistake(["04_train.py", "--model", "incomplete"], ["incomplete", "tokenizer"], "save", model_without("token*")),
-    "01, no tokenizer": Mistake(["01_sample.py", "--model", "incomplete"], ["incomplete", "tokenizer"], "save", model_without("token*")),
     "04, no weights": Mistake(["04_train.py", "--model", "incomplete"], ["incomplete", "safetensors"], "save_pretrained",
                               model_without("*.safetensors")),
-    "01, no weights": Mistake(["01_sample.py", "--model", "incomplete"], ["incomplete", "safetensors"], "save_pretrained",
+    "01, no weights": Mistake([*DRAW, "incomplete"], ["incomplete", "safetensors"], "save_pretrained",
                               model_without("*.safetensors")),
-    "unknown template": Mistake(["01_sample.py", "--model", "base", "--template", "nope"], ["'nope'", "chatml deepseek"], "--template"),
+    "unknown template": Mistake([*DRAW, "base", "--template", "nope"], ["'nope'", "chatml deepseek"], "--template"),
     # What stands
-    "another base": Mistake(["01_sample.py", "--seed", "5"], ["01_base", "'seed': 0", "'seed': 5"], "--name"),
+    "another base": Mistake(["01_sample.py", *SMALL["01_sample.py"], "--seed", "5"], ["01_base", "'seed': 0", "'seed': 5"], "--name"),
     "another arm": Mistake(["04_train.py", *SMALL["04_train.py"], "--epochs", "2"], ["04_train/sft", "epochs 1 -> 2"],
                            "rm -r runs/tiny/04_train/sft"),
     "full disk": Mistake(["04_train.py", "--arms", "cft", "--global-batch", "1", "--epochs", "10000", "--save-every", "1"],
                          ["GB for its checkpoints", "GB are free"], "--save-every", larger_base),
     # Servers
-    "no server there": Mistake(["02_critique.py", "--model", "somebody", "--base-url", "http://127.0.0.1:9/v1"],
-                               ["'somebody'", "APIConnectionError"], "--base-url"),
     "no server and no key": Mistake(["02_critique.py", "--name", "tiny", "--preset", "paper"], ["no server and no key"],
                                     "export OPENAI_API_KEY="),
 }
@@ -145,6 +144,22 @@ def test_mistake(run_copy, mistake):
     mistake.prepare(folder)
     before = contents(folder)
     assert_refused(folder, run_script(folder, *mistake.command), before, mistake.seen, mistake.mend)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_server(finished, tmp_path_factory):
+    """02 with a server that is not there. The client tries for some 15 seconds, so it is started before the other tests."""
+    folder = tmp_path_factory.mktemp("no server")
+    shutil.copytree(finished.run, folder / "runs" / "tiny")
+    before = contents(folder)
+    with ThreadPoolExecutor(1) as pool:
+        command = ["02_critique.py", "--model", "somebody", "--base-url", "http://127.0.0.1:9/v1"]
+        yield folder, before, pool.submit(run_script, folder, *command)
+
+
+def test_no_server_there(no_server):
+    folder, before, running = no_server
+    assert_refused(folder, running.result(), before, ["'somebody'", "APIConnectionError"], "--base-url")
 
 
 def test_a_server_that_refuses_the_key(tmp_path):

@@ -37,7 +37,7 @@ def assert_same(run, undisturbed):
 
 
 def test_01_draws_the_same_after_a_kill(tmp_path, tiny_model):
-    command = ["01_sample.py", "--limit", 24, "--model", "base", "--samples", 2, "--batch-size", 4, "--max-new-tokens", 48]
+    command = ["01_sample.py", *SMALL["01_sample.py"], "--limit", 24, "--model", "base", "--samples", 2, "--batch-size", 4, "--max-new-tokens", 48]
     for folder in ("killed", "undisturbed"):
         make_base(tmp_path / folder / "runs" / "tiny", tiny_model)
     run, undisturbed = (tmp_path / folder / "runs" / "tiny" for folder in ("killed", "undisturbed"))

@@ -12,26 +12,42 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 BODY = "Step 2 multiplies 4 by 4, as the question asks. The right side is not wrong.\n\n"
 
 FORMS = [  # how a conclusion is written; {} is the verdict's word
-    "Conclusion: {} [END]", "Conclusion: {}", "conclusion:{}", "CONCLUSION : {}  [ END ]", "**Conclusion:** {} [END]", "**Conclusion: {} [END]**",
-    "__Conclusion__: {}", "### Conclusion\n{} [END]", "## **Conclusion**\n\n**{}**\n\n**[END]**", "- **Conclusion**: {} [END]", "4. Conclusion: {}",
-    "> Conclusion: {} [END]", "`Conclusion: {} [END]`", "<b>Conclusion:</b> {} [END]", "<h3>Conclusion</h3>\n<p>{}</p>", "Conclusion: \\boxed{{{}}} [END]",
-    "$\\text{{Conclusion: {}}}$ [END]", "Conclusion: \\textcolor{{red}}{{{}}} [END]", "Conclusion: \"{}\" [END]", "| Conclusion | {} |", "🔚 Conclusion: {} [END]",
-    "Conclusion – {} [END]", "Conclusion：{}", "Conclusion is **{}**. [END]", "Conclusion: {}\r\n[END]\r\n", "Conclusion: {} (END)", "Conclusion: {} **END**",
-    "Conclusion: {} [EN", "Conclusion: ****Critique Conclusion: {}****", "All holds. Critique Conclusion: {} [END]", "My final conclusion: the solution is {} [END]",
-    "Conclusion: The student's solution is **{}**. [END]", "Conclusion: therefore, the final answer is {}.", "Conclusion: The student’s answer of $48$ is {} [END]",
-    "Conclusion: The student's reasoning and final answer are completely {}. [END]", "### Conclusion\n\nThe solution is {} because of step 3. [END]",
-    "Conclusion: {} [END]\n\nNote: the words above are mine.", "Conclusion: {} [END]\n\nConclusion: {} [END]", "{{\"conclusion\": \"{}\"}}",
+    "Conclusion: {} [END]", "Conclusion: {}", "conclusion:{}", "CONCLUSION : {}  [ END ]", "**Conclusion:** {} [END]",
+    "**Conclusion: {} [END]**",
+    "__Conclusion__: {}", "### Conclusion\n{} [END]", "## **Conclusion**\n\n**{}**\n\n**[END]**", "- **Conclusion**: {} [END]",
+    "4. Conclusion: {}",
+    "> Conclusion: {} [END]", "`Conclusion: {} [END]`", "<b>Conclusion:</b> {} [END]", "<h3>Conclusion</h3>\n<p>{}</p>",
+    "Conclusion: \\boxed{{{}}} [END]",
+    "$\\text{{Conclusion: {}}}$ [END]", "Conclusion: \\textcolor{{red}}{{{}}} [END]", "Conclusion: \"{}\" [END]", "| Conclusion | {} |",
+    "🔚 Conclusion: {} [END]",
+    "Conclusion – {} [END]", "Conclusion：{}", "Conclusion is **{}**. [END]", "Conclusion: {}\r\n[END]\r\n", "Conclusion: {} (END)",
+    "Conclusion: {} **END**",
+    "Conclusion: {} [EN", "Conclusion: ****Critique Conclusion: {}****", "All holds. Critique Conclusion: {} [END]",
+    "My final conclusion: the solution is {} [END]",
+    "Conclusion: The student's solution is **{}**. [END]", "Conclusion: therefore, the final answer is {}.",
+    "Conclusion: The student’s answer of $48$ is {} [END]",
+    "Conclusion: The student's reasoning and final answer are completely {}. [END]",
+    "### Conclusion\n\nThe solution is {} because of step 3. [END]",
+    "Conclusion: {} [END]\n\nNote: the words above are mine.", "Conclusion: {} [END]\n\nConclusion: {} [END]",
+    "{{\"conclusion\": \"{}\"}}",
 ]  # fmt: skip
 
 UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that belong to something else
-    "", "The student is right.", "Verdict: right", "I'm sorry, I can't help with that.", "Conclusion:", "Conclusion: [END]", "Conclusion: wr", "Conclusion: in",
-    "Conclusion: right/wrong [END]", "Conclusion: right or wrong [END]", "Conclusion: neither right nor wrong", "Conclusion: partially correct [END]",
-    "Conclusion: partly right, partly wrong", "Conclusion: not entirely correct [END]", "Conclusion: mostly right [END]", "Conclusion: probably wrong [END]",
-    "Conclusion: right? [END]", "Conclusion: the final answer is right but the derivation is wrong [END]", "Conclusion: right, but the units are off [END]",
-    "Conclusion: right, wrong [END]", "Conclusion: wrong. Actually, it is right. [END]", "Conclusion: I cannot determine whether it is right or wrong. [END]",
-    "Conclusion: ❌ right [END]", "Conclusion: Right triangle ABC has legs 3 and 4.", "Conclusion: right-angled [END]", "Conclusion: the triangle is right [END]",
+    "", "The student is right.", "Verdict: right", "I'm sorry, I can't help with that.", "Conclusion:", "Conclusion: [END]",
+    "Conclusion: wr", "Conclusion: in",
+    "Conclusion: right/wrong [END]", "Conclusion: right or wrong [END]", "Conclusion: neither right nor wrong",
+    "Conclusion: partially correct [END]",
+    "Conclusion: partly right, partly wrong", "Conclusion: not entirely correct [END]", "Conclusion: mostly right [END]",
+    "Conclusion: probably wrong [END]",
+    "Conclusion: right? [END]", "Conclusion: the final answer is right but the derivation is wrong [END]",
+    "Conclusion: right, but the units are off [END]",
+    "Conclusion: right, wrong [END]", "Conclusion: wrong. Actually, it is right. [END]",
+    "Conclusion: I cannot determine whether it is right or wrong. [END]",
+    "Conclusion: ❌ right [END]", "Conclusion: Right triangle ABC has legs 3 and 4.", "Conclusion: right-angled [END]",
+    "Conclusion: the triangle is right [END]",
     "Conclusion: the method is right [END]", "In conclusion, the right-hand side is smaller.", "The student's conclusion is wrong.",
-    "He ends with \"Conclusion: right\".", "Conclusion: the solution is correct except for a sign [END]", "Conclusion: it would be right to say it is wrong",
+    "He ends with \"Conclusion: right\".", "Conclusion: the solution is correct except for a sign [END]",
+    "Conclusion: it would be right to say it is wrong",
     "Conclusion: right [END]\n\nWait, a constant is missing.\n\nConclusion: wrong [END]", "Conclusion: right\n\nConclusion: wrong",
     "Conclusion: right [END]\n\nConclusion: partially correct [END]",
 ]  # fmt: skip
@@ -53,8 +69,11 @@ def test_nothing_is_guessed(critique):
 
 @pytest.mark.parametrize(
     "ending, verdict",
-    [("not right", "wrong"), ("The solution isn't correct.", "wrong"), ("It is not wrong.", "right"), ("wrong. The correct answer is 5.", "wrong"),
-     ("wrong, while the correct velocity is 12.7", "wrong"), ("right (minor notation issue in step 2)", "right")],
+    [
+        ("not right", "wrong"), ("The solution isn't correct.", "wrong"), ("It is not wrong.", "right"),
+        ("wrong. The correct answer is 5.", "wrong"), ("wrong, while the correct velocity is 12.7", "wrong"),
+        ("right (minor notation issue in step 2)", "right"),
+    ],
 )  # fmt: skip
 def test_negation_and_reasons(ending, verdict):
     assert parse(f"{BODY}Conclusion: {ending} [END]") == verdict
@@ -107,7 +126,9 @@ def test_other_verdicts_are_refused():
         normalise("A.", "unparsed")
 
 
-@pytest.mark.parametrize("text", ["Conclusion: " * 20_000, "Conclusion: right [END]\n" * 10_000, "*" * 10**6 + "Conclusion", "Conclusion: " + "*" * 10**5])
+@pytest.mark.parametrize(
+    "text", ["Conclusion: " * 20_000, "Conclusion: right [END]\n" * 10_000, "*" * 10**6 + "Conclusion", "Conclusion: " + "*" * 10**5]
+)
 def test_degenerate_text_takes_linear_time(text):
     start = time.perf_counter()
     parse(text), normalise(text, "right")
