@@ -33,7 +33,7 @@ class Config:
     max_new_tokens: int = setting(3200, "tokens per critique or answer at most")
     attempts: int = setting(3, "how often to ask for a critique that is cut or has no verdict")
     concurrency: int = setting(16, "requests in flight")
-    teacher_skip: float = setting(0.2, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)")
+    teacher_skip: float = setting(0.1, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)")
     critique_style: str = setting("full", "tiny: how critiques are written", choices=["full", "terse", "brief", "verdict"])
 
 

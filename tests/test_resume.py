@@ -53,14 +53,14 @@ def test_01_draws_the_same_after_a_kill(tmp_path, tiny_model):
 
 def test_02_asks_for_the_rest_after_kills(tmp_path):
     """Killed among the critiques, then among the teacher's own answers; nothing that was answered is asked again."""
-    responses = [sources.make_row(**row, source="tiny", generator="forum") for row in world.forum_rows(0, 300)]
+    responses = [sources.make_row(**row, source="tiny", generator="forum") for row in world.forum_rows(0, 400)]
     for folder in ("killed", "undisturbed"):
         write_rows(tmp_path / folder / "runs" / "tiny" / "01_responses.jsonl", responses)
     run, undisturbed = (tmp_path / folder / "runs" / "tiny" for folder in ("killed", "undisturbed"))
     journal, kept = run / "02_journal.jsonl", b""
-    for until in (40, 340):
+    for until in (40, 440):
         kill_when(lambda: n_lines(journal) >= until, tmp_path / "killed", "02_critique.py", "--concurrency", 1)
-        assert until <= n_lines(journal) < 600 and journal.read_bytes().startswith(kept) and not (run / "02_critiques.jsonl").exists()
+        assert until <= n_lines(journal) < 800 and journal.read_bytes().startswith(kept) and not (run / "02_critiques.jsonl").exists()
         kept = journal.read_bytes()[: journal.read_bytes().rindex(b"\n") + 1]
     for folder in ("killed", "undisturbed"):
         must_run(tmp_path / folder, "02_critique.py")
