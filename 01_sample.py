@@ -58,6 +58,8 @@ from common.generate import Request, Sampling, complete
 
 run = files.run_folder(config.name)
 tiny = config.source == "tiny"
+if tiny and not config.limit:
+    raise InputError("the micro-world has no end: say how many questions, for example --limit 1600")
 if config.threads:
     torch.set_num_threads(config.threads)
 
@@ -103,6 +105,7 @@ if config.model:
 
         engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
         template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
+    prompts.check_template(template, getattr(engine, "tokenizer", None))
     questions = {row["question_id"]: row for row in rows}  # once each
     asked = [(row, k) for row in questions.values() for k in range(config.samples)]
     requests = [Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked]

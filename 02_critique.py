@@ -131,9 +131,9 @@ files.write_jsonl(run / "02_failed.jsonl", failed)
 if config.answers:
     answered = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"],
                  "teacher": config.model, "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"]}
-                for row, a in zip(questions, own) if "error" not in a]
+                for row, a in zip(questions, own) if a.get("finish_reason") == "stop"]
     files.write_jsonl(run / "02_answers.jsonl", answered)
-    print(f"wrote {run / '02_answers.jsonl'}: {len(answered)} answers, {len(own) - len(answered)} failed")
+    print(f"wrote {run / '02_answers.jsonl'}: {len(answered)} answers, {len(own) - len(answered)} failed or cut")
 n_right = sum(row["verdict"] == "right" for row in good)
 files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), failed=len(failed),
                      right=n_right, wrong=len(good) - n_right, output_sha256=files.file_hash(run / "02_critiques.jsonl"),

@@ -48,7 +48,6 @@ config = configure(Config, "04")
 
 # %% Start
 import json
-import shutil
 import time
 
 import torch
@@ -101,7 +100,7 @@ def prepare(arm):
     log(report.supervised_text(examples[0], tokenizer))
     if (folder / f"step-{len(plan):06d}").exists():
         log(f"{arm}: {folder / f'step-{len(plan):06d}'} stands, nothing to do")
-        return None
+        return model.drop_states(folder)
     saves = len(range(0, len(plan), config.save_every)) if config.save_every else 1
     files.check_disk(folder, model.checkpoint_bytes(base, saves, 2 if config.state_every else 0, dtype), "--save-every")
     return folder, examples, plan
@@ -122,16 +121,15 @@ def train(arm, folder, examples, plan):
         last = update.step == len(plan)
         if rank == 0:
             files.append_line(folder / "metrics.jsonl", metrics[-1])
+            if last:  # before the last checkpoint, whose presence means that the arm is done
+                report.loss_curve(metrics, folder / "loss.png")
             if update.step % 10 == 1 or last or device.type == "cuda":
                 tqdm.write(report.step_line(update, len(plan)))
         if last or config.save_every and update.step % config.save_every == 0:
             model.save_hf(net, tokenizer, template, folder / f"step-{update.step:06d}", dtype)
         if not last and config.state_every and update.step % config.state_every == 0:
             model.save_state(net, optimizer, update.step, folder)
-    if rank == 0:
-        report.loss_curve(metrics, folder / "loss.png")
-        for state in folder.glob("state*"):  # a finished run needs none
-            shutil.rmtree(state)
+    model.drop_states(folder)
 
 
 # %% Train each arm

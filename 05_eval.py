@@ -111,9 +111,9 @@ for name, where in models.items():
     else:
         engine = Local(where, config.batch_size)
         template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
-        prompts.check_template(template, engine.tokenizer)
         engines[label] = {"folder": str(where), "content": engine.identity, "template": template, "dtype": str(engine.dtype),
                           "attention": engine.model.config._attn_implementation, "batch_size": config.batch_size}
+    prompts.check_template(template, getattr(engine, "tokenizer", None))
     for benchmark, items in tests.items():
         results[benchmark, label] = evaluate(engine, label, template, benchmark, items)
     print(f"{label}: done in {time.time() - began:.0f} s")

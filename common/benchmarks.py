@@ -49,7 +49,8 @@ def items(name, folder=None, revision=None, limit=None, seed=0):
         try:
             question, gold = record[benchmark.question], benchmark.gold(record)
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{name}, row {number} lacks {error}; it has {', '.join(record)}.\n"
+            lacks = error if isinstance(error, KeyError) else "a usable answer"
+            raise InputError(f"{name}, row {number} lacks {lacks}; it has {', '.join(record)}.\n"
                              f"Expected the columns of {benchmark.path} on the hub.") from None
         if not question or not gold:
             raise InputError(f"{name}, row {number} has no {'question' if not question else 'gold'}.")

@@ -2,13 +2,23 @@
 
 import os
 import sys
-from dataclasses import MISSING, field, fields
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from dataclasses import field, fields
 from pathlib import Path
 
 from transformers import HfArgumentParser
 
 from common.files import InputError, run_folder
 from common.presets import PRESETS
+
+
+# Settings that count something of which there must be one.
+COUNTS = {"limit", "samples", "max_new_tokens", "batch_size", "concurrency", "attempts", "rows", "epochs", "global_batch", "cutoff",
+          "tokens_per_microbatch", "base_steps"}
+
+
+class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """--help shows a script's first cell as it is written, and the default of every flag."""
 
 
 def setting(default, help, choices=None):
@@ -27,7 +37,7 @@ def configure(Config, stage, **overrides):
     """
     in_notebook = Path(sys.argv[0]).name.endswith("kernel_launcher.py")  # sys.argv is Jupyter's there
     arguments = [] if in_notebook else sys.argv[1:]
-    parser = HfArgumentParser(Config, allow_abbrev=False, description=sys.modules["__main__"].__doc__)
+    parser = HfArgumentParser(Config, allow_abbrev=False, formatter_class=_Help, description=sys.modules["__main__"].__doc__)
     preset = overrides.get("preset") or parser.parse_known_args(arguments)[0].preset
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
@@ -36,13 +46,17 @@ def configure(Config, stage, **overrides):
     if unknown := sorted(set(overrides) - names):
         raise InputError(f"unknown settings {unknown}; this script knows: {', '.join(sorted(names))}")
     parser.set_defaults(**PRESETS[preset][stage])
-    config = parser.parse_args_into_dataclasses(arguments)[0]
+    config, unread = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False)
+    if unread:
+        raise InputError(f"unknown flag or word: {' '.join(unread)}\nEvery flag is written out in full; --help lists them.")
     for name, value in overrides.items():
         setattr(config, name, value)
     config.name = config.name or preset
     run_folder(config.name)  # an error before anything is loaded
-    if config.limit is not None and config.limit < 1:
-        raise InputError(f"--limit {config.limit}: expected a number of rows, 1 or more; leave it out for all rows.")
+    for field_name in COUNTS & names:
+        value = getattr(config, field_name)
+        if value is not None and value < 1:
+            raise InputError(f"--{field_name.replace('_', '-')} {value}: expected 1 or more; leave it out for the default.")
     return config
 
 

@@ -38,8 +38,7 @@ def file_hash(path):
 
 def model_id(folder):
     """24 hex digits of what a model folder computes: its weights, config and tokenizer files, whatever it is called."""
-    files = [f for pattern in ("*.safetensors", "*config.json", "token*", "vocab*", "merges*")
-             for f in sorted(Path(folder).glob(pattern)) if f.is_file()]
+    files = [f for f in sorted(Path(folder).iterdir()) if f.suffix in (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")]
     return content_id([[f.name, file_hash(f)] for f in files])
 
 
@@ -86,7 +85,7 @@ def trained_on(run):
 def read_jsonl(path):
     """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object."""
     rows = []
-    with open(path, encoding="utf-8", errors="strict") as lines:
+    with open(path, encoding="utf-8-sig", errors="strict") as lines:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -115,19 +114,29 @@ def write_atomic(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as f:
-        f.write(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+        f.write(data.encode() if isinstance(data, str) else data)
         f.flush()
         os.fsync(f.fileno())
     os.replace(part, path)
 
 
+def json_line(row):
+    """One line of JSONL; text that UTF-8 cannot hold (a lone surrogate, which a server may send) is escaped."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
 def write_jsonl(path, rows):
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, "".join(map(json_line, rows)))
 
 
 def append_line(path, row):
     with open(path, "a", encoding="utf-8") as f:
-        f.write(json.dumps(row, ensure_ascii=False) + "\n")
+        f.write(json_line(row))
 
 
 def kept_metrics(path, step):
@@ -199,7 +208,7 @@ class Journal:
                 try:
                     record = json.loads(line)
                     self.records[record["key"]] = record
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     self.skipped += 1
         if self.skipped:
             print(f"{path}: {self.skipped} unreadable lines skipped", file=sys.stderr)
@@ -212,7 +221,7 @@ class Journal:
 
     def append(self, records):
         """Record a list of dicts, each with a "key", in one write."""
-        data = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode("utf-8", "surrogatepass")
+        data = "".join(map(json_line, records)).encode()
         if self._file.write(data) != len(data):
             raise OSError(f"short write to {self._file.name}: is the disk full?")
         self.records.update((r["key"], r) for r in records)

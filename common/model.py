@@ -73,18 +73,24 @@ def local_folder(name):
     """A folder as it is; a hub id is downloaded first (by one process of a node; the others find it in the cache)."""
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
-            raise InputError(f"{name} is not a model folder: it has no config.json.")
-        return str(name)
+            raise InputError(f"{name} is not a model folder: it has no config.json.\nGive the folder of a saved model.")
+        return _with_weights(str(name))
     if Path(name).is_absolute() or str(name).startswith((".", "runs/")) or str(name).count("/") > 1:
         raise InputError(f"there is no model folder {name}\nMake it with the earlier script, or give another --model.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf", "original/*"])
+        return _with_weights(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf", "original/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"model {name!r} is neither a folder here nor to be had from the hub "
                          f"({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _with_weights(folder):
+    if not list(Path(folder).glob("*.safetensors")):
+        raise InputError(f"{folder} holds no *.safetensors weights.\nSave the model once more with save_pretrained.")
+    return folder
 
 
 def load(folder, device, activation_checkpointing=False):
@@ -141,9 +147,7 @@ def _weights(model, state=None):
 def _fill(model, folder):
     """Stream the safetensors files into the sharded parameters."""
     state = _weights(model)
-    reader = HuggingFaceStorageReader(folder)
-    if not list(Path(folder).glob("*.safetensors")):
-        raise InputError(f"{folder} holds no *.safetensors weights; save the model with save_pretrained first.")
+    reader = HuggingFaceStorageReader(_with_weights(folder))
     stored = reader.read_metadata().state_dict_metadata
     if missing := sorted(set(state) - set(stored)):
         raise InputError(f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
@@ -203,6 +207,13 @@ def load_state(model, optimizer, folder):
     dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=states[-1])
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(states[-1].name.split("-")[1])
+
+
+def drop_states(folder):
+    """A finished arm needs none of its training states."""
+    if dist.get_rank() == 0:
+        for state in Path(folder).glob("state*"):
+            shutil.rmtree(state)
 
 
 def checkpoint_bytes(folder, n_checkpoints, n_states, dtype):

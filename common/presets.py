@@ -13,7 +13,7 @@ PRESETS = {
     },
     # The paper's 7B recipe. The released responses carry their critiques, so 02 asks nobody and costs nothing.
     "paper": {
-        "01": dict(source="webinstruct-cft-50k"),
+        "01": dict(),
         "02": dict(),
         "03": dict(arms=["cft", "sft", "sft-verified"]),
         "04": dict(model="Qwen/Qwen2.5-Math-7B"),

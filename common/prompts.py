@@ -90,10 +90,13 @@ def template_for(tokenizer):
 
 
 def check_template(template, tokenizer):
-    """InputError unless the tokenizer can write the template: a marker in pieces would be trained as ordinary text."""
+    """InputError unless the template exists and the tokenizer (None: a server's, unknown) can write it.
+
+    A marker in pieces would be trained as ordinary text.
+    """
     if template not in TEMPLATES:
         raise InputError(f"unknown chat template {template!r}; the templates are: auto {' '.join(TEMPLATES)}")
-    if template == "chatml" and template_for(tokenizer) != "chatml":
+    if tokenizer and template == "chatml" and template_for(tokenizer) != "chatml":
         pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
         raise InputError(f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"
                          "Leave --template out: a DeepSeek base is trained with its own form and end token.")

@@ -24,13 +24,15 @@ class Hub:
     config: str | None = None
     columns: dict = field(default_factory=dict)  # our field -> their column
     split: str = "train"
+    packed: bool = False  # question, response and critique in the form of WebInstruct-CFT (see `unpack`)
 
 
-# Columns as the hub serves them. WebInstruct-CFT packs question and solution into one column (see `unpack`).
+READABLE = (".jsonl", ".json", ".parquet")
+# Columns as the hub serves them.
 SOURCES = {
-    "webinstruct-cft-50k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-50K"),
-    "webinstruct-cft-4k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-4K"),
-    "webinstruct-cft-600k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-600K"),
+    "webinstruct-cft-50k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-50K", packed=True),
+    "webinstruct-cft-4k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-4K", packed=True),
+    "webinstruct-cft-600k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-600K", packed=True),
     "webinstruct": Hub("TIGER-Lab/WebInstructSub", None, {"question": "question", "response": "answer"}),
     "metamath": Hub("meta-math/MetaMathQA", None, {"question": "query", "response": "response"}),
     "numina": Hub("AI-MO/NuminaMath-CoT", None, {"question": "problem", "response": "solution"}),
@@ -43,6 +45,8 @@ def unpack(record):
     >>> unpack({"input": "Question:\\nq\\n\\nSolution:\\na\\n", "output": "Critique:\\nc"})
     {'question': 'q', 'response': 'a', 'critique': 'c'}
     """
+    if not all(isinstance(record.get(column), str) for column in ("input", "output")):
+        raise ValueError(f"no text in its columns input and output; it has {', '.join(record)}")
     question, found, response = record["input"].removeprefix("Question:\n").partition("\n\nSolution:\n")
     if not found:
         raise ValueError("its input column has no 'Question: ... Solution: ...'")
@@ -69,16 +73,20 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, need_
     pairs "value=right" or "value=wrong" for a mapped verdict column (JSON spelling: true=right). A bad row raises
     InputError, or is dropped and counted with drop_bad.
     """
-    mapping, values = parse_map(columns, "--columns"), parse_map(verdict_values, "--verdict-values")
-    if unknown := sorted(set(mapping) - set(FIELDS)):
+    given, values = parse_map(columns, "--columns"), parse_map(verdict_values, "--verdict-values")
+    if unknown := sorted(set(given) - set(FIELDS)):
         raise InputError(f"--columns: no field called {', '.join(unknown)}; the fields are {', '.join(FIELDS)}")
-    records, origin, defaults = _records(source, revision)
-    mapping = defaults | mapping
+    if not set(values.values()) <= {"right", "wrong"}:
+        raise InputError(f"--verdict-values: a value means right or wrong, not {sorted(set(values.values()))}")
+    records, origin, hub = _records(source, revision)
+    records = list(islice(records, limit))
+    seen_columns = {column for record in records for column in record}
+    mapping = _mapping(source, given, hub, seen_columns, need_response)
     result, seen, counts = [], set(), Counter()
-    for number, record in enumerate(islice(records, limit), 1):
+    for number, record in enumerate(records, 1):
         where = f"{source}, row {number}"
         try:
-            row = _row(record, where, mapping, values, origin, need_response, counts)
+            row = _row(unpack(record) if hub.packed else record, where, mapping, values, origin, need_response, counts)
         except ValueError as error:
             if not drop_bad:
                 raise InputError(f"{where}: {error}\n"
@@ -97,15 +105,13 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, need_
 
 
 def _records(source, revision):
-    """-> (iterable of dicts, name of the origin, default column map)."""
+    """-> (iterable of dicts, name of the origin, the Hub entry; an empty one for a local file)."""
     path = Path(source)
     if path.is_file():
-        records = _read_local(path)
-        own = {name: name for name in FIELDS if any(name in r for r in records[:1000])}
-        return records, path.name, own
+        return _read_local(path), path.name, Hub("")
     if source in SOURCES:
         hub = SOURCES[source]
-    elif source.count("/") == 1 and not source.startswith((".", "/")) and not path.suffix:
+    elif source.count("/") == 1 and not source.startswith((".", "/")) and path.suffix not in READABLE:
         hub = Hub(source)
     else:
         raise InputError(f"--source {source!r} is no file here and no known source; known: tiny, {', '.join(SOURCES)},\n"
@@ -117,9 +123,23 @@ def _records(source, revision):
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise InputError(f"{hub.path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
                          "Check the name and the connection, or download it and give the file: --source data.parquet") from error
-    if hub.path == "TIGER-Lab/WebInstruct-CFT":
-        return map(unpack, stream), source, {name: name for name in ("question", "response", "critique")}
-    return stream, hub.path, hub.columns
+    return stream, source if hub.packed else hub.path, hub
+
+
+def _mapping(source, given, hub, seen_columns, need_response):
+    """Which column holds which field: as given, else as the hub entry says, else columns that bear a field's name."""
+    own = {name: name for name in FIELDS if name in seen_columns}
+    mapping = (dict.fromkeys(("question", "response", "critique")) if hub.packed else own | hub.columns) | given
+    columns = ", ".join(sorted(seen_columns))
+    for name, column in given.items():
+        if seen_columns and column not in seen_columns:
+            raise InputError(f"{source} has no column {column!r} for {name}; its columns are {columns}\n"
+                             f"Name the right one: --columns {name}=COLUMN")
+    for name in ("question", "response") if need_response else ("question",):
+        if seen_columns and name not in mapping:
+            raise InputError(f"{source} has no column {name!r}; its columns are {columns}\n"
+                             f"Say which it is: --columns {name}=COLUMN")
+    return {name: column or name for name, column in mapping.items()}
 
 
 def _read_local(path):
@@ -127,8 +147,8 @@ def _read_local(path):
         return read_jsonl(path)
     if path.suffix == ".json":
         try:
-            records = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            records = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not JSON ({error}).") from error
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             raise InputError(f"{path}: expected a JSON list of objects; a file with one object per line is .jsonl")
@@ -139,28 +159,23 @@ def _read_local(path):
 
         try:
             return pyarrow.parquet.read_table(path).to_pylist()
-        except pyarrow.lib.ArrowInvalid as error:
-            raise InputError(f"{path} is not a Parquet file ({error}).") from error
-    raise InputError(f"{path}: expected a file that ends in .jsonl, .json or .parquet")
+        except (pyarrow.lib.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} is not a readable Parquet file ({error}).") from error
+    raise InputError(f"{path}: expected a file that ends in {', '.join(READABLE)}")
 
 
 def _row(record, where, mapping, values, origin, need_response, counts):
-    for name, column in mapping.items():
-        if column not in record and name not in ("source", "generator"):
-            # A map that names no column at all is a mistake, not a bad row: --drop-bad does not hide it.
-            raise InputError(f"{where} has no column {column!r} for {name}; its columns are {', '.join(record)}\n"
-                             f"Name the right one: --columns {name}=COLUMN")
+    """One checked row; ValueError says what is bad about it."""
     get = {name: record.get(column) for name, column in mapping.items()}
     for name in ("question", "response") if need_response else ("question",):
-        if name not in mapping:
-            raise InputError(f"{where} has no column {name!r}; its columns are {', '.join(record)}\n"
-                             f"Say which it is: --columns {name}=COLUMN")
         if not isinstance(get[name], str) or not get[name].strip():
             raise ValueError(f"no {name} (column {mapping[name]!r} holds {get[name]!r})")
+    if not isinstance(get.get("critique") or "", str):
+        raise ValueError(f"the critique is no text (column {mapping['critique']!r} holds {get['critique']!r})")
     row = make_row(get["question"], get.get("response"), get.get("gold"), get.get("source") or origin,
                    get.get("generator") or "unknown")
     if get.get("critique"):
-        row |= _critique(get, values, mapping, counts)
+        row |= _critique(get, where, values, mapping, counts)
     return row
 
 
@@ -173,7 +188,7 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
     }
 
 
-def _critique(get, values, mapping, counts):
+def _critique(get, where, values, mapping, counts):
     """A critique that came with the data; its verdict from the mapped column where there is one, else from the text."""
     raw, stated = get["critique"], verdicts.parse(get["critique"])
     verdict = stated
@@ -181,7 +196,7 @@ def _critique(get, values, mapping, counts):
         value = get["verdict"] if isinstance(get["verdict"], str) else json.dumps(get["verdict"])
         verdict = values.get(value, value)
         if verdict not in ("right", "wrong", "unparsed"):
-            raise InputError(f"column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
+            raise InputError(f"{where}: column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
                              f"Say what its values mean: --verdict-values {value}=right ...")
         counts["verdict column and critique text disagree"] += stated not in ("unparsed", verdict)
     return {

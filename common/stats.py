@@ -15,7 +15,7 @@ def wilson(correct, n, z=1.959964):
     p = correct / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # rounding may pass p at 0 and 1
 
 
 def paired_difference(a, b, resamples=10_000, seed=0):
@@ -24,8 +24,8 @@ def paired_difference(a, b, resamples=10_000, seed=0):
     a, b: 0/1 per item, in the same order. Items are resampled, so what both models find hard stays paired.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(f"expected two equally long lists of scores, got shapes {a.shape} and {b.shape}")
+    if a.shape != b.shape or a.ndim != 1 or not len(a) or not np.isin([a, b], [0, 1]).all():
+        raise ValueError(f"expected two equally long lists of 0 and 1, got shapes {a.shape} and {b.shape}")
     # Only how many items favour a, b or neither matters, so a resample is one multinomial draw.
     n, wins, losses = len(a), int((a > b).sum()), int((a < b).sum())
     draws = np.random.default_rng(seed).multinomial(n, [wins / n, losses / n, (n - wins - losses) / n], size=resamples)

@@ -164,7 +164,8 @@ def test_two_processes_give_the_curve_of_one(finished, run_copy):
     """The same global batches; on two processes each is cut into micro-batches of about a row, some of them empty."""
     shutil.rmtree(run_copy / "04_train")
     two_processes = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    must_run(run_copy.parent.parent, "04_train.py", "--arms", "cft", *SMALL["04_train.py"], "--tokens-per-microbatch", 90, prefix=two_processes)
+    command = ["04_train.py", "--arms", "cft", *SMALL["04_train.py"], "--tokens-per-microbatch", 90]
+    must_run(run_copy.parent.parent, *command, prefix=two_processes)
     assert json.loads((run_copy / "04.run.json").read_text())["processes"] == 2
     one, two = (rows(run / "04_train" / "cft" / "metrics.jsonl") for run in (finished.run, run_copy))
     assert [m["step"] for m in one] == [m["step"] for m in two] == [1, 2, 3, 4, 5, 6]
@@ -223,11 +224,13 @@ def test_01_draws_from_a_server(tmp_path):
 
 def test_05_asks_a_server(tmp_path):
     """Local test sets in the hub's columns; an item that fails ends the run, which then asks for that item only."""
-    write_rows(tmp_path / "sets" / "gsm8k" / "test.jsonl", [{"question": f"Half of {2 * n}?", "answer": f"So #### {n}"} for n in range(4)])
+    gsm8k = [{"question": f"Half of {2 * n}?", "answer": f"So #### {n}"} for n in range(4)]
+    write_rows(tmp_path / "sets" / "gsm8k" / "test.jsonl", gsm8k)
     write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}])
     command = ["05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "gsm8k", "math500", "--benchmarks-dir", "sets",
                "--limit", 4, "--base-url"]
-    with Completions(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}", refuse=lambda body: "Half of 6?" in body["prompt"]) as server:
+    with Completions(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
+                     refuse=lambda body: "Half of 6?" in body["prompt"]) as server:
         stopped = run_script(tmp_path, *command, server.url)
         assert stopped.returncode == 2 and "1 of 4 items of gsm8k got no output" in stopped.stderr
         server.refuse = lambda body: False

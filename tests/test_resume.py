@@ -48,6 +48,7 @@ def test_01_draws_the_same_after_a_kill(tmp_path, tiny_model):
     for folder in ("killed", "undisturbed"):
         must_run(tmp_path / folder, *command)
     assert len(rows(run / "01_journal.jsonl")) == 48 and (run / "01_journal.jsonl").read_bytes().startswith(kept.rsplit(b"\n", 2)[0])
+    assert len(rows(run / "01_responses.jsonl")) == 48  # equal ones are left out: each sample has its own random numbers
     assert_same(run, undisturbed)
 
 

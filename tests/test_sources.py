@@ -88,12 +88,14 @@ def test_any_hub_dataset_is_read_with_a_column_map(hub, name):
     assert (row["question"], row["response"], row["source"]) == ("p", "s", name)
 
 
-@pytest.mark.parametrize("source", ["metamath", "numina", "webinstruct"])
-def test_columns_of_the_known_sources(hub, source):
-    entry = sources.SOURCES[source]
-    hub(entry.path, [{column: f"their {ours}" for ours, column in entry.columns.items()}])
+@pytest.mark.parametrize("source, path, columns", [
+    ("metamath", "meta-math/MetaMathQA", ("query", "response")), ("numina", "AI-MO/NuminaMath-CoT", ("problem", "solution")),
+    ("webinstruct", "TIGER-Lab/WebInstructSub", ("question", "answer"))])
+def test_columns_of_the_known_sources(hub, source, path, columns):
+    """As their cards on the hub give them."""
+    hub(path, [dict(zip(columns, ("q", "r"))) | {"original_question": "no", "messages": []}])
     (row,), _ = sources.rows(source)
-    assert (row["question"], row["response"], row["source"]) == ("their question", "their response", entry.path)
+    assert (row["question"], row["response"], row["source"]) == ("q", "r", path)
 
 
 @pytest.mark.parametrize("source", ["nowhere.jsonl", "webinstruct-cft", "a/b/c", "./here/none", "/no/such", ""])
@@ -127,7 +129,7 @@ def test_a_column_map(read):
 
 
 @pytest.mark.parametrize("records, settings, says", [
-    ([{"q": "1", "response": "r"}], {}, "row 1 has no column 'question'; its columns are q, response.*--columns question="),
+    ([{"q": "1", "response": "r"}], {}, "has no column 'question'; its columns are q, response.*--columns question="),
     ([{"question": "q"}], {}, "no column 'response'.*--columns response="),
     ([GOOD], {"columns": ["question=problem"]}, "no column 'problem' for question"),
     ([GOOD], {"columns": ["question=problem"], "drop_bad": True}, "no column 'problem' for question"),

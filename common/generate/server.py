@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from urllib.parse import urlsplit
 
 import openai
 
@@ -26,7 +27,9 @@ class Server:
         if not base_url and not key:
             raise InputError("no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=...")
         self.model, self.identity, self.concurrency = model, model, concurrency
-        self.client = openai.OpenAI(base_url=base_url, api_key=key or "none", max_retries=5, timeout=timeout)
+        here = urlsplit(base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+        client = openai.DefaultHttpxClient(trust_env=not here)  # a proxy of the environment must not see loopback requests
+        self.client = openai.OpenAI(base_url=base_url, api_key=key or "none", max_retries=5, timeout=timeout, http_client=client)
 
     def generate(self, requests, keys, sampling, done):
         """Yield [(index, answer)] as answers arrive; an answer is {"text", "finish_reason", "usage"} or {"error"}."""

@@ -87,9 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = reply(body["model"], body["messages"])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            n_in, n_out = sum(len(m["content"].split()) for m in body["messages"]), len(text.split())
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             return self._send(400, {"error": {"message": str(error), "type": "invalid_request_error"}})
-        n_in, n_out = sum(len(m["content"].split()) for m in body["messages"]), len(text.split())
         self._send(200, {
             "id": "tiny", "object": "chat.completion", "created": int(time.time()), "model": body["model"],
             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
@@ -105,4 +105,9 @@ def serve():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/v1", server.shutdown
+
+    def stop():
+        server.shutdown()
+        server.server_close()
+
+    return f"http://127.0.0.1:{server.server_port}/v1", stop

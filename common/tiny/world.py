@@ -15,7 +15,7 @@ LARGEST = 29
 SLOPPY_WEB, SLOPPY_FORUM = 0.6, 0.8  # share of authors who are sloppy; a forum is worse than the web at large
 CRITIQUE_SHARE = 0.25  # of the web's documents judge somebody else's solution
 GAP_SHARE = 0.5  # an author who leaves lines out leaves out about half of them
-SPLITS = {"web": range(0, 60), "train": range(60, 90), "test": range(90, 100)}  # by question hash: disjoint for good
+SPLITS = {"web": range(0, 60), "train": range(60, 90), "test": range(90, 100)}  # by the hash of a problem's opening
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,16 @@ def _fits(problem):
 
 
 def problems(split, seed, n):
-    """n distinct problems of a split ("web", "train", "test"); a question belongs to one split whatever the seed."""
+    """n distinct problems of a split ("web", "train", "test").
+
+    A problem belongs to one split whatever the seed, by its start and first two steps: so no question of one split is
+    the opening of a longer one of another.
+    """
     rng, found = random.Random(f"{split} {seed}"), {}
     while len(found) < n:
         problem = _random_problem(rng)
-        bucket = int(hashlib.sha256(problem.question.encode()).hexdigest()[:8], 16) % 100
+        opening = Problem(problem.start, problem.steps[:2]).question
+        bucket = int(hashlib.sha256(opening.encode()).hexdigest()[:8], 16) % 100
         if bucket in SPLITS[split]:
             found.setdefault(problem.question, problem)
     return list(found.values())
