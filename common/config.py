@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import field, fields
 from pathlib import Path
 
@@ -35,10 +35,13 @@ def configure(Config, stage, **overrides):
 
     An unknown or abbreviated flag stops with status 2; so does, with a clear message, an unknown preset or run name.
     """
+    sys.excepthook = _report
     in_notebook = Path(sys.argv[0]).name.endswith("kernel_launcher.py")  # sys.argv is Jupyter's there
     arguments = [] if in_notebook else sys.argv[1:]
+    first = ArgumentParser(add_help=False, allow_abbrev=False)  # the preset first, so that --help shows its values
+    first.add_argument("--preset", default="tiny")
+    preset = overrides.get("preset") or first.parse_known_args(arguments)[0].preset
     parser = HfArgumentParser(Config, allow_abbrev=False, formatter_class=_Help, description=sys.modules["__main__"].__doc__)
-    preset = overrides.get("preset") or parser.parse_known_args(arguments)[0].preset
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
                          "Leave --preset out for tiny, the default.")
@@ -49,7 +52,10 @@ def configure(Config, stage, **overrides):
     config, unread = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False)
     if unread:
         raise InputError(f"unknown flag or word: {' '.join(unread)}\nEvery flag is written out in full; --help lists them.")
+    choices = {f.name: f.metadata.get("choices") for f in fields(Config)}
     for name, value in overrides.items():
+        if choices[name] and value not in choices[name]:
+            raise InputError(f"{name} {value!r}: expected one of {', '.join(choices[name])}")
         setattr(config, name, value)
     config.name = config.name or preset
     run_folder(config.name)  # an error before anything is loaded
@@ -68,6 +74,3 @@ def _report(kind, error, trace):
     # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
     print(f"\nerror: {error}", file=sys.__stderr__, flush=True)
     os._exit(2)  # an excepthook cannot set the status otherwise
-
-
-sys.excepthook = _report
