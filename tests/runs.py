@@ -112,12 +112,11 @@ def contents(run):
 class Completions:
     """A small server of /v1/completions whose text depends on the prompt and the seed alone.
 
-    asked: the requests it got, in order. status: what it answers with. refuse: a function of the request; where it
-    is true the answer is status 400. text: a function of the request that gives the text.
+    asked: the requests it got, in order. text, status: functions of the request that give the text and the HTTP status.
     """
 
-    def __init__(self, text=None, status=200, refuse=lambda body: False):
-        self.asked, self.status, self.refuse = [], status, refuse
+    def __init__(self, text=None, status=lambda body: 200):
+        self.asked, self.status = [], status
         self.text = text or (lambda body: f"It is \\boxed{{ {int(hashlib.md5(repr(body).encode()).hexdigest(), 16) % 30} }}")
 
     def __enter__(self):
@@ -129,7 +128,7 @@ class Completions:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.asked.append(body | {"path": self.path, "key": self.headers["Authorization"]})
-                status = 400 if outer.refuse(body) else outer.status
+                status = outer.status(body)
                 if status == 200:
                     answer = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"],
                               "choices": [{"index": 0, "finish_reason": "stop", "text": outer.text(body)}],

@@ -84,8 +84,8 @@ MISTAKES = {
     # Rows
     "not JSON": Mistake(OWN, ["my.jsonl, line 2", "is not JSON", '{"question": "2+2?"'], "sed -i 2d my.jsonl",
                         source(QUESTION_AND_RESPONSE, '{"question": "2+2?"')),
-    "torn stage file": Mistake(["03_build.py"], ["02_critiques.jsonl, line 48", "is not JSON"], "sed -i 48d runs/tiny/02_critiques.jsonl",
-                               torn_critiques),
+    "torn stage file": Mistake(["03_build.py"], ["02_critiques.jsonl, line 48", "is not JSON"],
+                               "sed -i 48d runs/tiny/02_critiques.jsonl", torn_critiques),
     "empty file": Mistake(OWN, ["my.jsonl holds no rows"], "one JSON object per line", source()),
     "no question": Mistake(OWN, ["my.jsonl, row 2", "no question", "' '"], "--drop-bad",
                            source(QUESTION_AND_RESPONSE, '{"question": " ", "response": "4"}')),
@@ -109,16 +109,19 @@ MISTAKES = {
     # Numbers
     "limit 0": Mistake(["03_build.py", "--limit", "0"], ["--limit 0"], "1 or more"),
     "epochs 0": Mistake(["04_train.py", "--epochs", "0"], ["--epochs 0"], "1 or more", without("04_train")),
-    "concurrency 0": Mistake(["02_critique.py", "--concurrency", "0"], ["--concurrency 0"], "1 or more", without("02_journal.jsonl")),
+    "concurrency 0": Mistake(["02_critique.py", "--concurrency", "0"], ["--concurrency 0"], "1 or more",
+                             without("02_journal.jsonl")),
     # Models
-    "04, no tokenizer": Mistake(["04_train.py", "--model", "incomplete"], ["incomplete", "tokenizer"], "save", model_without("token*")),
+    "04, no tokenizer": Mistake(["04_train.py", "--model", "incomplete"], ["incomplete", "tokenizer"], "save",
+                                model_without("token*")),
     "04, no weights": Mistake(["04_train.py", "--model", "incomplete"], ["incomplete", "safetensors"], "save_pretrained",
                               model_without("*.safetensors")),
     "01, no weights": Mistake([*DRAW, "incomplete"], ["incomplete", "safetensors"], "save_pretrained",
                               model_without("*.safetensors")),
     "unknown template": Mistake([*DRAW, "base", "--template", "nope"], ["'nope'", "chatml deepseek"], "--template"),
     # What stands
-    "another base": Mistake(["01_sample.py", *SMALL["01_sample.py"], "--seed", "5"], ["01_base", "'seed': 0", "'seed': 5"], "--name"),
+    "another base": Mistake(["01_sample.py", *SMALL["01_sample.py"], "--seed", "5"],
+                            ["01_base", "'seed': 0", "'seed': 5"], "--name"),
     "another arm": Mistake(["04_train.py", *SMALL["04_train.py"], "--epochs", "2"], ["04_train/sft", "epochs 1 -> 2"],
                            "rm -r runs/tiny/04_train/sft"),
     "full disk": Mistake(["04_train.py", "--arms", "cft", "--global-batch", "1", "--epochs", "10000", "--save-every", "1"],
@@ -165,7 +168,7 @@ def test_no_server_there(no_server):
 def test_a_server_that_refuses_the_key(tmp_path):
     source(QUESTION_AND_RESPONSE)(tmp_path)
     before = contents(tmp_path)
-    with Completions(status=401) as server:
+    with Completions(status=lambda body: 401) as server:
         done = run_script(tmp_path, *OWN, "--model", "somebody", "--base-url", server.url, OPENAI_API_KEY="sk-wrong")
     assert server.asked[0]["key"] == "Bearer sk-wrong"
     assert_refused(tmp_path, done, before, ["'somebody'", "AuthenticationError"], "OPENAI_API_KEY")

@@ -23,8 +23,8 @@ FIELDS_02 = [*FIELDS_01, "critique_id", "teacher", "critique", "critique_raw", "
 # --- what a run leaves ----------------------------------------------------------------------------------------------
 
 def test_every_file_of_the_floor_plan(finished):
-    expected = {f"0{n}.run.json" for n in range(1, 6)} | {"01_responses.jsonl", "02_critiques.jsonl", "02_answers.jsonl",
-                                                         "02_failed.jsonl", "05_results.md", "05_results.png", "05_eval/scores.json"}
+    expected = {"01_responses.jsonl", "02_critiques.jsonl", "02_answers.jsonl", "02_failed.jsonl", "05_results.md",
+                "05_results.png", "05_eval/scores.json", *(f"0{n}.run.json" for n in range(1, 6))}
     for arm in ARMS:
         expected |= {f"03_data/{arm}.jsonl", f"04_train/{arm}/metrics.jsonl", f"04_train/{arm}/loss.png"}
         expected |= {f"04_train/{arm}/step-00000{n}/model.safetensors" for n in (2, 4, 6)}  # 24 rows in batches of 4
@@ -177,8 +177,8 @@ def test_two_processes_give_the_curve_of_one(finished, run_copy):
 
 # --- input of one's own ---------------------------------------------------------------------------------------------
 
-OWN = [{"problem": f"What is {n} + {n}?", "solution": f"It is {2 * n + n % 2}.", "critique": f"The sum is {2 * n}.", "ok": n % 2 == 0}
-       for n in range(6)]
+OWN = [{"problem": f"What is {n} + {n}?", "solution": f"It is {2 * n + n % 2}.", "critique": f"The sum is {2 * n}.",
+        "ok": n % 2 == 0} for n in range(6)]
 COLUMNS = ["--columns", "question=problem", "response=solution", "verdict=ok", "--verdict-values", "true=right", "false=wrong"]
 
 
@@ -199,26 +199,28 @@ def test_local_file_with_critiques(tmp_path, preset, kind):
     critiques = rows(run / "02_critiques.jsonl")
     assert [r["question"] for r in critiques] == [r["problem"] for r in OWN]
     assert [r["verdict"] for r in critiques] == ["right", "wrong"] * 3
-    assert critiques[1]["critique"] == "The sum is 2.\n\nConclusion: wrong [END]" and critiques[1]["critique_raw"] == "The sum is 2."
+    assert critiques[1]["critique_raw"] == "The sum is 2."
+    assert critiques[1]["critique"] == "The sum is 2.\n\nConclusion: wrong [END]"
     assert sorted(r["response_id"] for r in rows(run / "03_data" / "cft.jsonl")) == sorted(r["id"] for r in critiques)
     assert {r["verdict"] for r in rows(run / "03_data" / "sft-verified.jsonl")} == {"right"}
 
 
 def test_01_draws_from_a_server(tmp_path):
-    """Four seeds, one text each; a question that the server refuses is counted, and asked alone the next time."""
+    """Each sample has a seed of its own; a question that the server refuses is counted, and asked alone the next time."""
     write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?", "gold": str(n)} for n in range(3)])
     command = ["01_sample.py", "--source", "questions.jsonl", "--model", "served", "--name", "drawn", "--samples", 2, "--base-url"]
-    with Completions(refuse=lambda body: "What is 1?" in body["prompt"]) as server:
+    with Completions(status=lambda body: 400 if "What is 1?" in body["prompt"] else 200) as server:
         printed = must_run(tmp_path, *command, server.url)
         assert "2 failed" in printed and len(rows(tmp_path / "runs/drawn/01_responses.jsonl")) == 4
         assert {a["path"] for a in server.asked} == {"/v1/completions"} and {a["model"] for a in server.asked} == {"served"}
-        server.refuse = lambda body: False
+        server.status = lambda body: 200
         server.asked.clear()
         must_run(tmp_path, *command, server.url)
         assert len(server.asked) == 2 and len({a["seed"] for a in server.asked}) == 2
         assert all(a["prompt"] == prompts.solve_prompt("What is 1?", "chatml") for a in server.asked)
     got = rows(tmp_path / "runs" / "drawn" / "01_responses.jsonl")
-    assert [(r["question"], r["gold"], r["sample"]) for r in got] == [(f"What is {n}?", str(n), k) for n in range(3) for k in (0, 1)]
+    expected = [(f"What is {n}?", str(n), k) for n in range(3) for k in (0, 1)]
+    assert [(r["question"], r["gold"], r["sample"]) for r in got] == expected
     assert {r["generator"] for r in got} == {"served"} and len({r["response"] for r in got}) > 1
 
 
@@ -230,10 +232,10 @@ def test_05_asks_a_server(tmp_path):
     command = ["05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "gsm8k", "math500", "--benchmarks-dir", "sets",
                "--limit", 4, "--base-url"]
     with Completions(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
-                     refuse=lambda body: "Half of 6?" in body["prompt"]) as server:
+                     status=lambda body: 400 if "Half of 6?" in body["prompt"] else 200) as server:
         stopped = run_script(tmp_path, *command, server.url)
         assert stopped.returncode == 2 and "1 of 4 items of gsm8k got no output" in stopped.stderr
-        server.refuse = lambda body: False
+        server.status = lambda body: 200
         server.asked.clear()
         must_run(tmp_path, *command, server.url)
         assert len(server.asked) == 2 and all(a["temperature"] == 0 for a in server.asked)
@@ -246,8 +248,8 @@ def test_empty_outputs_are_outputs(tmp_path):
     """A model may answer nothing at all: these items are wrong, which is a score (0 of 6), not a failure."""
     write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": f"What is {n}?", "answer": str(n)} for n in range(6)])
     with Completions(text=lambda body: "") as server:
-        must_run(tmp_path, "05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "math500", "--benchmarks-dir", "sets",
-                 "--base-url", server.url)
+        must_run(tmp_path, "05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "math500",
+                 "--benchmarks-dir", "sets", "--base-url", server.url)
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "math500.jsonl")
     assert [(r["output"], r["strict"]) for r in graded] == [("", False)] * 6
     assert "| math500 | served | 6 | 0.0 |" in (tmp_path / "runs" / "mine" / "05_results.md").read_text()

@@ -75,7 +75,8 @@ def test_a_mistake_leaves_the_kernel_alive(finished, run_copy):
     book = notebook("03_build.py", "limit=0")
     book.cells = [cell for cell in book.cells if "configure(" in cell.source]
     book.cells.append(nbformat.v4.new_code_cell(f'%run "{ROOT / "03_build.py"}" --name ../elsewhere'))
-    book.cells.append(nbformat.v4.new_code_cell('config = configure(Config, "03", limit=5)\nprint(config.limit, config.rows, "alive")'))
+    after = 'config = configure(Config, "03", limit=5)\nprint(config.limit, config.rows, "alive")'
+    book.cells.append(nbformat.v4.new_code_cell(after))
     printed = execute(book, run_copy.parent.parent, allow_errors=True)
     assert "InputError: --limit 0" in printed and "'../elsewhere'" in printed
     assert "5 800 alive" in printed  # the keyword, and the preset's rows

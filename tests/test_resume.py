@@ -5,12 +5,16 @@ A kill comes when progress is visible on disk. `finished` is the undisturbed run
 
 import json
 import shutil
+import time
 
+import pytest
 from safetensors import safe_open
 
 from common import sources
 from common.tiny import world
-from tests.runs import SMALL, contents, kill_when, make_base, must_run, n_lines, rows, write_rows
+from tests.runs import (
+    SMALL, Completions, contents, kill_when, make_base, must_run, n_lines, rows, run_script, write_rows,
+)
 
 
 def assert_whole(run):
@@ -32,24 +36,43 @@ def assert_same(run, undisturbed):
     assert contents(run) == contents(undisturbed)
     assert not [p for p in run.rglob("*") if ".part" in p.name or p.name.startswith("state")]
     for path in run.rglob("*.jsonl"):
-        names = [row.get("key") or row.get("critique_id") or row.get("id") or row.get("question_id") or row["step"] for row in rows(path)]
-        assert len(set(names)) == len(names), f"{path} holds a row twice"
+        for key in ("key", "critique_id", "id", "question_id", "step"):  # the first of them that the rows have tells them apart
+            if names := [row[key] for row in rows(path) if key in row]:
+                assert len(set(names)) == len(names), f"{path} holds a row twice"
+                break
 
 
 def test_01_draws_the_same_after_a_kill(tmp_path, tiny_model):
-    command = ["01_sample.py", *SMALL["01_sample.py"], "--limit", 24, "--model", "base", "--samples", 2, "--batch-size", 4, "--max-new-tokens", 48]
+    command = ["01_sample.py", *SMALL["01_sample.py"], "--limit", 24, "--model", "base", "--samples", 2, "--batch-size", 4,
+               "--max-new-tokens", 48]
     for folder in ("killed", "undisturbed"):
         make_base(tmp_path / folder / "runs" / "tiny", tiny_model)
     run, undisturbed = (tmp_path / folder / "runs" / "tiny" for folder in ("killed", "undisturbed"))
-    kill_when(lambda: n_lines(run / "01_journal.jsonl") >= 8, tmp_path / "killed", *command)
-    assert 8 <= n_lines(run / "01_journal.jsonl") < 48 and not (run / "01_responses.jsonl").exists()
-    kept = (run / "01_journal.jsonl").read_bytes()
-    (run / "01_journal.jsonl").write_bytes(kept[:-20])  # a kill in the middle of a write: the last record is torn
+    journal = run / "01_journal.jsonl"
+    kill_when(lambda: n_lines(journal) >= 8, tmp_path / "killed", *command)
+    assert 8 <= n_lines(journal) < 48 and not (run / "01_responses.jsonl").exists()
+    kept = journal.read_bytes()
+    journal.write_bytes(kept[:-20])  # a kill in the middle of a write: the last record is torn
     for folder in ("killed", "undisturbed"):
         must_run(tmp_path / folder, *command)
-    assert len(rows(run / "01_journal.jsonl")) == 48 and (run / "01_journal.jsonl").read_bytes().startswith(kept.rsplit(b"\n", 2)[0])
+    assert len(rows(journal)) == 48 and journal.read_bytes().startswith(kept.rsplit(b"\n", 2)[0])
     assert len(rows(run / "01_responses.jsonl")) == 48  # equal ones are left out: each sample has its own random numbers
     assert_same(run, undisturbed)
+
+
+def test_01_keeps_what_was_answered_when_the_server_ends_the_run(tmp_path):
+    """A key is refused while other requests are on their way: their answers were paid for and are not asked for again."""
+    write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?"} for n in range(4)])
+    command = ["01_sample.py", "--name", "drawn", "--source", "questions.jsonl", "--model", "served", "--base-url"]
+
+    def slow(body):
+        time.sleep(1)
+        return "I do not know."
+
+    with Completions(text=slow, status=lambda body: 401 if "What is 1?" in body["prompt"] else 200) as server:
+        stopped = run_script(tmp_path, *command, server.url)
+        assert stopped.returncode == 2 and "what was answered is kept" in stopped.stderr
+        assert len(server.asked) == 4 and n_lines(tmp_path / "runs" / "drawn" / "01_journal.jsonl") == 3
 
 
 def test_02_asks_for_the_rest_after_kills(tmp_path):
@@ -61,7 +84,8 @@ def test_02_asks_for_the_rest_after_kills(tmp_path):
     journal, kept = run / "02_journal.jsonl", b""
     for until in (40, 440):
         kill_when(lambda: n_lines(journal) >= until, tmp_path / "killed", "02_critique.py", "--concurrency", 1)
-        assert until <= n_lines(journal) < 800 and journal.read_bytes().startswith(kept) and not (run / "02_critiques.jsonl").exists()
+        assert until <= n_lines(journal) < 800 and not (run / "02_critiques.jsonl").exists()
+        assert journal.read_bytes().startswith(kept)
         kept = journal.read_bytes()[: journal.read_bytes().rindex(b"\n") + 1]
     for folder in ("killed", "undisturbed"):
         must_run(tmp_path / folder, "02_critique.py")
@@ -69,23 +93,18 @@ def test_02_asks_for_the_rest_after_kills(tmp_path):
     assert_same(run, undisturbed)
 
 
-def test_04_trains_the_same_after_a_kill(finished, run_copy):
-    """Killed after step 5 of the second arm, whose state is from step 3 and whose checkpoint of step 4 is written again."""
+@pytest.mark.parametrize("moment", ["after step 5", "after the last checkpoint"])
+def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
+    """Killed in the second of four arms: after step 5, whose state is from step 3 and whose checkpoint of step 4 is written
+    again; or as soon as the last checkpoint stands, when the arm counts as trained but something may be left to do."""
     folder, arm = run_copy.parent.parent, run_copy / "04_train" / "sft-verified"
     shutil.rmtree(run_copy / "04_train")
-    kill_when(lambda: n_lines(arm / "metrics.jsonl") >= 5, folder, "04_train.py", *SMALL["04_train.py"])
+    ready = {"after step 5": lambda: n_lines(arm / "metrics.jsonl") >= 5,
+             "after the last checkpoint": lambda: (arm / "step-000006").exists()}[moment]
+    kill_when(ready, folder, "04_train.py", *SMALL["04_train.py"])
     assert not (run_copy / "04_train" / "cft" / "step-000006").exists()
     assert_whole(run_copy)
     assert "sft: runs/tiny/04_train/sft/step-000006 stands" in must_run(folder, "04_train.py", *SMALL["04_train.py"])
-    assert_same(run_copy, finished.run)
-
-
-def test_04_finishes_what_a_kill_left_after_the_last_checkpoint(finished, run_copy):
-    """The last checkpoint stands, but the curve is not drawn and the state not removed: the same command does both."""
-    arm = run_copy / "04_train" / "cft"
-    (arm / "loss.png").unlink()
-    shutil.copytree(arm / "step-000004", arm / "state-000003")
-    must_run(run_copy.parent.parent, "04_train.py", *SMALL["04_train.py"])
     assert_same(run_copy, finished.run)
 
 
