@@ -5,9 +5,9 @@
 In: a source of questions, with or without responses. Out: `runs/<name>/01_responses.jsonl`, one noisy response a row.
 
     python 01_sample.py                                        # tiny: the micro-world, its base and its forum
-    python 01_sample.py --source my.jsonl --columns question=problem response=solution --name mine
-    python 01_sample.py --source my.jsonl --model Qwen/Qwen2.5-Math-7B --samples 4 --name mine     # draw responses
     python 01_sample.py --preset paper                         # the released WebInstruct-CFT-50K, with its critiques
+    python 01_sample.py --preset paper --name mine --source my.jsonl --columns question=problem response=solution
+    python 01_sample.py --preset paper --name mine --source my.jsonl --model Qwen/Qwen2.5-Math-7B --samples 4   # draw responses
 
 CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds. The tiny preset first
 pretrains a base model on a small web whose authors often miscalculate (about a minute), then takes forum answers to new
@@ -23,7 +23,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py)")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
     seed: int = setting(0, "of the world, the base and the sampling")
     limit: int | None = setting(None, "read at most this many rows of the source")
     source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file")
@@ -55,9 +55,13 @@ import torch
 from common import files, prompts, sources
 from common.files import InputError
 from common.generate import Request, Sampling, complete
+from common.generate.journal import Journal
 
 run = files.run_folder(config.name)
 tiny = config.source == "tiny"
+if config.preset == "tiny" and not tiny:
+    raise InputError(f"the preset tiny is the micro-world, with its small limits, and does not fit --source {config.source}\n"
+                     "Add --preset paper: the paper's values, which further flags change. Later scripts take the run's preset.")
 if tiny and not config.limit:
     raise InputError("the micro-world has no end: say how many questions, for example --limit 1600")
 if config.threads:
@@ -110,7 +114,7 @@ if config.model:
     asked = [(row, k) for row in questions.values() for k in range(config.samples)]
     requests = [Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked]
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed)
-    with files.Journal(run / "01_journal.jsonl") as journal:
+    with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
 
 # %% Rows of the drawn responses
@@ -134,4 +138,4 @@ files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
                      with_critique=sum("critique" in row for row in rows))
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
-print(f"next: python 02_critique.py --name {config.name} --preset {config.preset}")
+print(f"next: python 02_critique.py --name {config.name}")

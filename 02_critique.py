@@ -22,7 +22,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py)")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
     seed: int = setting(0, "not used here: a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
     model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")
@@ -43,10 +43,14 @@ config = configure(Config, "02")
 from common import files, prompts, verdicts
 from common.files import InputError
 from common.generate import Request, Sampling, complete
+from common.generate.journal import Journal
 from common.generate.server import Server
 
 run = files.run_folder(config.name)
 rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"))[: config.limit]
+if config.base_url == "tiny" and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
+    raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
+                     "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
 to_ask = [row for row in rows if "critique" not in row]
 print(f"{len(rows)} responses, {len(rows) - len(to_ask)} of them with a critique already")
 
@@ -65,8 +69,7 @@ if config.base_url == "tiny":
     base_url, stop_teacher = teacher.serve()
 else:
     base_url, stop_teacher = config.base_url, lambda: None
-asking = bool(to_ask or config.answers)
-engine = Server(config.model, base_url, config.concurrency) if asking else None
+engine = Server(config.model, base_url, config.concurrency)
 sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens)
 
 
@@ -81,7 +84,7 @@ def why_bad(answer):
 
 # %% Ask for critiques; what is cut or has no verdict is asked again, each attempt kept
 got = {}  # response id -> its last answer
-with files.Journal(run / "02_journal.jsonl") as journal:
+with Journal(run / "02_journal.jsonl") as journal:
     waiting = to_ask
     for attempt in range(config.attempts if to_ask else 0):
         asked = [Request(prompts.teacher_critique_prompt(r["question"], r["response"]), attempt=attempt) for r in waiting]
@@ -92,7 +95,7 @@ with files.Journal(run / "02_journal.jsonl") as journal:
 
 # %% Ask for the teacher's own answers
 questions = list({row["question_id"]: row for row in rows}.values()) if config.answers else []
-with files.Journal(run / "02_journal.jsonl") as journal:
+with Journal(run / "02_journal.jsonl") as journal:
     asked = [Request(prompts.teacher_answer_prompt(row["question"])) for row in questions]
     own = complete(engine, asked, sampling, journal, "02 answers") if asked else []
 stop_teacher()
@@ -132,6 +135,8 @@ if config.answers:
     answered = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"],
                  "teacher": config.model, "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"]}
                 for row, a in zip(questions, own) if a.get("finish_reason") == "stop"]
+    if not answered:
+        raise InputError(f"{config.model} answered none of {len(own)} questions; the first: {own[0]}")
     files.write_jsonl(run / "02_answers.jsonl", answered)
     print(f"wrote {run / '02_answers.jsonl'}: {len(answered)} answers, {len(own) - len(answered)} failed or cut")
 n_right = sum(row["verdict"] == "right" for row in good)
@@ -141,4 +146,4 @@ files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], 
 print(f"wrote {run / '02_critiques.jsonl'}: {len(good)} critiques, {n_right / len(good):.1%} judge the response right")
 if failed:
     print(f"wrote {run / '02_failed.jsonl'}: {len(failed)} rows without a usable critique; the first: {failed[0]['reason']}")
-print(f"next: python 03_build.py --name {config.name} --preset {config.preset}")
+print(f"next: python 03_build.py --name {config.name}")

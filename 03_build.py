@@ -26,7 +26,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py)")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
     seed: int = setting(0, "of the choice and order of rows")
     limit: int | None = setting(None, "use at most this many critiques")
     arms: list[str] = setting([], "which arms: sft sft-verified sft-teacher cft (default: all whose inputs exist)")
@@ -51,7 +51,7 @@ n_right = sum(row["verdict"] == "right" for row in critiques)
 print(f"{len(critiques)} critiques, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
-    raise InputError(f"unknown arms {unknown}; the arms are: {' '.join(arms.ARMS)}")
+    raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
 if "sft-teacher" in config.arms and not answers:
     raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
 
@@ -82,4 +82,4 @@ if not built:
 files.write_manifest(run / "03.run.json", config, [run / "02_critiques.jsonl"] + ([answers_file] if answers else []),
                      rows=built, output_sha256={n: files.file_hash(run / "03_data" / f"{n}.jsonl") for n in built})
 print(f"wrote {', '.join(str(run / '03_data' / f'{name}.jsonl') for name in built)}")
-print(f"next: python 04_train.py --name {config.name} --preset {config.preset}")
+print(f"next: python 04_train.py --name {config.name}")

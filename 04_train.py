@@ -23,7 +23,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py)")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
     seed: int = setting(0, "of the row order")
     limit: int | None = setting(None, "train on at most this many rows of each arm")
     model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")
@@ -69,7 +69,10 @@ base = model.local_folder(config.model or files.stage_file(run, "01_base"))
 tokenizer = model.load_tokenizer(base)
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.check_template(template, tokenizer)
-arms = config.arms or list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
+built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
+arms = config.arms or built
+if unknown := [arm for arm in arms if arm not in built]:
+    raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
 base_id = files.model_id(base)
 dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # of the saved weights; training keeps float32
 # What may change between a run and its resume without changing the result, up to rounding:
@@ -85,7 +88,7 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 
 # %% One arm: what it trains on, in which order, and whether it stands already
 def prepare(arm):
-    """-> (folder, examples, plan), or None where the arm is trained already."""
+    """-> (folder, examples, plan, settings), or None where the arm is trained already."""
     data, folder = files.stage_file(run, f"03_data/{arm}.jsonl"), run / "04_train" / arm
     examples, counts = tokens.examples(files.read_jsonl(data)[: config.limit], tokenizer, template, config.cutoff, config.overlong)
     if not examples:
@@ -94,20 +97,24 @@ def prepare(arm):
     plan = tokens.plan(lengths, config.global_batch, config.epochs, config.seed, world, config.tokens_per_microbatch)
     settings = {k: v for k, v in vars(config).items() if k not in FREE}
     settings |= {"base": str(base), "base_id": base_id, "data_sha256": files.file_hash(data), "template": template}
-    files.keep_settings(folder / "settings.json", settings, write=rank == 0)
+    settings["steps"] = len(plan)
+    files.check_settings(folder / "settings.json", settings)
     log(f"{arm}: {len(examples)} rows, {sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, padding "
         f"{tokens.padding_share(plan, lengths):.1%}", "".join(f", {n} {what}" for what, n in counts.items()))
     log(report.supervised_text(examples[0], tokenizer))
     if (folder / f"step-{len(plan):06d}").exists():
         log(f"{arm}: {folder / f'step-{len(plan):06d}'} stands, nothing to do")
-        return model.drop_states(folder)
+        model.drop_states(folder)
+        return None
     saves = len(range(0, len(plan), config.save_every)) if config.save_every else 1
     files.check_disk(folder, model.checkpoint_bytes(base, saves, 2 if config.state_every else 0, dtype), "--save-every")
-    return folder, examples, plan
+    return folder, examples, plan, settings
 
 
 # %% The training of one arm
-def train(arm, folder, examples, plan):
+def train(arm, folder, examples, plan, settings):
+    if rank == 0:
+        files.write_atomic(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
     net = model.load(base, device, config.activation_checkpointing)
     optimizer = adamw(net, config.weight_decay)
     start = model.load_state(net, optimizer, folder)
@@ -133,10 +140,11 @@ def train(arm, folder, examples, plan):
 
 
 # %% Train each arm
+prepared = {arm: prepare(arm) for arm in arms}  # all of them first, so that a mistake costs no training
 for arm in arms:
     began = time.time()
-    if prepared := prepare(arm):
-        train(arm, *prepared)
+    if prepared[arm]:
+        train(arm, *prepared[arm])
         log(f"{arm}: trained in {time.time() - began:.0f} s")
 
 # %% Write the manifest
@@ -146,4 +154,4 @@ if rank == 0:
                          base=str(base), base_id=base_id, processes=world, checkpoints=checkpoints)
 for arm in arms:
     log(f"wrote {run / '04_train' / arm / checkpoints[arm][-1]}")
-log(f"next: python 05_eval.py --name {config.name} --preset {config.preset}")
+log(f"next: python 05_eval.py --name {config.name}")

@@ -23,7 +23,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py)")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
     seed: int = setting(0, "of the bootstrap and, tiny, of the world")
     limit: int | None = setting(None, "use the first so many items of each benchmark")
     model: list[str] = setting([], "models: base, an arm, a folder, a hub id, a served name (default: base and all arms)")
@@ -50,6 +50,7 @@ import torch
 from common import answers, arms, benchmarks, files, model, prompts, report, stats
 from common.files import InputError
 from common.generate import Request, Sampling, complete
+from common.generate.journal import Journal
 from common.generate.local import Local
 from common.generate.server import Server
 
@@ -63,11 +64,8 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 # %% The models
 def folder_of(name):
     """base and the arms' names stand for folders of this run; anything else is taken as it is."""
-    if name == "base":
-        return files.trained_on(run)
-    if name in arms.ARMS:
-        return files.last_checkpoint(run, name)
-    return name
+    known = files.trained_on(run) if name == "base" else files.last_checkpoint(run, name) if name in arms.ARMS else name
+    return model.local_folder(known)
 
 
 names = config.model or ["base"] + [a for a in arms.ARMS if (files.stage_file(run, "04_train") / a / "settings.json").exists()]
@@ -82,7 +80,7 @@ sampling = Sampling(0.0, 1.0, config.max_new_tokens, prompts.STOP)  # greedy
 def evaluate(engine, label, template, benchmark, items):
     """-> the rows of 05_eval/<label>/<benchmark>.jsonl."""
     asked = [Request(prompts.solve_prompt(item["question"], template)) for item in items]
-    with files.Journal(run / "05_eval" / label / f"{benchmark}.journal.jsonl") as journal:
+    with Journal(run / "05_eval" / label / f"{benchmark}.journal.jsonl") as journal:
         outputs = complete(engine, asked, sampling, journal, f"05 {label} {benchmark}")
     if failed := [o["error"] for o in outputs if "error" in o]:
         raise InputError(f"{len(failed)} of {len(items)} items of {benchmark} got no output from {label}; the first: {failed[0]}\n"

@@ -41,7 +41,7 @@ def items(name, folder=None, revision=None, limit=None, seed=0):
         rows = world.test_items(seed, 1000)[:limit]
         return [{"id": content_id(r["question"]), **r} for r in rows]
     if name not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {name!r}; the benchmarks are: {' '.join(NAMES)}")
+        raise InputError(f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}")
     benchmark = BENCHMARKS[name]
     records = _local(Path(folder) / name / "test.jsonl") if folder else _hub(benchmark, revision)
     result = []

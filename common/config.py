@@ -1,5 +1,6 @@
 """A script's Config dataclass -> its settings: flags in a shell or under %run, keyword overrides in a notebook."""
 
+import json
 import os
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
@@ -39,8 +40,10 @@ def configure(Config, stage, **overrides):
     in_notebook = Path(sys.argv[0]).name.endswith("kernel_launcher.py")  # sys.argv is Jupyter's there
     arguments = [] if in_notebook else sys.argv[1:]
     first = ArgumentParser(add_help=False, allow_abbrev=False)  # the preset first, so that --help shows its values
-    first.add_argument("--preset", default="tiny")
-    preset = overrides.get("preset") or first.parse_known_args(arguments)[0].preset
+    first.add_argument("--preset")
+    first.add_argument("--name")
+    early = vars(first.parse_known_args(arguments)[0])
+    preset = overrides.get("preset") or early["preset"] or _preset_of(overrides.get("name") or early["name"])
     parser = HfArgumentParser(Config, allow_abbrev=False, formatter_class=_Help, description=sys.modules["__main__"].__doc__)
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
@@ -48,7 +51,7 @@ def configure(Config, stage, **overrides):
     names = {f.name for f in fields(Config)}
     if unknown := sorted(set(overrides) - names):
         raise InputError(f"unknown settings {unknown}; this script knows: {', '.join(sorted(names))}")
-    parser.set_defaults(**PRESETS[preset][stage])
+    parser.set_defaults(**PRESETS[preset][stage], preset=preset)
     config, unread = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False)
     if unread:
         raise InputError(f"unknown flag or word: {' '.join(unread)}\nEvery flag is written out in full; --help lists them.")
@@ -64,6 +67,12 @@ def configure(Config, stage, **overrides):
         if value is not None and value < 1:
             raise InputError(f"--{field_name.replace('_', '-')} {value}: expected 1 or more; leave it out for the default.")
     return config
+
+
+def _preset_of(name):
+    """The preset that a run was started with; tiny where there is none yet."""
+    manifest = run_folder(name) / "01.run.json" if name else None
+    return json.loads(manifest.read_text(encoding="utf-8"))["config"]["preset"] if manifest and manifest.exists() else "tiny"
 
 
 def _report(kind, error, trace):

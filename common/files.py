@@ -1,4 +1,4 @@
-"""Files of a run: JSONL rows, content ids, the append-only journal, manifests. All final files are written atomically."""
+"""Files of a run: where they are, JSONL rows, content ids, manifests. All final files are written atomically."""
 
 import hashlib
 import importlib.metadata
@@ -6,14 +6,13 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 import unicodedata
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 VERSIONED = ("torch", "transformers", "datasets", "openai", "math-verify", "sympy", "peft", "bitsandbytes")
 
@@ -65,19 +64,25 @@ def stage_file(run, name):
 
 
 def last_checkpoint(run, arm):
-    """The newest checkpoint folder of an arm."""
-    found = sorted((run / "04_train" / arm).glob("step-*[0-9]"))
+    """The newest checkpoint folder of an arm; says so where the training has not come to its end."""
+    folder = stage_file(run, "04_train") / arm
+    found = sorted(folder.glob("step-*[0-9]"))
     if not found:
-        raise InputError(f"{run / '04_train' / arm} holds no checkpoint.\nRun: python 04_train.py --name {run.name} --arms {arm}")
+        raise InputError(f"{folder} holds no checkpoint.\nRun: python 04_train.py --name {run.name} --arms {arm}")
+    steps = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["steps"]
+    if found[-1].name != f"step-{steps:06d}":
+        print(f"note: {arm} is not trained to its end: {found[-1].name} of {steps} steps (python 04_train.py --name {run.name} goes on)")
     return found[-1]
 
 
 def trained_on(run):
     """The folder of the base model that the run's arms were trained from."""
-    settings = sorted(stage_file(run, "04_train").glob("*/settings.json"))
-    if not settings:
-        raise InputError(f"{run / '04_train'} holds no arm.\nRun: python 04_train.py --name {run.name}")
-    return json.loads(settings[0].read_text(encoding="utf-8"))["base"]
+    settings = stage_file(run, "04_train").glob("*/settings.json")
+    bases = sorted({json.loads(file.read_text(encoding="utf-8"))["base"] for file in settings})
+    if len(bases) != 1:
+        raise InputError(f"{run / '04_train'} was trained from {len(bases)} bases {bases}; say which to score: --model FOLDER ...\n"
+                         f"(python 04_train.py --name {run.name} trains the arms)")
+    return bases[0]
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -102,9 +107,10 @@ def _row(line, path, number):
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}, line {number} is not JSON ({error}): {line[:80]!r}\n"
-                         f"Expected one JSON object per line; mend or delete that line: sed -i {number}d {path}") from error
+                         f"Expected one JSON object per line; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}") from error
     if not isinstance(row, dict):
-        raise InputError(f"{path}, line {number} is not a JSON object: {line[:80]!r}")
+        raise InputError(f"{path}, line {number} is not a JSON object: {line[:80]!r}\n"
+                         f"Expected {{...}}; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}")
     return row
 
 
@@ -154,8 +160,8 @@ def kept_metrics(path, step):
     return rows
 
 
-def keep_settings(path, settings, write=True):
-    """Write the settings beside what they make; InputError where something made with other ones stands there."""
+def check_settings(path, settings):
+    """InputError where something that was made with other settings stands."""
     if path.exists():
         stands = json.loads(path.read_text(encoding="utf-8"))
         changed = {k for k in settings if stands.get(k) != settings[k]}
@@ -163,8 +169,6 @@ def keep_settings(path, settings, write=True):
             seen = ", ".join(f"{k} {stands.get(k)!r} -> {settings[k]!r}" for k in sorted(changed))
             raise InputError(f"{path.parent} was made with other settings or data: {seen}\n"
                              f"Use another --name, or remove it: rm -r {path.parent}")
-    elif write:
-        write_atomic(path, json.dumps(settings, indent=1) + "\n")
 
 
 def check_disk(folder, needed, flag):
@@ -174,67 +178,6 @@ def check_disk(folder, needed, flag):
     if needed > free:
         raise InputError(f"{folder} needs {needed / 1e9:.3f} GB for its checkpoints, {free / 1e9:.3f} GB are free on that disk.\n"
                          f"Make room, or save less often: a larger {flag}")
-
-
-# --- journal --------------------------------------------------------------------------------------------------------
-
-class Journal:
-    """Text that was generated or paid for, kept line by line under its "key" as it arrives.
-
-    Append-only; a record is one write, so kill -9 loses nothing that was recorded. A torn last line is cut off at the
-    next start, a bad line elsewhere is counted and skipped. A second process that opens it gets an InputError.
-    """
-
-    def __init__(self, path):
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(f"{path}.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"another process is writing {path}.\nWait for it to end, or use another --name.") from None
-        self.records, self.skipped = {}, 0
-        if path.exists():
-            self._read(path)
-        self._file = open(path, "ab", buffering=0)
-
-    def _read(self, path):
-        with open(path, "rb+") as f:
-            for line in f:
-                if not line.endswith(b"\n"):
-                    f.seek(-len(line), os.SEEK_END)
-                    f.truncate()
-                    break
-                try:
-                    record = json.loads(line)
-                    self.records[record["key"]] = record
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    self.skipped += 1
-        if self.skipped:
-            print(f"{path}: {self.skipped} unreadable lines skipped", file=sys.stderr)
-
-    def __contains__(self, key):
-        return key in self.records
-
-    def __getitem__(self, key):
-        return self.records[key]
-
-    def append(self, records):
-        """Record a list of dicts, each with a "key", in one write."""
-        data = "".join(map(json_line, records)).encode()
-        if self._file.write(data) != len(data):
-            raise OSError(f"short write to {self._file.name}: is the disk full?")
-        self.records.update((r["key"], r) for r in records)
-
-    def close(self):
-        self._file.close()
-        self._lock.release()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
 
 
 # --- manifest -------------------------------------------------------------------------------------------------------

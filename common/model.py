@@ -76,15 +76,15 @@ def local_folder(name):
             raise InputError(f"{name} is not a model folder: it has no config.json.\nGive the folder of a saved model.")
         return _with_weights(str(name))
     if Path(name).is_absolute() or str(name).startswith((".", "runs/")) or str(name).count("/") > 1:
-        raise InputError(f"there is no model folder {name}\nMake it with the earlier script, or give another --model.")
+        raise InputError(f"there is no model folder {name}\nGive the folder of a saved model: --model FOLDER (the tiny base is made by 01_sample.py)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return _with_weights(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf", "original/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"model {name!r} is neither a folder here nor to be had from the hub "
-                         f"({type(error).__name__}: {str(error)[:200]})") from error
+        raise InputError(f"model {name!r} is neither a folder here nor to be had from the hub; give --model FOLDER or a hub id\n"
+                         f"({type(error).__name__}: {str(error)[:400]})") from error
 
 
 def _with_weights(folder):

@@ -95,7 +95,7 @@ def check_template(template, tokenizer):
     A marker in pieces would be trained as ordinary text.
     """
     if template not in TEMPLATES:
-        raise InputError(f"unknown chat template {template!r}; the templates are: auto {' '.join(TEMPLATES)}")
+        raise InputError(f"unknown chat template {template!r}; expected one of: --template {' '.join(('auto', *TEMPLATES))}")
     if tokenizer and template == "chatml" and template_for(tokenizer) != "chatml":
         pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
         raise InputError(f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"

@@ -59,7 +59,7 @@ def larger_base(folder):
 
 QUESTION_AND_RESPONSE = '{"question": "1+1?", "response": "2"}'
 DRAW = ["01_sample.py", *SMALL["01_sample.py"], "--model"]
-OWN = ["01_sample.py", "--name", "own", "--source", "my.jsonl"]
+OWN = ["01_sample.py", "--preset", "paper", "--name", "own", "--source", "my.jsonl"]
 
 
 @dataclass(frozen=True)

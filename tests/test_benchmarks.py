@@ -65,7 +65,7 @@ def test_a_row_that_cannot_be_used_is_named(local, name, bad, says):
 def test_a_missing_file_and_an_unknown_name(tmp_path):
     with pytest.raises(InputError, match="(?s)gsm8k.test.jsonl is not there.*--benchmarks-dir"):
         items("gsm8k", tmp_path)
-    with pytest.raises(InputError, match="unknown benchmark 'gms8k'; the benchmarks are: tiny gsm8k math math500"):
+    with pytest.raises(InputError, match="unknown benchmark 'gms8k'; the benchmarks are: --benchmarks tiny gsm8k math math500"):
         items("gms8k", tmp_path)
 
 

@@ -39,7 +39,7 @@ def test_every_file_of_the_floor_plan(finished):
 def test_each_script_names_the_next(finished):
     last = {name: printed.strip().splitlines()[-1] for name, printed in finished.printed.items()}
     for name, after in zip(STAGES, STAGES[1:]):
-        assert last[name] == f"next: python {after} --name tiny --preset tiny"
+        assert last[name] == f"next: python {after} --name tiny"
     assert last["05_eval.py"].startswith("next: ")
 
 
@@ -182,7 +182,7 @@ OWN = [{"problem": f"What is {n} + {n}?", "solution": f"It is {2 * n + n % 2}.",
 COLUMNS = ["--columns", "question=problem", "response=solution", "verdict=ok", "--verdict-values", "true=right", "false=wrong"]
 
 
-@pytest.mark.parametrize(("preset", "kind"), [("tiny", "jsonl"), ("paper", "parquet")])
+@pytest.mark.parametrize(("preset", "kind"), [("paper", "jsonl"), ("paper", "parquet")])
 def test_local_file_with_critiques(tmp_path, preset, kind):
     """Critiques and a boolean verdict come with the data; 02 and 03 are started with the commands that were printed."""
     source = tmp_path / f"own.{kind}"
@@ -208,7 +208,7 @@ def test_local_file_with_critiques(tmp_path, preset, kind):
 def test_01_draws_from_a_server(tmp_path):
     """Each sample has a seed of its own; a question that the server refuses is counted, and asked alone the next time."""
     write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?", "gold": str(n)} for n in range(3)])
-    command = ["01_sample.py", "--source", "questions.jsonl", "--model", "served", "--name", "drawn", "--samples", 2, "--base-url"]
+    command = ["01_sample.py", "--preset", "paper", "--source", "questions.jsonl", "--model", "served", "--name", "drawn", "--samples", 2, "--base-url"]
     with Completions(status=lambda body: 400 if "What is 1?" in body["prompt"] else 200) as server:
         printed = must_run(tmp_path, *command, server.url)
         assert "2 failed" in printed and len(rows(tmp_path / "runs/drawn/01_responses.jsonl")) == 4

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from common import files
-from common.files import InputError, Journal, content_id
+from common.files import InputError, content_id
+from common.generate.journal import Journal
 from tests.conftest import ROOT
 
 
@@ -84,12 +85,17 @@ def test_a_missing_stage_file_names_the_script_that_makes_it(tmp_path, number, m
     assert files.stage_file(run, name) == run / name
 
 
-def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
+def test_last_checkpoint_is_the_newest_whole_one(tmp_path, capsys):
+    folder = tmp_path / "04_train" / "cft"
+    folder.mkdir(parents=True)
     with pytest.raises(InputError, match="04_train.py --name .* --arms cft"):
         files.last_checkpoint(tmp_path, "cft")
     for name in ("step-000098", "step-000100", "step-000012", "step-000102.part", "state-000200"):
-        (tmp_path / "04_train" / "cft" / name).mkdir(parents=True)
-    assert files.last_checkpoint(tmp_path, "cft").name == "step-000100"
+        (folder / name).mkdir()
+    for steps, note in ((100, ""), (120, "cft is not trained to its end: step-000100 of 120 steps")):
+        (folder / "settings.json").write_text(json.dumps({"steps": steps}))
+        assert files.last_checkpoint(tmp_path, "cft").name == "step-000100"
+        assert note in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data, says", [
@@ -153,16 +159,16 @@ def test_kept_metrics_drops_later_and_torn_lines_for_good(tmp_path):
     assert [row["loss"] for row in files.read_jsonl(path)] == [0.1, 0.2, 0.3, 9]
 
 
-def test_keep_settings_stops_what_was_made_with_others(tmp_path):
+def test_check_settings_stops_what_was_made_with_others(tmp_path):
     path = tmp_path / "arm" / "settings.json"
-    files.keep_settings(path, {"seed": 0}, write=False)
+    files.check_settings(path, {"seed": 0})
     assert not path.exists()
-    files.keep_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"]})
-    files.keep_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"]})
+    files.write_atomic(path, json.dumps({"seed": 0, "rate": 5e-6, "list": ["é"]}))
+    files.check_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"]})
     with pytest.raises(InputError, match=r"(?s)rate 5e-06 -> 1e-05.*rm -r .*arm"):
-        files.keep_settings(path, {"seed": 0, "rate": 1e-5, "list": ["é"]})
+        files.check_settings(path, {"seed": 0, "rate": 1e-5, "list": ["é"]})
     with pytest.raises(InputError, match="new None -> 1"):
-        files.keep_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"], "new": 1})
+        files.check_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"], "new": 1})
     assert json.loads(path.read_text()) == {"seed": 0, "rate": 5e-6, "list": ["é"]}
 
 
@@ -211,7 +217,7 @@ def test_a_bad_line_in_the_middle_is_skipped_and_reported(tmp_path, capsys, bad)
 def test_a_second_process_may_not_open_a_journal(tmp_path):
     """Two writers would pay for every row twice."""
     path = tmp_path / "journal.jsonl"
-    code = ("import sys; from common.files import *\ntry: Journal(sys.argv[1]).close(); print('opened')\n"
+    code = ("import sys; from common.generate.journal import *\ntry: Journal(sys.argv[1]).close(); print('opened')\n"
             "except InputError as error: print('refused:', error)")
     with Journal(path) as journal:
         journal.append([{"key": "a"}])
@@ -223,7 +229,7 @@ def test_a_second_process_may_not_open_a_journal(tmp_path):
 def test_kill_9_loses_no_record_that_was_reported(tmp_path):
     """The writer says each key only after append returned; it is killed in full flow."""
     path = tmp_path / "journal.jsonl"
-    code = ("import sys; from common.files import Journal\njournal = Journal(sys.argv[1])\nfor n in range(10**9):\n"
+    code = ("import sys; from common.generate.journal import Journal\njournal = Journal(sys.argv[1])\nfor n in range(10**9):\n"
             "    journal.append([{'key': f'{n} {k}', 'text': 'x' * 5000} for k in range(3)]); print(n, flush=True)")
     writer = child(code, path)
     reported = [int(writer.stdout.readline()) for _ in range(200)]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.files import InputError, Journal
+from common.files import InputError
 from common.generate import Request, Sampling, complete, cut_at_stop
+from common.generate.journal import Journal
 from common.generate.local import Local, StopStrings
 from common.generate.server import Server
 from common.tiny import world
@@ -211,4 +212,4 @@ def test_no_server_and_no_key_says_what_to_give(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(InputError, match="--base-url"):
-        Server("gpt-4o")
+        next(Server("gpt-4o").generate([Request("x")], ["k"], Sampling(), set()))

@@ -63,7 +63,7 @@ def test_01_draws_the_same_after_a_kill(tmp_path, tiny_model):
 def test_01_keeps_what_was_answered_when_the_server_ends_the_run(tmp_path):
     """A key is refused while other requests are on their way: their answers were paid for and are not asked for again."""
     write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?"} for n in range(4)])
-    command = ["01_sample.py", "--name", "drawn", "--source", "questions.jsonl", "--model", "served", "--base-url"]
+    command = ["01_sample.py", "--preset", "paper", "--name", "drawn", "--source", "questions.jsonl", "--model", "served", "--base-url"]
 
     def slow(body):
         time.sleep(1)

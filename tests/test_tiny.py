@@ -191,7 +191,7 @@ def test_a_proxy_in_the_environment_is_not_asked(served, monkeypatch):
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     engine = Server(teacher.model_name(0.0, "full"), served)
-    engine.client = engine.client.with_options(max_retries=0)
+    engine.retries = 0
     ((_, answer),) = next(engine.generate([Request(prompts.teacher_answer_prompt(P.question))], ["a"], Sampling(), set()))
     assert answer["text"] == world.solution(P, world.chain(P))
 

@@ -1,7 +1,8 @@
 """Generation by any OpenAI-compatible server (vLLM, the OpenAI API), through the openai client."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import queue
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import openai
@@ -22,30 +23,46 @@ class Server:
     def __init__(self, model, base_url=None, concurrency=16, timeout=600):
         if not model:
             raise InputError("no model was named for the server.\nSay which: --model NAME (and --base-url for your own server)")
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+        self.model, self.identity, self.concurrency, self.timeout = model, model, concurrency, timeout
+        self.retries = 5  # of the client, for connection errors, 408, 409, 429 and 5xx
+        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+
+    def _client(self):
         key = os.environ.get("OPENAI_API_KEY")
-        if not base_url and not key:
+        if not self.base_url and not key:
             raise InputError("no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=...")
-        self.model, self.identity, self.concurrency = model, model, concurrency
-        here = urlsplit(base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        client = openai.DefaultHttpxClient(trust_env=not here)  # a proxy of the environment must not see loopback requests
-        self.client = openai.OpenAI(base_url=base_url, api_key=key or "none", max_retries=5, timeout=timeout, http_client=client)
+        here = urlsplit(self.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+        http = openai.DefaultHttpxClient(trust_env=not here)  # a proxy of the environment must not see loopback requests
+        return openai.OpenAI(base_url=self.base_url, api_key=key or "none", max_retries=self.retries, timeout=self.timeout, http_client=http)
 
     def generate(self, requests, keys, sampling, done):
         """Yield [(index, answer)] as answers arrive; an answer is {"text", "finish_reason", "usage"} or {"error"}."""
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = {pool.submit(self._ask, r.prompt, sampling, keys[i]): i for i, r in enumerate(requests) if i not in done}
+        todo = [i for i in range(len(requests)) if i not in done]
+        if not todo:
+            return  # everything is journalled: no key and no server needed
+        finished, fatal = queue.SimpleQueue(), None
+        with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
+            index = {pool.submit(self._ask, client, requests[i].prompt, sampling, keys[i]): i for i in todo}
+            for future in index:
+                future.add_done_callback(finished.put)
             try:
-                for future in as_completed(waiting):
-                    yield [(waiting[future], future.result())]
-            except FATAL as error:
-                raise InputError(f"the server refused model {self.model!r} ({type(error).__name__}: {str(error)[:300]})\n"
-                                 "Check --model, --base-url and OPENAI_API_KEY, then run the same command again: "
-                                 "what was answered is kept.") from error
+                for _ in todo:
+                    future = finished.get()
+                    if future.cancelled():
+                        continue
+                    if isinstance(future.exception(), FATAL):  # ask nothing new, but keep what is still answered
+                        fatal = fatal or future.exception()
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        continue
+                    yield [(index[future], future.result())]
             finally:
                 pool.shutdown(cancel_futures=True)
+        if fatal:
+            raise InputError(f"the server refused model {self.model!r} ({type(fatal).__name__}: {str(fatal)[:300]})\n"
+                             "Check --model, --base-url and OPENAI_API_KEY, then run the same command again: "
+                             "what was answered is kept.") from fatal
 
-    def _ask(self, prompt, sampling, key):
+    def _ask(self, client, prompt, sampling, key):
         settings = dict(model=self.model, max_tokens=sampling.max_new_tokens, temperature=sampling.temperature,
                         top_p=sampling.top_p)
         if sampling.seed is not None:
@@ -54,16 +71,16 @@ class Server:
             settings["stop"] = sampling.stop[:4]  # the OpenAI API takes four; all of them are applied again below
         try:
             if isinstance(prompt, str):
-                done = self.client.completions.create(prompt=prompt, **settings)
+                done = client.completions.create(prompt=prompt, **settings)
             else:
-                done = self.client.chat.completions.create(messages=prompt, **settings)
+                done = client.chat.completions.create(messages=prompt, **settings)
             choice = done.choices[0]
             text = choice.text if isinstance(prompt, str) else choice.message.content
         except FATAL:
             raise
         except (openai.OpenAIError, ValueError, TypeError, IndexError, AttributeError) as error:
             return {"error": f"{type(error).__name__}: {str(error)[:300]}"}  # a broken answer is this row's failure only
-        if not text:
+        if text is None or not text and not isinstance(prompt, str):  # a raw prompt may be completed by nothing
             return {"error": f"empty answer (finish_reason {choice.finish_reason})"}
         text, stopped = cut_at_stop(text, sampling.stop)
         usage = done.usage and {"prompt_tokens": done.usage.prompt_tokens, "completion_tokens": done.usage.completion_tokens}
