@@ -57,7 +57,8 @@ if "sft-teacher" in config.arms and not answers:
 
 # %% Choose rows once for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
-order = sorted(critiques, key=lambda row: row["critique_id"])  # whatever order they came in
+# By response, not by critique: runs that differ only in how critiques are written then train on the same responses.
+order = sorted(critiques, key=lambda row: (row["id"], row["critique_id"]))
 random.Random(config.seed).shuffle(order)
 if config.select == "longest":
     order.sort(key=lambda row: -len(row["critique"]))
