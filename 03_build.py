@@ -26,7 +26,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the choice and order of rows")
     limit: int | None = setting(None, "use at most this many critiques")
     arms: list[str] = setting([], "which arms: sft sft-verified sft-teacher cft (default: all whose inputs exist)")

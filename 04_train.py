@@ -23,7 +23,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the row order")
     limit: int | None = setting(None, "train on at most this many rows of each arm")
     model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")

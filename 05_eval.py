@@ -23,7 +23,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: the run's own, tiny for a new run")
+    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the bootstrap and, tiny, of the world")
     limit: int | None = setting(None, "use the first so many items of each benchmark")
     model: list[str] = setting([], "models: base, an arm, a folder, a hub id, a served name (default: base and all arms)")

@@ -43,7 +43,8 @@ def configure(Config, stage, **overrides):
     first.add_argument("--preset")
     first.add_argument("--name")
     early = vars(first.parse_known_args(arguments)[0])
-    preset = overrides.get("preset") or early["preset"] or _preset_of(overrides.get("name") or early["name"])
+    started = _started_with(overrides.get("name") or early["name"])
+    preset = overrides.get("preset") or early["preset"] or started.get("preset", "tiny")
     parser = HfArgumentParser(Config, allow_abbrev=False, formatter_class=_Help, description=sys.modules["__main__"].__doc__)
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
@@ -51,7 +52,9 @@ def configure(Config, stage, **overrides):
     names = {f.name for f in fields(Config)}
     if unknown := sorted(set(overrides) - names):
         raise InputError(f"unknown settings {unknown}; this script knows: {', '.join(sorted(names))}")
-    parser.set_defaults(**PRESETS[preset][stage], preset=preset)
+    parser.set_defaults(preset=preset, **PRESETS[preset][stage])
+    if "seed" in started:
+        parser.set_defaults(seed=started["seed"])
     config, unread = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False)
     if unread:
         raise InputError(f"unknown flag or word: {' '.join(unread)}\nEvery flag is written out in full; --help lists them.")
@@ -66,13 +69,15 @@ def configure(Config, stage, **overrides):
         value = getattr(config, field_name)
         if value is not None and value < 1:
             raise InputError(f"--{field_name.replace('_', '-')} {value}: expected 1 or more; leave it out for the default.")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: expected 0 or more.")
     return config
 
 
-def _preset_of(name):
-    """The preset that a run was started with; tiny where there is none yet."""
-    manifest = run_folder(name) / "01.run.json" if name else None
-    return json.loads(manifest.read_text(encoding="utf-8"))["config"]["preset"] if manifest and manifest.exists() else "tiny"
+def _started_with(name):
+    """The settings that 01 started a run with ({} where there is no such run): later scripts keep its preset and seed."""
+    manifest = run_folder(name or "tiny") / "01.run.json"
+    return json.loads(manifest.read_text(encoding="utf-8"))["config"] if manifest.exists() else {}
 
 
 def _report(kind, error, trace):

@@ -47,7 +47,7 @@ def settings(monkeypatch):
 @pytest.mark.parametrize("flags, overrides, rate, batch, model, seed", [
     ([], {}, 3e-4, 16, None, 7),
     (["--preset", "paper"], {}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
-    (["--learning-rate", "1e-3", "--seed", "-1"], {}, 1e-3, 16, None, -1),
+    (["--learning-rate", "1e-3", "--seed", "9"], {}, 1e-3, 16, None, 9),
     (["--preset=paper", "--learning_rate=1e-3", "--model=m"], {}, 1e-3, 512, "m", 7),
     ([], {"preset": "paper"}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
     ([], {"preset": "paper", "learning_rate": 0.5}, 0.5, 512, "Qwen/Qwen2.5-Math-7B", 7),
@@ -92,6 +92,18 @@ def test_a_notebook_kernels_own_arguments_are_ignored(settings, program):
 def test_mistakes_are_input_errors(settings, flags, overrides, says):
     with pytest.raises(InputError, match=says):
         settings(*flags, **overrides)
+
+
+def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path, monkeypatch):
+    """Else a forgotten flag would build, train or score something other than what was sampled."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "01.run.json").write_text('{"config": {"preset": "paper", "seed": 5, "rows": 3}}')
+    kept = settings("--name", "mine")
+    assert (kept.preset, kept.seed) == ("paper", 5)
+    changed = settings("--name", "mine", "--preset", "tiny", "--seed", "6")
+    assert (changed.preset, changed.seed) == ("tiny", 6)
+    assert settings("--name", "other").preset == "tiny"
 
 
 @pytest.mark.parametrize("flags", [["--nme", "x"], ["--nam", "x"], ["--learning", "1"], ["--pre", "paper"], ["extra"], ["--seed", "one"],
