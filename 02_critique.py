@@ -82,7 +82,8 @@ def why_bad(answer):
     return "no verdict" if verdicts.parse(answer["text"]) == "unparsed" else None
 
 
-# %% Ask for critiques; what is cut or has no verdict is asked again, each attempt kept
+# %% Ask for critiques
+# Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
 got = {}  # response id -> its last answer
 with Journal(run / "02_journal.jsonl") as journal:
     waiting = to_ask

@@ -62,6 +62,7 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 
 
 # %% The models
+# Differs from the paper: an arm's last checkpoint. The paper kept the best on MATH-500, which lies inside its MATH test set.
 def folder_of(name):
     """base and the arms' names stand for folders of this run; anything else is taken as it is."""
     known = files.trained_on(run) if name == "base" else files.last_checkpoint(run, name) if name in arms.ARMS else name

@@ -163,6 +163,7 @@ class _Comparison:
         self.tolerance, self.seconds = tolerance, SYMBOLIC_SECONDS
 
     def equal(self, gold: str, answer: str, depth: int = 0) -> bool:
+        """Whether two strings in normal form are the same answer; False where that cannot be decided."""
         if not gold or not answer or depth > MAX_DEPTH:
             return False
         if _squash(gold) == _squash(answer):

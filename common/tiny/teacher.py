@@ -26,6 +26,7 @@ def model_name(skip, critique):
     return f"tiny-teacher:skip={skip}:critique={critique}"
 
 
+# Differs from the paper: the tiny teacher ends its answers in a box, as the web does, although the prompt asks for 'Answer: ...'.
 def answer(problem, skip):
     """All lines right; each line before the last is left out with probability `skip`."""
     rng = random.Random(f"answer {problem.question}")
