@@ -36,7 +36,9 @@ class Config:
 
 
 @pytest.fixture
-def settings(monkeypatch):
+def settings(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a run of the reader's own would hand its preset and seed on
+
     def read(*flags, program="04_train.py", **overrides):
         monkeypatch.setattr(sys, "argv", [program, *flags])
         return configure(Config, "04", **overrides)
@@ -94,9 +96,8 @@ def test_mistakes_are_input_errors(settings, flags, overrides, says):
         settings(*flags, **overrides)
 
 
-def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path, monkeypatch):
+def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path):
     """Else a forgotten flag would build, train or score something other than what was sampled."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "01.run.json").write_text('{"config": {"preset": "paper", "seed": 5, "rows": 3}}')
     kept = settings("--name", "mine")
