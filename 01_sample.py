@@ -10,8 +10,8 @@ In: a source of questions, with or without responses. Out: `runs/<name>/01_respo
     python 01_sample.py --preset paper --name mine --source my.jsonl --model Qwen/Qwen2.5-Math-7B --samples 4   # draw responses
 
 CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds. The tiny preset first
-pretrains a base model on a small web whose authors often miscalculate (about a minute), then takes forum answers to new
-questions, 57 % of them right.
+pretrains a base model on a small web, where half of the solutions hold an error (a minute or two), then takes forum
+answers to new questions, 56 % of them right.
 """
 
 # %% Settings

@@ -125,19 +125,23 @@ judged = [critiqued(row) for row in rows]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
 
-# %% Write
+# %% Nothing is written unless there is something of each kind
 if not good:
-    raise InputError(f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\n"
-                     "Expected texts that end in 'Conclusion: right [END]' or 'Conclusion: wrong [END]'. Where a column "
-                     "holds the verdict, name it in 01: --columns verdict=COLUMN --verdict-values true=right false=wrong")
+    hint = ("Expected texts that end in 'Conclusion: right [END]' or 'Conclusion: wrong [END]'. Where a column holds the verdict, name "
+            "it in 01: --columns verdict=COLUMN --verdict-values true=right false=wrong") if "verdict" in failed[0]["reason"] else (
+            "Check --model and --base-url, then run the same command again.")
+    raise InputError(f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\n{hint}")
+answered = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": config.model,
+             "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"]}
+            for row, a in zip(questions, own) if a.get("finish_reason") == "stop"]
+if questions and not answered:
+    raise InputError(f"{config.model} answered none of {len(own)} questions; the first: {own[0]}\n"
+                     "Check --model and --base-url, or leave --answers out.")
+
+# %% Write
 files.write_jsonl(run / "02_critiques.jsonl", good)
 files.write_jsonl(run / "02_failed.jsonl", failed)
-if config.answers:
-    answered = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"],
-                 "teacher": config.model, "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"]}
-                for row, a in zip(questions, own) if a.get("finish_reason") == "stop"]
-    if not answered:
-        raise InputError(f"{config.model} answered none of {len(own)} questions; the first: {own[0]}")
+if answered:
     files.write_jsonl(run / "02_answers.jsonl", answered)
     print(f"wrote {run / '02_answers.jsonl'}: {len(answered)} answers, {len(own) - len(answered)} failed or cut")
 n_right = sum(row["verdict"] == "right" for row in good)

@@ -14,7 +14,8 @@ In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<arm>.jsonl`, o
     python 03_build.py                                       # tiny: 800 rows for each of the four arms
     python 03_build.py --name mine --arms cft sft --rows 5000
 
-Seconds. The rows are chosen once, by seed, and shared by the arms, so that arms differ in nothing else.
+Seconds. Responses are put in one order, by seed, and each arm takes the first that fit: sft, sft-teacher and cft share their
+questions, sft-verified has more of those that were answered right. Arms have equal rows, not equal tokens.
 """
 
 # %% Settings
@@ -44,11 +45,16 @@ from common import arms, files
 from common.files import InputError
 
 run = files.run_folder(config.name)
+files.check_inputs(run, "02")
 critiques = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"))[: config.limit]
 answers_file = run / "02_answers.jsonl"
-answers = {a["question_id"]: a["answer"] for a in files.read_jsonl(answers_file)} if answers_file.exists() else {}
+rows_of_answers = files.read_jsonl(answers_file) if answers_file.exists() else []
+answers = {a["question_id"]: a["answer"] for a in rows_of_answers}
 n_right = sum(row["verdict"] == "right" for row in critiques)
 print(f"{len(critiques)} critiques, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
+teachers, authors = {row["teacher"] for row in critiques}, {a["teacher"] for a in rows_of_answers}
+if authors - teachers:
+    print(f"note: the answers are of {', '.join(sorted(authors))}, the critiques of {', '.join(sorted(teachers))}")
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")

@@ -69,6 +69,7 @@ base = model.local_folder(config.model or files.stage_file(run, "01_base"))
 tokenizer = model.load_tokenizer(base)
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.check_template(template, tokenizer)
+files.check_inputs(run, "03")
 built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
 arms = config.arms or built
 if unknown := [arm for arm in arms if arm not in built]:
@@ -106,9 +107,17 @@ def prepare(arm):
         log(f"{arm}: {folder / f'step-{len(plan):06d}'} stands, nothing to do")
         model.drop_states(folder)
         return None
-    saves = len(range(0, len(plan), config.save_every)) if config.save_every else 1
-    files.check_disk(folder, model.checkpoint_bytes(base, saves, 2 if config.state_every else 0, dtype), "--save-every")
+    if len(plan) == 1 and config.warmup_ratio:
+        raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
+                         "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
     return folder, examples, plan, settings
+
+
+def bytes_to_write(folder, plan):
+    """Disk that an arm still needs: the checkpoints that do not stand yet, and two training states."""
+    saves = {len(plan)} | set(range(config.save_every, len(plan), config.save_every) if config.save_every else ())
+    missing = sum(not (folder / f"step-{step:06d}").exists() for step in saves)
+    return model.checkpoint_bytes(base, missing, 2 if config.state_every else 0, dtype)
 
 
 # %% The training of one arm
@@ -141,6 +150,8 @@ def train(arm, folder, examples, plan, settings):
 
 # %% Train each arm
 prepared = {arm: prepare(arm) for arm in arms}  # all of them first, so that a mistake costs no training
+needed = sum(bytes_to_write(folder, plan) for folder, _, plan, _ in filter(None, prepared.values()))
+files.check_disk(run, needed, "--save-every")
 for arm in arms:
     began = time.time()
     if prepared[arm]:

@@ -74,6 +74,8 @@ models = {name: name if config.base_url else folder_of(name) for name in names}
 labels = {name: "--".join(str(name).strip("/.").split("/")[-2:]) for name in names}
 if len(set(labels.values())) < len(labels):
     raise InputError(f"two of the models would be called the same: {sorted(labels.values())}")
+if config.baseline != "sft" and config.baseline not in labels:
+    raise InputError(f"--baseline {config.baseline!r} is none of the models: {' '.join(labels)}")
 sampling = Sampling(0.0, 1.0, config.max_new_tokens, prompts.STOP)  # greedy
 
 
@@ -103,10 +105,11 @@ def evaluate(engine, label, template, benchmark, items):
 results = {}  # (benchmark, label) -> rows
 engines = {}  # label -> what the scores' manifest says of the engine
 for name, where in models.items():
-    began, label = time.time(), labels[name]
+    began, label, engine = time.time(), labels[name], None  # None frees the model before
     if config.base_url:
         engine, template = Server(where, config.base_url, config.concurrency), config.template.replace("auto", "chatml")
-        engines[label] = {"server": where, "template": template}
+        engine.identity = f"{where} at {config.base_url}"  # a name says little of what is served: another server is another model
+        engines[label] = {"server": config.base_url, "served": where, "template": template}
     else:
         engine = Local(where, config.batch_size)
         template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
@@ -140,16 +143,26 @@ for (benchmark, label), rows in results.items():
     scores.append(score)
 scores.sort(key=lambda s: config.benchmarks.index(s["benchmark"]))  # stable: models keep their order
 
+# %% One question, as each model answers it
+first = next(iter(tests.values()))[0]
+print(f"\n{first['question']}\n(gold {first['gold']})")
+for (benchmark, label), rows in results.items():
+    if benchmark == config.benchmarks[0]:
+        print(f"--- {label}: {'right' if rows[0]['strict'] else 'wrong'}\n{rows[0]['output'][:600]}")
+
 # %% Write table, chart and manifest
 if config.benchmarks == ["tiny"]:
     notes = ["A designed miniature, not evidence for 7B models: its teacher leaves lines out of its own answers, and "
              "imitating text with gaps costs a small model its step-by-step habit, while critiques follow the student's lines."]
 else:
     notes = ["Strict grader (mathematical equivalence); the paper's own grader is laxer, so its tables are not to be read beside these."]
+if timed_out := sum(s["timed_out"] for s in scores):
+    notes.append(f"{timed_out} answers could not be compared in time and count as wrong.")
 files.write_atomic(run / "05_eval" / "scores.json", report.as_json({"settings": asdict(sampling), "engines": engines, "scores": scores}))
 report.write_results(run / "05_results.md", scores, baseline, notes)
 report.chart(scores, run / "05_results.png")
-files.write_manifest(run / "05.run.json", config, engines=engines, scores=scores)
+local = [f"{config.benchmarks_dir}/{b}/test.jsonl" for b in config.benchmarks if config.benchmarks_dir and b != "tiny"]
+files.write_manifest(run / "05.run.json", config, local, engines=engines, scores=scores)
 print("\n" + report.table(scores, baseline) + "\n\n" + "\n".join(notes))
 print(f"\nwrote {run / '05_results.md'}, {run / '05_results.png'}, {run / '05_eval' / 'scores.json'}; every output is in {run / '05_eval'}")
 print(f"next: read runs/{config.name}/05_results.md, then change one setting: python 01_sample.py --help")

@@ -35,8 +35,10 @@ class Arm:
 
 
 ARMS = {
-    "sft": Arm(_sft, lambda row, answers: True, "id", "a response"),
-    "sft-verified": Arm(_sft, lambda row, answers: row["verdict"] == "right", "id", "a response judged right"),
+    # A response that was cut by its token limit would teach to stop in the middle.
+    "sft": Arm(_sft, lambda row, answers: row["finish_reason"] != "length", "id", "a finished response"),
+    "sft-verified": Arm(_sft, lambda row, answers: row["verdict"] == "right" and row["finish_reason"] != "length", "id",
+                        "a finished response judged right"),
     "sft-teacher": Arm(_sft_teacher, lambda row, answers: row["question_id"] in answers, "question_id",
                        "an answer of the teacher (02 --answers)"),
     "cft": Arm(_cft, lambda row, answers: True, "critique_id", "a critique with a verdict"),

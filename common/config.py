@@ -16,6 +16,9 @@ from common.presets import PRESETS
 # Settings that count something of which there must be one.
 COUNTS = {"limit", "samples", "max_new_tokens", "batch_size", "concurrency", "attempts", "rows", "epochs", "global_batch", "cutoff",
           "tokens_per_microbatch", "base_steps"}
+MAY_BE_ZERO = {"seed", "save_every", "state_every", "threads", "temperature"}
+SHARES = {"top_p", "warmup_ratio", "teacher_skip", "base_knows_gaps"}
+CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")  # sys.argv is theirs, not the script's
 
 
 class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -37,14 +40,14 @@ def configure(Config, stage, **overrides):
     An unknown or abbreviated flag stops with status 2; so does, with a clear message, an unknown preset or run name.
     """
     sys.excepthook = _report
-    in_notebook = Path(sys.argv[0]).name.endswith("kernel_launcher.py")  # sys.argv is Jupyter's there
-    arguments = [] if in_notebook else sys.argv[1:]
+    arguments = [] if Path(sys.argv[0]).name.endswith(CONSOLES) else sys.argv[1:]
     first = ArgumentParser(add_help=False, allow_abbrev=False)  # the preset first, so that --help shows its values
     first.add_argument("--preset")
     first.add_argument("--name")
     early = vars(first.parse_known_args(arguments)[0])
-    started = _started_with(overrides.get("name") or early["name"])
-    preset = overrides.get("preset") or early["preset"] or started.get("preset", "tiny")
+    asked = overrides.get("preset") or early["preset"]
+    started = _started_with(overrides.get("name") or early["name"] or asked or "tiny")
+    preset = asked or started.get("preset", "tiny")
     parser = HfArgumentParser(Config, allow_abbrev=False, formatter_class=_Help, description=sys.modules["__main__"].__doc__)
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
@@ -55,28 +58,35 @@ def configure(Config, stage, **overrides):
     parser.set_defaults(preset=preset, **PRESETS[preset][stage])
     if "seed" in started:
         parser.set_defaults(seed=started["seed"])
+    parser.set_defaults(**overrides)  # argparse reads a default that is text as it reads a flag
     config, unread = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False)
     if unread:
         raise InputError(f"unknown flag or word: {' '.join(unread)}\nEvery flag is written out in full; --help lists them.")
-    choices = {f.name: f.metadata.get("choices") for f in fields(Config)}
-    for name, value in overrides.items():
-        if choices[name] and value not in choices[name]:
-            raise InputError(f"{name} {value!r}: expected one of {', '.join(choices[name])}")
-        setattr(config, name, value)
     config.name = config.name or preset
     run_folder(config.name)  # an error before anything is loaded
-    for field_name in COUNTS & names:
-        value = getattr(config, field_name)
-        if value is not None and value < 1:
-            raise InputError(f"--{field_name.replace('_', '-')} {value}: expected 1 or more; leave it out for the default.")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: expected 0 or more.")
+    _check(config)
     return config
+
+
+def _check(config):
+    """InputError for a value out of its range. Flags are checked by argparse as far as types and choices go."""
+    for f in fields(config):
+        value, expected = getattr(config, f.name), None
+        if f.metadata.get("choices") and value not in f.metadata["choices"]:
+            expected = f"one of {', '.join(f.metadata['choices'])}"
+        elif f.name in COUNTS and value is not None and value < 1:
+            expected = "1 or more; leave it out for the default"
+        elif f.name in SHARES and not 0 <= value <= 1:
+            expected = "0 to 1"
+        elif f.name in MAY_BE_ZERO and value < 0:
+            expected = "0 or more"
+        if expected:
+            raise InputError(f"--{f.name.replace('_', '-')} {value}: expected {expected}.")
 
 
 def _started_with(name):
     """The settings that 01 started a run with ({} where there is no such run): later scripts keep its preset and seed."""
-    manifest = run_folder(name or "tiny") / "01.run.json"
+    manifest = run_folder(name) / "01.run.json"
     return json.loads(manifest.read_text(encoding="utf-8"))["config"] if manifest.exists() else {}
 
 

@@ -63,6 +63,15 @@ def stage_file(run, name):
     return path
 
 
+def check_inputs(run, stage):
+    """InputError where the files that a stage ("02", "03") was made from have changed since."""
+    manifest = run / f"{stage}.run.json"
+    inputs = json.loads(manifest.read_text(encoding="utf-8"))["inputs"] if manifest.exists() else {}
+    for path, known in inputs.items():
+        if Path(path).is_file() and file_hash(path) != known:
+            raise InputError(f"{path} has changed since {MAKERS[stage]} read it.\nRun: python {MAKERS[stage]} --name {run.name}")
+
+
 def last_checkpoint(run, arm):
     """The newest checkpoint folder of an arm; says so where the training has not come to its end."""
     folder = stage_file(run, "04_train") / arm
@@ -77,6 +86,8 @@ def last_checkpoint(run, arm):
 
 def trained_on(run):
     """The folder of the base model that the run's arms were trained from."""
+    if not (run / "04_train").exists() and (run / "01_base").exists():
+        return run / "01_base"
     settings = stage_file(run, "04_train").glob("*/settings.json")
     bases = sorted({json.loads(file.read_text(encoding="utf-8"))["base"] for file in settings})
     if len(bases) != 1:

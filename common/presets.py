@@ -15,7 +15,7 @@ PRESETS = {
     "paper": {
         "01": dict(),
         "02": dict(),
-        "03": dict(arms=["cft", "sft", "sft-verified"]),
+        "03": dict(),
         "04": dict(model="Qwen/Qwen2.5-Math-7B"),
         "05": dict(benchmarks=["math500", "gsm8k"]),
     },

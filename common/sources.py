@@ -176,6 +176,8 @@ def _row(record, where, mapping, values, origin, need_response, counts):
                    get.get("generator") or "unknown")
     if get.get("critique"):
         row |= _critique(get, where, values, mapping, counts)
+    elif get.get("verdict") is not None:
+        counts["verdicts without a critique, not used"] += 1
     return row
 
 
@@ -196,8 +198,9 @@ def _critique(get, where, values, mapping, counts):
         value = get["verdict"] if isinstance(get["verdict"], str) else json.dumps(get["verdict"])
         verdict = values.get(value, value)
         if verdict not in ("right", "wrong", "unparsed"):
+            example = "true=right false=wrong" if value in ("true", "false") else f"{value}=right (or {value}=wrong) ..."
             raise InputError(f"{where}: column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
-                             f"Say what its values mean: --verdict-values {value}=right ...")
+                             f"Say what its values mean: --verdict-values {example}")
         counts["verdict column and critique text disagree"] += stated not in ("unparsed", verdict)
     return {
         "critique": raw if verdict == "unparsed" else verdicts.normalise(raw, verdict), "critique_raw": raw,

@@ -185,7 +185,7 @@ def test_raw_prompts_go_to_completions_and_stops_are_applied_here(server, tmp_pa
     (answer,) = ask(url, ["<|im_start|>x"], tmp_path / "j.jsonl", sampling)
     path, body = seen[0]
     assert path == "/v1/completions" and body["prompt"] == "<|im_start|>x" and body["max_tokens"] == 7
-    assert (body["temperature"], body["top_p"], body["stop"]) == (0.5, 0.9, ["a", "b", "c", "d"])
+    assert (body["temperature"], body["top_p"], body["stop"]) == (0.5, 0.9, ["a", "b", "c", "d", "[END]"])
     assert answer["text"] == "echo <|im_st" or "[END]" not in answer["text"]
 
 

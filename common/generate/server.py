@@ -58,7 +58,7 @@ class Server:
             finally:
                 pool.shutdown(cancel_futures=True)
         if fatal:
-            raise InputError(f"the server refused model {self.model!r} ({type(fatal).__name__}: {str(fatal)[:300]})\n"
+            raise InputError(f"the server cannot be asked for model {self.model!r} ({type(fatal).__name__}: {str(fatal)[:300]})\n"
                              "Check --model, --base-url and OPENAI_API_KEY, then run the same command again: "
                              "what was answered is kept.") from fatal
 
@@ -68,7 +68,7 @@ class Server:
         if sampling.seed is not None:
             settings["seed"] = int(key[:7], 16)  # one per sample: with one for all, equal prompts draw equal texts
         if sampling.stop:
-            settings["stop"] = sampling.stop[:4]  # the OpenAI API takes four; all of them are applied again below
+            settings["stop"] = sampling.stop if self.base_url else sampling.stop[:4]  # OpenAI's own takes four; all apply below
         try:
             if isinstance(prompt, str):
                 done = client.completions.create(prompt=prompt, **settings)
@@ -76,6 +76,8 @@ class Server:
                 done = client.chat.completions.create(messages=prompt, **settings)
             choice = done.choices[0]
             text = choice.text if isinstance(prompt, str) else choice.message.content
+        except openai.APITimeoutError as error:  # a connection error by its class, yet of this row only
+            return {"error": f"{type(error).__name__}: {error}"}
         except FATAL:
             raise
         except (openai.OpenAIError, ValueError, TypeError, IndexError, AttributeError) as error:
