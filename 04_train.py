@@ -96,6 +96,9 @@ def prepare(arm):
         raise InputError(f"{data}: no row is left ({dict(counts)}).\nRaise --cutoff ({config.cutoff} tokens).")
     lengths = [len(e["input_ids"]) for e in examples]
     plan = tokens.plan(lengths, config.global_batch, config.epochs, config.seed, world, config.tokens_per_microbatch)
+    if len(plan) == 1 and config.warmup_ratio:
+        raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
+                         "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
     settings = {k: v for k, v in vars(config).items() if k not in FREE}
     settings |= {"base": str(base), "base_id": base_id, "data_sha256": files.file_hash(data), "template": template}
     settings["steps"] = len(plan)
@@ -107,9 +110,6 @@ def prepare(arm):
         log(f"{arm}: {folder / f'step-{len(plan):06d}'} stands, nothing to do")
         model.drop_states(folder)
         return None
-    if len(plan) == 1 and config.warmup_ratio:
-        raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
-                         "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
     return folder, examples, plan, settings
 
 

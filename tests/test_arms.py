@@ -83,3 +83,9 @@ def test_an_arm_without_rows_is_empty():
 def test_an_empty_system_message_is_left_out(name):
     rows, _ = build(name, ROWS, ANSWERS, 10, "")
     assert rows and all([m["role"] for m in row["prompt"]] == ["user"] for row in rows)
+
+
+def test_a_response_that_was_cut_is_judged_but_not_imitated():
+    """As an SFT target it would teach to stop in the middle; its critique is as good as any."""
+    cut = B | {"finish_reason": "length"}
+    assert [made(name, [cut])[1] for name in ("sft", "sft-verified", "sft-teacher", "cft")] == [0, 0, 1, 1]

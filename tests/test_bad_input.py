@@ -126,6 +126,11 @@ MISTAKES = {
                            "rm -r runs/tiny/04_train/sft"),
     "full disk": Mistake(["04_train.py", "--arms", "cft", "--global-batch", "1", "--epochs", "10000", "--save-every", "1"],
                          ["GB for its checkpoints", "GB are free"], "--save-every", larger_base),
+    "one step": Mistake(["04_train.py", "--arms", "cft", "--global-batch", "512"], ["24 rows are one step", "learning rate of 0"],
+                        "--warmup-ratio 0"),
+    "unknown baseline": Mistake(["05_eval.py", "--baseline", "sft-teachr"], ["'sft-teachr'", "base sft"], "--baseline"),
+    "share above 1": Mistake(["02_critique.py", "--teacher-skip", "3"], ["--teacher-skip 3.0", "0 to 1"], "--teacher-skip"),
+    "negative count": Mistake(["04_train.py", "--save-every", "-1"], ["--save-every -1", "0 or more"], "--save-every"),
     # Servers
     "no server and no key": Mistake(["02_critique.py", "--name", "tiny", "--preset", "paper"], ["no server and no key"],
                                     "export OPENAI_API_KEY="),

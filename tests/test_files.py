@@ -254,3 +254,16 @@ def test_a_manifest_says_what_made_the_output_and_holds_no_secret(tmp_path, monk
     assert made["versions"]["python"] == sys.version.split()[0] and "torch" in made["versions"]
     assert made["finished"].endswith("Z") and made["seconds"] >= 0 and {"commit", "uncommitted_changes", "gpu"} <= set(made)
     assert "secret" not in text and "somebody" not in text
+
+
+def test_an_input_that_changed_since_stops_the_next_stage(tmp_path, monkeypatch):
+    """03 must not build from critiques of responses that have been replaced."""
+    monkeypatch.chdir(tmp_path)
+    run = files.run_folder("r")
+    files.write_jsonl(run / "01_responses.jsonl", [{"a": 1}])
+    files.write_manifest(run / "02.run.json", SimpleNamespace(name="r"), [run / "01_responses.jsonl"])
+    files.check_inputs(run, "02")
+    files.write_jsonl(run / "01_responses.jsonl", [{"a": 2}])
+    with pytest.raises(InputError, match="(?s)01_responses.jsonl has changed since 02_critique.py.*python 02_critique.py --name r"):
+        files.check_inputs(run, "02")
+    files.check_inputs(run, "03")  # a stage that has not run has read nothing

@@ -213,3 +213,14 @@ def test_a_verdict_column_decides_and_the_critique_ends_in_it(read, value, value
 def test_a_verdict_value_without_a_meaning_stops(read, value, values):
     with pytest.raises(InputError, match="--verdict-values"):
         read([GOOD | {"judged": value}], columns=["verdict=judged"], verdict_values=values, drop_bad=True)
+
+
+def test_a_boolean_verdict_without_its_meaning_is_answered_with_both(read):
+    """A hint for one value only was once copied as it stood and turned every label round."""
+    with pytest.raises(InputError, match="--verdict-values true=right false=wrong"):
+        read([GOOD | {"critique": "c", "verdict": False}])
+
+
+def test_a_verdict_without_a_critique_is_counted(read):
+    _, counts = read([{"question": "q", "response": "r", "verdict": "right"}])
+    assert counts["verdicts without a critique, not used"] == 1
