@@ -77,7 +77,8 @@ if unknown := [arm for arm in arms if arm not in built]:
 base_id = files.model_id(base)
 dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # of the saved weights; training keeps float32
 # What may change between a run and its resume without changing the result, up to rounding:
-FREE = ("name", "preset", "arms", "model", "threads", "tokens_per_microbatch", "activation_checkpointing", "state_every")
+FREE = ("name", "preset", "arms", "model", "threads", "tokens_per_microbatch", "activation_checkpointing", "save_every",
+        "state_every")
 
 # %% [markdown]
 """
@@ -100,9 +101,9 @@ def prepare(arm):
         raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
                          "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
     settings = {k: v for k, v in vars(config).items() if k not in FREE}
-    settings |= {"base": str(base), "base_id": base_id, "data_sha256": files.file_hash(data), "template": template}
-    settings["steps"] = len(plan)
+    settings |= {"base_id": base_id, "data_sha256": files.file_hash(data), "template": template, "steps": len(plan)}
     files.check_settings(folder / "settings.json", settings)
+    settings["base"] = str(base)  # where 05 finds it; what counts is its content
     log(f"{arm}: {len(examples)} rows, {sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, padding "
         f"{tokens.padding_share(plan, lengths):.1%}", "".join(f", {n} {what}" for what, n in counts.items()))
     log(report.supervised_text(examples[0], tokenizer))
