@@ -143,12 +143,14 @@ for (benchmark, label), rows in results.items():
     scores.append(score)
 scores.sort(key=lambda s: config.benchmarks.index(s["benchmark"]))  # stable: models keep their order
 
-# %% One question, as each model answers it
-first = next(iter(tests.values()))[0]
-print(f"\n{first['question']}\n(gold {first['gold']})")
-for (benchmark, label), rows in results.items():
-    if benchmark == config.benchmarks[0]:
-        print(f"--- {label}: {'right' if rows[0]['strict'] else 'wrong'}\n{rows[0]['output'][:600]}")
+# %% One question on which the models differ, as each answers it
+shown = config.benchmarks[0]
+answered = {label: rows for (benchmark, label), rows in results.items() if benchmark == shown}
+differ = [i for i in range(len(tests[shown])) if len({rows[i]["strict"] for rows in answered.values()}) > 1]
+i = differ[0] if differ else 0
+print(f"\n{tests[shown][i]['question']}\n(gold {tests[shown][i]['gold']})")
+for label, rows in answered.items():
+    print(f"--- {label}: {'right' if rows[i]['strict'] else 'wrong'}\n{rows[i]['output'][:600]}")
 
 # %% Write table, chart and manifest
 if config.benchmarks == ["tiny"]:
