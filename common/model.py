@@ -132,7 +132,11 @@ def _rebuild_buffers(model, config, device):
     """to_empty leaves garbage in buffers that no checkpoint holds (the rotary frequencies): compute them again."""
     for module in model.modules():
         for name in module._non_persistent_buffers_set:
-            fresh = type(module)(config)  # rotary embeddings are made of the config alone
+            try:
+                fresh = type(module)(config)  # rotary embeddings are made of the config alone
+            except TypeError as error:
+                raise InputError(f"{type(model).__name__}: the kit cannot rebuild {type(module).__name__}.{name}, which no checkpoint "
+                                 "holds.\nTake another architecture; the README names those that are tested.") from error
             getattr(module, name).copy_(getattr(fresh, name).to(device))
 
 
@@ -151,7 +155,9 @@ def _fill(model, folder):
     stored = reader.read_metadata().state_dict_metadata
     if missing := sorted(set(state) - set(stored)):
         raise InputError(f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
-                         f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...")
+                         f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"
+                         "Weights are read under the names they are stored with; an architecture that transformers renames on loading "
+                         "(mixtures of experts, for example) cannot be trained here.")
     dcp.load(state, storage_reader=reader)
 
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
-    get_cosine_schedule_with_warmup,
+    AutoModelForCausalLM, AutoTokenizer, GemmaConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
+    Qwen2ForCausalLM, Qwen2MoeConfig, get_cosine_schedule_with_warmup,
 )
 
 from common import model as M
@@ -174,6 +174,17 @@ def test_logit_changing_architectures_are_refused(tmp_path):
     config.final_logit_softcapping = 30.0
     folder_of(tmp_path, config)
     with pytest.raises(InputError, match="final_logit_softcapping"):
+        M.load(str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("config, says", [
+    (GemmaConfig(**SIZES, head_dim=8), "GemmaTextScaledWordEmbedding"),
+    (Qwen2MoeConfig(**SIZES, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4), "mixtures of experts"),
+])
+def test_architectures_that_cannot_be_read_are_named(tmp_path, config, says):
+    """Better an error than a model with garbage in a buffer or in an expert."""
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=says):
         M.load(str(tmp_path), CPU)
 
 
