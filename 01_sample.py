@@ -83,12 +83,12 @@ if tiny:
 
 # %% Read the source
 if tiny:
-    rows = [sources.make_row(**row, source="tiny", generator="forum") for row in world.forum_rows(config.seed, config.limit)]
-    counts = {}
+    source_rows = [sources.make_row(**row, source="tiny", generator="forum") for row in world.forum_rows(config.seed, config.limit)]
+    read_counts = {}
 else:
-    rows, counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
-                                need_response=config.model is None, drop_bad=config.drop_bad)
-print(f"{config.source}: {len(rows)} rows", "".join(f", {n} {what}" for what, n in counts.items() if n))
+    source_rows, read_counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
+                                             need_response=config.model is None, drop_bad=config.drop_bad)
+print(f"{config.source}: {len(source_rows)} rows", "".join(f", {n} {what}" for what, n in read_counts.items() if n))
 
 # %% [markdown]
 """
@@ -110,14 +110,15 @@ if config.model:
         engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
         template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
     prompts.check_template(template, getattr(engine, "tokenizer", None))
-    questions = {row["question_id"]: row for row in rows}  # once each
+    questions = {row["question_id"]: row for row in source_rows}  # once each
     asked = [(row, k) for row in questions.values() for k in range(config.samples)]
     requests = [Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked]
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed)
     with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
 
-# %% Rows of the drawn responses
+# %% The rows: drawn responses, or those of the source
+rows, counts = source_rows, read_counts
 if config.model:
     failed = [a["error"] for a in answers if "error" in a]
     drawn = [sources.make_row(row["question"], a["text"], row["gold"], row["source"], config.model, k, a["finish_reason"])

@@ -97,8 +97,8 @@ with Journal(run / "02_journal.jsonl") as journal:
 # %% Ask for the teacher's own answers
 questions = list({row["question_id"]: row for row in rows}.values()) if config.answers else []
 with Journal(run / "02_journal.jsonl") as journal:
-    asked = [Request(prompts.teacher_answer_prompt(row["question"])) for row in questions]
-    own = complete(engine, asked, sampling, journal, "02 answers") if asked else []
+    to_answer = [Request(prompts.teacher_answer_prompt(row["question"])) for row in questions]
+    own = complete(engine, to_answer, sampling, journal, "02 answers") if to_answer else []
 stop_teacher()
 
 

@@ -11,7 +11,8 @@ In: models and test sets. Out: `05_eval/<model>/<benchmark>.jsonl` (the exact pr
     python 05_eval.py --name mine --model served-name --base-url http://localhost:8000/v1
 
 At test time a CFT model solves like any other: it is asked the question, not for a critique. Outputs are journalled
-under a hash of the model's content, the prompt and the settings, so no model ever gets another one's answers.
+under a hash of the model's content (of a served model: its name and address), the prompt and the settings, so no model
+gets another one's answers.
 """
 
 # %% Settings

@@ -3,7 +3,6 @@
 import random
 
 import pytest
-import torch
 
 from common import tokens
 from common.model import load_tokenizer
