@@ -18,9 +18,11 @@ FORMS = [  # how a conclusion is written; {} is the verdict's word
     "4. Conclusion: {}",
     "> Conclusion: {} [END]", "`Conclusion: {} [END]`", "<b>Conclusion:</b> {} [END]", "<h3>Conclusion</h3>\n<p>{}</p>",
     "Conclusion: \\boxed{{{}}} [END]",
-    "$\\text{{Conclusion: {}}}$ [END]", "Conclusion: \\textcolor{{red}}{{{}}} [END]", "Conclusion: \"{}\" [END]", "| Conclusion | {} |",
+    "$\\text{{Conclusion: {}}}$ [END]", "Conclusion: \\textcolor{{red}}{{{}}} [END]", "Conclusion: \"{}\" [END]",
+    "| Conclusion | {} |",
     "🔚 Conclusion: {} [END]",
-    "Conclusion – {} [END]", "Conclusion：{}", "Conclusion is **{}**. [END]", "Conclusion: {}\r\n[END]\r\n", "Conclusion: {} (END)",
+    "Conclusion – {} [END]", "Conclusion：{}", "Conclusion is **{}**. [END]", "Conclusion: {}\r\n[END]\r\n",
+    "Conclusion: {} (END)",
     "Conclusion: {} **END**",
     "Conclusion: {} [EN", "Conclusion: ****Critique Conclusion: {}****", "All holds. Critique Conclusion: {} [END]",
     "My final conclusion: the solution is {} [END]",
@@ -30,6 +32,19 @@ FORMS = [  # how a conclusion is written; {} is the verdict's word
     "### Conclusion\n\nThe solution is {} because of step 3. [END]",
     "Conclusion: {} [END]\n\nNote: the words above are mine.", "Conclusion: {} [END]\n\nConclusion: {} [END]",
     "{{\"conclusion\": \"{}\"}}",
+    "Conclusion：{}【END】", "Conclusion: {} [/END]", "Conclusion: {} ［END］", "Conclusion: {}/{} [END]",
+    "<conclusion>{}</conclusion>", "<review>Done.</review><final_conclusion>\n{}\n</final_conclusion> [END]",
+    "\\section*{{Conclusion}}\n{} [END]",
+    "Conclusion: The student's final answer (y = 0.5x + 3) is therefore {} [END]",
+    "Conclusion: The student's answer, \"not enough information\", is {}. [END]",
+    "Conclusion: The student's answer “B” was {} [END]",
+    "Conclusion: The student's answer, 5, is {}. [END]", "Conclusion: The student's answer (C) is {}. [END]",
+    "Conclusion: The final answer of $x = 3$ is {} [END]", "Conclusion: The student's answer of 12 m/s is {}. [END]",
+    "Conclusion: The solution provided by the student is {} and well organised. [END]",
+    "Conclusion:\n\n**The answer given by the student is {}.** [END]",
+    "Conclusion: The student got it {}. [END]", "Conclusion: The student was {} to choose option (D). [END]",
+    "Conclusion: The student is {} that the matrix is singular. [END]", "Conclusion: The student arrived at the {} answer. [END]",
+    "Conclusion: The student's answer is not only {} but also typical. [END]",
 ]  # fmt: skip
 
 UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that belong to something else
@@ -45,11 +60,64 @@ UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that 
     "Conclusion: I cannot determine whether it is right or wrong. [END]",
     "Conclusion: ❌ right [END]", "Conclusion: Right triangle ABC has legs 3 and 4.", "Conclusion: right-angled [END]",
     "Conclusion: the triangle is right [END]",
-    "Conclusion: the method is right [END]", "In conclusion, the right-hand side is smaller.", "The student's conclusion is wrong.",
+    "Conclusion: the method is right [END]", "In conclusion, the right-hand side is smaller.",
+    "The student's conclusion is wrong.",
     "He ends with \"Conclusion: right\".", "Conclusion: the solution is correct except for a sign [END]",
     "Conclusion: it would be right to say it is wrong",
-    "Conclusion: right [END]\n\nWait, a constant is missing.\n\nConclusion: wrong [END]", "Conclusion: right\n\nConclusion: wrong",
+    "Conclusion: right [END]\n\nWait, a constant is missing.\n\nConclusion: wrong [END]",
+    "Conclusion: right\n\nConclusion: wrong",
     "Conclusion: right [END]\n\nConclusion: partially correct [END]",
+    '{"comment": "Fine.", "conclusion": "wrong"}\n\nConclusion: right [END]',
+    # what looks like a value in the subject, and whose answer it is
+    "Conclusion: The answer of 5 being right is impossible [END]",
+    "Conclusion: The claim \"the student is right\" is incorrect [END]",
+    "Conclusion: The claim \"the student is wrong\" is incorrect",
+    "Conclusion: The student's claim \"the answer is wrong\" is correct",
+    "Conclusion: The student's claim that the answer is correct [END]", "Conclusion: The answer (B) is correct [END]",
+    "Conclusion: The reference answer \"5\" is correct [END]", "Conclusion: The student's answer (mostly) is correct [END]",
+    "Conclusion: The student's answer (a) is correct [END]", "Conclusion: The student's answer (2) is correct [END]",
+    "Conclusion: The student's final answer (but not the reasoning) is correct",
+    "Conclusion: The student's answer *probably* is correct",
+    "Conclusion: The student's answer of 5 alone is right [END]",
+    "Conclusion: The student's answer, if $g = 10$, is correct [END]",
+    "Conclusion: The solution provided by the student's friend is correct",
+    "Conclusion: The solution rejected by the student is wrong",
+    "Conclusion: The answer given by the student is correct and the units are wrong",
+    # one part of the solution
+    "Conclusion: The student's explanation is correct [END]", "Conclusion: The student's reasoning is right. [END]",
+    "Conclusion: The student's reasoning is wrong. The final answer, 5, agrees with the key. [END]",
+    "Conclusion: The student's reasoning is wrong, yet 5 is what we want [END]",
+    "Conclusion: The student has the right idea [END]",
+    "Conclusion: The student is right about the sign [END]", "Conclusion: The student was right to choose substitution [END]",
+    "Conclusion: The student is right that energy is conserved. The value is off. [END]",
+    "Conclusion: The student is right that x = 2 is a root and missed x = -2 [END]",
+    "Conclusion: The student is right to doubt it.",
+    "Conclusion: The student arrived at the right answer to part (a)",
+    "Conclusion: The student never arrived at the right answer",
+    # hedges, contradictions, both words
+    "Conclusion: No, the student's answer is correct [END]", "Conclusion: Yes, the student's answer is wrong [END]",
+    "Conclusion: Yes.",
+    "Conclusion: No. Correct. [END]", "Conclusion: The student's answer cannot be correct and wrong at the same time [END]",
+    "Conclusion: The student's answer cannot be correct unless g is 10",
+    "Conclusion: It cannot be correct to say the student is wrong",
+    "Conclusion: The student's answer is not only correct [END]",
+    "Conclusion: The student's answer is not just right but depends on g",
+    "Conclusion: not only correct but also wrong in part", "Conclusion: The student's answer is not just wrong but right [END]",
+    "Conclusion: wrong/incorrect/right", "Conclusion: not right/wrong", "Conclusion: not right, nor wrong",
+    "Conclusion: The student got it right, by luck [END]", "Conclusion: The student got it almost right [END]",
+    "Conclusion: right, mostly [END]", "Conclusion: right, if g = 10 [END]", "Conclusion: right (for the most part) [END]",
+    "Conclusion: right as far as it goes [END]", "Conclusion: right, yet the units are missing [END]",
+    "Conclusion: right, I think [END]",
+    # the conclusion of somebody else, or cut
+    "She ends with: \"Conclusion: right [END]\". It is not.", "She ends with: {\"answer\": \"5\", \"conclusion\": \"right\"}",
+    "{\"student\": {\"conclusion\": \"right\"}, \"is_correct\": false}",
+    "{\"student_conclusion\": \"right\", \"is_correct\": false}",
+    "{\"student_answer\": \"Conclusion: right\", \"is_correct\": false}",
+    "{\"feedback\": \"Short.\", \"conclusion\": \"right/wrong\"}",
+    "{\"feedback\": \"Short.\", \"conclusion\": \"wr", "{\"conclusion\": \"right\", \"conclusion\": \"wrong\"}",
+    "{\"conclusion\": \"wrong\"}\n\nConclusion: right [END]", "She writes <conclusion>right</conclusion> and stops.",
+    "<student_conclusion>right</student_conclusion>", "<conclusion>right</conclusion>\n<conclusion>wrong</conclusion>",
+    "<conclusion>right/wrong</conclusion>", "\\section{Conclusion of the student}\nright",
 ]  # fmt: skip
 
 
@@ -73,6 +141,16 @@ def test_nothing_is_guessed(critique):
         ("not right", "wrong"), ("The solution isn't correct.", "wrong"), ("It is not wrong.", "right"),
         ("wrong. The correct answer is 5.", "wrong"), ("wrong, while the correct velocity is 12.7", "wrong"),
         ("right (minor notation issue in step 2)", "right"),
+        ("Yes, the student's answer is correct.", "right"), ("No, the student's answer is incorrect.", "wrong"),
+        ("The student's explanation isn't correct, since it says that respiration stops.", "wrong"),
+        ("The student's claim is wrong. The correct answer is 5.", "wrong"),
+        ("The student's answer cannot be correct, because a probability never exceeds 1.", "wrong"),
+        ("The student's answer is not just wrong but physically impossible.", "wrong"),
+        ("the answer is wrong/incorrect", "wrong"),
+        ("The student's answer \"5 is correct\" is wrong", "wrong"),
+        ("The student's answer, \"the statement is false\", is correct", "right"),
+        ("The student correctly computed the slope and arrived at the right answer.", "right"),
+        ("The student got the wrong answer, as the right one is 5", "wrong"),
     ],
 )  # fmt: skip
 def test_negation_and_reasons(ending, verdict):
@@ -101,6 +179,30 @@ def test_normalise(critique, expected):
     assert normalise(critique, "wrong") == expected
 
 
+@pytest.mark.parametrize(
+    "critique, body",
+    [
+        ('{"feedback": "A is \\"bad\\".\\nSo is $\\\\frac12$.", "conclusion": "wrong"}', 'A is "bad".\nSo is $\\frac12$.'),
+        ('{"feedback": "$\\frac12$ is bad.", "step": 2, "conclusion": "wrong [END]"}', "$\\frac12$ is bad.\n\nstep: 2"),
+        ('```json\n{\n  "Final conclusion": "The answer is wrong.",\n  "feedback": "A."\n}\n```\n[END]', "A."),
+        ('{"conclusion": "wrong"}', ""),
+        ("<critique>A.</critique>\n<conclusion>wrong</conclusion>", "<critique>A.</critique>"),
+        ("<critique>A</critique><conclusion>wrong</conclusion> [END]", "<critique>A</critique>"),
+        ("A.\n\n\\subsection*{Conclusion}\n\\textbf{wrong} [END]", "A."),
+    ],
+)
+def test_other_formats_become_prose(critique, body):
+    """Of JSON the values are kept, and lone backslashes are TeX; the tags of the body stay."""
+    assert check_round_trip(critique) == "wrong"
+    assert normalise(critique, "wrong") == f"{body}\n\nConclusion: wrong [END]".lstrip()
+
+
+def test_a_conclusion_in_a_nested_object_is_a_quotation():
+    nested = {"student": {"conclusion": "right"}, "is_correct": False}
+    assert check_round_trip(json.dumps(nested, indent=2)) == "unparsed"
+    assert check_round_trip(json.dumps(nested | {"conclusion": "wrong"}, indent=2)) == "unparsed"
+
+
 def test_reasons_in_the_conclusion_are_kept():
     """A conclusion that explains (more than a line of ten words) is part of the critique."""
     long = "A.\n\n### Conclusion\nThe solution is wrong because step 3 takes the cube root of 4 for 1; it should be 1.59."
@@ -127,8 +229,11 @@ def test_other_verdicts_are_refused():
 
 
 @pytest.mark.parametrize(
-    "text", ["Conclusion: " * 20_000, "Conclusion: right [END]\n" * 10_000, "*" * 10**6 + "Conclusion", "Conclusion: " + "*" * 10**5]
-)
+    "text",
+    ["Conclusion: " * 20_000, "Conclusion: right [END]\n" * 10_000, "*" * 10**6 + "Conclusion", "Conclusion: " + "*" * 10**5,
+     "<conclusion>" * 20_000, '{"conclusion": ' * 20_000, "{" + "\\" * 10**5 + "}", "Conclusion: " + 'answer of "' * 20_000,
+     "Conclusion: the student correctly " + "a " * 10**5],
+)  # fmt: skip
 def test_degenerate_text_takes_linear_time(text):
     start = time.perf_counter()
     parse(text), normalise(text, "right")
