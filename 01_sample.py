@@ -39,7 +39,12 @@ class Config:
     top_p: float = setting(1.0, "nucleus of the sampling")
     max_new_tokens: int = setting(2048, "tokens per response at most")
     batch_size: int = setting(32, "prompts per batch of a local model")
-    concurrency: int = setting(16, "requests in flight to a server")
+    concurrency: int = setting(256, "requests in flight to a server at most")
+    timeout: float = setting(300.0, "seconds for one request to a server in all")
+    budget: float | None = setting(None, "USD that the server's model may cost in this run, over all starts: a hard stop")
+    yes: bool = setting(False, "a server's model that costs money: go on without a budget")
+    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
+    price_out: float | None = setting(None, "USD per million tokens of responses")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
     base_steps: int = setting(2000, "tiny: pretraining steps of the base")
     base_knows_gaps: float = setting(0.0, "tiny: share of the web's authors who leave lines out as the teacher does")
@@ -49,6 +54,7 @@ config = configure(Config, "01")
 
 # %% The run's folder
 import os
+import sys
 
 import torch
 
@@ -100,9 +106,11 @@ has its own seed, and all of them are journalled, so a killed run goes on where 
 # %% Draw responses from a model
 if config.model:
     if config.base_url:
+        from common.generate.money import Money
         from common.generate.server import Server
 
-        engine = Server(config.model, config.base_url, config.concurrency)
+        money = Money(config.model, config.price_in, config.price_out, config.budget, config.yes)
+        engine = Server(config.model, config.base_url, config.concurrency, config.timeout, money)
         template = "chatml" if config.template == "auto" else config.template
     else:
         from common.generate.local import Local
@@ -128,7 +136,9 @@ if config.model:
               "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}
     print(f"{len(rows)} responses", "".join(f", {n} {what}" for what, n in counts.items() if n))
     if failed:
-        print(f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed")
+        print(f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed (status 3)")
+    if config.samples > 1 and config.temperature > 0 and len(questions) > 1 and len(rows) == len({row["question_id"] for row in rows}):
+        print(f"note: all samples of a question are equal: {config.model} or its server ignores --temperature")
     if not rows:
         raise InputError(f"{config.model} gave no usable response.")
 
@@ -140,3 +150,5 @@ files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_
                      with_critique=sum("critique" in row for row in rows))
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
+if config.model and failed:
+    sys.exit(3)

@@ -6,11 +6,14 @@ In: `01_responses.jsonl`. Out: `02_critiques.jsonl`, the same rows with a teache
 `02_failed.jsonl`, rows without one and why; with `--answers`, `02_answers.jsonl`, the teacher's own answers.
 
     python 02_critique.py                                                              # tiny: a rule-based teacher
-    python 02_critique.py --name mine --model gpt-4o-2024-11-20                        # needs OPENAI_API_KEY, costs money
+    python 02_critique.py --name mine --model gpt-4o-mini --budget 5                   # needs OPENAI_API_KEY, costs money
+    python 02_critique.py --name mine --model gpt-4o-mini --budget 5 --batch           # half the price, within 24 hours
     python 02_critique.py --name mine --model Qwen/Qwen2.5-72B-Instruct --base-url http://localhost:8000/v1
 
-The teacher is asked with the paper's prompt; the verdict is read from its last line. Rows that came with a critique
-pass through and nobody is asked. Every answer is journalled as it arrives: a killed run asks only for what is missing.
+The teacher is asked with the paper's prompt; the verdict is read from its last line. Every answer is journalled as it
+arrives, so whatever ends a run, the same command goes on where it was and pays for nothing twice. Another `--model` adds
+its critiques to those that stand. Ends with status 0: all rows; 3: some failed (02_failed.jsonl; 03 goes on without
+them); 2: input; 4: key, quota, budget or no server; 5: disk; 130: Ctrl-C.
 """
 
 # %% Settings
@@ -26,13 +29,25 @@ class Config:
     seed: int = setting(0, "not used here: a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
     model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")
-    base_url: str | None = setting(None, "OpenAI-compatible server; tiny: the rule-based teacher (default: the OpenAI API)")
+    base_url: str | None = setting(None, "OpenAI-compatible server; tiny: the rule-based teacher (default: OPENAI_BASE_URL, or the OpenAI API)")
     answers: bool = setting(False, "also ask for the teacher's own answer to every question, for the sft-teacher arm")
+    ask_carried: bool = setting(False, "also ask about responses that came with a critique")
     temperature: float = setting(0.3, "of the teacher")
     top_p: float = setting(0.95, "of the teacher")
-    max_new_tokens: int = setting(3200, "tokens per critique or answer at most")
-    attempts: int = setting(3, "how often to ask for a critique that is cut or has no verdict")
-    concurrency: int = setting(16, "requests in flight")
+    max_new_tokens: int = setting(3200, "tokens per critique or answer at most; 2.5 times as many once, for what was cut")
+    reasoning: bool = setting(False, "the teacher is a reasoning model: send max_completion_tokens, no temperature, no top_p")
+    retries: int = setting(3, "how often to ask again for what is cut, empty or without a verdict")
+    max_bad_share: float = setting(0.2, "stop when more than this share of the first 200 answers cannot be used")
+    retry_failed: bool = setting(False, "ask again for rows that failed for good in an earlier run")
+    partial: bool = setting(False, "write what there is when the run is stopped; the rest goes to 02_failed.jsonl")
+    concurrency: int = setting(256, "requests in flight at most")
+    timeout: float = setting(300.0, "seconds for one request in all")
+    batch: bool = setting(False, "by the server's Batch API (half the price, within 24 hours); what comes back bad is asked live")
+    batch_tokens: int = setting(2_000_000, "prompt tokens in the Batch API's queue at once; your account's limit")
+    budget: float | None = setting(None, "USD that this teacher may cost in this run, over all starts: a hard stop")
+    yes: bool = setting(False, "go on without a budget")
+    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
+    price_out: float | None = setting(None, "USD per million tokens of answers")
     teacher_skip: float = setting(0.1, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)")
     critique_style: str = setting("full", "tiny: how critiques are written", choices=["full", "terse", "brief", "verdict"])
 
@@ -40,10 +55,14 @@ class Config:
 config = configure(Config, "02")
 
 # %% Read the responses
-from common import files, prompts, verdicts
-from common.files import InputError
+import sys
+
+from common import critiques, files, prompts
+from common.files import InputError, Stopped
 from common.generate import Request, Sampling, complete
+from common.generate.batch import Batch
 from common.generate.journal import Journal
+from common.generate.money import Money
 from common.generate.server import Server
 
 run = files.run_folder(config.name)
@@ -51,8 +70,10 @@ rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"))[: config.li
 if config.base_url == "tiny" and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
     raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
                      "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
-to_ask = [row for row in rows if "critique" not in row]
-print(f"{len(rows)} responses, {len(rows) - len(to_ask)} of them with a critique already")
+given = [row for row in rows if "critique" in row]
+to_ask = rows if config.ask_carried else [row for row in rows if "critique" not in row]
+questions = list({row["question_id"]: row for row in rows}.values()) if config.answers else []
+print(f"{len(rows)} responses, {len(given)} of them with a critique already")
 
 # %% [markdown]
 """
@@ -69,86 +90,67 @@ if config.base_url == "tiny":
     base_url, stop_teacher = teacher.serve()
 else:
     base_url, stop_teacher = config.base_url, lambda: None
-engine = Server(config.model, base_url, config.concurrency)
-sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens)
+money = Money(config.model, config.price_in, config.price_out, config.budget, config.yes)
+engine = Server(config.model, base_url, config.concurrency, config.timeout, money)
+warmth = dict(temperature=None, top_p=None) if config.reasoning else dict(temperature=config.temperature, top_p=config.top_p)
+sampling = Sampling(**warmth, max_new_tokens=config.max_new_tokens)
 
-
-def why_bad(answer):
-    """None where a critique can be used, else the reason."""
-    if "error" in answer:
-        return answer["error"]
-    if answer["finish_reason"] != "stop":
-        return f"cut (finish_reason {answer['finish_reason']})"
-    return "no verdict" if verdicts.parse(answer["text"]) == "unparsed" else None
-
-
-# %% Ask for critiques
+# %% Ask for critiques, and for the teacher's own answers
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
-got = {}  # response id -> its last answer
+requests = [Request(prompts.teacher_critique_prompt(r["question"], r["response"]), check=critiques.why_bad) for r in to_ask]
+requests += [Request(prompts.teacher_answer_prompt(row["question"]), check=lambda text: None) for row in questions]
+files.check_disk(run, 8_000 * len(requests), "")  # an answer of 2 to 4 KB, in the journal and in its row
+stopped = None
 with Journal(run / "02_journal.jsonl") as journal:
-    waiting = to_ask
-    for attempt in range(config.attempts if to_ask else 0):
-        asked = [Request(prompts.teacher_critique_prompt(r["question"], r["response"]), attempt=attempt) for r in waiting]
-        got |= {r["id"]: a for r, a in zip(waiting, complete(engine, asked, sampling, journal, "02 critiques"))}
-        waiting = [row for row in waiting if why_bad(got[row["id"]])]
-        if not waiting:
-            break
-
-# %% Ask for the teacher's own answers
-questions = list({row["question_id"]: row for row in rows}.values()) if config.answers else []
-with Journal(run / "02_journal.jsonl") as journal:
-    to_answer = [Request(prompts.teacher_answer_prompt(row["question"])) for row in questions]
-    own = complete(engine, to_answer, sampling, journal, "02 answers") if to_answer else []
+    settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
+    try:
+        if config.batch:
+            complete(Batch(engine, run / "02_batches.jsonl", config.batch_tokens), requests, sampling, journal, "02 batch", **settings)
+        got = complete(engine, requests, sampling, journal, "02 critique", **settings)
+    except Stopped as end:
+        if not config.partial:
+            raise
+        stopped, got = end, end.answers
+    money.count(journal)
 stop_teacher()
 
-
 # %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
-def critiqued(row):
-    """-> (row with its critique, None) or (row, reason why it has none)."""
-    if "critique" in row:
-        usage = finish = None
-        raw, verdict, who = row["critique_raw"], row["verdict"], row["teacher"]
-        reason = "the critique that came with the data has no verdict" if verdict == "unparsed" else None
-    else:
-        answer, who = got[row["id"]], config.model
-        reason, raw, usage, finish = why_bad(answer), answer.get("text"), answer.get("usage"), answer.get("finish_reason")
-        verdict = "unparsed" if reason else verdicts.parse(raw)
-    if reason:
-        return row | {"teacher": who, "critique_raw": raw, "verdict": "unparsed"}, reason
-    return row | {
-        "critique_id": files.content_id(row["id"], who, raw), "teacher": who, "critique": verdicts.normalise(raw, verdict),
-        "critique_raw": raw, "verdict": verdict, "critique_finish_reason": finish, "usage": usage, "usd": None,
-    }, None
-
-
-judged = [critiqued(row) for row in rows]
+judged = [critiques.carried(row) for row in given]
+judged += [critiques.asked(row, answer, config.model) for row, answer in zip(to_ask, got)]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
-
-# %% Nothing is written unless there is something of each kind
+own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": config.model,
+        "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
+       for row, a in zip(questions, got[len(to_ask):]) if "error" not in a]
 if not good:
-    hint = ("Expected texts that end in 'Conclusion: right [END]' or 'Conclusion: wrong [END]'. Where a column holds the verdict, name "
-            "it in 01: --columns verdict=COLUMN --verdict-values true=right false=wrong") if "verdict" in failed[0]["reason"] else (
-            "Check --model and --base-url, then run the same command again.")
-    raise InputError(f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\n{hint}")
-answered = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": config.model,
-             "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"]}
-            for row, a in zip(questions, own) if a.get("finish_reason") == "stop"]
-if questions and not answered:
-    raise InputError(f"{config.model} answered none of {len(own)} questions; the first: {own[0]}\n"
-                     "Check --model and --base-url, or leave --answers out.")
+    if to_ask:
+        files.write_jsonl(run / "02_failed.jsonl", failed)
+    raise stopped or Stopped(
+        f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\nExpected texts that end in 'Conclusion: "
+        "right [END]' or 'Conclusion: wrong [END]'. Where a column holds the verdict, name it in 01: --columns verdict=COLUMN "
+        f"--verdict-values true=right false=wrong; else look at --model and {run / '02_failed.jsonl'}.", 3 if to_ask else 2)
 
-# %% Write
-files.write_jsonl(run / "02_critiques.jsonl", good)
-files.write_jsonl(run / "02_failed.jsonl", failed)
-if answered:
-    files.write_jsonl(run / "02_answers.jsonl", answered)
-    print(f"wrote {run / '02_answers.jsonl'}: {len(answered)} answers, {len(own) - len(answered)} failed or cut")
-n_right = sum(row["verdict"] == "right" for row in good)
-files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), failed=len(failed),
-                     right=n_right, wrong=len(good) - n_right, output_sha256=files.file_hash(run / "02_critiques.jsonl"),
-                     tokens=sum(sum((row["usage"] or {}).values()) for row in good))
-print(f"wrote {run / '02_critiques.jsonl'}: {len(good)} critiques, {n_right / len(good):.1%} judge the response right")
-if failed:
-    print(f"wrote {run / '02_failed.jsonl'}: {len(failed)} rows without a usable critique; the first: {failed[0]['reason']}")
+# %% Write, beside what other teachers have written
+teachers = sorted({row["teacher"] for row in good + failed})
+for name, new, key in (("02_critiques.jsonl", good, "id"), ("02_failed.jsonl", failed, "id"), ("02_answers.jsonl", own, "question_id")):
+    old = files.read_jsonl(run / name) if (run / name).exists() and (run / name).stat().st_size else []
+    if new or old or name != "02_answers.jsonl":
+        files.write_jsonl(run / name, critiques.beside(new, old, teachers, [row[key] for row in rows], key))
+        print(f"wrote {run / name}: {len(new)} rows of {', '.join(teachers)}")
+
+# %% Report
+report = critiques.report(good, failed)
+n_unanswered = len(questions) - len(own)
+files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), teachers=teachers, report=report,
+                     answers=len(own), unanswered=n_unanswered, server=engine.base_url, partial=stopped is not None,
+                     usd=round(money.spent, 6) if money.prices else None, usd_perhaps_lost=round(money.lost, 6) if money.prices else None,
+                     output_sha256=files.file_hash(run / "02_critiques.jsonl"))
+print(critiques.as_text(report))
+if money.prices:
+    print(f"cost of {config.model} in this run: ${money.spent:.4f}{f', perhaps ${money.lost:.4f} more for failed requests' if money.lost else ''}")
 print(f"next: python 03_build.py --name {config.name}")
+if stopped:
+    raise stopped
+if failed or n_unanswered:
+    print(f"{len(failed)} responses have no critique, {n_unanswered} questions no answer of the teacher: status 3")
+    sys.exit(3)

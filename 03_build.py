@@ -30,6 +30,7 @@ class Config:
     preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the choice and order of rows")
     limit: int | None = setting(None, "use at most this many critiques")
+    teacher: list[str] = setting([], "whose critiques and answers (default: those of the last run of 02)")
     arms: list[str] = setting([], "which arms: sft sft-verified sft-teacher cft (default: all whose inputs exist)")
     rows: int = setting(50_000, "rows per arm")
     select: str = setting("random", "which rows, when there are more: random, or longest critiques first", choices=["random", "longest"])
@@ -46,15 +47,21 @@ from common.files import InputError
 
 run = files.run_folder(config.name)
 files.check_inputs(run, "02")
-critiques = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"))[: config.limit]
+everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"))
+made = files.read_manifest(run, "02")
+teachers = config.teacher or made.get("teachers") or sorted({row["teacher"] for row in everyones})
+if missing := set(teachers) - {row["teacher"] for row in everyones}:
+    raise InputError(f"{run / '02_critiques.jsonl'} holds no critique of {', '.join(sorted(missing))}, but of: "
+                     f"--teacher {' '.join(sorted({row['teacher'] for row in everyones}))}")
+critiques = [row for row in everyones if row["teacher"] in teachers][: config.limit]
 answers_file = run / "02_answers.jsonl"
 rows_of_answers = files.read_jsonl(answers_file) if answers_file.exists() else []
-answers = {a["question_id"]: a["answer"] for a in rows_of_answers}
+answers = {a["question_id"]: a["answer"] for a in rows_of_answers if a["teacher"] in teachers}
 n_right = sum(row["verdict"] == "right" for row in critiques)
-print(f"{len(critiques)} critiques, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
-teachers, authors = {row["teacher"] for row in critiques}, {a["teacher"] for a in rows_of_answers}
-if authors - teachers:
-    print(f"note: the answers are of {', '.join(sorted(authors))}, the critiques of {', '.join(sorted(teachers))}")
+n_missing = made.get("report", {}).get("failed", 0)
+if n_missing or made.get("partial"):
+    print(f"note: {n_missing} responses have no critique and are left out ({run / '02_failed.jsonl'} says why)")
+print(f"{len(critiques)} critiques of {', '.join(teachers)}, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")

@@ -152,7 +152,7 @@ def train(arm, folder, examples, plan, settings):
 # %% Train each arm
 prepared = {arm: prepare(arm) for arm in arms}  # all of them first, so that a mistake costs no training
 needed = sum(bytes_to_write(folder, plan) for folder, _, plan, _ in filter(None, prepared.values()))
-files.check_disk(run, needed, "--save-every")
+files.check_disk(run, needed, ", or save less often: a larger --save-every")
 for arm in arms:
     began = time.time()
     if prepared[arm]:

@@ -35,7 +35,12 @@ class Config:
     template: str = setting("auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)")
     max_new_tokens: int = setting(2048, "tokens per output at most")
     batch_size: int = setting(32, "prompts per batch of a local model")
-    concurrency: int = setting(16, "requests in flight to a server")
+    concurrency: int = setting(256, "requests in flight to a server at most")
+    timeout: float = setting(300.0, "seconds for one request to a server in all")
+    budget: float | None = setting(None, "USD that a server's model may cost on one benchmark, over all starts: a hard stop")
+    yes: bool = setting(False, "a server's model that costs money: go on without a budget")
+    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
+    price_out: float | None = setting(None, "USD per million tokens of outputs")
     baseline: str = setting("sft", "the model that the others are compared with, where it is among them")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
 
@@ -49,10 +54,11 @@ from dataclasses import asdict
 import torch
 
 from common import answers, arms, benchmarks, files, model, prompts, report, stats
-from common.files import InputError
+from common.files import InputError, Stopped
 from common.generate import Request, Sampling, complete
 from common.generate.journal import Journal
 from common.generate.local import Local
+from common.generate.money import Money
 from common.generate.server import Server
 
 run = files.run_folder(config.name)
@@ -87,8 +93,8 @@ def evaluate(engine, label, template, benchmark, items):
     with Journal(run / "05_eval" / label / f"{benchmark}.journal.jsonl") as journal:
         outputs = complete(engine, asked, sampling, journal, f"05 {label} {benchmark}")
     if failed := [o["error"] for o in outputs if "error" in o]:
-        raise InputError(f"{len(failed)} of {len(items)} items of {benchmark} got no output from {label}; the first: {failed[0]}\n"
-                         "Run the same command again: it asks only for those.")
+        raise Stopped(f"{len(failed)} of {len(items)} items of {benchmark} got no output from {label}; the first: {failed[0]}\n"
+                      "Run the same command again: it asks only for those.", 3)
     rows = []
     for item, request, output in zip(items, asked, outputs):
         judged = answers.judge(output["text"], item["gold"])
@@ -108,7 +114,9 @@ engines = {}  # label -> what the scores' manifest says of the engine
 for name, where in models.items():
     began, label, engine = time.time(), labels[name], None  # None frees the model before
     if config.base_url:
-        engine, template = Server(where, config.base_url, config.concurrency), config.template.replace("auto", "chatml")
+        money = Money(where, config.price_in, config.price_out, config.budget, config.yes)
+        engine = Server(where, config.base_url, config.concurrency, config.timeout, money)
+        template = config.template.replace("auto", "chatml")
         engine.identity = f"{where} at {config.base_url}"  # a name says little of what is served: another server is another model
         engines[label] = {"server": config.base_url, "served": where, "template": template}
     else:

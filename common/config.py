@@ -1,6 +1,5 @@
 """A script's Config dataclass -> its settings: flags in a shell or under %run, keyword overrides in a notebook."""
 
-import json
 import os
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
@@ -9,15 +8,15 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from common.files import InputError, run_folder
+from common.files import InputError, read_manifest, run_folder
 from common.presets import PRESETS
 
 
 # Settings that count something of which there must be one.
-COUNTS = {"limit", "samples", "max_new_tokens", "batch_size", "concurrency", "attempts", "rows", "epochs", "global_batch", "cutoff",
-          "tokens_per_microbatch", "base_steps"}
-MAY_BE_ZERO = {"seed", "save_every", "state_every", "threads", "temperature"}
-SHARES = {"top_p", "warmup_ratio", "teacher_skip", "base_knows_gaps"}
+COUNTS = {"limit", "samples", "max_new_tokens", "batch_size", "concurrency", "timeout", "batch_tokens", "rows", "epochs", "global_batch",
+          "cutoff", "tokens_per_microbatch", "base_steps"}
+MAY_BE_ZERO = {"seed", "save_every", "state_every", "threads", "temperature", "retries", "budget", "price_in", "price_out"}
+SHARES = {"top_p", "warmup_ratio", "teacher_skip", "base_knows_gaps", "max_bad_share"}
 CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")  # sys.argv is theirs, not the script's
 
 
@@ -74,11 +73,11 @@ def _check(config):
         value, expected = getattr(config, f.name), None
         if f.metadata.get("choices") and value not in f.metadata["choices"]:
             expected = f"one of {', '.join(f.metadata['choices'])}"
-        elif f.name in COUNTS and value is not None and value < 1:
+        elif f.name in COUNTS and value is not None and not value >= 1:  # not: a NaN is out of range, too
             expected = "1 or more; leave it out for the default"
         elif f.name in SHARES and not 0 <= value <= 1:
             expected = "0 to 1"
-        elif f.name in MAY_BE_ZERO and value < 0:
+        elif f.name in MAY_BE_ZERO and value is not None and not value >= 0:
             expected = "0 or more"
         if expected:
             raise InputError(f"--{f.name.replace('_', '-')} {value}: expected {expected}.")
@@ -86,15 +85,14 @@ def _check(config):
 
 def _started_with(name):
     """The settings that 01 started a run with ({} where there is no such run): later scripts keep its preset and seed."""
-    manifest = run_folder(name) / "01.run.json"
-    return json.loads(manifest.read_text(encoding="utf-8"))["config"] if manifest.exists() else {}
+    return read_manifest(run_folder(name), "01").get("config", {})
 
 
 def _report(kind, error, trace):
-    """A user's mistake ends a script with its message and status 2, not with a traceback."""
-    if not issubclass(kind, InputError):
+    """A user's mistake ends a script with its message and its status, not with a traceback."""
+    if not issubclass(kind, InputError | KeyboardInterrupt):
         return sys.__excepthook__(kind, error, trace)
     sys.stdout.flush()
     # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
-    print(f"\nerror: {error}", file=sys.__stderr__, flush=True)
-    os._exit(2)  # an excepthook cannot set the status otherwise
+    print(f"\nerror: {error or 'interrupted'}", file=sys.__stderr__, flush=True)
+    os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise

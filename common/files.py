@@ -20,6 +20,16 @@ VERSIONED = ("torch", "transformers", "datasets", "openai", "math-verify", "symp
 class InputError(Exception):
     """What a user can mend: says what was seen, what was expected and how to go on. Scripts end with status 2."""
 
+    status = 2
+
+
+class Stopped(InputError):
+    """A run that ends early. Status 3: rows failed; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C; 143: SIGTERM."""
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
+
 
 # --- ids ------------------------------------------------------------------------------------------------------------
 
@@ -63,11 +73,15 @@ def stage_file(run, name):
     return path
 
 
+def read_manifest(run, stage):
+    """The manifest of a stage ("01" to "05"), {} where it has not run."""
+    manifest = run / f"{stage}.run.json"
+    return json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+
+
 def check_inputs(run, stage):
     """InputError where the files that a stage ("02", "03") was made from have changed since."""
-    manifest = run / f"{stage}.run.json"
-    inputs = json.loads(manifest.read_text(encoding="utf-8"))["inputs"] if manifest.exists() else {}
-    for path, known in inputs.items():
+    for path, known in read_manifest(run, stage).get("inputs", {}).items():
         if Path(path).is_file() and file_hash(path) != known:
             raise InputError(f"{path} has changed since {MAKERS[stage]} read it.\nRun: python {MAKERS[stage]} --name {run.name}")
 
@@ -126,15 +140,22 @@ def _row(line, path, number):
 
 
 def write_atomic(path, data):
-    """Write text or bytes so that `path` holds either its old content or all of the new one, whatever happens."""
+    """Write text, or its pieces, so that `path` holds either its old content or all of the new one, whatever happens.
+
+    Stopped (status 5) where the disk does not take it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as f:
-        f.write(data.encode() if isinstance(data, str) else data)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as f:
+            f.writelines(piece.encode() for piece in ([data] if isinstance(data, str) else data))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise Stopped(f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5) from None
 
 
 def json_line(row):
@@ -148,7 +169,7 @@ def json_line(row):
 
 
 def write_jsonl(path, rows):
-    write_atomic(path, "".join(map(json_line, rows)))
+    write_atomic(path, map(json_line, rows))
 
 
 def append_line(path, row):
@@ -182,13 +203,12 @@ def check_settings(path, settings):
                              f"Use another --name, or remove it: rm -r {path.parent}")
 
 
-def check_disk(folder, needed, flag):
-    """InputError where the disk under `folder` has less than `needed` bytes free."""
+def check_disk(folder, needed, mend):
+    """Stopped (status 5) where the disk under `folder` has less than `needed` bytes free."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(f"{folder} needs {needed / 1e9:.3f} GB for its checkpoints, {free / 1e9:.3f} GB are free on that disk.\n"
-                         f"Make room, or save less often: a larger {flag}")
+        raise Stopped(f"{folder} needs {needed / 1e9:.3f} GB, {free / 1e9:.3f} GB are free on that disk.\nMake room{mend}.", 5)
 
 
 # --- manifest -------------------------------------------------------------------------------------------------------

@@ -1,33 +1,42 @@
-"""Prompts -> texts, through a journal. An engine (`local`, `server`) only generates; what is recorded is decided here."""
+"""Prompts -> texts, through a journal. An engine (`local`, `server`, `batch`) only generates; what counts is decided here."""
 
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from common.files import content_id
+from common.files import InputError, Stopped, content_id
+
+FIRST = 200  # answers among which too many bad ones end a run: a wrong model or template must not burn a budget
 
 
 @dataclass(frozen=True)
 class Sampling:
     """temperature 0 is greedy; max_new_tokens counts tokens; generation ends before the first of `stop`.
 
-    With a seed the same prompt and sample index draw the same text again, where the engine can.
+    With a seed the same prompt and sample index draw the same text again, where the engine can. temperature and top_p
+    None are not sent: reasoning models refuse them.
     """
 
-    temperature: float = 0.0
-    top_p: float = 1.0
+    temperature: float | None = 0.0
+    top_p: float | None = 1.0
     max_new_tokens: int = 2048
     stop: list = field(default_factory=list)
     seed: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: there are 50,000 of them
 class Request:
-    """prompt: raw text, or messages. `sample` tells samples of one prompt apart, `attempt` repeated tries of one."""
+    """prompt: raw text, or messages. `sample` tells samples of one prompt apart.
+
+    check(text) -> why a text cannot be used, or None. Without a check whatever the model writes is the result (01, 05);
+    with one (02) an answer must also have finished and hold text, or it is asked for again.
+    """
 
     prompt: str | list
     sample: int = 0
-    attempt: int = 0
+    check: Callable | None = None
 
 
 def cut_at_stop(text, stop):
@@ -36,19 +45,125 @@ def cut_at_stop(text, stop):
     return (text[: min(found)], True) if found else (text, False)
 
 
-def complete(engine, requests, sampling, journal, label=""):
-    """-> one record per request, in order: {"key", "text", "finish_reason", "usage"}; `error` instead where it failed.
-
-    A record's key is a hash of the model's identity, the prompt, the sampling settings, the sample index and the
-    attempt. What the journal holds under its key is not asked again; a failure is not recorded, so a restart asks again.
+class Task:
+    """A request on its way. `key` and `sampling` are those of the attempt that is next (or was the last, once settled);
+    `answer` is the newest, `reason` why it cannot be used, `final` whether asking again would gain nothing.
     """
-    settings = asdict(sampling)
-    keys = [content_id(engine.identity, r.prompt, settings, r.sample, r.attempt) for r in requests]
-    done = {i for i, key in enumerate(keys) if key in journal}
-    failed = {}
-    with tqdm(total=len(keys), initial=len(done), desc=label, unit="row", disable=len(done) == len(keys)) as bar:
-        for answers in engine.generate(requests, keys, sampling, done):
-            journal.append([{"key": keys[i], **answer} for i, answer in answers if "error" not in answer])
-            failed.update((i, answer) for i, answer in answers if "error" in answer)
-            bar.update(len(answers))
-    return [failed[i] if i in failed else journal[key] for i, key in enumerate(keys)]
+
+    __slots__ = ("request", "sampling", "identity", "attempt", "key", "last", "answer", "reason", "final", "settled", "_cut", "_larger")
+
+    def __init__(self, request, sampling, identity):
+        self.request, self.sampling, self.identity, self.attempt = request, sampling, identity, 0
+        self.answer, self.reason, self.final, self.settled = None, None, False, False
+        self._cut, self._larger = False, False
+        self._name()
+
+    def _name(self):
+        request = self.request
+        self.key = content_id(self.identity, request.prompt, vars(self.sampling), request.sample, self.attempt)
+
+    def follow(self, journal, retries, retry_failed):
+        """Take what the journal holds of this request, attempt by attempt. -> the reasons why they were bad (None: good)."""
+        reasons = []
+        while self.key in journal and not (retry_failed and "error" in journal[self.key]):
+            self._take(journal[self.key])
+            reasons.append(self.reason)
+            if self.reason is None:
+                self.settled = True
+                return reasons
+            self._advance()  # whatever ended it then: with retry_failed it may have been asked again
+        self.last = retries + (self.attempt if retry_failed else 0)
+        self.settled = bool(reasons) and not retry_failed and (self.final or self.attempt > self.last)
+        return reasons
+
+    def settle(self, answer):
+        """Note a new answer; the task is then settled, or at its next attempt."""
+        self._take(answer)
+        if self.reason is None or self.final or self.attempt >= self.last:
+            self.settled = True
+        else:
+            self._advance()
+
+    def _advance(self):
+        if self._cut and not self._larger:
+            self.sampling, self._larger = replace(self.sampling, max_new_tokens=self.sampling.max_new_tokens * 5 // 2), True
+        self.attempt += 1
+        self._name()
+
+    def _take(self, answer):
+        finish, check = answer.get("finish_reason"), self.request.check
+        self.answer, self.final, self._cut = answer, False, False
+        if "error" in answer:
+            self.reason, self.final = answer["error"], True
+        elif check is None:
+            self.reason = None
+        elif answer.get("refusal") or finish == "content_filter":
+            self.reason, self.final = f"refused: {answer.get('refusal') or 'content filter'}"[:300], True
+        elif finish == "length":  # more room once; what needs still more is no brief critique
+            self.reason, self.final, self._cut = f"cut at {self.sampling.max_new_tokens} tokens", self._larger, True
+        elif finish != "stop":
+            self.reason = f"not finished (finish_reason {finish})"
+        else:
+            self.reason = check(answer["text"]) if answer["text"].strip() else "empty"
+
+    def record(self):
+        """-> the last answer, {"key", "text", "finish_reason", "usage", ...}; with "error" where it cannot be used."""
+        if self.answer is None:
+            return {"error": "not asked: the run was stopped before"}
+        return self.answer | ({"error": self.reason} if self.reason else {})
+
+
+def complete(engine, requests, sampling, journal, label="", retries=0, retry_failed=True, bad_share=1.0):
+    """-> one record per request, in order: {"key", "text", "finish_reason", "usage"}; `error` too where it is no good.
+
+    What the journal holds is not asked again. A bad answer is asked for again up to `retries` times, cut ones once with
+    2.5 times the tokens. More than `bad_share` bad ones among the FIRST answers: Stopped, which like any other end before
+    the last row carries the records so far as `.answers`. retry_failed: ask again for what was final in an earlier run.
+    """
+    tasks, order = {}, []  # equal requests are one task: asked, and paid, once
+    for request in requests:
+        task = Task(request, sampling, engine.identity)
+        order.append(tasks.setdefault(task.key, task))
+    tasks = list(tasks.values())
+    reasons = [reason for task in tasks for reason in task.follow(journal, retries, retry_failed)]
+    early = Counter(answers=len(reasons), bad=sum(r is not None for r in reasons))
+    counts = Counter("ok" if task.reason is None else "failed" for task in tasks if task.settled)
+
+    def deliver(task, answer):
+        """Called by the engine for each answer before it goes on. An answer that may come otherwise next time is not kept."""
+        passing, answer = answer.pop("passing", False), {"key": task.key, **answer}
+        if not passing:
+            journal.append(answer)
+        again = task.answer is not None and "text" in answer
+        counts.update(again=again, same=again and answer["text"] == task.answer.get("text") != "")
+        task.settle(answer)
+        counts["ok" if task.reason is None else "failed" if task.settled else "bad"] += 1
+        bar.update(task.settled)
+        early.update(answers=1, bad=task.reason is not None)
+        refuse_bad(task)
+
+    def refuse_bad(task=None):
+        if early["answers"] <= FIRST and early["bad"] > bad_share * FIRST:
+            raise Stopped(f"{early['bad']} of the first {early['answers']} answers cannot be used"
+                          f"{f'; the newest: {task.reason}' if task else ''}\nLook at them in {journal.path}; is it the right "
+                          "model, template and --max-new-tokens? To go on all the same: --max-bad-share 1", 4)
+
+    def show():
+        bar.set_postfix_str(f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}", refresh=False)
+        bar.refresh()
+
+    if not all(task.settled for task in tasks):
+        refuse_bad()
+        engine.approve(tasks, journal)
+        with tqdm(total=len(tasks), initial=sum(counts.values()), desc=label, unit="row") as bar:
+            try:
+                engine.generate(tasks, deliver, show)
+            except Stopped as end:
+                end.answers = [task.record() for task in order]
+                raise
+            finally:
+                show()
+        if counts["same"] > counts["again"] / 2:
+            print(f"note: {counts['same']} of {counts['again']} answers asked for again came back word for word: "
+                  f"does {engine.identity} or its server ignore the temperature?")
+    return [task.record() for task in order]

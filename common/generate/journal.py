@@ -3,47 +3,64 @@
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from common.files import InputError, json_line
+from common.files import InputError, Stopped, json_line
 
 
 class Journal:
-    """Text that was generated or paid for, kept line by line under its "key" as it arrives.
+    """Text that was generated or paid for, kept line by line under its "key" as it arrives; of equal keys the last counts.
 
-    Append-only; a record is one write, so kill -9 loses nothing that was recorded. A torn last line is cut off at the
-    next start, a bad line elsewhere is counted and skipped. A second process that opens it gets an InputError.
+    Append-only; a record is one write, so kill -9 loses nothing that was recorded (a power cut: the last second). A torn
+    last line is cut off at the next start, a bad line elsewhere is reported and skipped. A second process that opens it
+    gets an InputError.
     """
 
     def __init__(self, path):
-        path = Path(path)
+        self.path = path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(f"{path}.lock")
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(f"another process is writing {path}.\nWait for it to end, or use another --name.") from None
-        self.records, self.skipped = {}, 0
+        self.records, self.skipped = {}, []
         if path.exists():
-            self._read(path)
+            self._read()
         self._file = open(path, "ab", buffering=0)
+        self._closed, self._broken = threading.Event(), None
+        self._syncing = threading.Thread(target=self._sync, daemon=True)
+        self._syncing.start()
 
-    def _read(self, path):
-        with open(path, "rb+") as f:
-            for line in f:
-                if not line.endswith(b"\n"):
-                    f.seek(-len(line), os.SEEK_END)
-                    f.truncate()
-                    break
+    def _read(self):
+        with open(self.path, "rb+") as f:
+            for number, line in enumerate(f, 1):
                 try:
                     record = json.loads(line)
                     self.records[record["key"]] = record
+                    if not line.endswith(b"\n"):
+                        f.write(b"\n")  # a kill took the newline alone
                 except (ValueError, KeyError, TypeError, RecursionError):
-                    self.skipped += 1
+                    if not line.endswith(b"\n"):
+                        f.truncate(f.tell() - len(line))
+                        break
+                    self.skipped.append(number)
         if self.skipped:
-            print(f"{path}: {self.skipped} unreadable lines skipped", file=sys.stderr)
+            print(f"{self.path}: {len(self.skipped)} unreadable lines skipped, the first is line {self.skipped[0]}", file=sys.stderr)
+
+    def _sync(self):
+        """fsync takes milliseconds on some disks: once a second, and never in the way of an answer."""
+        synced = self._file.tell()
+        while not self._closed.wait(1):
+            if self._file.tell() != synced:
+                synced = self._file.tell()
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as error:  # a disk may say only now that it is full
+                    self._broken = error
 
     def __contains__(self, key):
         return key in self.records
@@ -51,15 +68,25 @@ class Journal:
     def __getitem__(self, key):
         return self.records[key]
 
-    def append(self, records):
-        """Record a list of dicts, each with a "key", in one write."""
-        data = "".join(map(json_line, records)).encode()
-        if self._file.write(data) != len(data):
-            raise OSError(f"short write to {self._file.name}: is the disk full?")
-        self.records.update((r["key"], r) for r in records)
+    def append(self, record):
+        """Record a dict with a "key", in one write. Stopped (status 5) where the disk does not take it: no part of it stays."""
+        data, end = json_line(record).encode(), self._file.tell()
+        try:
+            if self._broken or self._file.write(data) != len(data):
+                raise self._broken or OSError("short write")
+        except OSError as error:
+            self._file.truncate(end)
+            self._file.seek(end)
+            raise Stopped(f"{self.path} cannot be written ({error}): is the disk full?\n"
+                          "Make room, then run the same command again: all answers before are kept.", 5) from None
+        self.records[record["key"]] = record
 
     def close(self):
-        self._file.close()
+        self._closed.set()
+        self._syncing.join()
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
         self._lock.release()
 
     def __enter__(self):

@@ -57,16 +57,24 @@ class Local:
         self.tokenizer.padding_side = "left"
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype).to(self.device).eval()
 
-    def generate(self, requests, keys, sampling, done):
-        """Yield a list of (index, answer) per batch. Batches are cut from all requests and skipped when all is done,
-        so that a resumed run meets the same batches and, in bfloat16 too, the same text."""
-        lengths = [len(r.prompt) for r in requests]
-        order = sorted(range(len(requests)), key=lambda i: (-lengths[i], keys[i]))
+    def approve(self, tasks, journal):
+        """Costs nothing."""
+
+    def status(self):
+        return ""
+
+    def generate(self, tasks, deliver, show):
+        """deliver(task, answer) for each task that is not settled. Batches are cut from all tasks and skipped when all is
+        done, so that a resumed run meets the same batches and, in bfloat16 too, the same text."""
+        order = sorted(tasks, key=lambda task: (-len(task.request.prompt), task.key))
         for at in range(0, len(order), self.batch_size):
             batch = order[at : at + self.batch_size]
-            if not done.issuperset(batch):
-                answers = self._batch([requests[i].prompt for i in batch], [keys[i] for i in batch], sampling)
-                yield [(i, answer) for i, answer in zip(batch, answers) if i not in done]
+            if not all(task.settled for task in batch):
+                answers = self._batch([task.request.prompt for task in batch], [task.key for task in batch], batch[0].sampling)
+                for task, answer in zip(batch, answers):
+                    if not task.settled:
+                        deliver(task, answer)
+                show()
 
     @torch.inference_mode()
     def _batch(self, prompts, keys, sampling):

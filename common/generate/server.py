@@ -1,89 +1,271 @@
-"""Generation by any OpenAI-compatible server (vLLM, the OpenAI API), through the openai client."""
+"""Generation by any OpenAI-compatible server (vLLM, the OpenAI API), through the openai client: many requests in flight, each
+answer handed on as it comes, every failure by its kind."""
 
+import asyncio
+import json
 import os
-import queue
-from concurrent.futures import ThreadPoolExecutor
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 
-from common.files import InputError
+from common.files import InputError, Stopped
 from common.generate import cut_at_stop
-
-# What no retry mends: it would hit every row, so it ends the run (the journal keeps what was answered).
-FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.APIConnectionError)
+from common.generate.gate import Gate
+from common.generate.money import Money, tokens_in
+from common.generate.replies import explain, read_answer, seconds_asked, server_of
 
 
 class Server:
     """Engine over a server: messages go to /v1/chat/completions, raw text to /v1/completions.
 
-    The identity is the model's name alone: the same model behind another URL reuses what is journalled.
+    The identity is the model's name alone: the same model behind another URL reuses what is journalled. concurrency:
+    requests in flight at most; timeout: seconds for one request in all.
     """
 
-    def __init__(self, model, base_url=None, concurrency=16, timeout=600):
+    tries, pauses = 6, 50  # of one request: failures, and refusals while others are served
+    patience = 600  # seconds without any answer until the run ends
+
+    def __init__(self, model, base_url=None, concurrency=256, timeout=300, money=None):
         if not model:
             raise InputError("no model was named for the server.\nSay which: --model NAME (and --base-url for your own server)")
         self.model, self.identity, self.concurrency, self.timeout = model, model, concurrency, timeout
-        self.retries = 5  # of the client, for connection errors, 408, 409, 429 and 5xx
-        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+        self.money = money or Money(model)
+        self.base_url = server_of(base_url)
+        self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
+        self.patience = max(self.patience, timeout + 60)
+        self.counts, self.gate, self.loop, self.n_todo, self.spent_before = Counter(), None, None, 0, 0.0
 
-    def _client(self):
-        key = os.environ.get("OPENAI_API_KEY")
-        if not self.base_url and not key:
+    # --- before, and while it runs ------------------------------------------------------------------------------------
+
+    def approve(self, tasks, journal):
+        """Print what the open tasks will cost; InputError where nobody has agreed to it, or where there is no key."""
+        if not self.base_url and not self.key:
             raise InputError("no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=...")
+        if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
+            raise InputError("OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again.")
+        self.money.approve(tasks, journal, urlsplit(self.base_url or "").hostname in ("api.openai.com", None))
+
+    def status(self):
+        """For the progress bar: retries, refusals, requests in flight, USD spent of what it is projected to be."""
+        text = f", retried {self.counts['retried']}, 429s {self.counts['429']}, in flight {self.gate.in_flight if self.gate else 0}"
+        if not self.money.prices:
+            return text
+        each = (self.money.spent - self.spent_before) / max(1, self.counts["done"])
+        projected = self.money.spent + each * (self.n_todo - self.counts["done"])
+        return f"{text}, ${self.money.spent:.2f} of ${projected:.2f}" if self.counts["done"] else f"{text}, ${self.money.spent:.2f}"
+
+    def client(self, Client=openai.AsyncOpenAI, Http=openai.DefaultAioHttpClient):
+        """The openai client, its hidden retries off; aiohttp holds hundreds of connections at a third of httpx's CPU."""
         here = urlsplit(self.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        http = openai.DefaultHttpxClient(trust_env=not here)  # a proxy of the environment must not see loopback requests
-        return openai.OpenAI(base_url=self.base_url, api_key=key or "none", max_retries=self.retries, timeout=self.timeout, http_client=http)
+        http = Http(trust_env=not here,  # a proxy of the environment must not see loopback requests
+                    limits=httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency))
+        return Client(base_url=self.base_url, api_key=self.key or "none", max_retries=0, http_client=http,
+                      timeout=httpx2.Timeout(self.timeout, connect=min(10, self.timeout)))
 
-    def generate(self, requests, keys, sampling, done):
-        """Yield [(index, answer)] as answers arrive; an answer is {"text", "finish_reason", "usage"} or {"error"}."""
-        todo = [i for i in range(len(requests)) if i not in done]
-        if not todo:
-            return  # everything is journalled: no key and no server needed
-        finished, fatal = queue.SimpleQueue(), None
-        with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
-            index = {pool.submit(self._ask, client, requests[i].prompt, sampling, keys[i]): i for i in todo}
-            for future in index:
-                future.add_done_callback(finished.put)
-            try:
-                for _ in todo:
-                    future = finished.get()
-                    if future.cancelled():
-                        continue
-                    if isinstance(future.exception(), FATAL):  # ask nothing new, but keep what is still answered
-                        fatal = fatal or future.exception()
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        continue
-                    yield [(index[future], future.result())]
-            finally:
-                pool.shutdown(cancel_futures=True)
-        if fatal:
-            raise InputError(f"the server cannot be asked for model {self.model!r} ({type(fatal).__name__}: {str(fatal)[:300]})\n"
-                             "Check --model, --base-url and OPENAI_API_KEY, then run the same command again: "
-                             "what was answered is kept.") from fatal
+    def hide_key(self, text):
+        """A server may repeat the key in a message; logs and journals must not."""
+        return (text.replace(self.key, "***") if self.key else text)[:500]
 
-    def _ask(self, client, prompt, sampling, key):
-        settings = dict(model=self.model, max_tokens=sampling.max_new_tokens, temperature=sampling.temperature,
-                        top_p=sampling.top_p)
+    def request_body(self, task):
+        """-> the JSON of a request, the same live and in a batch."""
+        sampling, prompt = task.sampling, task.request.prompt
+        body = {"model": self.model} | ({"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt})
+        if sampling.temperature is None:
+            return body | {"max_completion_tokens": sampling.max_new_tokens}
+        body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
         if sampling.seed is not None:
-            settings["seed"] = int(key[:7], 16)  # one per sample: with one for all, equal prompts draw equal texts
+            body["seed"] = int(task.key[:7], 16)  # one per sample: with one for all, equal prompts draw equal texts
         if sampling.stop:
-            settings["stop"] = sampling.stop if self.base_url else sampling.stop[:4]  # OpenAI's own takes four; all apply below
+            body["stop"] = sampling.stop if self.base_url else sampling.stop[:4]  # OpenAI's own takes four; all apply below
+        return body
+
+    def finish(self, task, body, batch=False):
+        """The JSON of an answer -> what is journalled: text before a stop string, usage, model and USD."""
+        answer = read_answer(body, raw=isinstance(task.request.prompt, str))
+        answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
+        if stopped:
+            answer["finish_reason"] = "stop"
+        usd = self.money.cost(answer["usage"], batch)
+        if usd is None and self.money.prices:
+            usd = self.money.worst(task)  # no usage was told
+        self.money.spent += usd or 0.0
+        return answer | {"model": self.model} | ({"usd": usd} if usd is not None else {})
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def generate(self, tasks, deliver, show=lambda: None):
+        """Ask for all tasks that are not settled, again and again until each is; deliver(task, answer) records every answer
+        before its worker goes on. Ends early by raising Stopped (or what deliver raised), after those in flight came in.
+        """
+        _allow_sockets(self.concurrency + 100)
+        todo = [task for task in tasks if not task.settled]
+        self.deliver, self.ending, self.counts = deliver, None, Counter()
+        self.n_todo, self.spent_before = len(todo), self.money.spent
+        self.last_good, self.heard, self.connections_lost = time.monotonic(), False, 0
+        with ThreadPoolExecutor(1) as thread, self._signals():  # a loop of its own, in a thread: a notebook's is taken
+            running = thread.submit(asyncio.run, self._run(todo))
+            while not wait([running], timeout=0.5).done:
+                show()
+                if time.monotonic() - self.last_good > self.patience:
+                    self._call(self.stop, Stopped(f"no answer from {self.where()} for {self.patience:.0f} s.\n"
+                                                  "Run the same command again later: what was answered is kept.", 4))
+            running.result()
+        if self.ending:
+            raise self.ending
+
+    async def _run(self, todo):
+        self.loop, self.halt, self.gate = asyncio.get_running_loop(), asyncio.Event(), Gate(self.concurrency, self.money)
+        if self.ending:
+            return
+        async with self.client() as api:
+            self.create = {True: api.completions.with_raw_response.create, False: api.chat.completions.with_raw_response.create}
+            self.loop.call_later(15, self.gate.open_wide)
+            line = iter(todo)
+            self.workers = [asyncio.create_task(self._work(line)) for _ in range(min(self.concurrency, len(todo)))]
+            await asyncio.gather(*self.workers, return_exceptions=True)
+
+    def where(self):
+        return self.base_url or "the OpenAI API"
+
+    def stop(self, why):
+        """Send nothing more, let those in flight come in, then raise `why`."""
+        self.ending = self.ending or why
+        self.halt.set()
+        self.gate.close()
+
+    def _call(self, function, *arguments):
+        """From another thread into the run's loop; nowhere once that has ended."""
         try:
-            if isinstance(prompt, str):
-                done = client.completions.create(prompt=prompt, **settings)
+            self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            pass
+
+    @contextmanager
+    def _signals(self):
+        """Ctrl-C or SIGTERM: the first sends nothing more, the second gives up what is in flight. Main thread only."""
+        def interrupted(number, frame):
+            first, self.ending = self.ending is None, self.ending or Stopped(
+                "interrupted.\nRun the same command again: it goes on where it was, and nothing is paid twice.", 128 + number)
+            if self.gate and first:
+                print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight (again: stop now)", file=sys.stderr)
+                self._call(self.stop, self.ending)
+            elif self.gate:
+                self._call(lambda: [worker.cancel() for worker in self.workers])
+
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, interrupted) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _work(self, line):
+        try:
+            for task in line:
+                while not task.settled and not self.ending:
+                    answer = await self._ask(task)
+                    if answer is None:
+                        return
+                    self.deliver(task, answer)
+                self.counts["done"] += task.settled
+                if self.ending:
+                    return
+        except Exception as error:  # a full disk, too many bad answers, or a fault of ours: the run ends with it
+            self.stop(error)
+
+    async def _ask(self, task):
+        """-> an answer to deliver ({"error"} where there can be none), or None: the run is ending. Every loop has a bound."""
+        tries, pauses, worst = 0, 0, self.money.worst(task)
+        tokens = tokens_in(task.request.prompt) + task.sampling.max_new_tokens
+        while await self.gate.enter(tokens, worst):
+            sent = time.monotonic()
+            try:
+                return await self._send(task)
+            except Exception as error:
+                kind, reason = explain(error, self.model)
+                headers = getattr(getattr(error, "response", None), "headers", None)
+            finally:
+                self.gate.leave(worst)
+            reason = self.hide_key(reason)
+            if headers is not None:
+                self._heard(headers)
+            if kind == "row":
+                return {"error": reason}
+            if isinstance(kind, int):
+                self.stop(Stopped(f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command "
+                                  "again: what was answered is kept.", kind))
+            elif kind == "pause" or kind == "gone" and self._outage():
+                pauses += 1
+                self._pause(sent, kind, headers, reason)
             else:
-                done = client.chat.completions.create(messages=prompt, **settings)
-            choice = done.choices[0]
-            text = choice.text if isinstance(prompt, str) else choice.message.content
-        except openai.APITimeoutError as error:  # a connection error by its class, yet of this row only
-            return {"error": f"{type(error).__name__}: {error}"}
-        except FATAL:
-            raise
-        except (openai.OpenAIError, ValueError, TypeError, IndexError, AttributeError) as error:
-            return {"error": f"{type(error).__name__}: {str(error)[:300]}"}  # a broken answer is this row's failure only
-        if text is None or not text and not isinstance(prompt, str):  # a raw prompt may be completed by nothing
-            return {"error": f"empty answer (finish_reason {choice.finish_reason})"}
-        text, stopped = cut_at_stop(text, sampling.stop)
-        usage = done.usage and {"prompt_tokens": done.usage.prompt_tokens, "completion_tokens": done.usage.completion_tokens}
-        return {"text": text, "finish_reason": "stop" if stopped else choice.finish_reason, "usage": usage}
+                tries += 1
+                self.counts["retried"] += 1
+                self.money.lost += worst if kind == "unsure" else 0.0
+                if tries < self.tries:
+                    await self._sleep(random.uniform(0, min(30.0, 0.5 * 2**tries)))  # full jitter: not all at once again
+            if tries >= self.tries or pauses >= self.pauses:
+                return {"error": reason, "passing": True}
+        if self.gate.broke:
+            self.stop(self.no_budget())
+        return None
+
+    def no_budget(self):
+        money = self.money
+        lost = f", perhaps ${money.lost:.2f} more for requests that failed" if money.lost else ""
+        return Stopped(f"--budget {money.budget:g} has no room for another answer: ${money.spent:.2f} are spent{lost}.\n"
+                       "Run the same command with a larger --budget: it goes on where it was.", 4)
+
+    async def _send(self, task):
+        async with asyncio.timeout(self.timeout):
+            response = await self.create[isinstance(task.request.prompt, str)](**self.request_body(task))
+        self._heard(response.headers)
+        answer = self.finish(task, json.loads(response.content))
+        self.last_good = time.monotonic()
+        self.gate.answered()
+        return answer
+
+    async def _sleep(self, seconds):
+        try:
+            await asyncio.wait_for(self.halt.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    def _heard(self, headers):
+        self.heard, self.connections_lost = True, 0
+        self.gate.observe(headers)
+
+    def _outage(self):
+        """Whether a connection that failed is one of many in a row: then all wait, and it is no fault of the row's."""
+        self.connections_lost += 1
+        return self.connections_lost >= 5
+
+    def _pause(self, sent, kind, headers, reason):
+        seconds = seconds_asked(headers or {})
+        self.counts["429"] += kind == "pause"
+        self.gate.refused(sent, seconds)
+        if kind == "gone" and not self.heard and self.gate.refusals >= 3:
+            self.stop(Stopped(f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command again.", 4))
+        elif (seconds or 0) > self.patience:
+            self.stop(Stopped(f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
+                              "what was answered is kept.", 4))
+
+
+def _allow_sockets(n):
+    """Raise the number of files that this process may have open, which is 256 on some systems, as far as it may be."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < n:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n if hard == resource.RLIM_INFINITY else min(n, hard), hard))

@@ -1,0 +1,87 @@
+"""A teacher's answers -> critiqued rows, beside those of other teachers; and the report on them."""
+
+import statistics
+from collections import Counter
+
+from common import answers, verdicts
+from common.files import content_id
+
+GRADED = 5_000  # responses graded at most for the report: hard golds take 15 ms each
+
+
+def why_bad(text):
+    """Why a finished answer is no critique, or None."""
+    return "no verdict" if verdicts.parse(text) == "unparsed" else None
+
+
+def carried(row):
+    """A row whose critique came with the data -> (row of 02, None), or (failed row, reason)."""
+    if row["verdict"] == "unparsed":
+        return row, "the critique that came with the data has no verdict"
+    return row | {
+        "critique_id": content_id(row["id"], row["teacher"], row["critique_raw"]),
+        "critique": verdicts.normalise(row["critique_raw"], row["verdict"]), "critique_finish_reason": None, "usage": None, "usd": None,
+    }, None
+
+
+def asked(row, answer, teacher):
+    """A row and the record of the teacher's answer -> (row of 02, None), or (failed row, reason)."""
+    raw = answer.get("text")
+    row = {k: v for k, v in row.items() if k not in ("critique", "critique_raw", "verdict", "teacher")}  # of the data's own
+    if "error" in answer:
+        return row | {"teacher": teacher, "critique_raw": raw, "verdict": "unparsed"}, answer["error"]
+    verdict = verdicts.parse(raw)
+    return row | {
+        "critique_id": content_id(row["id"], teacher, raw), "teacher": teacher, "critique": verdicts.normalise(raw, verdict),
+        "critique_raw": raw, "verdict": verdict, "critique_finish_reason": answer["finish_reason"], "usage": answer["usage"],
+        "usd": answer.get("usd"),
+    }, None
+
+
+def beside(new, old, teachers, order, key):
+    """New rows, of `teachers`, beside those of others that stand: by the order of what was asked about, then as they came.
+
+    order: the ids (`key`: "id" or "question_id") that are still there; old rows of other ids are dropped.
+    """
+    place = {name: at for at, name in reversed(list(enumerate(order)))}
+    kept = [row for row in old if row["teacher"] not in teachers and row[key] in place]
+    return sorted(kept + new, key=lambda row: place[row[key]])
+
+
+def agreement(rows):
+    """Verdicts against golds, by the strict grader -> counts of the four cases, "skipped" where there were too many rows."""
+    rows = [row for row in rows if row["gold"] is not None]
+    step = -(-len(rows) // GRADED) or 1
+    counts = Counter()
+    for row in rows[::step]:
+        correct = "right" if answers.judge(row["response"], row["gold"]).correct else "wrong"
+        counts[f"{correct} called {row['verdict']}"] += 1
+    return dict(counts)
+
+
+def report(rows, failed):
+    """What came of the critiques, for the manifest: verdicts, lengths in characters, finish reasons, verdict against gold."""
+    lengths = [len(row["critique"]) for row in rows]
+    return {
+        "critiques": len(rows), "failed": len(failed), "right": sum(row["verdict"] == "right" for row in rows),
+        "characters": {"shortest": min(lengths), "median": int(statistics.median(lengths)), "longest": max(lengths)},
+        "tokens": sum(usage["prompt_tokens"] + usage["completion_tokens"] for row in rows if (usage := row["usage"])),
+        "finish_reasons": dict(Counter(str(row["critique_finish_reason"]) for row in rows)),
+        "failed_for": dict(Counter(row["reason"][:80] for row in failed).most_common(10)),
+        "against_gold": agreement(rows),
+    }
+
+
+def as_text(report):
+    """The report in a few lines."""
+    def listed(counts):
+        return ", ".join(f"{name} {n:,}" for name, n in counts.items())
+
+    n, gold = report["critiques"], report["against_gold"]
+    lines = [f"{n:,} critiques, {report['right'] / n:.1%} of them call the response right; {report['failed']:,} rows failed",
+             f"characters: {listed(report['characters'])}; tokens, prompts included: {report['tokens']:,}; finish reasons: "
+             f"{listed(report['finish_reasons'])}"]
+    if gold:
+        agree = gold.get("right called right", 0) + gold.get("wrong called wrong", 0)
+        lines.append(f"verdict and gold agree on {agree / sum(gold.values()):.1%} of {sum(gold.values()):,}: {listed(gold)}")
+    return "\n".join(lines + [f"failed: {listed(report['failed_for'])}"] * bool(report["failed"]))
