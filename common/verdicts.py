@@ -24,6 +24,7 @@ LABEL_LEFT = re.compile(
 )  # fmt: skip
 LABEL_RIGHT = re.compile(rf"{MARKUP}*(?:\n|\Z|(?<=>)|[:：=|–—-]+|is\b(?:\s+that\b)?|(?={MARKUP}*{WORD}\b))", re.I)
 STATED = re.compile(rf'"(?:{KIND}[ _])?conclusion"\s*:\s*"([^"\n]{{1,200}})"', re.I)  # JSON among text: may only contradict
+LATER = re.compile(rf"conclusions?\W{{0,6}}[:：=]\W{{0,6}}({WORD})\b", re.I)  # "Corrected conclusion: wrong": the same
 END = re.compile(
     r"(\*{0,3})\\?[\[(<【［（]\s*/?END\s*\\?[\])>】］）]\1|\*\*\s*END\s*\*\*|\b(?-i:END)\s*\Z|\[/?(?:EN?)?\s*\Z", re.I
 )
@@ -133,9 +134,10 @@ def parse(critique: str) -> str:
     verdicts, until = [], len(critique)
     for start, end in islice(_labels(critique), 50):
         tail = critique[end:until] if not verdicts else critique[end : min(until, end + 300)].lstrip().partition("\n")[0]
-        verdicts.append(_read(_split(tail)[0]))
+        said, _, after = _split(tail)
+        verdicts += [_read(said), *map(_read, LATER.findall(after))]
         until = start
-    verdicts += [_read(said) for said in STATED.findall(critique)] if verdicts else []
+    verdicts += map(_read, STATED.findall(critique) if verdicts else [])
     return verdicts[0] if verdicts and set(verdicts) <= {verdicts[0], "unparsed"} else "unparsed"
 
 

@@ -68,6 +68,7 @@ UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that 
     "Conclusion: right\n\nConclusion: wrong",
     "Conclusion: right [END]\n\nConclusion: partially correct [END]",
     '{"comment": "Fine.", "conclusion": "wrong"}\n\nConclusion: right [END]',
+    "Conclusion: right [END]\n\nWait, that is in km/h.\n\nCorrected conclusion: wrong [END]",
     # what looks like a value in the subject, and whose answer it is
     "Conclusion: The answer of 5 being right is impossible [END]",
     "Conclusion: The claim \"the student is right\" is incorrect [END]",

@@ -22,8 +22,12 @@ LENGTH = ("context length", "context_length", "maximum context", "too long", "re
 def server_of(base_url):
     """The URL that a --base-url (or None: OPENAI_BASE_URL, else the OpenAI API) leads to; None for the client's default."""
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-    parts = urlsplit(url or "https://api.openai.com/v1")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url or "https://api.openai.com/v1")
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        known = False
+    if not known:
         raise InputError(f"--base-url {url!r} is no URL of a server; expected for example http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
         raise InputError(f"--base-url for {parts.hostname} holds a name, a password or a query, which would be written to logs and "

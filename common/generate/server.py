@@ -108,13 +108,18 @@ class Server:
         """
         _allow_sockets(self.concurrency + 100)
         todo = [task for task in tasks if not task.settled]
-        self.deliver, self.ending, self.counts = deliver, None, Counter()
+        self.deliver, self.ending, self.counts, self.workers = deliver, None, Counter(), []
         self.n_todo, self.spent_before = len(todo), self.money.spent
         self.last_good, self.heard, self.connections_lost = time.monotonic(), False, 0
         with ThreadPoolExecutor(1) as thread, self._signals():  # a loop of its own, in a thread: a notebook's is taken
             running = thread.submit(asyncio.run, self._run(todo))
+            told = False
             while not wait([running], timeout=0.5).done:
                 show()
+                if self.ending and not told:
+                    told = True
+                    print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight (Ctrl-C: give them up)",
+                          file=sys.stderr)
                 if time.monotonic() - self.last_good > self.patience:
                     self._call(self.stop, Stopped(f"no answer from {self.where()} for {self.patience:.0f} s.\n"
                                                   "Run the same command again later: what was answered is kept.", 4))
@@ -130,7 +135,7 @@ class Server:
             self.create = {True: api.completions.with_raw_response.create, False: api.chat.completions.with_raw_response.create}
             self.loop.call_later(15, self.gate.open_wide)
             line = iter(todo)
-            self.workers = [asyncio.create_task(self._work(line)) for _ in range(min(self.concurrency, len(todo)))]
+            self.workers += [asyncio.create_task(self._work(line)) for _ in range(min(self.concurrency, len(todo)))]
             await asyncio.gather(*self.workers, return_exceptions=True)
 
     def where(self):
@@ -155,11 +160,8 @@ class Server:
         def interrupted(number, frame):
             first, self.ending = self.ending is None, self.ending or Stopped(
                 "interrupted.\nRun the same command again: it goes on where it was, and nothing is paid twice.", 128 + number)
-            if self.gate and first:
-                print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight (again: stop now)", file=sys.stderr)
-                self._call(self.stop, self.ending)
-            elif self.gate:
-                self._call(lambda: [worker.cancel() for worker in self.workers])
+            if self.workers:
+                self._call(*([self.stop, self.ending] if first else [lambda: [worker.cancel() for worker in self.workers]]))
 
         numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
         before = {number: signal.signal(number, interrupted) for number in numbers}
@@ -194,6 +196,7 @@ class Server:
             except Exception as error:
                 kind, reason = explain(error, self.model)
                 headers = getattr(getattr(error, "response", None), "headers", None)
+                self.money.lost += worst if kind == "unsure" else 0.0  # before its place in the budget is given to another
             finally:
                 self.gate.leave(worst)
             reason = self.hide_key(reason)
@@ -210,7 +213,6 @@ class Server:
             else:
                 tries += 1
                 self.counts["retried"] += 1
-                self.money.lost += worst if kind == "unsure" else 0.0
                 if tries < self.tries:
                     await self._sleep(random.uniform(0, min(30.0, 0.5 * 2**tries)))  # full jitter: not all at once again
             if tries >= self.tries or pauses >= self.pauses:
