@@ -47,16 +47,22 @@ def stats(url):
         return json.load(response)
 
 
-def ours(folder, url, n, *flags):
-    """Run 02. -> (seconds, CPU seconds of its process, its exit status)."""
-    folder = Path(folder) / "runs" / "bench"
-    folder.mkdir(parents=True)
+def write_run(folder, n):
+    """A run with n responses to critique. -> its folder."""
+    run = Path(folder) / "runs" / "bench"
+    run.mkdir(parents=True)
     rows = [{"id": f"{i}", "question_id": f"q{i}", "question": f"What is {i} + 1?", "gold": None, "response": f"It is {i + 1}." * 20,
              "source": "bench", "generator": None, "sample": 0, "finish_reason": "stop"} for i in range(n)]
-    (folder / "01_responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "01_responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+def ours(folder, url, n, *flags):
+    """Run 02. -> (seconds, CPU seconds of its process, its exit status)."""
+    write_run(folder, n)
     command = [sys.executable, str(ROOT / "02_critique.py"), "--name", "bench", "--preset", "paper", "--model", "teacher", "--base-url", url, *flags]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(command, cwd=folder.parent.parent, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in (0, 3):
         print(done.stderr[-2000:])
