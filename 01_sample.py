@@ -147,7 +147,7 @@ files.write_jsonl(run / "01_responses.jsonl", rows)
 local = [config.source] if os.path.isfile(config.source) else []
 files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
-                     with_critique=sum("critique" in row for row in rows))
+                     with_critique=sum("critique" in row for row in rows), **(money.summary() if config.model and config.base_url else {}))
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

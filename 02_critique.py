@@ -143,8 +143,7 @@ report = critiques.report(good, failed)
 n_unanswered = len(questions) - len(own)
 files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), teachers=teachers, report=report,
                      answers=len(own), unanswered=n_unanswered, server=engine.base_url, partial=stopped is not None,
-                     usd=round(money.spent, 6) if money.prices else None, usd_perhaps_lost=round(money.lost, 6) if money.prices else None,
-                     output_sha256=files.file_hash(run / "02_critiques.jsonl"))
+                     **money.summary(), output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices:
     print(f"cost of {config.model} in this run: ${money.spent:.4f}{f', perhaps ${money.lost:.4f} more for failed requests' if money.lost else ''}")

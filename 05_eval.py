@@ -127,6 +127,7 @@ for name, where in models.items():
     prompts.check_template(template, getattr(engine, "tokenizer", None))
     for benchmark, items in tests.items():
         results[benchmark, label] = evaluate(engine, label, template, benchmark, items)
+    engines[label] |= money.summary() if config.base_url else {}
     print(f"{label}: done in {time.time() - began:.0f} s")
 
 # %% [markdown]

@@ -50,12 +50,12 @@ class Task:
     `answer` is the newest, `reason` why it cannot be used, `final` whether asking again would gain nothing.
     """
 
-    __slots__ = ("request", "sampling", "identity", "attempt", "key", "last", "answer", "reason", "final", "settled", "_cut", "_larger")
+    __slots__ = ("request", "sampling", "identity", "attempt", "key", "last", "answer", "reason", "final", "settled", "_cut", "larger")
 
     def __init__(self, request, sampling, identity):
         self.request, self.sampling, self.identity, self.attempt = request, sampling, identity, 0
         self.answer, self.reason, self.final, self.settled = None, None, False, False
-        self._cut, self._larger = False, False
+        self._cut, self.larger = False, False
         self._name()
 
     def _name(self):
@@ -85,8 +85,8 @@ class Task:
             self._advance()
 
     def _advance(self):
-        if self._cut and not self._larger:
-            self.sampling, self._larger = replace(self.sampling, max_new_tokens=self.sampling.max_new_tokens * 5 // 2), True
+        if self._cut and not self.larger:
+            self.sampling, self.larger = replace(self.sampling, max_new_tokens=self.sampling.max_new_tokens * 5 // 2), True
         self.attempt += 1
         self._name()
 
@@ -100,7 +100,7 @@ class Task:
         elif answer.get("refusal") or finish == "content_filter":
             self.reason, self.final = f"refused: {answer.get('refusal') or 'content filter'}"[:300], True
         elif finish == "length":  # more room once; what needs still more is no brief critique
-            self.reason, self.final, self._cut = f"cut at {self.sampling.max_new_tokens} tokens", self._larger, True
+            self.reason, self.final, self._cut = f"cut at {self.sampling.max_new_tokens} tokens", self.larger, True
         elif finish != "stop":
             self.reason = f"not finished (finish_reason {finish})"
         else:
@@ -130,9 +130,11 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
     counts = Counter("ok" if task.reason is None else "failed" for task in tasks if task.settled)
 
     def deliver(task, answer):
-        """Called by the engine for each answer before it goes on. An answer that may come otherwise next time is not kept."""
+        """Called by the engine for each answer before it goes on, and with {"lost"} for USD that brought none."""
+        if "lost" in answer:
+            return journal.append({"key": f"lost {len(journal.records)}", **answer})
         passing, answer = answer.pop("passing", False), {"key": task.key, **answer}
-        if not passing:
+        if not passing:  # what may come otherwise next time is not kept
             journal.append(answer)
         again = task.answer is not None and "text" in answer
         counts.update(again=again, same=again and answer["text"] == task.answer.get("text") != "")
@@ -152,18 +154,18 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
         bar.set_postfix_str(f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}", refresh=False)
         bar.refresh()
 
-    if not all(task.settled for task in tasks):
+    if all(task.settled for task in tasks):
+        return [task.record() for task in order]
+    try:
         refuse_bad()
         engine.approve(tasks, journal)
         with tqdm(total=len(tasks), initial=sum(counts.values()), desc=label, unit="row") as bar:
-            try:
-                engine.generate(tasks, deliver, show)
-            except Stopped as end:
-                end.answers = [task.record() for task in order]
-                raise
-            finally:
-                show()
-        if counts["same"] > counts["again"] / 2:
-            print(f"note: {counts['same']} of {counts['again']} answers asked for again came back word for word: "
-                  f"does {engine.identity} or its server ignore the temperature?")
+            engine.generate(tasks, deliver, show)
+            show()
+    except Stopped as end:
+        end.answers = [task.record() for task in order]
+        raise
+    if counts["same"] > counts["again"] / 2:
+        print(f"note: {counts['same']} of {counts['again']} answers asked for again came back word for word: "
+              f"does {engine.identity} or its server ignore the temperature?")
     return [task.record() for task in order]

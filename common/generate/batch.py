@@ -25,7 +25,11 @@ class Batch:
 
     def __init__(self, server, path, queue_tokens):
         self.server, self.identity, self.path, self.queue_tokens = server, server.identity, path, queue_tokens
-        self.approve, self.state = server.approve, ""
+        self.state = ""
+
+    def approve(self, tasks, journal):
+        self.journal = journal
+        self.server.approve(tasks, journal)
 
     def status(self):
         return f", batch {self.state}"
@@ -75,7 +79,7 @@ class Batch:
         """-> the part's record, its batch created."""
         name = content_id(self.identity, [task.key for task in tasks], len(self.parts.records))
         file = self.api.files.create(file=(f"{name}.jsonl", b"".join(map(self._line, tasks))), purpose="batch")
-        part = {"key": name, "lines": len(tasks), "tokens": sum(tokens_in(t.request.prompt) for t in tasks), "file": file.id,
+        part = {"key": name, "lines": len(tasks), "keys": [task.key for task in tasks], "tokens": sum(tokens_in(t.request.prompt) for t in tasks), "file": file.id,
                 "url": json.loads(self._line(tasks[0]))["url"], "at": int(time.time())}
         self.parts.append(part)
         once = self.api.with_options(max_retries=0)  # a lost reply may hide a batch that was created: look before another try
@@ -109,11 +113,16 @@ class Batch:
         if not batch_id:  # ended between noting the part and creating its batch
             self._note(part, collected="never created")
             return 0
-        batch, n, ended = self._wait(part, batch_id), 0, None
+        batch, n, others, ended = self._wait(part, batch_id), 0, 0, None
+        keys = set(part["keys"])
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
             for line in self.api.files.content(file).content.splitlines():
+                key, status, body = _fields(line)
                 try:
-                    n += self._take(line)
+                    if key in self.open:  # not so: foreign, twice, or taken before
+                        n += self._take(key, status, body)
+                    elif status == 200 and key in keys and key not in self.journal:
+                        others += 1
                 except Stopped as end:  # too many bad ones: all that was paid is taken in first
                     if end.status == 5:
                         raise
@@ -127,7 +136,9 @@ class Batch:
             self._note(part, batch=batch_id, collected="failed")
             raise Stopped(f"the batch {batch_id} failed: {self.server.hide_key(said)}\nMend that, or leave --batch out, then run the "
                           "same command again.", 4)
-        self._note(part, batch=batch_id, collected=batch.status)
+        if others:
+            print(f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there")
+        self._note(part, batch=batch_id, collected=None if others else batch.status)
         if ended:
             raise ended
         return n
@@ -135,7 +146,11 @@ class Batch:
     def _wait(self, part, batch_id):
         pause = 0.2
         while True:
-            batch = self.api.batches.retrieve(batch_id)
+            try:
+                batch = self.api.batches.retrieve(batch_id)
+            except openai.NotFoundError:
+                raise Stopped(f"{self.server.where()} does not know {batch_id}, which was sent by an earlier start: is it the same key and "
+                              f"--base-url?\nTo give it up, and pay for its requests again: rm {self.path}", 2) from None
             counts = batch.request_counts
             self.state = f"{batch.status} {f'{counts.completed}/{counts.total}' if counts else ''}"
             self.show()
@@ -146,25 +161,30 @@ class Batch:
             time.sleep(pause)
             pause = min(30.0, pause * 1.5)
 
-    def _take(self, line):
-        """Deliver one line of an output or error file. -> whether it was an answer that is still wanted."""
+    def _take(self, key, status, body):
+        """Deliver one line, where it is an answer; else its request stays open. -> whether it was one."""
+        task = self.open[key]
         try:
-            line = json.loads(line)
-            key, response = line["custom_id"], line.get("response") or {}
-            task = self.open.get(key)
-            if not task or not response:  # foreign, twice, or taken before; expired or cancelled
-                return False
-            if response.get("status_code") == 200:
-                answer = self.server.finish(task, response.get("body"), batch=True)
+            if status == 200:
+                answer = self.server.finish(task, body, batch=True)
             else:
-                body = response.get("body")
-                body = body.get("error", body) if isinstance(body, dict) else body
-                kind, reason = meaning(int(response.get("status_code") or 500), body, self.server.model)
-                if kind != "row":
-                    return False
-                answer = {"error": self.server.hide_key(reason)}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return False  # no line of ours: its request stays open
+                kind, reason = meaning(status or 500, body.get("error", body), self.server.model)
+                answer = {"error": self.server.hide_key(reason)} if kind == "row" else None
+        except (ValueError, AttributeError):
+            return False
+        if not answer:
+            return False
         del self.open[key]
         self.deliver(task, answer)
         return True
+
+
+def _fields(line):
+    """A line of an output or error file -> (key, HTTP status, body), each None where the line has none."""
+    try:
+        line = json.loads(line)
+        key, response = line.get("custom_id"), line.get("response")
+        status, body = (response.get("status_code"), response.get("body")) if response else (None, None)  # expired, cancelled
+    except (ValueError, AttributeError, RecursionError):
+        return None, None, None
+    return key if isinstance(key, str) else None, status if type(status) is int else None, body

@@ -48,6 +48,7 @@ class Money:
         self.prices = listed if price_in is None else (price_in, price_in, price_out)
         self.model, self.budget, self.yes = model, budget, yes
         self.spent = self.lost = self.out = 0.0
+        self.projected = None
         if budget is not None and not self.prices:
             raise InputError(f"--budget needs the price of {model!r}, which is not in the kit's table.\n"
                              "Give USD per million tokens: --price-in 0.15 --price-out 0.60 (0 and 0 for a server of your own)")
@@ -67,13 +68,19 @@ class Money:
             return 0.0
         return ((_length(task.request.prompt)[1] + 64) * self.prices[0] + task.sampling.max_new_tokens * self.prices[2]) / 1e6
 
+    def summary(self):
+        """For a manifest: USD spent in this run so far, projected before the first request, perhaps paid for failed ones."""
+        known = self.prices is not None
+        return {"usd": round(self.spent, 6) if known else None, "usd_projected": self.projected,
+                "usd_perhaps_lost": round(self.lost, 6) if known else None}
+
     def left(self):
         return float("inf") if self.budget is None else self.budget - self.spent - self.lost - self.out
 
     def count(self, journal):
         """Take over what the journal says that this model has cost so far. -> mean tokens per answer, or the assumed."""
         mine = [r for r in journal.records.values() if r.get("model") == self.model]
-        self.spent = sum(r.get("usd") or 0.0 for r in mine)
+        self.spent, self.lost = sum(r.get("usd") or 0.0 for r in mine), sum(r.get("lost") or 0.0 for r in mine)
         lengths = [r["usage"]["completion_tokens"] for r in mine if r.get("usage")]
         return sum(lengths) / len(lengths) if lengths else OUT
 
@@ -87,10 +94,11 @@ class Money:
         if self.prices:
             usd = (n_in * self.prices[0] + n_out * self.prices[2]) / 1e6
             worst = sum(map(self.worst, tasks))
+            self.projected = self.projected or round(self.spent + usd, 6)
             estimate += (f": ${usd:.2f} live, ${usd * BATCH:.2f} by the Batch API, at most ${worst:.2f} live ({self.model}, "
                          f"${self.prices[0]:g} in and ${self.prices[2]:g} out per million tokens, prices of {AS_OF} or as given)")
-        if self.spent:
-            estimate += f"; ${self.spent:.2f} were spent before"
+        if self.spent or self.lost:
+            estimate += f"; ${self.spent + self.lost:.2f} were spent before"
         print(estimate)
         agreed = self.yes or self.budget is not None
         if self.prices and any(self.prices) and not agreed:

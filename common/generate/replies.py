@@ -22,16 +22,16 @@ LENGTH = ("context length", "context_length", "maximum context", "too long", "re
 def server_of(base_url):
     """The URL that a --base-url (or None: OPENAI_BASE_URL, else the OpenAI API) leads to; None for the client's default."""
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if url and ("@" in url or "?" in url):
+        raise InputError("--base-url (or OPENAI_BASE_URL) holds a name, a password or a query, which would be written to logs and "
+                         "manifests.\nGive it without, and the key in the environment: export OPENAI_API_KEY=...")
     try:
         parts = urlsplit(url or "https://api.openai.com/v1")
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         known = False
     if not known:
         raise InputError(f"--base-url {url!r} is no URL of a server; expected for example http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise InputError(f"--base-url for {parts.hostname} holds a name, a password or a query, which would be written to logs and "
-                         "manifests.\nPut the key into the environment: export OPENAI_API_KEY=...")
     return url
 
 
@@ -62,7 +62,7 @@ def _usage(usage):
     counts = {"prompt_tokens": usage.get("prompt_tokens"), "completion_tokens": usage.get("completion_tokens")}
     if isinstance(details, dict) and details.get("cached_tokens"):
         counts["cached_tokens"] = details["cached_tokens"]
-    return counts if all(type(n) is int and n >= 0 for n in counts.values()) else None
+    return counts if all(type(n) is int and 0 <= n < 10**9 for n in counts.values()) else None
 
 
 def seconds_asked(headers):

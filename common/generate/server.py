@@ -78,7 +78,10 @@ class Server:
     def request_body(self, task):
         """-> the JSON of a request, the same live and in a batch."""
         sampling, prompt = task.sampling, task.request.prompt
-        body = {"model": self.model} | ({"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt})
+        if isinstance(prompt, str):
+            body = {"model": self.model, "prompt": _utf8(prompt)}
+        else:
+            body = {"model": self.model, "messages": [m | {"content": _utf8(m["content"])} for m in prompt]}
         if sampling.temperature is None:
             return body | {"max_completion_tokens": sampling.max_new_tokens}
         body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -195,28 +198,20 @@ class Server:
                 return await self._send(task)
             except Exception as error:
                 kind, reason = explain(error, self.model)
-                headers = getattr(getattr(error, "response", None), "headers", None)
-                self.money.lost += worst if kind == "unsure" else 0.0  # before its place in the budget is given to another
+                reason, headers = self.hide_key(reason), getattr(getattr(error, "response", None), "headers", None)
+                kind = "row" if kind == 2 and task.larger else kind  # a model may have no more room than was asked for at first
+                kind = self._failed(kind, reason, headers, sent, task, worst)  # before its place is given to another
             finally:
                 self.gate.leave(worst)
-            reason = self.hide_key(reason)
-            if headers is not None:
-                self._heard(headers)
             if kind == "row":
                 return {"error": reason}
-            if isinstance(kind, int):
-                self.stop(Stopped(f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command "
-                                  "again: what was answered is kept.", kind))
-            elif kind == "pause" or kind == "gone" and self._outage():
-                pauses += 1
-                self._pause(sent, kind, headers, reason)
-            else:
-                tries += 1
-                self.counts["retried"] += 1
-                if tries < self.tries:
-                    await self._sleep(random.uniform(0, min(30.0, 0.5 * 2**tries)))  # full jitter: not all at once again
+            pauses += kind == "pause"
+            tries += kind in ("again", "unsure", "gone")
             if tries >= self.tries or pauses >= self.pauses:
                 return {"error": reason, "passing": True}
+            if kind != "pause" and not self.ending:
+                self.counts["retried"] += 1
+                await self._sleep(random.uniform(0, min(30.0, 0.5 * 2**tries)))  # full jitter: not all at once again
         if self.gate.broke:
             self.stop(self.no_budget())
         return None
@@ -246,20 +241,33 @@ class Server:
         self.heard, self.connections_lost = True, 0
         self.gate.observe(headers)
 
-    def _outage(self):
-        """Whether a connection that failed is one of many in a row: then all wait, and it is no fault of the row's."""
-        self.connections_lost += 1
-        return self.connections_lost >= 5
+    def _failed(self, kind, reason, headers, sent, task, worst):
+        """What a failed request means for all: the pace, the budget, the end of the run. -> kind, "pause" in an outage."""
+        if headers is not None:
+            self._heard(headers)
+        self.connections_lost += kind == "gone"
+        outage = kind == "gone" and self.connections_lost >= 5  # one lost connection is the row's, many in a row the server's
+        if kind == "unsure" and worst:  # it may have been paid
+            self.money.lost += worst
+            self.deliver(task, {"lost": worst, "model": self.model})
+        if isinstance(kind, int):
+            self.stop(Stopped(f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command again: "
+                              "what was answered is kept.", kind))
+        if kind == "pause" or outage:
+            seconds = seconds_asked(headers or {})
+            self.counts["429"] += kind == "pause"
+            self.gate.refused(sent, seconds)
+            if outage and not self.heard and self.gate.refusals >= 3:
+                self.stop(Stopped(f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command again.", 4))
+            elif (seconds or 0) > self.patience:
+                self.stop(Stopped(f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
+                                  "what was answered is kept.", 4))
+        return "pause" if outage else kind
 
-    def _pause(self, sent, kind, headers, reason):
-        seconds = seconds_asked(headers or {})
-        self.counts["429"] += kind == "pause"
-        self.gate.refused(sent, seconds)
-        if kind == "gone" and not self.heard and self.gate.refusals >= 3:
-            self.stop(Stopped(f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command again.", 4))
-        elif (seconds or 0) > self.patience:
-            self.stop(Stopped(f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
-                              "what was answered is kept.", 4))
+
+def _utf8(text):
+    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _allow_sockets(n):
