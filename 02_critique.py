@@ -34,7 +34,7 @@ class Config:
     ask_carried: bool = setting(False, "also ask about responses that came with a critique")
     temperature: float = setting(0.3, "of the teacher")
     top_p: float = setting(0.95, "of the teacher")
-    max_new_tokens: int = setting(3200, "tokens per critique or answer at most; 2.5 times as many once, for what was cut")
+    max_new_tokens: int = setting(3200, "tokens per critique or answer at most (cut ones: 2.5 times as many, once)")
     reasoning: bool = setting(False, "the teacher is a reasoning model: send max_completion_tokens, no temperature, no top_p")
     retries: int = setting(3, "how often to ask again for what is cut, empty or without a verdict")
     max_bad_share: float = setting(0.2, "stop when more than this share of the first 200 answers cannot be used")
@@ -86,12 +86,14 @@ asks GPT-4o.
 if config.base_url == "tiny":
     from common.tiny import teacher
 
-    config.model = teacher.model_name(config.teacher_skip, config.critique_style)
+    if config.model != "tiny-teacher":
+        raise InputError(f"--model {config.model} needs a server of its own: add --base-url (OpenAI's is https://api.openai.com/v1)")
+    model = teacher.model_name(config.teacher_skip, config.critique_style)
     base_url, stop_teacher = teacher.serve()
 else:
-    base_url, stop_teacher = config.base_url, lambda: None
-money = Money(config.model, config.price_in, config.price_out, config.budget, config.yes)
-engine = Server(config.model, base_url, config.concurrency, config.timeout, money)
+    model, base_url, stop_teacher = config.model, config.base_url, lambda: None
+money = Money(model, config.price_in, config.price_out, config.budget, config.yes)
+engine = Server(model, base_url, config.concurrency, config.timeout, money)
 warmth = dict(temperature=None, top_p=None) if config.reasoning else dict(temperature=config.temperature, top_p=config.top_p)
 sampling = Sampling(**warmth, max_new_tokens=config.max_new_tokens)
 
@@ -116,10 +118,10 @@ stop_teacher()
 
 # %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
 judged = [critiques.carried(row) for row in given]
-judged += [critiques.asked(row, answer, config.model) for row, answer in zip(to_ask, got)]
+judged += [critiques.asked(row, answer, model) for row, answer in zip(to_ask, got)]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
-own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": config.model,
+own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": model,
         "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
        for row, a in zip(questions, got[len(to_ask):]) if "error" not in a]
 if not good:
@@ -146,7 +148,7 @@ files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], 
                      **money.summary(), output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices:
-    print(f"cost of {config.model} in this run: ${money.spent:.4f}{f', perhaps ${money.lost:.4f} more for failed requests' if money.lost else ''}")
+    print(f"cost of {model} in this run: ${money.spent:.4f}{f', perhaps ${money.lost:.4f} more for failed requests' if money.lost else ''}")
 print(f"next: python 03_build.py --name {config.name}")
 if stopped:
     raise stopped

@@ -4,7 +4,7 @@ PRESETS = {
     # A laptop CPU, no key, no download, minutes: the micro-world of common/tiny.
     "tiny": {
         "01": dict(source="tiny", limit=1600, temperature=1.0, max_new_tokens=96, batch_size=250, threads=1),
-        "02": dict(base_url="tiny", answers=True, concurrency=8),
+        "02": dict(model="tiny-teacher", base_url="tiny", answers=True, concurrency=8),
         "03": dict(rows=800),
         # 800 / 16 = 50 updates; a learning rate for 0.2 M parameters
         "04": dict(learning_rate=3e-4, global_batch=16, tokens_per_microbatch=2048, save_every=0, threads=1,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from common.files import InputError, Stopped, content_id
+from common.files import Stopped, content_id
 
 FIRST = 200  # answers among which too many bad ones end a run: a wrong model or template must not burn a budget
 

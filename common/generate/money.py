@@ -2,7 +2,7 @@
 
 import re
 
-from common.files import InputError, Stopped
+from common.files import InputError
 
 # USD per million tokens: in, in from the provider's cache, out. From the OpenAI API's price page as of August 2025: prices
 # change, so look before a large run, and give --price-in and --price-out where they differ. The Batch API takes half.

@@ -9,7 +9,6 @@ last one. Prints both times, their ratio, the rows that can be used, what was pa
 """
 
 import json
-import os
 import resource
 import subprocess
 import sys

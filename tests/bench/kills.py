@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 from tests.bench.collect import FAULTS, ROOT, write_run
 from tests.faults import FaultServer
