@@ -124,6 +124,7 @@ if config.model:
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed)
     with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
+        cost = money.summary(journal) if config.base_url else {}
 
 # %% The rows: drawn responses, or those of the source
 rows, counts = source_rows, read_counts
@@ -147,7 +148,7 @@ files.write_jsonl(run / "01_responses.jsonl", rows)
 local = [config.source] if os.path.isfile(config.source) else []
 files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
-                     with_critique=sum("critique" in row for row in rows), **(money.summary() if config.model and config.base_url else {}))
+                     with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}))
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

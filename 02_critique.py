@@ -29,7 +29,7 @@ class Config:
     seed: int = setting(0, "not used here: a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
     model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")
-    base_url: str | None = setting(None, "OpenAI-compatible server; tiny: the rule-based teacher (default: OPENAI_BASE_URL, or the OpenAI API)")
+    base_url: str | None = setting(None, "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a set of rules")
     answers: bool = setting(False, "also ask for the teacher's own answer to every question, for the sft-teacher arm")
     ask_carried: bool = setting(False, "also ask about responses that came with a critique")
     temperature: float = setting(0.3, "of the teacher")
@@ -66,12 +66,13 @@ from common.generate.money import Money
 from common.generate.server import Server
 
 run = files.run_folder(config.name)
-rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"))[: config.limit]
+everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"))
+rows = everything[: config.limit]
 if config.base_url == "tiny" and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
     raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
                      "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
 given = [row for row in rows if "critique" in row]
-to_ask = rows if config.ask_carried else [row for row in rows if "critique" not in row]
+to_ask = list({row["id"]: row for row in rows if config.ask_carried or "critique" not in row}.values())  # each once
 questions = list({row["question_id"]: row for row in rows}.values()) if config.answers else []
 print(f"{len(rows)} responses, {len(given)} of them with a critique already")
 
@@ -107,13 +108,14 @@ with Journal(run / "02_journal.jsonl") as journal:
     settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
     try:
         if config.batch:
-            complete(Batch(engine, run / "02_batches.jsonl", config.batch_tokens), requests, sampling, journal, "02 batch", **settings)
+            batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
+            complete(batch, requests, sampling, journal, "02 batch", **settings)
         got = complete(engine, requests, sampling, journal, "02 critique", **settings)
     except Stopped as end:
         if not config.partial:
             raise
         stopped, got = end, end.answers
-    money.count(journal)
+    cost = money.summary(journal)
 stop_teacher()
 
 # %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
@@ -124,31 +126,37 @@ failed = [row | {"reason": reason} for row, reason in judged if reason]
 own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": model,
         "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
        for row, a in zip(questions, got[len(to_ask):]) if "error" not in a]
+
+# %% Write, beside what other teachers have written
+def write(name, new, key, teachers):
+    """New rows, in place of what these teachers had there."""
+    old = files.read_jsonl(run / name) if (run / name).exists() and (run / name).stat().st_size else []
+    files.write_jsonl(run / name, critiques.beside(new, old, teachers, [row[key] for row in everything], key))
+    print(f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}")
+
+
+teachers = sorted({row["teacher"] for row in good + failed})
+if to_ask or good:
+    write("02_failed.jsonl", failed, "id", teachers)
 if not good:
-    if to_ask:
-        files.write_jsonl(run / "02_failed.jsonl", failed)
     raise stopped or Stopped(
         f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\nExpected texts that end in 'Conclusion: "
         "right [END]' or 'Conclusion: wrong [END]'. Where a column holds the verdict, name it in 01: --columns verdict=COLUMN "
         f"--verdict-values true=right false=wrong; else look at --model and {run / '02_failed.jsonl'}.", 3 if to_ask else 2)
-
-# %% Write, beside what other teachers have written
-teachers = sorted({row["teacher"] for row in good + failed})
-for name, new, key in (("02_critiques.jsonl", good, "id"), ("02_failed.jsonl", failed, "id"), ("02_answers.jsonl", own, "question_id")):
-    old = files.read_jsonl(run / name) if (run / name).exists() and (run / name).stat().st_size else []
-    if new or old or name != "02_answers.jsonl":
-        files.write_jsonl(run / name, critiques.beside(new, old, teachers, [row[key] for row in rows], key))
-        print(f"wrote {run / name}: {len(new)} rows of {', '.join(teachers)}")
+write("02_critiques.jsonl", good, "id", teachers)
+if config.answers or (run / "02_answers.jsonl").exists():
+    write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
 
 # %% Report
 report = critiques.report(good, failed)
 n_unanswered = len(questions) - len(own)
-files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), teachers=teachers, report=report,
-                     answers=len(own), unanswered=n_unanswered, server=engine.base_url, partial=stopped is not None,
-                     **money.summary(), output_sha256=files.file_hash(run / "02_critiques.jsonl"))
+files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost,
+                     teachers=sorted({row["teacher"] for row in good}), answers=len(own), unanswered=n_unanswered,
+                     server=engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices:
-    print(f"cost of {model} in this run: ${money.spent:.4f}{f', perhaps ${money.lost:.4f} more for failed requests' if money.lost else ''}")
+    perhaps = f", perhaps ${money.lost:.4f} more for failed requests" if money.lost else ""
+    print(f"cost of {model} in this run: ${money.spent:.4f}{perhaps}")
 print(f"next: python 03_build.py --name {config.name}")
 if stopped:
     raise stopped

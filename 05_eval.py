@@ -39,7 +39,7 @@ class Config:
     timeout: float = setting(300.0, "seconds for one request to a server in all")
     budget: float | None = setting(None, "USD that a server's model may cost on one benchmark, over all starts: a hard stop")
     yes: bool = setting(False, "a server's model that costs money: go on without a budget")
-    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
+    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has none")
     price_out: float | None = setting(None, "USD per million tokens of outputs")
     baseline: str = setting("sft", "the model that the others are compared with, where it is among them")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
@@ -92,6 +92,8 @@ def evaluate(engine, label, template, benchmark, items):
     asked = [Request(prompts.solve_prompt(item["question"], template)) for item in items]
     with Journal(run / "05_eval" / label / f"{benchmark}.journal.jsonl") as journal:
         outputs = complete(engine, asked, sampling, journal, f"05 {label} {benchmark}")
+        if config.base_url:
+            engines[label].setdefault("cost", {})[benchmark] = engine.money.summary(journal)
     if failed := [o["error"] for o in outputs if "error" in o]:
         raise Stopped(f"{len(failed)} of {len(items)} items of {benchmark} got no output from {label}; the first: {failed[0]}\n"
                       "Run the same command again: it asks only for those.", 3)
@@ -114,9 +116,8 @@ engines = {}  # label -> what the scores' manifest says of the engine
 for name, where in models.items():
     began, label, engine = time.time(), labels[name], None  # None frees the model before
     if config.base_url:
-        money = Money(where, config.price_in, config.price_out, config.budget, config.yes)
+        money, template = Money(where, config.price_in, config.price_out, config.budget, config.yes), config.template.replace("auto", "chatml")
         engine = Server(where, config.base_url, config.concurrency, config.timeout, money)
-        template = config.template.replace("auto", "chatml")
         engine.identity = f"{where} at {config.base_url}"  # a name says little of what is served: another server is another model
         engines[label] = {"server": config.base_url, "served": where, "template": template}
     else:
@@ -127,7 +128,6 @@ for name, where in models.items():
     prompts.check_template(template, getattr(engine, "tokenizer", None))
     for benchmark, items in tests.items():
         results[benchmark, label] = evaluate(engine, label, template, benchmark, items)
-    engines[label] |= money.summary() if config.base_url else {}
     print(f"{label}: done in {time.time() - began:.0f} s")
 
 # %% [markdown]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 VERSIONED = ("torch", "transformers", "datasets", "openai", "math-verify", "sympy", "peft", "bitsandbytes")
@@ -154,7 +155,8 @@ def write_atomic(path, data):
             os.fsync(f.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise Stopped(f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5) from None
 
 

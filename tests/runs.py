@@ -1,4 +1,4 @@
-"""Shared by the tests of the scripts: run or kill one, compare run folders, and a small completions server."""
+"""Shared by the tests of the scripts: run or kill one, compare run folders."""
 
 import hashlib
 import json
@@ -7,9 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import torch
@@ -107,50 +105,3 @@ def contents(run):
     """{file: what it says} of all files below a run folder but manifests (they hold times) and lock files."""
     files = [p for p in sorted(Path(run).rglob("*")) if p.is_file() and not re.search(r"\.run\.json$|\.lock$", p.name)]
     return {str(p.relative_to(run)): _content(p) for p in files}
-
-
-class Completions:
-    """A small server of /v1/completions whose text depends on the prompt and the seed alone.
-
-    asked: the requests it got, in order. text, status: functions of the request that give the text and the HTTP status.
-    """
-
-    def __init__(self, text=None, status=lambda body: 200):
-        self.asked, self.status = [], status
-        self.text = text or (lambda body: f"It is \\boxed{{ {int(hashlib.md5(repr(body).encode()).hexdigest(), 16) % 30} }}")
-
-    def __enter__(self):
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(body | {"path": self.path, "key": self.headers["Authorization"]})
-                status = outer.status(body)
-                if status == 200:
-                    answer = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"],
-                              "choices": [{"index": 0, "finish_reason": "stop", "text": outer.text(body)}],
-                              "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}}
-                else:
-                    answer = {"error": {"message": "no, thank you", "type": "refused"}}
-                data = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        return self
-
-    def __exit__(self, *error):
-        self._server.shutdown()
-        self._server.server_close()

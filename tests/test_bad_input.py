@@ -1,14 +1,14 @@
-"""A user's mistakes: status 2, what was seen and how to mend it on stderr, no traceback, and the run as it was before."""
+"""A user's mistakes: the status, what was seen and how to mend it on stderr, no traceback, and the run as it was before."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable
 
 import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.runs import SMALL, Completions, contents, rows, run_script, write_rows
+from tests.faults import FaultServer
+from tests.runs import SMALL, contents, rows, run_script, write_rows
 
 
 def nothing(folder):
@@ -60,16 +60,19 @@ def larger_base(folder):
 QUESTION_AND_RESPONSE = '{"question": "1+1?", "response": "2"}'
 DRAW = ["01_sample.py", *SMALL["01_sample.py"], "--model"]
 OWN = ["01_sample.py", "--preset", "paper", "--name", "own", "--source", "my.jsonl"]
+ASK = ["02_critique.py", "--name", "tiny", "--preset", "paper"]
+NOBODY = ["--base-url", "http://127.0.0.1:9/v1"]  # nothing listens there
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """prepare: brings the mistake about. seen and mend: what stderr has to hold."""
+    """prepare: brings the mistake about. seen and mend: what stderr has to hold. status: 2 for input, 4 server, 5 disk."""
 
     command: list
     seen: list
     mend: str
     prepare: Callable = nothing
+    status: int = 2
 
 
 MISTAKES = {
@@ -105,12 +108,16 @@ MISTAKES = {
     # before the arms that are known have been trained for hours
     "unknown arm in 04": Mistake(["04_train.py", "--arms", "cft", "nope"], ["nope", "sft-verified"], "--arms", without("04_train")),
     "unknown model in 05": Mistake(["05_eval.py", "--model", "nope"], ["'nope'"], "--model"),
+    "unknown teacher in 03": Mistake(["03_build.py", "--teacher", "somebody"],
+                                     ["02_critiques.jsonl holds no critique of somebody"],
+                                     "--teacher tiny-teacher:skip=0.1:critique=full"),
     "misspelt flag": Mistake(["03_build.py", "--row", "5"], ["--row"], "--help"),
     # Numbers
     "limit 0": Mistake(["03_build.py", "--limit", "0"], ["--limit 0"], "1 or more"),
     "epochs 0": Mistake(["04_train.py", "--epochs", "0"], ["--epochs 0"], "1 or more", without("04_train")),
     "concurrency 0": Mistake(["02_critique.py", "--concurrency", "0"], ["--concurrency 0"], "1 or more",
                              without("02_journal.jsonl")),
+    "a flag that is gone": Mistake(["02_critique.py", "--attempts", "3"], ["--attempts 3"], "--help"),
     # Models
     "04, no tokenizer": Mistake(["04_train.py", "--model", "incomplete"], ["incomplete", "tokenizer"], "save",
                                 model_without("token*")),
@@ -125,21 +132,39 @@ MISTAKES = {
     "another arm": Mistake(["04_train.py", *SMALL["04_train.py"], "--epochs", "2"], ["04_train/sft", "epochs 1 -> 2"],
                            "rm -r runs/tiny/04_train/sft"),
     "full disk": Mistake(["04_train.py", "--arms", "cft", "--global-batch", "1", "--epochs", "10000", "--save-every", "1"],
-                         ["GB for its checkpoints", "GB are free"], "--save-every", larger_base),
+                         ["runs/tiny needs", "GB are free on that disk"],
+                         "Make room, or save less often: a larger --save-every", larger_base, status=5),
     "one step": Mistake(["04_train.py", "--arms", "cft", "--global-batch", "512"], ["24 rows are one step", "learning rate of 0"],
                         "--warmup-ratio 0"),
     "unknown baseline": Mistake(["05_eval.py", "--baseline", "sft-teachr"], ["'sft-teachr'", "base sft"], "--baseline"),
     "share above 1": Mistake(["02_critique.py", "--teacher-skip", "3"], ["--teacher-skip 3.0", "0 to 1"], "--teacher-skip"),
     "negative count": Mistake(["04_train.py", "--save-every", "-1"], ["--save-every -1", "0 or more"], "--save-every"),
     # Servers
-    "no server and no key": Mistake(["02_critique.py", "--name", "tiny", "--preset", "paper"], ["no server and no key"],
-                                    "export OPENAI_API_KEY="),
+    "no server and no key": Mistake(ASK, ["no server and no key"],
+                                    "--base-url http://HOST:PORT/v1, or export OPENAI_API_KEY="),
+    "no server there": Mistake([*ASK, *NOBODY, "--model", "m"], ["no server answers at http://127.0.0.1:9/v1"],
+                               "Check --base-url", status=4),
+    "no server there for 05": Mistake(["05_eval.py", "--limit", "20", "--model", "m", *NOBODY],
+                                      ["no server answers at http://127.0.0.1:9/v1"], "Check --base-url", status=4),
+    "a URL without http": Mistake([*ASK, "--base-url", "localhost:8000/v1"], ["'localhost:8000/v1'"], "http://localhost:8000/v1"),
+    "a key in the URL": Mistake([*ASK, "--base-url", "http://me:secret@127.0.0.1:9/v1"], ["holds a name, a password or a query"],
+                                "export OPENAI_API_KEY="),
+    "another model than the tiny teacher": Mistake(["02_critique.py", "--model", "gpt-4o"], ["--model gpt-4o needs a server"],
+                                                   "--base-url"),
+    "no teacher's name": Mistake([*ASK, *NOBODY, "--model", ""], ["no model was named"], "--model NAME"),
+    # Money
+    "money without a budget": Mistake([*ASK, *NOBODY, "--model", "gpt-4o-mini"], ["gpt-4o-mini costs money", "nothing was sent"],
+                                      "--budget USD (a hard stop) or --yes"),
+    "budget without a price": Mistake([*ASK, *NOBODY, "--model", "m", "--budget", "1"], ["the price of 'm'"], "--price-in 0.15"),
+    "half a price": Mistake([*ASK, *NOBODY, "--price-in", "1"], ["--price-in and --price-out go together"], "--price-out 0.60"),
+    "budget of nothing": Mistake([*ASK, *NOBODY, "--model", "gpt-4o", "--budget", "0"], ["--budget 0 has no room"],
+                                 "a larger --budget", status=4),
 }
 
 
-def assert_refused(folder, done, before, seen, mend):
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
+def assert_refused(folder, done, before, seen, mend, status=2):
+    assert done.returncode == status, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr and "secret" not in done.stderr
     for text in [*seen, mend]:
         assert text in done.stderr, done.stderr
     after = {name: content for name, content in contents(folder).items() if not (content == [] and "journal" in name)}
@@ -151,29 +176,27 @@ def test_mistake(run_copy, mistake):
     folder = run_copy.parent.parent
     mistake.prepare(folder)
     before = contents(folder)
-    assert_refused(folder, run_script(folder, *mistake.command), before, mistake.seen, mistake.mend)
+    assert_refused(folder, run_script(folder, *mistake.command), before, mistake.seen, mistake.mend, mistake.status)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_server(finished, tmp_path_factory):
-    """02 with a server that is not there. The client tries for some 15 seconds, so it is started before the other tests."""
-    folder = tmp_path_factory.mktemp("no server")
-    shutil.copytree(finished.run, folder / "runs" / "tiny")
-    before = contents(folder)
-    with ThreadPoolExecutor(1) as pool:
-        command = ["02_critique.py", "--model", "somebody", "--base-url", "http://127.0.0.1:9/v1"]
-        yield folder, before, pool.submit(run_script, folder, *command)
+KEY = "sk-very-secret-value"
+SERVED = {  # what the server says to every request: the status, what stderr holds, the mend
+    "key": (4, ["'somebody'", "401 invalid_api_key", "Incorrect API key provided: ***."], "Check OPENAI_API_KEY"),
+    "quota": (4, ["429 insufficient_quota", "You exceeded your current quota"], "the account's balance"),
+    "model": (2, ["404 model_not_found", "The model `somebody` does not exist."],
+              "Check --model somebody and --base-url (most end in /v1)"),
+    "max_tokens": (2, ["The server refuses max_tokens"], "--reasoning"),
+}
 
 
-def test_no_server_there(no_server):
-    folder, before, running = no_server
-    assert_refused(folder, running.result(), before, ["'somebody'", "APIConnectionError"], "--base-url")
-
-
-def test_a_server_that_refuses_the_key(tmp_path):
-    source(QUESTION_AND_RESPONSE)(tmp_path)
+@pytest.mark.parametrize("fault", SERVED)
+def test_a_server_that_refuses_everything(tmp_path, fault):
+    """It is asked a few times, not once for each row; the key is in no message and in no file."""
+    status, seen, mend = SERVED[fault]
+    write_rows(tmp_path / "my.jsonl", [{"question": f"{n}+1?"} for n in range(300)])
     before = contents(tmp_path)
-    with Completions(status=lambda body: 401) as server:
-        done = run_script(tmp_path, *OWN, "--model", "somebody", "--base-url", server.url, OPENAI_API_KEY="sk-wrong")
-    assert server.asked[0]["key"] == "Bearer sk-wrong"
-    assert_refused(tmp_path, done, before, ["'somebody'", "AuthenticationError"], "OPENAI_API_KEY")
+    with FaultServer(fault=lambda body, nth: fault) as server:
+        done = run_script(tmp_path, *OWN, "--model", "somebody", "--base-url", server.url, OPENAI_API_KEY=KEY)
+    assert {entry["key"] for entry in server.asked} == {f"Bearer {KEY}"} and len(server.asked) <= 16
+    assert_refused(tmp_path, done, before, [*seen, "what was answered is kept"], mend, status)
+    assert KEY not in done.stdout + done.stderr + "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())

@@ -10,9 +10,11 @@ import pyarrow.parquet
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common import arms, prompts
+from common import answers, arms, prompts
 from common.files import content_id, file_hash, model_id
-from tests.runs import SMALL, STAGES, Completions, contents, must_run, rows, run_script, write_rows
+from common.sources import make_row
+from tests.faults import FaultServer
+from tests.runs import SMALL, STAGES, contents, must_run, rows, run_script, write_rows
 
 ARMS = ("sft", "sft-verified", "sft-teacher", "cft")
 MODELS = ("base", *ARMS)
@@ -55,15 +57,16 @@ def test_rows_of_01_and_02(finished):
         assert critique["critique_id"] == content_id(critique["id"], critique["teacher"], critique["critique_raw"])
         assert critique["verdict"] in ("right", "wrong")
     assert {r["verdict"] for r in critiques} == {"right", "wrong"}
-    answers = rows(finished.run / "02_answers.jsonl")
-    assert [a["question_id"] for a in answers] == [r["question_id"] for r in responses]  # each question was asked once
+    own = rows(finished.run / "02_answers.jsonl")
+    assert list(own[0]) == ["question_id", "question", "gold", "teacher", "answer", "finish_reason", "usage", "usd"]
+    assert [a["question_id"] for a in own] == [r["question_id"] for r in responses]  # each question was asked once
     assert rows(finished.run / "02_failed.jsonl") == []
 
 
 def test_rows_of_03(finished):
     """Prompt-completion messages with an explicit system message, tied to the row of 02 that they were made of."""
     critiques = {r["id"]: r for r in rows(finished.run / "02_critiques.jsonl")}
-    answers = {a["question_id"]: a["answer"] for a in rows(finished.run / "02_answers.jsonl")}
+    own = {a["question_id"]: a["answer"] for a in rows(finished.run / "02_answers.jsonl")}
     for arm in ARMS:
         built = rows(finished.run / "03_data" / f"{arm}.jsonl")
         assert len(built) == 24 and len({r["id"] for r in built}) == 24
@@ -81,7 +84,7 @@ def test_rows_of_03(finished):
                 assert completion["content"] == "Critique:\n" + of["critique"]
                 assert completion["content"].endswith(f"\n\nConclusion: {of['verdict']} [END]")
             else:
-                assert completion["content"] == (answers[of["question_id"]] if arm == "sft-teacher" else of["response"])
+                assert completion["content"] == (own[of["question_id"]] if arm == "sft-teacher" else of["response"])
 
 
 def test_arms_share_their_questions(finished):
@@ -139,12 +142,33 @@ def test_manifests_are_true(finished):
     assert made[1]["output_sha256"] == file_hash(finished.run / "01_responses.jsonl")
     assert made[2]["output_sha256"] == file_hash(finished.run / "02_critiques.jsonl")
     assert made[3]["output_sha256"] == {arm: file_hash(finished.run / "03_data" / f"{arm}.jsonl") for arm in ARMS}
-    assert made[2]["rows"] == made[2]["right"] + made[2]["wrong"] == 48
+    assert (made[2]["rows"], made[2]["answers"], made[2]["unanswered"], made[2]["partial"]) == (48, 48, 0, False)
+    assert made[2]["teachers"] == ["tiny-teacher:skip=0.1:critique=full"]
+    assert made[2]["usd"] is made[2]["usd_perhaps_lost"] is None
     assert made[4]["base_id"] == model_id(finished.run / "01_base") and made[4]["processes"] == 1
     for arm in ARMS:
         folder = finished.folder / made[5]["engines"][arm]["folder"]
         assert folder.name == "step-000006" and made[5]["engines"][arm]["content"] == model_id(folder)
     assert list(made[4]["checkpoints"]) == list(ARMS) == list(arms.ARMS)
+
+
+def test_report_of_02_can_be_counted_again(finished):
+    """The tiny teacher knows the golds, so it never calls a right answer wrong."""
+    report = json.loads((finished.run / "02.run.json").read_text())["report"]
+    critiques = rows(finished.run / "02_critiques.jsonl")
+    lengths = sorted(len(r["critique"]) for r in critiques)
+    right = sum(answers.grade(r["response"], r["gold"]) for r in critiques)
+    assert report == {
+        "critiques": 48, "failed": 0, "right": right,
+        "characters": {"shortest": lengths[0], "median": (lengths[23] + lengths[24]) // 2, "longest": lengths[-1]},
+        "tokens": sum(r["usage"]["prompt_tokens"] + r["usage"]["completion_tokens"] for r in critiques),
+        "finish_reasons": {"stop": 48}, "failed_for": {},
+        "against_gold": {"right called right": right, "wrong called wrong": 48 - right},
+    }
+    printed = finished.printed["02_critique.py"]
+    assert "estimate: 96 requests" in printed
+    assert f"48 critiques, {right / 48:.1%} of them call the response right; 0 rows failed" in printed
+    assert "verdict and gold agree on 100.0% of 48" in printed and "cost of" not in printed
 
 
 def test_a_second_time_nothing_is_done_again(finished, run_copy):
@@ -209,15 +233,17 @@ def test_01_draws_from_a_server(tmp_path):
     """Each sample has a seed of its own; a question that the server refuses is counted, and asked alone the next time."""
     write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?", "gold": str(n)} for n in range(3)])
     command = ["01_sample.py", "--preset", "paper", "--source", "questions.jsonl", "--model", "served", "--name", "drawn", "--samples", 2, "--base-url"]
-    with Completions(status=lambda body: 400 if "What is 1?" in body["prompt"] else 200) as server:
-        printed = must_run(tmp_path, *command, server.url)
-        assert "2 failed" in printed and len(rows(tmp_path / "runs/drawn/01_responses.jsonl")) == 4
-        assert {a["path"] for a in server.asked} == {"/v1/completions"} and {a["model"] for a in server.asked} == {"served"}
-        server.status = lambda body: 200
+    with FaultServer(fault=lambda body, nth: 400 if "What is 1?" in body["prompt"] else None) as server:
+        first = run_script(tmp_path, *command, server.url)
+        assert first.returncode == 3 and "2 failed" in first.stdout and "the first failure: 400 no, thank you" in first.stdout
+        assert "next: python 02_critique.py --name drawn" in first.stdout
+        assert len(rows(tmp_path / "runs/drawn/01_responses.jsonl")) == 4
+        assert {(e["path"], e["body"]["model"]) for e in server.asked} == {("/v1/completions", "served")}
+        server.fault = None
         server.asked.clear()
         must_run(tmp_path, *command, server.url)
-        assert len(server.asked) == 2 and len({a["seed"] for a in server.asked}) == 2
-        assert all(a["prompt"] == prompts.solve_prompt("What is 1?", "chatml") for a in server.asked)
+        assert len(server.asked) == 2 and len({e["body"]["seed"] for e in server.asked}) == 2
+        assert all(e["prompt"] == prompts.solve_prompt("What is 1?", "chatml") for e in server.asked)
     got = rows(tmp_path / "runs" / "drawn" / "01_responses.jsonl")
     expected = [(f"What is {n}?", str(n), k) for n in range(3) for k in (0, 1)]
     assert [(r["question"], r["gold"], r["sample"]) for r in got] == expected
@@ -230,26 +256,220 @@ def test_05_asks_a_server(tmp_path):
     write_rows(tmp_path / "sets" / "gsm8k" / "test.jsonl", gsm8k)
     write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}])
     command = ["05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "gsm8k", "math500", "--benchmarks-dir", "sets",
-               "--limit", 4, "--base-url"]
-    with Completions(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
-                     status=lambda body: 400 if "Half of 6?" in body["prompt"] else 200) as server:
+               "--limit", 4, "--price-in", 1, "--price-out", 2, "--budget", 1, "--base-url"]
+    with FaultServer(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
+                     fault=lambda body, nth: 400 if "Half of 6?" in body["prompt"] else None) as server:
         stopped = run_script(tmp_path, *command, server.url)
-        assert stopped.returncode == 2 and "1 of 4 items of gsm8k got no output" in stopped.stderr
-        server.status = lambda body: 200
+        assert stopped.returncode == 3
+        assert "1 of 4 items of gsm8k got no output from served; the first: 400 no, thank you" in stopped.stderr
+        assert "it asks only for those" in stopped.stderr and "of $" in stopped.stderr  # the progress bar counts what it costs
+        server.fault = None
         server.asked.clear()
         must_run(tmp_path, *command, server.url)
-        assert len(server.asked) == 2 and all(a["temperature"] == 0 for a in server.asked)
+        assert len(server.asked) == 2 and all(e["body"]["temperature"] == 0 for e in server.asked)
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
     assert [(r["gold"], r["strict"], r["output"]) for r in graded] == [(str(n), n == 2, "It is \\boxed{2}. ") for n in range(4)]
     assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count("| served |") == 2
+    paid = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "math500.journal.jsonl")
+    assert [r["usd"] for r in paid] == [(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"]) / 1e6 for r in paid]
 
 
 def test_empty_outputs_are_outputs(tmp_path):
     """A model may answer nothing at all: these items are wrong, which is a score (0 of 6), not a failure."""
     write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": f"What is {n}?", "answer": str(n)} for n in range(6)])
-    with Completions(text=lambda body: "") as server:
+    with FaultServer(text=lambda body: "") as server:
         must_run(tmp_path, "05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "math500",
                  "--benchmarks-dir", "sets", "--base-url", server.url)
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "math500.jsonl")
     assert [(r["output"], r["strict"]) for r in graded] == [("", False)] * 6
     assert "| math500 | served | 6 | 0.0 |" in (tmp_path / "runs" / "mine" / "05_results.md").read_text()
+
+
+# --- teachers -------------------------------------------------------------------------------------------------------
+
+THREE = [make_row(f"What is {n} + 1?", f"It is {n + 1}.", str(n + 1), "own", "somebody") for n in range(3)]
+A, B = "https://a/teacher", "b"  # the names of two teachers
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """A run `own` of THREE responses, and a server that speaks for every teacher: (run, server, ask).
+
+    ask(teacher, *flags, status=0) runs 02 and returns what it printed. Critiques name the teacher and its temperature.
+    """
+    run = tmp_path / "runs" / "own"
+    write_rows(run / "01_responses.jsonl", THREE)
+
+    def says(body):
+        own = "" if body["messages"][-1]["content"].startswith(prompts.TEACHER_CRITIQUE) else " It is 5."
+        return f"By {body['model']} at {body['temperature']}.{own}\n\nConclusion: right [END]"
+
+    with FaultServer(text=says) as server:
+        def ask(teacher, *flags, status=0):
+            done = run_script(tmp_path, "02_critique.py", "--preset", "paper", "--name", "own", "--model", teacher,
+                              "--base-url", server.url, *flags)
+            assert done.returncode == status, done.stderr[-3000:]
+            return done.stdout
+
+        yield run, server, ask
+
+
+def said(run, name="02_critiques.jsonl", text="critique_raw"):
+    """[(number of the response, teacher, what it said)]"""
+    place = {row[key]: n for n, row in enumerate(THREE) for key in ("id", "question_id")}
+    return [(place[row["id" if "id" in row else "question_id"]], row["teacher"], row[text] and row[text].partition("\n")[0])
+            for row in rows(run / name)]
+
+
+def test_another_teachers_critiques_stand_beside_the_first_ones(taught):
+    """By the order of the responses, then as they came; a teacher who is asked again replaces its own rows, nobody else's."""
+    run, server, ask = taught
+    ask(A, "--answers")
+    first = contents(run)
+    assert said(run) == [(n, A, f"By {A} at 0.3.") for n in range(3)]
+    printed = ask(B)
+    assert said(run) == [(n, teacher, f"By {teacher} at 0.3.") for n in range(3) for teacher in (A, B)]
+    assert f"wrote runs/own/02_critiques.jsonl: 3 rows of {B}" in printed
+    assert contents(run)["02_answers.jsonl"] == first["02_answers.jsonl"]
+    ask(A, "--answers", "--temperature", 0.7)
+    assert said(run) == [(n, *pair) for n in range(3) for pair in ((B, f"By {B} at 0.3."), (A, f"By {A} at 0.7."))]
+    assert said(run, "02_answers.jsonl", "answer") == [(n, A, f"By {A} at 0.7. It is 5.") for n in range(3)]
+    assert [r["critique_id"] for r in rows(run / "02_critiques.jsonl")] == [
+        content_id(r["id"], r["teacher"], r["critique_raw"]) for r in rows(run / "02_critiques.jsonl")]
+    asked = len(server.asked)
+    ask(B)  # all of it is in the journal
+    assert len(server.asked) == asked == 3 + 3 + 3 + 6
+    assert said(run) == [(n, *pair) for n in range(3) for pair in ((A, f"By {A} at 0.7."), (B, f"By {B} at 0.3."))]
+    made = json.loads((run / "02.run.json").read_text())
+    assert (made["teachers"], made["rows"], made["answers"]) == ([B], 3, 0)
+
+
+def test_each_teacher_has_its_own_failures(taught):
+    """Another teacher's run must not make a first one's failures disappear, nor be blamed for them."""
+    run, server, ask = taught
+    server.fault = lambda body, nth: "invalid-prompt" if body["model"] == A and "2 + 1" in str(body["messages"]) else None
+    printed = ask(A, "--answers", status=3)
+    assert "1 responses have no critique, 1 questions no answer of the teacher: status 3" in printed
+    assert said(run) == [(n, A, f"By {A} at 0.3.") for n in (0, 1)]
+    (failed,) = rows(run / "02_failed.jsonl")
+    assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (
+        THREE[2]["id"], A, "unparsed", "400 invalid_prompt Your prompt was flagged. Please try another prompt.")
+    assert len(rows(run / "02_answers.jsonl")) == 2
+    note = f"note: 1 responses have no critique and are left out ({run.relative_to(run.parent.parent)}/02_failed.jsonl says why)"
+    assert note in must_run(run.parent.parent, "03_build.py", "--name", "own")
+    ask(B)
+    assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (1, B), (2, B)]
+    assert rows(run / "02_failed.jsonl") == [failed]
+    assert "note:" not in must_run(run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft")
+    asked, server.fault = len(server.asked), None
+    ask(A, "--answers", status=3)  # it failed for good: asking again needs a word
+    assert len(server.asked) == asked
+    ask(A, "--answers", "--retry-failed")
+    assert len(server.asked) == asked + 2 and len(said(run)) == 6 and rows(run / "02_failed.jsonl") == []
+
+
+def test_03_builds_from_the_teachers_that_it_is_told(taught):
+    """Without a word: those of 02's last run; a teacher who wrote nothing is refused and the others are named."""
+    run, _, ask = taught
+    ask(A, "--answers")
+    ask(B)
+
+    def built(*flags):
+        shutil.rmtree(run / "03_data", ignore_errors=True)
+        printed = must_run(run.parent.parent, "03_build.py", "--name", "own", *flags)
+        return printed, {path.stem: [row["completion"][0]["content"].split(" at")[0] for row in rows(path)]
+                         for path in (run / "03_data").iterdir()}
+
+    printed, arm = built()
+    assert f"3 critiques of {B}, 3 right, 0 wrong; 0 teacher's answers" in printed
+    assert arm["cft"] == [f"Critique:\nBy {B}"] * 3 and len(arm["sft"]) == 3 and "sft-teacher" not in arm
+    printed, arm = built("--teacher", A)
+    assert f"3 critiques of {A}, 3 right, 0 wrong; 3 teacher's answers" in printed
+    assert arm["cft"] == [f"Critique:\nBy {A}"] * 3 and arm["sft-teacher"] == [f"By {A}"] * 3
+    printed, arm = built("--teacher", A, B)
+    assert f"6 critiques of {A}, {B}" in printed
+    assert sorted(arm["cft"]) == sorted([f"Critique:\nBy {A}", f"Critique:\nBy {B}"] * 3)
+    assert len(arm["sft"]) == 3  # a response is imitated once, whoever judged it
+    wrong = run_script(run.parent.parent, "03_build.py", "--name", "own", "--teacher", A, "nobody", "no one")
+    assert wrong.returncode == 2
+    assert "holds no critique of no one, nobody" in wrong.stderr and f"--teacher {B} {A}" in wrong.stderr
+    wrong = run_script(run.parent.parent, "03_build.py", "--name", "own", "--arms", "sft-teacher")  # B gave no answers
+    assert wrong.returncode == 2 and "02_critique.py --name own --answers" in wrong.stderr
+
+
+CARRIED = THREE[1] | {"critique": "Came along.\n\nConclusion: wrong [END]", "critique_raw": "Came along.", "verdict": "wrong",
+                      "teacher": "carrier"}
+
+
+def test_a_critique_that_came_along_passes_and_nobody_is_asked(taught):
+    run, server, ask = taught
+    write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED, THREE[2]])
+    assert "3 responses, 1 of them with a critique already" in ask(B)
+    assert said(run) == [(0, B, f"By {B} at 0.3."), (1, "carrier", "Came along."), (2, B, f"By {B} at 0.3.")]
+    assert len(server.asked) == 2
+    passed = rows(run / "02_critiques.jsonl")[1]
+    assert set(passed) == set(FIELDS_02)
+    assert passed == CARRIED | {"critique_id": content_id(CARRIED["id"], "carrier", "Came along."),
+                                "critique_finish_reason": None, "usage": None, "usd": None}
+    assert json.loads((run / "02.run.json").read_text())["teachers"] == [B, "carrier"]
+    assert f"3 critiques of {B}, carrier" in must_run(run.parent.parent, "03_build.py", "--name", "own")
+
+
+def test_with_ask_carried_the_teacher_is_asked_about_all(taught):
+    """What came along stands beside it; the teacher's row holds nothing of it."""
+    run, server, ask = taught
+    write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED, THREE[2]])
+    ask(B, "--ask-carried")
+    asked = [(n, B, f"By {B} at 0.3.") for n in range(3)]
+    assert said(run) == [asked[0], (1, "carrier", "Came along."), *asked[1:]]
+    assert len(server.asked) == 3 and "Came along" not in json.dumps([e["body"] for e in server.asked])
+    about_the_same = rows(run / "02_critiques.jsonl")[2]
+    assert list(about_the_same) == FIELDS_02 and {k: about_the_same[k] for k in FIELDS_01} == THREE[1]
+    assert about_the_same["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]" and about_the_same["verdict"] == "right"
+    ask(A, "--ask-carried")
+    assert len(said(run)) == 7 and sum(teacher == "carrier" for _, teacher, _ in said(run)) == 1
+
+
+def test_what_01_no_longer_holds_is_left_out(taught):
+    """Critiques of responses that have been replaced would train on what the run no longer shows."""
+    run, _, ask = taught
+    ask(A, "--answers")
+    write_rows(run / "01_responses.jsonl", THREE[::-1][:2])
+    ask(B)
+    assert said(run) == [(n, *pair) for n in (2, 1) for pair in ((A, f"By {A} at 0.3."), (B, f"By {B} at 0.3."))]
+    assert [n for n, *_ in said(run, "02_answers.jsonl", "answer")] == [2, 1]
+
+
+def test_03_goes_on_without_a_teacher_whose_rows_all_failed(taught):
+    """Nobody asked for that teacher: the one carried critique has no verdict, which 02 has said."""
+    run, _, ask = taught
+    write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED | {"verdict": "unparsed"}])
+    ask(B, status=3)
+    assert f"1 critiques of {B}" in must_run(run.parent.parent, "03_build.py", "--name", "own")
+
+
+def test_a_first_look_with_limit_leaves_the_other_teachers_rows(taught):
+    """To try another teacher on a few responses must not take the first one's critiques of all others away."""
+    run, _, ask = taught
+    ask(A, "--answers")
+    ask(B, "--limit", 1)
+    assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (2, A)]
+    assert len(rows(run / "02_answers.jsonl")) == 3
+
+
+def test_a_response_that_came_with_two_critiques_is_asked_about_once(taught):
+    run, server, ask = taught
+    write_rows(run / "01_responses.jsonl", [CARRIED, CARRIED | {"critique_raw": "And again.", "teacher": "another"}])
+    ask(B, "--ask-carried")
+    assert len(server.asked) == 1 and len({r["critique_id"] for r in rows(run / "02_critiques.jsonl")}) == 3 == len(said(run))
+
+
+def test_a_teacher_without_one_good_row_leaves_what_stands(taught):
+    run, server, ask = taught
+    server.fault = lambda body, nth: "invalid-prompt" if "2 + 1" in str(body["messages"]) else None
+    ask(A, status=3)
+    good, bad = said(run), rows(run / "02_failed.jsonl")
+    server.fault = lambda body, nth: "verdictless"
+    ask(B, "--retries", 0, status=3)
+    failed = rows(run / "02_failed.jsonl")
+    assert said(run) == good and [r for r in failed if r["teacher"] == A] == bad and len(failed) == 4

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common.config import configure, setting
+from common.config import COUNTS, MAY_BE_ZERO, SHARES, configure, setting
 from common.files import InputError
 from common.presets import PRESETS
 from tests.conftest import ROOT
@@ -131,12 +131,16 @@ def test_another_error_keeps_its_traceback(script, tmp_path):
 
 # --- the five scripts -----------------------------------------------------------------------------------------------
 
-def fields_of(name):
-    """The Config fields of a script: only what stands before it reads its settings is executed."""
+def config_of(name):
+    """The Config of a script: only what stands before it reads its settings is executed."""
     source = (ROOT / name).read_text(encoding="utf-8").split("config = configure(")[0]
     space = {"__name__": "settings_cell"}
     exec(compile(source, name, "exec"), space)
-    return {field.name: field for field in dataclasses.fields(space["Config"])}
+    return space["Config"]
+
+
+def fields_of(name):
+    return {field.name: field for field in dataclasses.fields(config_of(name))}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -158,6 +162,54 @@ def test_presets_are_for_the_scripts_that_exist():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_all_scripts_take_the_common_flags(name):
     assert list(fields_of(name))[:4] == ["name", "preset", "seed", "limit"]
+
+
+OUT, MORE, SHARE = "1 or more; leave it out for the default", "0 or more", "0 to 1"
+RANGES = {  # setting: scripts, values out of its range, what is expected, values at its edges
+    "concurrency": ("125", [0, -1], OUT, [1]),
+    "timeout": ("125", [0, 0.5, -1, "nan"], OUT, [1, 3600.5]),
+    "budget": ("125", [-0.01, "nan"], MORE, [0, 12.5]),
+    "price_in": ("125", [-1, "nan"], MORE, [0, 0.15]),
+    "price_out": ("125", [-1, "nan"], MORE, [0, 0.6]),
+    "retries": ("2", [-1], MORE, [0, 7]),
+    "max_bad_share": ("2", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "batch_tokens": ("2", [0, -5], OUT, [1]),
+    "teacher_skip": ("2", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "temperature": ("12", [-0.1, "nan"], MORE, [0, 2]),
+    "top_p": ("12", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "max_new_tokens": ("125", [0], OUT, [1]),
+    "samples": ("1", [0], OUT, [1]),
+    "batch_size": ("15", [0], OUT, [1]),
+    "rows": ("3", [0], OUT, [1]),
+    "warmup_ratio": ("4", [1.5, "nan"], SHARE, [0]),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, name):
+    """As a flag or as a keyword, in every script that has it: a timeout of 0 or a NaN budget would fail late, or never."""
+    monkeypatch.chdir(tmp_path)
+    scripts, wrong, expected, edges = RANGES[name]
+    flag = f"--{name.replace('_', '-')}"
+    for script in SCRIPTS:
+        assert (name in fields_of(script)) == (script[1] in scripts), f"{script}: {name}"
+    for script in [script for script in SCRIPTS if script[1] in scripts]:
+        Config, stage = config_of(script), script[:2]
+        for value in wrong:
+            for flags, overrides in (([flag, str(value)], {}), ([], {name: float(value) if value == "nan" else value})):
+                monkeypatch.setattr(sys, "argv", [script, *flags])
+                with pytest.raises(InputError, match=rf"^{flag} {value}.*: expected {expected}\.$"):
+                    configure(Config, stage, **overrides)
+        for value in edges:
+            monkeypatch.setattr(sys, "argv", [script, flag, str(value)])
+            assert getattr(configure(Config, stage), name) == value
+
+
+def test_every_number_of_a_script_has_a_range():
+    """A setting that is added later must not be forgotten there; only the optimiser's own three are taken as they are."""
+    numeric = (int, float, int | None, float | None)
+    numbers = {f.name for script in SCRIPTS for f in fields_of(script).values() if f.type in numeric}
+    assert numbers - (COUNTS | MAY_BE_ZERO | SHARES) == {"learning_rate", "weight_decay", "max_grad_norm"}
 
 
 @pytest.fixture(scope="module")

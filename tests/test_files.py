@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from common import files
-from common.files import InputError, content_id
+from common.files import InputError, Stopped, content_id
 from common.generate.journal import Journal
 from tests.conftest import ROOT
+from tests.runs import run_script, write_rows
 
 
 def child(code, *arguments, **options):
@@ -140,10 +141,24 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path):
     assert path.read_bytes() == b'{"a": 1}\n' and list(tmp_path.iterdir()) == [path]  # no part file is left
     with pytest.raises(TypeError):
         files.write_jsonl(path, [{"a": 2}, {"a": object()}])
-    code = ("import resource, sys; from common import files; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-            "files.write_jsonl(sys.argv[1], [{'a': 'x' * 100_000}])")
-    _, errors = child(code, path).communicate(timeout=60)
-    assert "OSError" in errors and files.read_jsonl(path) == [{"a": 1}]
+    code = ("import resource, sys; from common import files; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            "try: files.write_jsonl(sys.argv[1], [{'a': 'x' * 600}, {'a': 'x' * 600}])\n"
+            "except files.Stopped as end: print(end.status, end)")
+    output, errors = child(code, path).communicate(timeout=60)
+    assert output.startswith(f"5 {path} cannot be written") and "Make room" in output, output + errors
+    assert files.read_jsonl(path) == [{"a": 1}] and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_ends_a_script_with_status_5(tmp_path):
+    """01 has nothing but its rows to write; a traceback would not say what to do."""
+    write_rows(tmp_path / "my.jsonl", [{"question": f"{n}+1?", "response": "2"} for n in range(20)])
+    limited = ("import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); sys.argv = sys.argv[1:];"
+               "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')")
+    command = ["01_sample.py", "--preset", "paper", "--source", "my.jsonl"]
+    done = run_script(tmp_path, *command, prefix=[sys.executable, "-c", limited])
+    assert done.returncode == 5 and "01_responses.jsonl cannot be written" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "runs" / "paper").iterdir()) == []
 
 
 def test_kept_metrics_drops_later_and_torn_lines_for_good(tmp_path):
@@ -173,45 +188,89 @@ def test_check_settings_stops_what_was_made_with_others(tmp_path):
 
 
 def test_check_disk(tmp_path):
-    files.check_disk(tmp_path / "new", 1, "--save-every")
-    with pytest.raises(InputError, match=r"(?s)1000000000\.000 GB.*--save-every"):
-        files.check_disk(tmp_path, 10**18, "--save-every")
+    files.check_disk(tmp_path / "new", 1, ", or else")
+    with pytest.raises(Stopped, match=r"(?s)1000000000\.000 GB.*Make room, or else\.$") as end:
+        files.check_disk(tmp_path, 10**18, ", or else")
+    assert end.value.status == 5
 
+
+def test_read_manifest(tmp_path):
+    """A stage that has not run has none; later scripts take that for nothing known."""
+    assert files.read_manifest(tmp_path, "02") == {}
+    files.write_atomic(tmp_path / "02.run.json", '{"teachers": ["é"]}')
+    assert files.read_manifest(tmp_path, "02") == {"teachers": ["é"]} and files.read_manifest(tmp_path, "03") == {}
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
 
 def test_a_journal_finds_its_records_again(tmp_path):
     path = tmp_path / "new" / "journal.jsonl"
-    records = [{"key": "a", "text": "é\n\u2028"}, {"key": "b", "text": "half an emoji \ud83d"}]
+    records = [{"key": "a", "text": "é\n\u2028"}, {"key": "b", "text": "half an emoji \ud83d"}, {"key": "c", "text": ""}]
     with Journal(path) as journal:
-        journal.append(records)
-        journal.append([])
-        journal.append([{"key": "c", "text": ""}])
-        assert "a" in journal and "z" not in journal
+        for n, record in enumerate(records, 1):
+            journal.append(record)
+            assert path.read_bytes().count(b"\n") == n  # it stands in the file before append returns
+        assert "a" in journal and "z" not in journal and journal["b"] == records[1]
     with Journal(path) as journal:
-        assert [journal[key] for key in "ab"] == records and journal["c"]["text"] == "" and not journal.skipped
+        assert [journal[key] for key in "abc"] == records and not journal.skipped
+
+
+def test_of_equal_keys_the_last_counts(tmp_path):
+    """An answer that was asked for again after a failure stands for good; both stay in the file."""
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        for record in ({"key": "a", "error": "400"}, {"key": "b", "text": "2"}, {"key": "a", "text": "1"}):
+            journal.append(record)
+        assert journal["a"] == {"key": "a", "text": "1"}
+    with Journal(path) as journal:
+        assert journal.records == {"a": {"key": "a", "text": "1"}, "b": {"key": "b", "text": "2"}}
+    assert [row["key"] for row in files.read_jsonl(path)] == ["a", "b", "a"]
 
 
 LINES = b'{"key": "a", "text": "1"}\n{"key": "b", "text": "\xc3\xa9"}\n'
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 4, 20, 26])
-def test_a_torn_last_line_is_cut_off_and_the_next_record_is_whole(tmp_path, cut):
+@pytest.mark.parametrize("cut", [2, 3, 4, 20, 26])
+def test_a_torn_last_line_is_cut_off_and_the_next_record_is_whole(tmp_path, capsys, cut):
     """Of the second line's 27 bytes some are missing (4: in the middle of the é); the next record must not stick to the rest."""
     path = tmp_path / "journal.jsonl"
     path.write_bytes(LINES[:-cut])
     with Journal(path) as journal:
         assert set(journal.records) == {"a"} and not journal.skipped
-        journal.append([{"key": "c", "text": "2"}])
-    assert [row["key"] for row in files.read_jsonl(path)] == ["a", "c"]
+        journal.append({"key": "c", "text": "2"})
+    assert [row["key"] for row in files.read_jsonl(path)] == ["a", "c"] and capsys.readouterr().err == ""
+
+
+def test_a_last_line_that_lacks_its_newline_alone_is_kept(tmp_path):
+    """It is whole and was paid for; the next record starts a line of its own."""
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(LINES[:-1])
+    with Journal(path) as journal:
+        assert set(journal.records) == {"a", "b"} and path.read_bytes() == LINES
+        journal.append({"key": "c", "text": "2"})
+    assert path.read_bytes() == LINES + b'{"key": "c", "text": "2"}\n'
+
+
+@pytest.mark.parametrize("tail", [b"5", b"[1]", b'{"text": "no key"}', b'{"key": []}'])
+def test_a_last_line_that_is_json_but_no_record_is_cut_off(tmp_path, tail):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(LINES + tail)
+    with Journal(path) as journal:
+        journal.append({"key": "c", "text": "2"})
+    assert [row["key"] for row in files.read_jsonl(path)] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("bad", [b"\x00\x00\x00\n", b'{"key": \n', b"[1]\n", b'{"text": "no key"}\n', b'{"key": []}\n', b"\xff\xfe\n", b"\n",
                                  b'"key"\n', b"[" * 100_000 + b"\n"])
 def test_a_bad_line_in_the_middle_is_skipped_and_reported(tmp_path, capsys, bad):
+    """What stands after it was paid for, too; the line stays, for whoever wants to look at it."""
     path = tmp_path / "journal.jsonl"
-    path.write_bytes(bad.join([b"", LINES]) + LINES.replace(b'"a"', b'"c"').replace(b'"b"', b'"d"'))
+    lines = LINES + bad + LINES.replace(b'"a"', b'"c"').replace(b'"b"', b'"d"') + bad
+    path.write_bytes(lines)
     with Journal(path) as journal:
-        assert set(journal.records) == set("abcd") and journal.skipped == 1
-    assert f"{path}: 1 unreadable lines skipped" in capsys.readouterr().err
+        assert set(journal.records) == set("abcd") and journal.skipped == [3, 6]
+    assert f"{path}: 2 unreadable lines skipped, the first is line 3" in capsys.readouterr().err
+    assert path.read_bytes() == lines
 
 
 def test_a_second_process_may_not_open_a_journal(tmp_path):
@@ -220,7 +279,7 @@ def test_a_second_process_may_not_open_a_journal(tmp_path):
     code = ("import sys; from common.generate.journal import *\ntry: Journal(sys.argv[1]).close(); print('opened')\n"
             "except InputError as error: print('refused:', error)")
     with Journal(path) as journal:
-        journal.append([{"key": "a"}])
+        journal.append({"key": "a"})
         output, _ = child(code, path).communicate(timeout=60)
         assert output.startswith(f"refused: another process is writing {path}")
     assert child(code, path).communicate(timeout=60)[0] == "opened\n"
@@ -230,14 +289,32 @@ def test_kill_9_loses_no_record_that_was_reported(tmp_path):
     """The writer says each key only after append returned; it is killed in full flow."""
     path = tmp_path / "journal.jsonl"
     code = ("import sys; from common.generate.journal import Journal\njournal = Journal(sys.argv[1])\nfor n in range(10**9):\n"
-            "    journal.append([{'key': f'{n} {k}', 'text': 'x' * 5000} for k in range(3)]); print(n, flush=True)")
+            "    journal.append({'key': f'{n}', 'text': 'x' * 5000}); print(n, flush=True)")
     writer = child(code, path)
     reported = [int(writer.stdout.readline()) for _ in range(200)]
     writer.send_signal(signal.SIGKILL)
     reported += [int(line) for line in writer.communicate()[0].split("\n")[:-1]]
     with Journal(path) as journal:  # the dead writer's lock is gone, too
         assert reported == list(range(len(reported))) and not journal.skipped
-        assert all(f"{n} {k}" in journal for n in reported for k in range(3))
+        assert all(f"{n}" in journal for n in reported)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_part_of_a_record(tmp_path):
+    """A file size limit stands in for it: the kernel takes a part of the write. Afterwards, with room, it goes on."""
+    path = tmp_path / "journal.jsonl"
+    code = ("import resource, sys; from common.files import Stopped; from common.generate.journal import Journal\n"
+            "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))\n"
+            "with Journal(sys.argv[1]) as journal:\n"
+            "    for n in range(4):\n        try: journal.append({'key': f'{n}', 'text': 'x' * 400})\n"
+            "        except Stopped as end: print(end.status, sorted(journal.records), str(end).replace('\\n', ' '))\n"
+            "    print(open(sys.argv[1], 'rb').read().count(b'\\n'), open(sys.argv[1], 'rb').read().endswith(b'\\n'))\n"
+            "    journal.append({'key': 'small', 'text': ''})\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard)); journal.append({'key': 'after', 'text': 'x' * 400})\n")
+    output, errors = child(code, path).communicate(timeout=60)
+    ended, again, stands = output.splitlines()
+    assert ended == again and ended.startswith(f"5 ['0', '1'] {path} cannot be written") and "Make room" in ended, output + errors
+    assert stands == "2 True"
+    assert [row["key"] for row in files.read_jsonl(path)] == ["0", "1", "small", "after"]
 
 
 def test_a_manifest_says_what_made_the_output_and_holds_no_secret(tmp_path, monkeypatch):

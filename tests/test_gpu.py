@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from common import model as M
 from common import tokens
-from common.generate import Request, Sampling
+from common.generate import Request, Sampling, Task
 from common.generate.local import Local
 from common.tiny import world
 from common.tiny.base import tokenizer
@@ -41,8 +41,9 @@ def test_bfloat16_training_follows_the_float32_curve(tiny_model):
 
 def test_greedy_generation_in_bfloat16_ends_and_decodes(tiny_model):
     engine = Local(tiny_model, batch_size=8)
-    requests = [Request(p.question) for p in world.problems("train", 0, 16)]
-    answers = [a for batch in engine.generate(requests, [f"{i:x}" for i in range(16)], Sampling(max_new_tokens=8), set()) for a in batch]
+    tasks = [Task(Request(p.question), Sampling(max_new_tokens=8), engine.identity) for p in world.problems("train", 0, 16)]
+    answers = []
+    engine.generate(tasks, lambda task, answer: answers.append(answer["text"]), lambda: None)
     assert engine.dtype == torch.bfloat16 and len(answers) == 16
 
 

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,7 +13,9 @@ nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
 
-from tests.runs import ROOT, SMALL, STAGES, contents, rows
+from common import prompts
+from tests.faults import FaultServer
+from tests.runs import ROOT, SMALL, STAGES, contents, n_lines, rows
 
 pytestmark = pytest.mark.extra
 
@@ -81,3 +86,33 @@ def test_a_mistake_leaves_the_kernel_alive(finished, run_copy):
     assert "InputError: --limit 0" in printed and "'../elsewhere'" in printed
     assert "5 800 alive" in printed  # the keyword, and the preset's rows
     assert rows(run_copy / "03_data" / "cft.jsonl") == rows(finished.run / "03_data" / "cft.jsonl")
+
+
+def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
+    """The cell ends with a message, all that was paid is in the journal, and the next %run asks for the rest only.
+
+    A row that fails ends a script with status 3, which %run shows and passes over: 03 goes on without that row.
+    """
+    folder, journal = run_copy.parent.parent, run_copy / "02_journal.jsonl"
+    forget(run_copy, "02")
+    last = rows(run_copy / "01_responses.jsonl")[-1]
+    last = prompts.teacher_critique_prompt(last["question"], last["response"])[-1]["content"]
+    with FaultServer(latency=0.1) as server:
+        book = notebook("02_critique.py", f"base_url='{server.url}', model='m', answers=False, concurrency=2")
+        book.cells.insert(0, nbformat.v4.new_code_cell("import os; open('pid', 'w').write(str(os.getpid()))"))
+        again = f"--base-url {server.url} --model m --answers false"
+        for script, flags in (("02_critique.py", again), ("03_build.py", "--rows 24 --arms cft")):
+            book.cells.append(nbformat.v4.new_code_cell(f'%run "{ROOT / script}" {flags}\nprint("{script} is through")'))
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(execute, book, folder, allow_errors=True)
+            while n_lines(journal) < 5:
+                assert not running.done(), running.result()
+                time.sleep(0.01)
+            server.fault = lambda body, nth: 400 if body["messages"][-1]["content"] == last else None
+            os.kill(int((folder / "pid").read_text()), signal.SIGINT)
+            printed = running.result()
+    assert "Stopped: interrupted." in printed and "nothing is paid twice" in printed
+    assert "1 responses have no critique, 0 questions no answer of the teacher: status 3" in printed
+    assert "02_critique.py is through" in printed and "03_build.py is through" in printed
+    assert len(server.asked) == len({e["prompt"] for e in server.asked}) == 48 and server.paid() == 47
+    assert len(rows(run_copy / "02_critiques.jsonl")) == 47 and len(rows(run_copy / "03_data" / "cft.jsonl")) == 24

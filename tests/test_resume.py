@@ -5,16 +5,14 @@ A kill comes when progress is visible on disk. `finished` is the undisturbed run
 
 import json
 import shutil
-import time
 
 import pytest
 from safetensors import safe_open
 
 from common import sources
 from common.tiny import world
-from tests.runs import (
-    SMALL, Completions, contents, kill_when, make_base, must_run, n_lines, rows, run_script, write_rows,
-)
+from tests.faults import FaultServer
+from tests.runs import SMALL, contents, kill_when, make_base, must_run, n_lines, rows, run_script, write_rows
 
 
 def assert_whole(run):
@@ -64,15 +62,15 @@ def test_01_keeps_what_was_answered_when_the_server_ends_the_run(tmp_path):
     """A key is refused while other requests are on their way: their answers were paid for and are not asked for again."""
     write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?"} for n in range(4)])
     command = ["01_sample.py", "--preset", "paper", "--name", "drawn", "--source", "questions.jsonl", "--model", "served", "--base-url"]
-
-    def slow(body):
-        time.sleep(1)
-        return "I do not know."
-
-    with Completions(text=slow, status=lambda body: 401 if "What is 1?" in body["prompt"] else 200) as server:
+    journal, responses = (tmp_path / "runs" / "drawn" / name for name in ("01_journal.jsonl", "01_responses.jsonl"))
+    with FaultServer(fault=lambda body, nth: "key" if nth == 0 and "What is 1?" in body["prompt"] else None,
+                     latency=lambda body: 0 if "What is 1?" in body["prompt"] else 1) as server:
         stopped = run_script(tmp_path, *command, server.url)
-        assert stopped.returncode == 2 and "what was answered is kept" in stopped.stderr
-        assert len(server.asked) == 4 and n_lines(tmp_path / "runs" / "drawn" / "01_journal.jsonl") == 3
+        assert stopped.returncode == 4 and "Check OPENAI_API_KEY" in stopped.stderr
+        assert "what was answered is kept" in stopped.stderr and not responses.exists()
+        assert len(server.asked) == 4 and server.paid() == n_lines(journal) == 3
+        must_run(tmp_path, *command, server.url)
+        assert server.paid() == len(server.asked) - 1 == n_lines(journal) == len(rows(responses)) == 4
 
 
 def test_02_asks_for_the_rest_after_kills(tmp_path):

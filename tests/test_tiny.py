@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from common import answers, prompts, verdicts
 from common.files import InputError
-from common.generate import Request, Sampling
+from common.generate import Request, Sampling, complete
+from common.generate.journal import Journal
 from common.generate.server import Server
 from common.model import load_tokenizer
 from common.tiny import base, teacher, world
@@ -156,13 +157,22 @@ def served():
 FOREIGN = [prompts.teacher_critique_prompt("What is 1+1?", "2"), prompts.teacher_answer_prompt("Name a prime."), [{"role": "user", "content": ""}]]
 
 
-def test_served_through_the_engine_of_02(served):
+def ask(url, asked, folder):
+    """The tiny teacher's answers, through the engine of 02."""
+    engine = Server(teacher.model_name(0.0, "full"), url, concurrency=4)
+    engine.tries = 1
+    with Journal(folder / "journal.jsonl") as journal:
+        return complete(engine, [Request(p) for p in asked], Sampling(0.3, 0.95, 99), journal)
+
+
+def test_served_through_the_engine_of_02(served, tmp_path):
     """Critiques, own answers and a foreign question, which the engine reports as that row's failure."""
-    engine = Server(teacher.model_name(0.0, "full"), served, concurrency=4)
-    asked = [Request(p) for p in (prompts.teacher_critique_prompt(P.question, SLOPPY), prompts.teacher_answer_prompt(P.question), FOREIGN[0])]
-    got = dict(answer for batch in engine.generate(asked, ["aaaaaaa", "b", "c"], Sampling(0.3, 0.95, 99), {9}) for answer in batch)
-    assert got[0] == {"text": FULL, "finish_reason": "stop", "usage": got[0]["usage"]} and got[0]["usage"]["completion_tokens"] > 10
-    assert got[1]["text"] == world.solution(P, world.chain(P)) and "BadRequestError" in got[2]["error"]
+    asked = [prompts.teacher_critique_prompt(P.question, SLOPPY), prompts.teacher_answer_prompt(P.question), FOREIGN[0]]
+    critique, own, foreign = ask(served, asked, tmp_path)
+    assert (critique["text"], critique["finish_reason"]) == (FULL, "stop") and critique["usage"]["completion_tokens"] > 10
+    assert "usd" not in critique and critique["model"] == teacher.model_name(0.0, "full")
+    assert own["text"] == world.solution(P, world.chain(P))
+    assert foreign["error"] == "400 the tiny teacher knows only the micro-world's questions"
 
 
 def test_a_foreign_question_is_answered_with_400(served):
@@ -184,15 +194,13 @@ def test_a_broken_request_is_answered_with_400(served, body):
     connection.close()
 
 
-def test_a_proxy_in_the_environment_is_not_asked(served, monkeypatch):
+def test_a_proxy_in_the_environment_is_not_asked(served, monkeypatch, tmp_path):
     """The default run needs no network; many offices set a proxy, which cannot reach this machine's loopback."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    engine = Server(teacher.model_name(0.0, "full"), served)
-    engine.retries = 0
-    ((_, answer),) = next(engine.generate([Request(prompts.teacher_answer_prompt(P.question))], ["a"], Sampling(), set()))
+    (answer,) = ask(served, [prompts.teacher_answer_prompt(P.question)], tmp_path)
     assert answer["text"] == world.solution(P, world.chain(P))
 
 

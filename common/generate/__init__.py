@@ -165,7 +165,7 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
     except Stopped as end:
         end.answers = [task.record() for task in order]
         raise
-    if counts["same"] > counts["again"] / 2:
+    if sampling.temperature and counts["same"] > max(2, counts["again"] / 2):
         print(f"note: {counts['same']} of {counts['again']} answers asked for again came back word for word: "
               f"does {engine.identity} or its server ignore the temperature?")
     return [task.record() for task in order]

@@ -8,7 +8,7 @@ import openai
 from common.files import Stopped, content_id, json_line
 from common.generate.journal import Journal
 from common.generate.money import BATCH, tokens_in
-from common.generate.replies import explain, meaning
+from common.generate.replies import explain, hide, meaning
 
 LINES, BYTES = 50_000, 150_000_000  # of one part; the OpenAI API takes 50,000 lines and 200 MB
 HOURS = 36  # a batch may take 24
@@ -49,10 +49,10 @@ class Batch:
         except KeyboardInterrupt:
             raise Stopped("interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.", 130) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:  # the last three: no object of a Batch API
-            kind, reason = explain(error, self.server.model)
+            kind, reason = explain(error, self.server.model, self.server.key)
             if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (404, 405, 501):
                 kind, reason = 2, "it has no Batch API (files and batches).\nLeave --batch out"
-            raise Stopped(f"{self.server.where()}: {self.server.hide_key(reason)}, then run the same command again: what was "
+            raise Stopped(f"{self.server.where()}: {reason}, then run the same command again: what was "
                           "answered is kept.", kind if isinstance(kind, int) else 4) from None
 
     def _next(self):
@@ -88,7 +88,7 @@ class Batch:
                 batch = once.batches.create(input_file_id=file.id, endpoint=part["url"], completion_window="24h",
                                             metadata={"cft_part": name}).id
             except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
-                if explain(error, self.server.model)[0] == 4:
+                if explain(error, self.server.model, self.server.key)[0] == 4:
                     raise
                 time.sleep(pause)
                 batch = self._find(name)
@@ -132,9 +132,9 @@ class Batch:
             self.queue_tokens = part["tokens"] // 2  # the account's queue is smaller than --batch-tokens
             n = part["lines"]  # no fault of the rows
         elif batch.status == "failed":
-            said = "; ".join(f"{e.code}: {e.message}" for e in (batch.errors.data if batch.errors else None) or [])[:300]
+            said = "; ".join(f"{e.code}: {e.message}" for e in (batch.errors.data if batch.errors else None) or [])
             self._note(part, batch=batch_id, collected="failed")
-            raise Stopped(f"the batch {batch_id} failed: {self.server.hide_key(said)}\nMend that, or leave --batch out, then run the "
+            raise Stopped(f"the batch {batch_id} failed: {hide(said, self.server.key)}\nMend that, or leave --batch out, then run the "
                           "same command again.", 4)
         if others:
             print(f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there")
@@ -168,8 +168,8 @@ class Batch:
             if status == 200:
                 answer = self.server.finish(task, body, batch=True)
             else:
-                kind, reason = meaning(status or 500, body.get("error", body), self.server.model)
-                answer = {"error": self.server.hide_key(reason)} if kind == "row" else None
+                kind, reason = meaning(status or 500, body.get("error", body), self.server.model, key=self.server.key)
+                answer = {"error": reason} if kind == "row" else None
         except (ValueError, AttributeError):
             return False
         if not answer:

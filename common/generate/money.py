@@ -68,11 +68,12 @@ class Money:
             return 0.0
         return ((_length(task.request.prompt)[1] + 64) * self.prices[0] + task.sampling.max_new_tokens * self.prices[2]) / 1e6
 
-    def summary(self):
-        """For a manifest: USD spent in this run so far, projected before the first request, perhaps paid for failed ones."""
-        known = self.prices is not None
-        return {"usd": round(self.spent, 6) if known else None, "usd_projected": self.projected,
-                "usd_perhaps_lost": round(self.lost, 6) if known else None}
+    def summary(self, journal):
+        """For a manifest: USD spent in this run, projected before the first request, perhaps paid for requests that failed."""
+        self.count(journal)
+        projected = self.spent if self.projected is None else self.projected
+        figures = {"usd": self.spent, "usd_projected": projected, "usd_perhaps_lost": self.lost}
+        return {name: round(usd, 6) if self.prices else None for name, usd in figures.items()}
 
     def left(self):
         return float("inf") if self.budget is None else self.budget - self.spent - self.lost - self.out
@@ -94,7 +95,7 @@ class Money:
         if self.prices:
             usd = (n_in * self.prices[0] + n_out * self.prices[2]) / 1e6
             worst = sum(map(self.worst, tasks))
-            self.projected = self.projected or round(self.spent + usd, 6)
+            self.projected = self.spent + usd if self.projected is None else self.projected
             estimate += (f": ${usd:.2f} live, ${usd * BATCH:.2f} by the Batch API, at most ${worst:.2f} live ({self.model}, "
                          f"${self.prices[0]:g} in and ${self.prices[2]:g} out per million tokens, prices of {AS_OF} or as given)")
         if self.spent or self.lost:

@@ -82,7 +82,12 @@ def seconds_asked(headers):
     return None
 
 
-def explain(error, model):
+def hide(text, key):
+    """A server may repeat the key in what it says, which goes to logs and journals; it may also say too much."""
+    return (text.replace(key, "***") if key else text)[:400]
+
+
+def explain(error, model, key=""):
     """What a failed request means. -> (kind, reason), kind one of
 
     pause: the server wants less; again: nothing was paid, try again; unsure: try again, though it may have been paid;
@@ -91,21 +96,21 @@ def explain(error, model):
     if isinstance(error, TimeoutError):
         return "unsure", "no answer in time (--timeout)"
     if isinstance(error, openai.APIStatusError):
-        return meaning(error.status_code, error.body, model, "retry-after" in error.response.headers)
+        return meaning(error.status_code, error.body, model, "retry-after" in error.response.headers, key)
     if isinstance(error, openai.APIConnectionError):
         cause = error
         while cause.__cause__ and not isinstance(cause, aiohttp.ClientError):  # the client says timeout for most of these
             cause = cause.__cause__
         gone = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | httpx2.ConnectError)
-        return "gone" if gone else "unsure", f"{type(cause).__name__}: {cause}"
-    return "unsure", f"{type(error).__name__}: {error}"  # broken JSON, no choices: was generated, cannot be read
+        return "gone" if gone else "unsure", hide(f"{type(cause).__name__}: {cause}", key)
+    return "unsure", hide(f"{type(error).__name__}: {error}", key)  # broken JSON, no choices: was generated, cannot be read
 
 
-def meaning(status, body, model, overload=False):
+def meaning(status, body, model, overload=False, key=""):
     """`explain` of an HTTP status with its body, live or a line of a batch. overload: it says when to come back."""
     body = body if isinstance(body, dict) else {"message": body}
     code, message = str(body.get("code") or ""), str(body.get("message") or "")
-    reason = " ".join(f"{status} {code} {message}".split())
+    reason = hide(" ".join(f"{status} {code} {message}".split()), key)
     if status in (401, 402, 403) or code in ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated"):
         return 4, f"{reason}\nCheck OPENAI_API_KEY, the account's balance, and --base-url"
     if status in (429, 529) or status == 503 and overload:

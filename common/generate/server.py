@@ -71,10 +71,6 @@ class Server:
         return Client(base_url=self.base_url, api_key=self.key or "none", max_retries=0, http_client=http,
                       timeout=httpx2.Timeout(self.timeout, connect=min(10, self.timeout)))
 
-    def hide_key(self, text):
-        """A server may repeat the key in a message; logs and journals must not."""
-        return (text.replace(self.key, "***") if self.key else text)[:500]
-
     def request_body(self, task):
         """-> the JSON of a request, the same live and in a batch."""
         sampling, prompt = task.sampling, task.request.prompt
@@ -197,8 +193,8 @@ class Server:
             try:
                 return await self._send(task)
             except Exception as error:
-                kind, reason = explain(error, self.model)
-                reason, headers = self.hide_key(reason), getattr(getattr(error, "response", None), "headers", None)
+                kind, reason = explain(error, self.model, self.key)
+                headers = getattr(getattr(error, "response", None), "headers", None)
                 kind = "row" if kind == 2 and task.larger else kind  # a model may have no more room than was asked for at first
                 kind = self._failed(kind, reason, headers, sent, task, worst)  # before its place is given to another
             finally:
