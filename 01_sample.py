@@ -94,7 +94,7 @@ if tiny:
 else:
     source_rows, read_counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
                                              need_response=config.model is None, drop_bad=config.drop_bad)
-print(f"{config.source}: {len(source_rows)} rows", "".join(f", {n} {what}" for what, n in read_counts.items() if n))
+print(f"{config.source}: {len(source_rows)} rows" + "".join(f", {n} {what}" for what, n in read_counts.items() if n))
 
 # %% [markdown]
 """
@@ -135,7 +135,7 @@ if config.model:
     rows = list({row["id"]: row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
     counts = {"failed": len(failed), "empty": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
               "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}
-    print(f"{len(rows)} responses", "".join(f", {n} {what}" for what, n in counts.items() if n))
+    print(f"{len(rows)} responses" + "".join(f", {n} {what}" for what, n in counts.items() if n))
     if failed:
         print(f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed (status 3)")
     if config.samples > 1 and config.temperature > 0 and len(questions) > 1 and len(rows) == len({row["question_id"] for row in rows}):

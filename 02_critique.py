@@ -62,11 +62,11 @@ from common.files import InputError, Stopped
 from common.generate import Request, Sampling, complete
 from common.generate.batch import Batch
 from common.generate.journal import Journal
-from common.generate.money import Money
+from common.generate.money import Money, dollars
 from common.generate.server import Server
 
 run = files.run_folder(config.name)
-everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"))
+everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "response", "gold", "source"))
 rows = everything[: config.limit]
 if config.base_url == "tiny" and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
     raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
@@ -106,9 +106,12 @@ files.check_disk(run, 8_000 * len(requests), "")  # an answer of 2 to 4 KB, in t
 stopped = None
 with Journal(run / "02_journal.jsonl") as journal:
     settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
+    batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
+    if batch.outstanding() and not config.batch:
+        raise InputError(f"a batch of an earlier start is not collected yet, and may have been paid: add --batch.\nTo give it up, and "
+                         f"pay for its requests again: rm {run / '02_batches.jsonl'}")
     try:
         if config.batch:
-            batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
             complete(batch, requests, sampling, journal, "02 batch", **settings)
         got = complete(engine, requests, sampling, journal, "02 critique", **settings)
     except Stopped as end:
@@ -119,13 +122,16 @@ with Journal(run / "02_journal.jsonl") as journal:
 stop_teacher()
 
 # %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
-judged = [critiques.carried(row) for row in given]
+judged = [critiques.carried(row) for row in given if row["verdict"] != "unparsed" or not config.ask_carried]
 judged += [critiques.asked(row, answer, model) for row, answer in zip(to_ask, got)]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
 own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": model,
         "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
        for row, a in zip(questions, got[len(to_ask):]) if "error" not in a]
+
+unanswered = [row | {"teacher": model, "reason": f"no answer of its own: {a['error']}"}
+              for row, a in zip(questions, got[len(to_ask):]) if "error" in a]
 
 # %% Write, beside what other teachers have written
 def write(name, new, key, teachers):
@@ -137,7 +143,7 @@ def write(name, new, key, teachers):
 
 teachers = sorted({row["teacher"] for row in good + failed})
 if to_ask or good:
-    write("02_failed.jsonl", failed, "id", teachers)
+    write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
     raise stopped or Stopped(
         f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\nExpected texts that end in 'Conclusion: "
@@ -149,17 +155,17 @@ if config.answers or (run / "02_answers.jsonl").exists():
 
 # %% Report
 report = critiques.report(good, failed)
-n_unanswered = len(questions) - len(own)
 files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost,
-                     teachers=sorted({row["teacher"] for row in good}), answers=len(own), unanswered=n_unanswered,
+                     teachers=sorted({row["teacher"] for row in good}), answers=len(own), unanswered=len(unanswered),
                      server=engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices:
-    perhaps = f", perhaps ${money.lost:.4f} more for failed requests" if money.lost else ""
-    print(f"cost of {model} in this run: ${money.spent:.4f}{perhaps}")
+    perhaps = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
+    print(f"cost of {model} in this run: {dollars(money.spent)}{perhaps}")
 print(f"next: python 03_build.py --name {config.name}")
 if stopped:
     raise stopped
-if failed or n_unanswered:
-    print(f"{len(failed)} responses have no critique, {n_unanswered} questions no answer of the teacher: status 3")
+if failed or unanswered:
+    print(f"{len(failed)} responses have no critique, {len(unanswered)} questions no answer of the teacher (status 3): "
+          f"{run / '02_failed.jsonl'} says why, --retry-failed asks again")
     sys.exit(3)

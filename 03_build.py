@@ -58,9 +58,10 @@ answers_file = run / "02_answers.jsonl"
 rows_of_answers = files.read_jsonl(answers_file) if answers_file.exists() else []
 answers = {a["question_id"]: a["answer"] for a in rows_of_answers if a["teacher"] in teachers}
 n_right = sum(row["verdict"] == "right" for row in critiques)
-n_missing = made.get("report", {}).get("failed", 0)
-if n_missing or made.get("partial"):
-    print(f"note: {n_missing} responses have no critique and are left out ({run / '02_failed.jsonl'} says why)")
+failed_file = run / "02_failed.jsonl"
+failed = files.read_jsonl(failed_file) if failed_file.exists() and failed_file.stat().st_size else []
+if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
+    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({failed_file} says why)")
 print(f"{len(critiques)} critiques of {', '.join(teachers)}, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:

@@ -113,14 +113,14 @@ def trained_on(run):
 
 # --- rows -----------------------------------------------------------------------------------------------------------
 
-def read_jsonl(path):
-    """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object."""
+def read_jsonl(path, fields=()):
+    """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object, or lacks a field."""
     rows = []
     with open(path, encoding="utf-8-sig", errors="strict") as lines:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    rows.append(_row(line, path, number))
+                    rows.append(_row(line, path, number, fields))
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text ({error}).") from error
     if not rows:
@@ -128,7 +128,7 @@ def read_jsonl(path):
     return rows
 
 
-def _row(line, path, number):
+def _row(line, path, number, fields):
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -137,6 +137,9 @@ def _row(line, path, number):
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {number} is not a JSON object: {line[:80]!r}\n"
                          f"Expected {{...}}; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}")
+    if missing := [name for name in fields if name not in row]:
+        raise InputError(f"{path}, line {number} has no {', '.join(missing)}: {line[:80]!r}\n{MAKERS.get(Path(path).name[:2], 'its maker')} "
+                         "writes that file; run it again")
     return row
 
 

@@ -204,5 +204,5 @@ def _critique(get, where, values, mapping, counts):
         counts["verdict column and critique text disagree"] += stated not in ("unparsed", verdict)
     return {
         "critique": raw if verdict == "unparsed" else verdicts.normalise(raw, verdict), "critique_raw": raw,
-        "verdict": verdict, "teacher": get.get("teacher") or "unknown",
+        "verdict": verdict, "teacher": str(get.get("teacher") or "unknown"),
     }

@@ -349,17 +349,19 @@ def test_each_teacher_has_its_own_failures(taught):
     run, server, ask = taught
     server.fault = lambda body, nth: "invalid-prompt" if body["model"] == A and "2 + 1" in str(body["messages"]) else None
     printed = ask(A, "--answers", status=3)
-    assert "1 responses have no critique, 1 questions no answer of the teacher: status 3" in printed
+    assert "1 responses have no critique, 1 questions no answer of the teacher (status 3): " in printed and "--retry-failed" in printed
     assert said(run) == [(n, A, f"By {A} at 0.3.") for n in (0, 1)]
-    (failed,) = rows(run / "02_failed.jsonl")
-    assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (
-        THREE[2]["id"], A, "unparsed", "400 invalid_prompt Your prompt was flagged. Please try another prompt.")
+    failed, unanswered = rows(run / "02_failed.jsonl")
+    why = "400 invalid_prompt Your prompt was flagged. Please try another prompt."
+    assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (THREE[2]["id"], A, "unparsed", why)
+    assert (unanswered["id"], unanswered["teacher"], unanswered["reason"]) == (THREE[2]["id"], A, f"no answer of its own: {why}")
     assert len(rows(run / "02_answers.jsonl")) == 2
-    note = f"note: 1 responses have no critique and are left out ({run.relative_to(run.parent.parent)}/02_failed.jsonl says why)"
+    note = (f"note: 1 responses have no critique, or no answer, of {A} and are left out ({run.relative_to(run.parent.parent)}/02_failed.jsonl "
+            "says why)")
     assert note in must_run(run.parent.parent, "03_build.py", "--name", "own")
     ask(B)
     assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (1, B), (2, B)]
-    assert rows(run / "02_failed.jsonl") == [failed]
+    assert rows(run / "02_failed.jsonl") == [failed, unanswered]
     assert "note:" not in must_run(run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft")
     asked, server.fault = len(server.asked), None
     ask(A, "--answers", status=3)  # it failed for good: asking again needs a word

@@ -119,7 +119,7 @@ def test_the_figures_of_the_estimate(capsys, tmp_path):
     assert "10 requests, about 1,080 tokens in, 3,300 out" in printed and CHARACTERS == 3 and OUT == 330
     usd = (1080 * 1 + 3300 * 2) / 1e6
     worst = 10 * ((300 + 64) * 1 + 1000 * 2) / 1e6
-    assert f"${usd:.2f} live, ${usd / 2:.2f} by the Batch API, at most ${worst:.2f} live" in printed
+    assert f"${usd:.4f} live, ${usd / 2:.4f} by the Batch API, at most ${worst:.4f} live" in printed
     assert tokens_in([{"role": "system", "content": "x" * 150}, {"role": "user", "content": "x" * 150}]) == 108
 
 
@@ -129,7 +129,7 @@ def test_the_estimate_learns_from_what_was_answered(capsys, tmp_path):
     records += [{"key": "o", "model": "other", "usage": usage(5, 10**6), "usd": 99.0}, {"key": "e", "error": "400"}]
     money = Money("m", 1, 2, budget=5)
     printed = approve(capsys, tmp_path, money, ["x"] * 3, tokens=1000, records=records)
-    assert "300 out" in printed and "$0.50 were spent before" in printed and money.spent == 0.5 and money.left() == 4.5
+    assert "300 out" in printed and "$0.5000 were spent before" in printed and money.spent == 0.5 and money.left() == 4.5
     assert "120 out" in approve(capsys, tmp_path, money, ["x"] * 3, tokens=40)
 
 

@@ -101,7 +101,7 @@ def nothing_is_retried_without_bound(journal):
         bounds = ((AGAIN, 2), (BAD, 4), (CUT, 2), (["refusal", "context"], 1))
         most = {f"{fault} always": n for faults, n in bounds for fault in faults}
         assert asked == most and all("error" in record for record in got.values())
-        reasons = {"hang": "--timeout", "500": "500", "html": "JSON", "no-choices": "no choices", "reset-before": "Disconnect",
+        reasons = {"hang": "--timeout", "500": "500", "html": "a web page", "no-choices": "no choices", "reset-before": "Disconnect",
                    "verdictless": "no verdict", "empty": "empty", "null-content": "empty", "cut": "cut at 250 tokens"}
         assert all(reason in got[f"{fault} always"]["error"] for fault, reason in reasons.items()), got
         assert len(rows(journal)) == 4 * len(BAD) + 2 + 2
@@ -120,6 +120,9 @@ def test_a_cut_answer_gets_more_room_once(journal):
         tokens = {p: [e["body"]["max_tokens"] for e in server.asked if e["prompt"] == p] for p in faults}
         assert tokens == {"a": [100, 250], "b": [100, 250, 250], "c": [100, 100, 250], "d": [100, 250], "e": [100, 100, 250]}
         assert [p for p in faults if "error" in got[p]] == ["d", "e"]
+        n, server.fault = len(server.asked), None
+        assert not any("error" in r for r in ask(make(server.url), faults, journal, retry_failed=True))
+        assert [(e["prompt"], e["body"]["max_tokens"]) for e in server.asked[n:]] == [("d", 250), ("e", 250)]  # no more than that
 
 
 def test_more_room_than_the_model_has_fails_its_row_alone(journal):

@@ -1,5 +1,6 @@
 """Prompts -> texts, through a journal. An engine (`local`, `server`, `batch`) only generates; what counts is decided here."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -63,11 +64,11 @@ class Task:
         self.key = content_id(self.identity, request.prompt, vars(self.sampling), request.sample, self.attempt)
 
     def follow(self, journal, retries, retry_failed):
-        """Take what the journal holds of this request, attempt by attempt. -> the reasons why they were bad (None: good)."""
-        reasons = []
+        """Take what the journal holds of this request, attempt by attempt. -> {key: why it was bad (None: good)}"""
+        reasons = {}
         while self.key in journal and not (retry_failed and "error" in journal[self.key]):
             self._take(journal[self.key])
-            reasons.append(self.reason)
+            reasons[self.key] = self.reason
             if self.reason is None:
                 self.settled = True
                 return reasons
@@ -125,8 +126,8 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
         task = Task(request, sampling, engine.identity)
         order.append(tasks.setdefault(task.key, task))
     tasks = list(tasks.values())
-    reasons = [reason for task in tasks for reason in task.follow(journal, retries, retry_failed)]
-    early = Counter(answers=len(reasons), bad=sum(r is not None for r in reasons))
+    reasons = {key: why for task in tasks for key, why in task.follow(journal, retries, retry_failed).items()}
+    first = [reasons[key] for key in journal.records if key in reasons][:FIRST]  # as they came, whatever the order of rows is now
     counts = Counter("ok" if task.reason is None else "failed" for task in tasks if task.settled)
 
     def deliver(task, answer):
@@ -141,31 +142,41 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
         task.settle(answer)
         counts["ok" if task.reason is None else "failed" if task.settled else "bad"] += 1
         bar.update(task.settled)
-        early.update(answers=1, bad=task.reason is not None)
-        refuse_bad(task)
+        if len(first) < FIRST:
+            first.append(task.reason)
+        refuse_bad()
 
-    def refuse_bad(task=None):
-        if early["answers"] <= FIRST and early["bad"] > bad_share * FIRST:
-            raise Stopped(f"{early['bad']} of the first {early['answers']} answers cannot be used"
-                          f"{f'; the newest: {task.reason}' if task else ''}\nLook at them in {journal.path}; is it the right "
-                          "model, template and --max-new-tokens? To go on all the same: --max-bad-share 1", 4)
+    def refuse_bad():
+        bad = [reason for reason in first if reason]
+        if len(bad) > bad_share * FIRST:
+            raise Stopped(f"{len(bad)} of the first {len(first)} answers cannot be used; the newest: {bad[-1]}\nLook at {journal.path}: is "
+                          "it the right model, template, --max-new-tokens? Mended on the server: add --retry-failed. To go on all the "
+                          "same: --max-bad-share 1", 4)
 
     def show():
         bar.set_postfix_str(f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}", refresh=False)
-        bar.refresh()
+        if live:
+            bar.refresh()
 
-    if all(task.settled for task in tasks):
+    if all(task.settled for task in tasks) and not engine.outstanding():
+        if tasks:
+            print(f"{label}: all {len(tasks):,} answers are in {journal.path}, nothing is asked".removeprefix(": "))
         return [task.record() for task in order]
+    others = sum(r.get("model") == engine.identity and key not in reasons and "lost" not in r for key, r in journal.records.items())
+    if others:
+        print(f"note: {journal.path} holds {others:,} answers of {engine.identity} to other prompts or under other settings (--max-new-tokens, "
+              "--temperature, ...): they are of no use here")
+    live = sys.stderr.isatty()
     try:
         refuse_bad()
         engine.approve(tasks, journal)
-        with tqdm(total=len(tasks), initial=sum(counts.values()), desc=label, unit="row") as bar:
+        with tqdm(total=len(tasks), initial=sum(counts.values()), desc=label, unit="row", mininterval=0.1 if live else 10) as bar:
             engine.generate(tasks, deliver, show)
             show()
     except Stopped as end:
         end.answers = [task.record() for task in order]
         raise
-    if sampling.temperature and counts["same"] > max(2, counts["again"] / 2):
+    if sampling.temperature and counts["same"] > max(1, counts["again"] / 2):
         print(f"note: {counts['same']} of {counts['again']} answers asked for again came back word for word: "
               f"does {engine.identity} or its server ignore the temperature?")
     return [task.record() for task in order]

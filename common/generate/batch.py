@@ -31,6 +31,11 @@ class Batch:
         self.journal = journal
         self.server.approve(tasks, journal)
 
+    def outstanding(self):
+        """Whether a batch of an earlier start has not been collected."""
+        with Journal(self.path) as parts:
+            return any(not part.get("collected") for part in parts.records.values())
+
     def status(self):
         return f", batch {self.state}"
 
@@ -40,7 +45,7 @@ class Batch:
         try:
             with Journal(self.path) as self.parts, self.server.client(openai.OpenAI, openai.DefaultHttpxClient) as api:
                 self.api = api.with_options(max_retries=5)
-                for part in [p for p in self.parts.records.values() if not p.get("collected")]:  # of a run that was ended
+                for part in [p for p in self.parts.records.values() if p.get("collected") in (None, "in part")]:  # of a run that was ended
                     self._collect(part)
                 few = 0  # parts of which little came back: what is then still missing is asked live
                 while self.open and few < 2:
@@ -52,8 +57,9 @@ class Batch:
             kind, reason = explain(error, self.server.model, self.server.key)
             if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (404, 405, 501):
                 kind, reason = 2, "it has no Batch API (files and batches).\nLeave --batch out"
-            raise Stopped(f"{self.server.where()}: {reason}, then run the same command again: what was "
-                          "answered is kept.", kind if isinstance(kind, int) else 4) from None
+            elif not isinstance(kind, int):
+                kind, reason = 4, f"{reason}\nCheck --base-url and the network"
+            raise Stopped(f"{self.server.where()}: {reason}, then run the same command again: what was answered is kept.", kind) from None
 
     def _next(self):
         """The tasks of the next part."""
@@ -116,7 +122,8 @@ class Batch:
         batch, n, others, ended = self._wait(part, batch_id), 0, 0, None
         keys = set(part["keys"])
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for line in self.api.files.content(file).content.splitlines():
+            content = self.api.files.content(file).content
+            for line in (content.replace(self.server.key.encode(), b"***") if self.server.key else content).splitlines():
                 key, status, body = _fields(line)
                 try:
                     if key in self.open:  # not so: foreign, twice, or taken before
@@ -138,7 +145,7 @@ class Batch:
                           "same command again.", 4)
         if others:
             print(f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there")
-        self._note(part, batch=batch_id, collected=None if others else batch.status)
+        self._note(part, batch=batch_id, collected="in part" if others else batch.status)
         if ended:
             raise ended
         return n

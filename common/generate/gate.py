@@ -32,6 +32,7 @@ class Gate:
         self.most, self.limit, self.money = most, min(most, first), money
         self.in_flight, self.refusals, self.cut, self.closed, self.broke = 0, 0, False, False, False
         self.paused_at = self.paused_until = self.next_send = 0.0
+        self.latency = 1.0  # of an answer, in seconds; no more than one
         self.buckets, self.waiting, self._timer = {}, deque(), None
 
     async def enter(self, tokens, usd):
@@ -53,6 +54,12 @@ class Gate:
         """Send away who waits, now and later."""
         self.closed = True
         self._open()
+
+    def waits(self):
+        """Why nothing is sent just now, for the progress bar."""
+        now = time.monotonic()
+        pause, pacing = self.paused_until - now, max((b.wait(now) for b in self.buckets.values()), default=0.0)
+        return f", pausing for {pause:.0f} s" if pause > 1 else f", {pacing:.0f} s for the rate limit" if pacing > 1 else ""
 
     def _wait(self, now, usd):
         """Seconds until the next one may go, None: when somebody leaves. Closes where the budget has no room for it at all."""
@@ -86,12 +93,12 @@ class Gate:
         self.money.out += usd
         for name, bucket in self.buckets.items():
             bucket.level -= tokens if name == "tokens" else 1
-        if self.cut:  # after a refusal no burst: a limit's worth of requests is spread over a second
-            self.next_send = now + 1 / self.limit
+        if self.cut:  # after a refusal no burst: a limit's worth of requests is spread over the time of an answer
+            self.next_send = now + self.latency / self.limit
 
-    def answered(self):
-        """The server gave an answer: more may be in flight."""
-        self.refusals = 0
+    def answered(self, seconds=1.0):
+        """The server gave an answer, after so many seconds: more may be in flight."""
+        self.refusals, self.latency = 0, 0.9 * self.latency + 0.1 * min(seconds, 1.0)
         self.limit = min(self.most, self.limit + max(4 / self.limit, 0.25))
         self.open_wide()
 

@@ -29,6 +29,11 @@ def _length(prompt):
     return len(text), len(text.encode("utf-8", "surrogatepass"))
 
 
+def dollars(usd):
+    """USD for a reader: cents below one dollar are written out."""
+    return f"${usd:.4f}" if abs(usd) < 1 else f"${usd:,.2f}"
+
+
 def tokens_in(prompt):
     """Estimated tokens of a prompt."""
     return int(_length(prompt)[0] / CHARACTERS) + 8
@@ -44,7 +49,8 @@ class Money:
     def __init__(self, model, price_in=None, price_out=None, budget=None, yes=False):
         if (price_in is None) != (price_out is None):
             raise InputError("--price-in and --price-out go together: USD per million tokens, for example --price-in 0.15 --price-out 0.60")
-        listed = PRICES.get(model) or PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model))
+        name = model.rpartition("/")[2]  # openai/gpt-4o-mini, as resellers call it
+        listed = PRICES.get(name) or PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name))
         self.prices = listed if price_in is None else (price_in, price_in, price_out)
         self.model, self.budget, self.yes = model, budget, yes
         self.spent = self.lost = self.out = 0.0
@@ -85,8 +91,8 @@ class Money:
         lengths = [r["usage"]["completion_tokens"] for r in mine if r.get("usage")]
         return sum(lengths) / len(lengths) if lengths else OUT
 
-    def approve(self, tasks, journal, known_server):
-        """Print the estimate. InputError where it would cost money that nobody has agreed to."""
+    def approve(self, tasks, journal, commercial):
+        """Print the estimate. InputError where it would cost money that nobody has agreed to, or might (a commercial server)."""
         tasks = [task for task in tasks if not task.settled]
         mean_out = self.count(journal)
         n_in = sum(tokens_in(task.request.prompt) for task in tasks)
@@ -96,14 +102,15 @@ class Money:
             usd = (n_in * self.prices[0] + n_out * self.prices[2]) / 1e6
             worst = sum(map(self.worst, tasks))
             self.projected = self.spent + usd if self.projected is None else self.projected
-            estimate += (f": ${usd:.2f} live, ${usd * BATCH:.2f} by the Batch API, at most ${worst:.2f} live ({self.model}, "
+            estimate += (f": {dollars(usd)} live, {dollars(usd * BATCH)} by the Batch API, at most {dollars(worst)} live ({self.model}, "
                          f"${self.prices[0]:g} in and ${self.prices[2]:g} out per million tokens, prices of {AS_OF} or as given)")
         if self.spent or self.lost:
-            estimate += f"; ${self.spent + self.lost:.2f} were spent before"
+            perhaps = f" and perhaps {dollars(self.lost)} for requests that failed" if self.lost else ""
+            estimate += f"; {dollars(self.spent)} were spent before{perhaps}"
         print(estimate)
         agreed = self.yes or self.budget is not None
         if self.prices and any(self.prices) and not agreed:
             raise InputError(f"{self.model} costs money, and nothing was sent yet.\nGive --budget USD (a hard stop) or --yes (no limit).")
-        if not self.prices and known_server and not agreed:
+        if not self.prices and commercial and not agreed:
             raise InputError(f"the price of {self.model!r} is not in the kit's table, and nothing was sent yet.\nGive --price-in and "
                              "--price-out, USD per million tokens, with --budget; or --yes to go on without any count.")

@@ -44,11 +44,11 @@ def read_answer(body, raw):
         raise ValueError("the answer is no JSON object")
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise ValueError(f"no choices in the answer, but {str(body.get('error') or body)[:200]}")
+        raise ValueError(f"no choices in the answer, but {str(body.get('error') or body)[:2000]}")
     choice, message = choices[0], choices[0].get("message")
     text = choice.get("text") if raw else message.get("content") if isinstance(message, dict) else message
     if not isinstance(text, str | None) or raw and text is None:
-        raise ValueError(f"no text in the answer, but {str(choice)[:200]}")
+        raise ValueError(f"no text in the answer, but {str(choice)[:2000]}")
     finish = choice.get("finish_reason")
     answer = {"text": text or "", "finish_reason": finish if isinstance(finish, str) else None, "usage": _usage(body.get("usage"))}
     if isinstance(message, dict) and message.get("refusal"):
@@ -82,6 +82,10 @@ def seconds_asked(headers):
     return None
 
 
+class WebPage(Exception):
+    """HTML with status 200: a wrong path, a login page, a proxy's notice."""
+
+
 def hide(text, key):
     """A server may repeat the key in what it says, which goes to logs and journals; it may also say too much."""
     return (text.replace(key, "***") if key else text)[:400]
@@ -95,6 +99,8 @@ def explain(error, model, key=""):
     """
     if isinstance(error, TimeoutError):
         return "unsure", "no answer in time (--timeout)"
+    if isinstance(error, WebPage):
+        return "again", "a web page came instead of an answer: is --base-url right? (most end in /v1)"
     if isinstance(error, openai.APIStatusError):
         return meaning(error.status_code, error.body, model, "retry-after" in error.response.headers, key)
     if isinstance(error, openai.APIConnectionError):

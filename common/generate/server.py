@@ -20,8 +20,8 @@ import openai
 from common.files import InputError, Stopped
 from common.generate import cut_at_stop
 from common.generate.gate import Gate
-from common.generate.money import Money, tokens_in
-from common.generate.replies import explain, read_answer, seconds_asked, server_of
+from common.generate.money import Money, dollars, tokens_in
+from common.generate.replies import WebPage, explain, read_answer, seconds_asked, server_of
 
 
 class Server:
@@ -42,7 +42,7 @@ class Server:
         self.base_url = server_of(base_url)
         self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
         self.patience = max(self.patience, timeout + 60)
-        self.counts, self.gate, self.loop, self.n_todo, self.spent_before = Counter(), None, None, 0, 0.0
+        self.counts, self.gate, self.loop, self.n_todo, self.spent_before, self.connections_lost = Counter(), None, None, 0, 0.0, 0
 
     # --- before, and while it runs ------------------------------------------------------------------------------------
 
@@ -52,16 +52,22 @@ class Server:
             raise InputError("no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=...")
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
             raise InputError("OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again.")
-        self.money.approve(tasks, journal, urlsplit(self.base_url or "").hostname in ("api.openai.com", None))
+        self.money.approve(tasks, journal, commercial=(self.base_url or "https").startswith("https"))
+
+    def outstanding(self):
+        return False
 
     def status(self):
         """For the progress bar: retries, refusals, requests in flight, USD spent of what it is projected to be."""
-        text = f", retried {self.counts['retried']}, 429s {self.counts['429']}, in flight {self.gate.in_flight if self.gate else 0}"
+        text = f", retried {self.counts['retried']}, 429s {self.counts['429']}"
+        text += f", in flight {self.gate.in_flight}{self.gate.waits()}" if self.gate else ""
+        if self.connections_lost >= 5:
+            text += f", no connection (giving up in {self.patience - (time.monotonic() - self.last_good):.0f} s)"
         if not self.money.prices:
             return text
         each = (self.money.spent - self.spent_before) / max(1, self.counts["done"])
         projected = self.money.spent + each * (self.n_todo - self.counts["done"])
-        return f"{text}, ${self.money.spent:.2f} of ${projected:.2f}" if self.counts["done"] else f"{text}, ${self.money.spent:.2f}"
+        return f"{text}, {dollars(self.money.spent)}" + (f" of {dollars(projected)}" if self.counts["done"] else "")
 
     def client(self, Client=openai.AsyncOpenAI, Http=openai.DefaultAioHttpClient):
         """The openai client, its hidden retries off; aiohttp holds hundreds of connections at a third of httpx's CPU."""
@@ -94,8 +100,8 @@ class Server:
         if stopped:
             answer["finish_reason"] = "stop"
         usd = self.money.cost(answer["usage"], batch)
-        if usd is None and self.money.prices:
-            usd = self.money.worst(task)  # no usage was told
+        if self.money.prices:  # no usage was told, or more than can be: the most that can be
+            usd = min(self.money.worst(task), float("inf") if usd is None else usd)
         self.money.spent += usd or 0.0
         return answer | {"model": self.model} | ({"usd": usd} if usd is not None else {})
 
@@ -109,7 +115,7 @@ class Server:
         todo = [task for task in tasks if not task.settled]
         self.deliver, self.ending, self.counts, self.workers = deliver, None, Counter(), []
         self.n_todo, self.spent_before = len(todo), self.money.spent
-        self.last_good, self.heard, self.connections_lost = time.monotonic(), False, 0
+        self.last_good, self.heard, self.connections_lost, self.useless = time.monotonic(), False, 0, 0
         with ThreadPoolExecutor(1) as thread, self._signals():  # a loop of its own, in a thread: a notebook's is taken
             running = thread.submit(asyncio.run, self._run(todo))
             told = False
@@ -117,7 +123,7 @@ class Server:
                 show()
                 if self.ending and not told:
                     told = True
-                    print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight (Ctrl-C: give them up)",
+                    print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight (Ctrl-C gives them up; they may be paid)",
                           file=sys.stderr)
                 if time.monotonic() - self.last_good > self.patience:
                     self._call(self.stop, Stopped(f"no answer from {self.where()} for {self.patience:.0f} s.\n"
@@ -158,7 +164,7 @@ class Server:
         """Ctrl-C or SIGTERM: the first sends nothing more, the second gives up what is in flight. Main thread only."""
         def interrupted(number, frame):
             first, self.ending = self.ending is None, self.ending or Stopped(
-                "interrupted.\nRun the same command again: it goes on where it was, and nothing is paid twice.", 128 + number)
+                "interrupted.\nRun the same command again: it goes on where it was, and asks for nothing that came in.", 128 + number)
             if self.workers:
                 self._call(*([self.stop, self.ending] if first else [lambda: [worker.cancel() for worker in self.workers]]))
 
@@ -186,24 +192,28 @@ class Server:
 
     async def _ask(self, task):
         """-> an answer to deliver ({"error"} where there can be none), or None: the run is ending. Every loop has a bound."""
-        tries, pauses, worst = 0, 0, self.money.worst(task)
+        tries, pauses, since, worst = 0, 0, time.monotonic(), self.money.worst(task)
         tokens = tokens_in(task.request.prompt) + task.sampling.max_new_tokens
         while await self.gate.enter(tokens, worst):
             sent = time.monotonic()
             try:
                 return await self._send(task)
+            except asyncio.CancelledError:  # the second Ctrl-C: it may be paid all the same
+                self._lose(task, worst)
+                raise
             except Exception as error:
                 kind, reason = explain(error, self.model, self.key)
                 headers = getattr(getattr(error, "response", None), "headers", None)
-                kind = "row" if kind == 2 and task.larger else kind  # a model may have no more room than was asked for at first
-                kind = self._failed(kind, reason, headers, sent, task, worst)  # before its place is given to another
+                if kind == 2 and task.larger and error.status_code == 400:
+                    kind = "row"  # a model may have no more room than was asked for at first
+                kind = self._failed(error, kind, reason, headers, sent, task, worst)  # before its place is given to another
             finally:
                 self.gate.leave(worst)
             if kind == "row":
                 return {"error": reason}
             pauses += kind == "pause"
             tries += kind in ("again", "unsure", "gone")
-            if tries >= self.tries or pauses >= self.pauses:
+            if tries >= self.tries or pauses >= self.pauses and time.monotonic() - since > self.patience:
                 return {"error": reason, "passing": True}
             if kind != "pause" and not self.ending:
                 self.counts["retried"] += 1
@@ -214,17 +224,21 @@ class Server:
 
     def no_budget(self):
         money = self.money
-        lost = f", perhaps ${money.lost:.2f} more for requests that failed" if money.lost else ""
-        return Stopped(f"--budget {money.budget:g} has no room for another answer: ${money.spent:.2f} are spent{lost}.\n"
+        lost = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
+        return Stopped(f"--budget {money.budget:g} has no room for another answer at its worst: {dollars(money.spent)} are spent{lost}.\n"
                        "Run the same command with a larger --budget: it goes on where it was.", 4)
 
     async def _send(self, task):
+        began = time.monotonic()
         async with asyncio.timeout(self.timeout):
             response = await self.create[isinstance(task.request.prompt, str)](**self.request_body(task))
         self._heard(response.headers)
-        answer = self.finish(task, json.loads(response.content))
-        self.last_good = time.monotonic()
-        self.gate.answered()
+        if "html" in response.headers.get("content-type", ""):
+            raise WebPage
+        content = response.content.replace(self.key.encode(), b"***") if self.key else response.content  # a server may repeat it
+        answer = self.finish(task, json.loads(content))
+        self.last_good, self.useless = time.monotonic(), None
+        self.gate.answered(self.last_good - began)
         return answer
 
     async def _sleep(self, seconds):
@@ -237,15 +251,25 @@ class Server:
         self.heard, self.connections_lost = True, 0
         self.gate.observe(headers)
 
-    def _failed(self, kind, reason, headers, sent, task, worst):
+    def _lose(self, task, worst):
+        """A request came to nothing that may have been paid: its worst case counts against the budget."""
+        if worst:
+            self.money.lost += worst
+            self.deliver(task, {"lost": worst, "model": self.model})
+
+    def _failed(self, error, kind, reason, headers, sent, task, worst):
         """What a failed request means for all: the pace, the budget, the end of the run. -> kind, "pause" in an outage."""
         if headers is not None:
             self._heard(headers)
         self.connections_lost += kind == "gone"
-        outage = kind == "gone" and self.connections_lost >= 5  # one lost connection is the row's, many in a row the server's
-        if kind == "unsure" and worst:  # it may have been paid
-            self.money.lost += worst
-            self.deliver(task, {"lost": worst, "model": self.model})
+        outage = kind == "gone" and (self.connections_lost >= 5 or not self.heard)  # one lost connection is the row's alone
+        if kind == "unsure":
+            self._lose(task, worst)
+        if self.useless is not None and (kind == "unsure" or isinstance(error, WebPage)):  # None: there was a good answer
+            self.useless += 1
+            if self.useless >= 24:
+                self.stop(Stopped(f"{self.useless} requests to {self.where()} brought no answer that can be read, none did: {reason}\n"
+                                  "Check --base-url, --model and --timeout, then run the same command again.", 4))
         if isinstance(kind, int):
             self.stop(Stopped(f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command again: "
                               "what was answered is kept.", kind))
