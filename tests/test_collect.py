@@ -377,7 +377,9 @@ def a_batch_outlives_kill_9_and_ctrl_c(folder):
         time.sleep(0.3)  # it has found its batch, and waits for it
         os.kill(process, signal.SIGINT)
         ends(running.result(60), 130, "interrupted", "same command again")
+        ends(collect(folder, server.url), 2, "a batch of an earlier start is not collected", "--batch")
         ends(collect(folder, server.url, "--batch"), 0)
+        ends(collect(folder, server.url), 0, "nothing is asked")
         assert_whole(run, server, n)
         assert len(server.batches) == 1 and server.paid() == n and len(server.asked) == n
 

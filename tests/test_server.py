@@ -13,6 +13,7 @@ from common import critiques
 from common.files import InputError, Stopped
 from common.generate import FIRST, Request, Sampling, complete
 from common.generate.journal import Journal
+from common.generate.money import Money
 from common.generate.server import Server
 from tests.faults import FaultServer, prompt_of
 from tests.runs import rows
@@ -31,9 +32,9 @@ def chat(prompts):
     return [Request([{"role": "user", "content": str(p)}], check=critiques.why_bad) for p in prompts]
 
 
-def make(url, concurrency=64, timeout=300, model="m", **attributes):
+def make(url, concurrency=64, timeout=300, model="m", money=None, **attributes):
     """An engine; attributes: tries, patience."""
-    engine = Server(model, url, concurrency, timeout)
+    engine = Server(model, url, concurrency, timeout, money)
     for name, value in attributes.items():
         setattr(engine, name, value)
     return engine
@@ -254,6 +255,58 @@ def a_wait_for_its_turn_is_no_failure(journal):
     with FaultServer(rpm=240, burst=8, limit_headers=True, fault=fault) as server:
         got = ask(make(server.url, 14, patience=1.5), range(14), journal)
         assert not any("error" in r for r in got) and server.refused <= 2
+
+
+def test_web_pages_are_no_answers_and_cost_nothing(journal):
+    """A wrong path or a login page, with status 200: 300 rows must not be asked for six times each, nor eat the budget."""
+    with FaultServer(fault=lambda body, nth: "html") as server:
+        engine = make(server.url, money=Money("m", 1, 1, budget=5))
+        with pytest.raises(Stopped, match="web page.*\n.*--base-url") as end:
+            ask(engine, range(300), journal)
+        assert end.value.status == 4 and len(server.asked) <= 40 and engine.money.lost == 0 and journal.read_bytes() == b""
+
+
+def test_when_nothing_ever_comes_back_the_run_ends(journal):
+    """Each may have been paid: 24 say enough. After one good answer it is a row's own matter."""
+    with FaultServer(fault=lambda body, nth: "reset-inside") as server:
+        with pytest.raises(Stopped, match="24 requests .* none did"):
+            ask(make(server.url), range(300), journal)
+        assert len(server.asked) <= 40
+    with FaultServer(fault=lambda body, nth: None if prompt_of(body) == "0" else "reset-inside") as server:
+        got = ask(make(server.url, concurrency=1, tries=1), range(40), journal)
+        assert [n for n, record in enumerate(got) if "error" not in record] == [0]
+
+
+def test_the_first_200_are_those_that_came_first(journal):
+    """Late answers must not lift a stopped run over the rule, nor another order of rows."""
+    def fault(body, nth):
+        return "verdictless" if int(prompt_of(body)) < 100 else None
+
+    with FaultServer(fault=fault) as server:
+        with pytest.raises(Stopped, match="cannot be used"):
+            ask(make(server.url, 64), range(400), journal, bad_share=0.2, retries=0)
+        ask(make(server.url), range(100, 390), journal)  # 290 good ones, later; ten are left to ask
+        n = len(server.asked)
+        for prompts in (range(400), range(399, -1, -1)):
+            with pytest.raises(Stopped, match="of the first 200 answers cannot be used"):
+                ask(make(server.url), prompts, journal, bad_share=0.2, retries=0)
+        assert len(server.asked) == n
+
+
+def test_a_key_in_an_answer_is_not_kept(journal, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with FaultServer(text=lambda body: f"Your key is {KEY}.\n\nConclusion: right [END]") as server:
+        (record,) = ask(make(server.url), ["a"], journal)
+    assert record["text"].startswith("Your key is ***.") and KEY not in journal.read_text()
+
+
+def test_answers_under_other_settings_are_named_before_they_are_paid_for_again(journal, capsys):
+    with FaultServer() as server:
+        ask(make(server.url), range(3), journal)
+        ask(make(server.url), range(3), journal)
+        assert "all 3 answers are in" in capsys.readouterr().out
+        ask(make(server.url), range(3), journal, Sampling(max_new_tokens=200))
+        assert "holds 3 answers of m to other prompts or under other settings" in capsys.readouterr().out and len(server.asked) == 6
 
 
 # --- the journal ----------------------------------------------------------------------------------------------------
