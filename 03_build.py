@@ -61,7 +61,8 @@ n_right = sum(row["verdict"] == "right" for row in critiques)
 failed_file = run / "02_failed.jsonl"
 failed = files.read_jsonl(failed_file) if failed_file.exists() and failed_file.stat().st_size else []
 if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
-    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({failed_file} says why)")
+    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out "
+          f"({failed_file} says why)")
 print(f"{len(critiques)} critiques of {', '.join(teachers)}, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:

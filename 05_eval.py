@@ -116,8 +116,8 @@ engines = {}  # label -> what the scores' manifest says of the engine
 for name, where in models.items():
     began, label, engine = time.time(), labels[name], None  # None frees the model before
     if config.base_url:
-        money, template = Money(where, config.price_in, config.price_out, config.budget, config.yes), config.template.replace("auto", "chatml")
-        engine = Server(where, config.base_url, config.concurrency, config.timeout, money)
+        money = Money(where, config.price_in, config.price_out, config.budget, config.yes)
+        engine, template = Server(where, config.base_url, config.concurrency, config.timeout, money), config.template.replace("auto", "chatml")
         engine.identity = f"{where} at {config.base_url}"  # a name says little of what is served: another server is another model
         engines[label] = {"server": config.base_url, "served": where, "template": template}
     else:

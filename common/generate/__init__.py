@@ -164,8 +164,8 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
         return [task.record() for task in order]
     others = sum(r.get("model") == engine.identity and key not in reasons and "lost" not in r for key, r in journal.records.items())
     if others:
-        print(f"note: {journal.path} holds {others:,} answers of {engine.identity} to other prompts or under other settings (--max-new-tokens, "
-              "--temperature, ...): they are of no use here")
+        print(f"note: {journal.path} holds {others:,} answers of {engine.identity} to other prompts or under other settings "
+              "(--max-new-tokens, --temperature, ...): they are of no use here")
     live = sys.stderr.isatty()
     try:
         refuse_bad()

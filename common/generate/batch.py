@@ -45,21 +45,24 @@ class Batch:
         try:
             with Journal(self.path) as self.parts, self.server.client(openai.OpenAI, openai.DefaultHttpxClient) as api:
                 self.api = api.with_options(max_retries=5)
-                for part in [p for p in self.parts.records.values() if p.get("collected") in (None, "in part")]:  # of a run that was ended
-                    self._collect(part)
+                for part in list(self.parts.records.values()):  # of a run that was ended
+                    if part.get("collected") in (None, "in part"):
+                        self._collect(part)
                 few = 0  # parts of which little came back: what is then still missing is asked live
                 while self.open and few < 2:
                     part = self._submit(self._next())
-                    few = 0 if self._collect(part) >= 0.1 * part["lines"] else few + 1
+                    few = 0 if self._collect(part) >= 0.1 * len(part["keys"]) else few + 1
         except KeyboardInterrupt:
-            raise Stopped("interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.", 130) from None
+            raise Stopped("interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.",
+                          130) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:  # the last three: no object of a Batch API
             kind, reason = explain(error, self.server.model, self.server.key)
             if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (404, 405, 501):
                 kind, reason = 2, "it has no Batch API (files and batches).\nLeave --batch out"
             elif not isinstance(kind, int):
                 kind, reason = 4, f"{reason}\nCheck --base-url and the network"
-            raise Stopped(f"{self.server.where()}: {reason}, then run the same command again: what was answered is kept.", kind) from None
+            raise Stopped(f"{self.server.where()}: {reason}, then run the same command again: what was answered is kept.",
+                          kind) from None
 
     def _next(self):
         """The tasks of the next part."""
@@ -85,8 +88,8 @@ class Batch:
         """-> the part's record, its batch created."""
         name = content_id(self.identity, [task.key for task in tasks], len(self.parts.records))
         file = self.api.files.create(file=(f"{name}.jsonl", b"".join(map(self._line, tasks))), purpose="batch")
-        part = {"key": name, "lines": len(tasks), "keys": [task.key for task in tasks], "tokens": sum(tokens_in(t.request.prompt) for t in tasks), "file": file.id,
-                "url": json.loads(self._line(tasks[0]))["url"], "at": int(time.time())}
+        part = {"key": name, "keys": [task.key for task in tasks], "file": file.id, "url": json.loads(self._line(tasks[0]))["url"],
+                "tokens": sum(tokens_in(task.request.prompt) for task in tasks), "at": int(time.time())}
         self.parts.append(part)
         once = self.api.with_options(max_retries=0)  # a lost reply may hide a batch that was created: look before another try
         for pause in (1, 5, 15, 60):
@@ -134,12 +137,12 @@ class Batch:
                     if end.status == 5:
                         raise
                     ended = end
-        codes = [str(error.code) for error in (batch.errors.data if batch.errors else None) or []]
-        if batch.status == "failed" and "token_limit_exceeded" in codes and part["lines"] > 1:
+        errors = (batch.errors.data if batch.errors else None) or []
+        if batch.status == "failed" and any(error.code == "token_limit_exceeded" for error in errors) and len(part["keys"]) > 1:
             self.queue_tokens = part["tokens"] // 2  # the account's queue is smaller than --batch-tokens
-            n = part["lines"]  # no fault of the rows
+            n = len(part["keys"])  # no fault of the rows
         elif batch.status == "failed":
-            said = "; ".join(f"{e.code}: {e.message}" for e in (batch.errors.data if batch.errors else None) or [])
+            said = "; ".join(f"{error.code}: {error.message}" for error in errors)
             self._note(part, batch=batch_id, collected="failed")
             raise Stopped(f"the batch {batch_id} failed: {hide(said, self.server.key)}\nMend that, or leave --batch out, then run the "
                           "same command again.", 4)
@@ -164,7 +167,8 @@ class Batch:
             if batch.status in ENDED:
                 return batch
             if time.time() - part["at"] > HOURS * 3600:
-                raise Stopped(f"the batch {batch_id} is {batch.status} after {HOURS} hours.\nRun the same command again later, or cancel it.", 4)
+                raise Stopped(f"the batch {batch_id} is {batch.status} after {HOURS} hours.\nRun the same command again later, or "
+                              "cancel it.", 4)
             time.sleep(pause)
             pause = min(30.0, pause * 1.5)
 

@@ -123,8 +123,8 @@ class Server:
                 show()
                 if self.ending and not told:
                     told = True
-                    print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight (Ctrl-C gives them up; they may be paid)",
-                          file=sys.stderr)
+                    print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight "
+                          "(Ctrl-C gives them up; they may be paid)", file=sys.stderr)
                 if time.monotonic() - self.last_good > self.patience:
                     self._call(self.stop, Stopped(f"no answer from {self.where()} for {self.patience:.0f} s.\n"
                                                   "Run the same command again later: what was answered is kept.", 4))
@@ -278,7 +278,8 @@ class Server:
             self.counts["429"] += kind == "pause"
             self.gate.refused(sent, seconds)
             if outage and not self.heard and self.gate.refusals >= 3:
-                self.stop(Stopped(f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command again.", 4))
+                self.stop(Stopped(f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command "
+                                  "again.", 4))
             elif (seconds or 0) > self.patience:
                 self.stop(Stopped(f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
                                   "what was answered is kept.", 4))
