@@ -112,7 +112,7 @@ def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
             os.kill(int((folder / "pid").read_text()), signal.SIGINT)
             printed = running.result()
     assert "Stopped: interrupted." in printed and "asks for nothing that came in" in printed
-    assert "1 responses have no critique, 0 questions no answer of the teacher: status 3" in printed
+    assert "1 responses have no critique, 0 questions no answer of the teacher (status 3)" in printed
     assert "02_critique.py is through" in printed and "03_build.py is through" in printed
     assert len(server.asked) == len({e["prompt"] for e in server.asked}) == 48 and server.paid() == 47
     assert len(rows(run_copy / "02_critiques.jsonl")) == 47 and len(rows(run_copy / "03_data" / "cft.jsonl")) == 24
