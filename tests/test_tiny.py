@@ -244,3 +244,13 @@ def test_a_base_that_stands_is_not_made_again_nor_taken_for_another(tmp_path):
     for other in ((1, 5, 0.0), (0, 6, 0.0), (0, 5, 0.1)):
         with pytest.raises(InputError, match="another --name"):
             base.pretrain(tmp_path, *other)
+
+
+def test_a_base_is_made_whole(tmp_path, monkeypatch):
+    """The path of the default run's first two minutes, in two steps: pretraining, its score on 200 questions, the folder."""
+    monkeypatch.setattr(base, "PASSED", 0.0)  # two steps teach nothing; do not train on until it passes
+    accuracy = base.pretrain(tmp_path / "01_base", 3, 2)
+    assert 0 <= accuracy < 0.2
+    assert json.loads((tmp_path / "01_base" / "base.json").read_text()) == {
+        "seed": 3, "steps": 2, "gappy_share": 0.0, "accuracy": accuracy, "extra_steps": 0}
+    assert (tmp_path / "01_base" / "model.safetensors").exists() and not (tmp_path / "01_base.part").exists()

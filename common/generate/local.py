@@ -66,7 +66,7 @@ class Local:
     def status(self):
         return ""
 
-    def generate(self, tasks, deliver, show):
+    def generate(self, tasks, deliver, show=lambda: None):
         """deliver(task, answer) for each task that is not settled. Batches are cut from all tasks and skipped when all is
         done, so that a resumed run meets the same batches and, in bfloat16 too, the same text."""
         order = sorted(tasks, key=lambda task: (-len(task.request.prompt), task.key))

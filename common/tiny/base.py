@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, set_seed
 
 from common import answers, prompts, tokens
 from common.files import InputError, write_atomic
-from common.generate import Request, Sampling
+from common.generate import Request, Sampling, Task
 from common.generate.local import Local
 from common.model import init_distributed, load, save_hf
 from common.tiny import world
@@ -104,8 +104,8 @@ def _fit(source, folder, documents, seed, label):
 
 def _accuracy(folder, seed, n=200):
     """Greedy accuracy on forum questions, which the web does not hold (the test questions are left alone)."""
-    items = world.problems("train", seed, n)
-    requests = [Request(prompts.solve_prompt(p.question, "chatml")) for p in items]
-    engine = Local(folder, batch_size=n)
-    (texts,) = engine.generate(requests, [str(i) for i in range(n)], Sampling(0.0, 1.0, 96, prompts.STOP), set())
-    return sum(answers.grade(a["text"], world.gold(items[i])) for i, a in texts) / n
+    items, sampling = world.problems("train", seed, n), Sampling(0.0, 1.0, 96, prompts.STOP)
+    asked = {Task(Request(prompts.solve_prompt(p.question, "chatml")), sampling, "base"): world.gold(p) for p in items}
+    right = []
+    Local(folder, batch_size=n).generate(asked, lambda task, answer: right.append(answers.grade(answer["text"], asked[task])))
+    return sum(right) / n
