@@ -114,6 +114,51 @@ class Task:
         return self.answer | ({"error": self.reason} if self.reason else {})
 
 
+class _Run:
+    """The journal's side of a run: records each answer, counts what came, and ends it when too much of that is bad."""
+
+    def __init__(self, tasks, journal, retries, retry_failed, bad_share):
+        self.journal, self.bad_most = journal, bad_share * FIRST
+        self.known = {key: why for task in tasks for key, why in task.follow(journal, retries, retry_failed).items()}
+        self.first = [self.known[key] for key in journal.records if key in self.known][:FIRST]  # as they came, in whatever order
+        self.counts = Counter("ok" if task.reason is None else "failed" for task in tasks if task.settled)
+
+    def deliver(self, task, answer):
+        """Called by the engine for each answer before it goes on, and with {"lost"} for USD that brought none."""
+        if "lost" in answer:
+            return self.journal.append({"key": f"lost {len(self.journal.records)}", **answer})
+        passing, answer = answer.pop("passing", False), {"key": task.key, **answer}
+        if not passing:  # what may come otherwise next time is not kept
+            self.journal.append(answer)
+        again = task.answer is not None and "text" in answer
+        self.counts.update(again=again, same=again and answer["text"] == task.answer.get("text") != "")
+        task.settle(answer)
+        self.counts["ok" if task.reason is None else "failed" if task.settled else "bad"] += 1
+        self.bar.update(task.settled)
+        self.first += [task.reason] * (len(self.first) < FIRST)
+        self.refuse_bad()
+
+    def refuse_bad(self):
+        bad = [reason for reason in self.first if reason]
+        if len(bad) > self.bad_most:
+            raise Stopped(f"{len(bad)} of the first {len(self.first)} answers cannot be used; the newest: {bad[-1]}\nLook at "
+                          f"{self.journal.path}: is it the right model, template, --max-new-tokens? Mended on the server: add "
+                          "--retry-failed. To go on all the same: --max-bad-share 1", 4)
+
+    def generate(self, engine, tasks, label):
+        """Let the engine ask for what is not settled, under a progress bar."""
+        live = sys.stderr.isatty()  # a log gets a line now and then
+
+        def show():
+            counts = self.counts
+            self.bar.set_postfix_str(f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}", refresh=live)
+
+        settled = sum(self.counts.values())
+        with tqdm(total=len(tasks), initial=settled, desc=label, unit="row", mininterval=0.1 if live else 10) as self.bar:
+            engine.generate(tasks, self.deliver, show)
+            show()
+
+
 def complete(engine, requests, sampling, journal, label="", retries=0, retry_failed=True, bad_share=1.0):
     """-> one record per request, in order: {"key", "text", "finish_reason", "usage"}; `error` too where it is no good.
 
@@ -121,62 +166,29 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
     2.5 times the tokens. More than `bad_share` bad ones among the FIRST answers: Stopped, which like any other end before
     the last row carries the records so far as `.answers`. retry_failed: ask again for what was final in an earlier run.
     """
-    tasks, order = {}, []  # equal requests are one task: asked, and paid, once
+    by_key, order = {}, []  # equal requests are one task: asked, and paid, once
     for request in requests:
         task = Task(request, sampling, engine.identity)
-        order.append(tasks.setdefault(task.key, task))
-    tasks = list(tasks.values())
-    reasons = {key: why for task in tasks for key, why in task.follow(journal, retries, retry_failed).items()}
-    first = [reasons[key] for key in journal.records if key in reasons][:FIRST]  # as they came, whatever the order of rows is now
-    counts = Counter("ok" if task.reason is None else "failed" for task in tasks if task.settled)
-
-    def deliver(task, answer):
-        """Called by the engine for each answer before it goes on, and with {"lost"} for USD that brought none."""
-        if "lost" in answer:
-            return journal.append({"key": f"lost {len(journal.records)}", **answer})
-        passing, answer = answer.pop("passing", False), {"key": task.key, **answer}
-        if not passing:  # what may come otherwise next time is not kept
-            journal.append(answer)
-        again = task.answer is not None and "text" in answer
-        counts.update(again=again, same=again and answer["text"] == task.answer.get("text") != "")
-        task.settle(answer)
-        counts["ok" if task.reason is None else "failed" if task.settled else "bad"] += 1
-        bar.update(task.settled)
-        if len(first) < FIRST:
-            first.append(task.reason)
-        refuse_bad()
-
-    def refuse_bad():
-        bad = [reason for reason in first if reason]
-        if len(bad) > bad_share * FIRST:
-            raise Stopped(f"{len(bad)} of the first {len(first)} answers cannot be used; the newest: {bad[-1]}\nLook at {journal.path}: is "
-                          "it the right model, template, --max-new-tokens? Mended on the server: add --retry-failed. To go on all the "
-                          "same: --max-bad-share 1", 4)
-
-    def show():
-        bar.set_postfix_str(f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}", refresh=False)
-        if live:
-            bar.refresh()
-
+        order.append(by_key.setdefault(task.key, task))
+    tasks = list(by_key.values())
+    run = _Run(tasks, journal, retries, retry_failed, bad_share)
     if all(task.settled for task in tasks) and not engine.outstanding():
         if tasks:
             print(f"{label}: all {len(tasks):,} answers are in {journal.path}, nothing is asked".removeprefix(": "))
         return [task.record() for task in order]
-    others = sum(r.get("model") == engine.identity and key not in reasons and "lost" not in r for key, r in journal.records.items())
+    others = sum(r.get("model") == engine.identity and key not in run.known and "lost" not in r for key, r in journal.records.items())
     if others:
         print(f"note: {journal.path} holds {others:,} answers of {engine.identity} to other prompts or under other settings "
               "(--max-new-tokens, --temperature, ...): they are of no use here")
-    live = sys.stderr.isatty()
     try:
-        refuse_bad()
+        run.refuse_bad()
         engine.approve(tasks, journal)
-        with tqdm(total=len(tasks), initial=sum(counts.values()), desc=label, unit="row", mininterval=0.1 if live else 10) as bar:
-            engine.generate(tasks, deliver, show)
-            show()
+        run.generate(engine, tasks, label)
     except Stopped as end:
         end.answers = [task.record() for task in order]
         raise
-    if sampling.temperature and counts["same"] > max(1, counts["again"] / 2):
-        print(f"note: {counts['same']} of {counts['again']} answers asked for again came back word for word: "
-              f"does {engine.identity} or its server ignore the temperature?")
+    again, same = run.counts["again"], run.counts["same"]
+    if sampling.temperature and same > max(1, again / 2):
+        print(f"note: {same} of {again} answers asked for again came back word for word: does {engine.identity} or its server ignore "
+              "the temperature?")
     return [task.record() for task in order]

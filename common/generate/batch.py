@@ -40,6 +40,7 @@ class Batch:
         return f", batch {self.state}"
 
     def generate(self, tasks, deliver, show):
+        """Collect what earlier starts have sent, then send the rest; deliver(task, answer) records each answer."""
         self.deliver, self.show = deliver, show
         self.open = {task.key: task for task in tasks if not task.settled}
         try:

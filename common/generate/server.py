@@ -3,7 +3,6 @@ answer handed on as it comes, every failure by its kind."""
 
 import asyncio
 import json
-import os
 import random
 import signal
 import sys
@@ -11,48 +10,25 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from urllib.parse import urlsplit
+from contextlib import contextmanager, suppress
 
-import httpx2
-import openai
-
-from common.files import InputError, Stopped
-from common.generate import cut_at_stop
+from common.files import Stopped
+from common.generate.endpoint import Endpoint
 from common.generate.gate import Gate
-from common.generate.money import Money, dollars, tokens_in
-from common.generate.replies import WebPage, explain, read_answer, seconds_asked, server_of
+from common.generate.money import dollars, tokens_in
+from common.generate.replies import WebPage, explain, seconds_asked
 
 
-class Server:
-    """Engine over a server: messages go to /v1/chat/completions, raw text to /v1/completions.
-
-    The identity is the model's name alone: the same model behind another URL reuses what is journalled. concurrency:
-    requests in flight at most; timeout: seconds for one request in all.
-    """
+class Server(Endpoint):
+    """Engine over an endpoint: messages go to /v1/chat/completions, raw text to /v1/completions."""
 
     tries, pauses = 6, 50  # of one request: failures, and refusals while others are served
     patience = 600  # seconds without any answer until the run ends
 
-    def __init__(self, model, base_url=None, concurrency=256, timeout=300, money=None):
-        if not model:
-            raise InputError("no model was named for the server.\nSay which: --model NAME (and --base-url for your own server)")
-        self.model, self.identity, self.concurrency, self.timeout = model, model, concurrency, timeout
-        self.money = money or Money(model)
-        self.base_url = server_of(base_url)
-        self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
-        self.patience = max(self.patience, timeout + 60)
-        self.counts, self.gate, self.loop, self.n_todo, self.spent_before, self.connections_lost = Counter(), None, None, 0, 0.0, 0
-
-    # --- before, and while it runs ------------------------------------------------------------------------------------
-
-    def approve(self, tasks, journal):
-        """Print what the open tasks will cost; InputError where nobody has agreed to it, or where there is no key."""
-        if not self.base_url and not self.key:
-            raise InputError("no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=...")
-        if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
-            raise InputError("OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again.")
-        self.money.approve(tasks, journal, commercial=(self.base_url or "https").startswith("https"))
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.patience = max(self.patience, self.timeout + 60)
+        self.counts, self.gate, self.n_todo, self.spent_before, self.connections_lost = Counter(), None, 0, 0.0, 0
 
     def outstanding(self):
         return False
@@ -69,51 +45,13 @@ class Server:
         projected = self.money.spent + each * (self.n_todo - self.counts["done"])
         return f"{text}, {dollars(self.money.spent)}" + (f" of {dollars(projected)}" if self.counts["done"] else "")
 
-    def client(self, Client=openai.AsyncOpenAI, Http=openai.DefaultAioHttpClient):
-        """The openai client, its hidden retries off; aiohttp holds hundreds of connections at a third of httpx's CPU."""
-        here = urlsplit(self.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        http = Http(trust_env=not here,  # a proxy of the environment must not see loopback requests
-                    limits=httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency))
-        return Client(base_url=self.base_url, api_key=self.key or "none", max_retries=0, http_client=http,
-                      timeout=httpx2.Timeout(self.timeout, connect=min(10, self.timeout)))
-
-    def request_body(self, task):
-        """-> the JSON of a request, the same live and in a batch."""
-        sampling, prompt = task.sampling, task.request.prompt
-        if isinstance(prompt, str):
-            body = {"model": self.model, "prompt": _utf8(prompt)}
-        else:
-            body = {"model": self.model, "messages": [m | {"content": _utf8(m["content"])} for m in prompt]}
-        if sampling.temperature is None:
-            return body | {"max_completion_tokens": sampling.max_new_tokens}
-        body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        if sampling.seed is not None:
-            body["seed"] = int(task.key[:7], 16)  # one per sample: with one for all, equal prompts draw equal texts
-        if sampling.stop:
-            body["stop"] = sampling.stop if self.base_url else sampling.stop[:4]  # OpenAI's own takes four; all apply below
-        return body
-
-    def finish(self, task, body, batch=False):
-        """The JSON of an answer -> what is journalled: text before a stop string, usage, model and USD."""
-        answer = read_answer(body, raw=isinstance(task.request.prompt, str))
-        answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
-        if stopped:
-            answer["finish_reason"] = "stop"
-        usd = self.money.cost(answer["usage"], batch)
-        if self.money.prices:  # no usage was told, or more than can be: the most that can be
-            usd = min(self.money.worst(task), float("inf") if usd is None else usd)
-        self.money.spent += usd or 0.0
-        return answer | {"model": self.model} | ({"usd": usd} if usd is not None else {})
-
-    # --- the run ------------------------------------------------------------------------------------------------------
-
     def generate(self, tasks, deliver, show=lambda: None):
         """Ask for all tasks that are not settled, again and again until each is; deliver(task, answer) records every answer
         before its worker goes on. Ends early by raising Stopped (or what deliver raised), after those in flight came in.
         """
         _allow_sockets(self.concurrency + 100)
         todo = [task for task in tasks if not task.settled]
-        self.deliver, self.ending, self.counts, self.workers = deliver, None, Counter(), []
+        self.deliver, self.ending, self.counts, self.workers, self.loop = deliver, None, Counter(), [], None
         self.n_todo, self.spent_before = len(todo), self.money.spent
         self.last_good, self.heard, self.connections_lost, self.useless = time.monotonic(), False, 0, 0
         with ThreadPoolExecutor(1) as thread, self._signals():  # a loop of its own, in a thread: a notebook's is taken
@@ -143,9 +81,6 @@ class Server:
             self.workers += [asyncio.create_task(self._work(line)) for _ in range(min(self.concurrency, len(todo)))]
             await asyncio.gather(*self.workers, return_exceptions=True)
 
-    def where(self):
-        return self.base_url or "the OpenAI API"
-
     def stop(self, why):
         """Send nothing more, let those in flight come in, then raise `why`."""
         self.ending = self.ending or why
@@ -153,20 +88,20 @@ class Server:
         self.gate.close()
 
     def _call(self, function, *arguments):
-        """From another thread into the run's loop; nowhere once that has ended."""
-        try:
+        """From another thread into the run's loop; nowhere before that has begun, or once it has ended."""
+        with suppress(AttributeError, RuntimeError):
             self.loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            pass
 
     @contextmanager
     def _signals(self):
         """Ctrl-C or SIGTERM: the first sends nothing more, the second gives up what is in flight. Main thread only."""
         def interrupted(number, frame):
-            first, self.ending = self.ending is None, self.ending or Stopped(
-                "interrupted.\nRun the same command again: it goes on where it was, and asks for nothing that came in.", 128 + number)
-            if self.workers:
-                self._call(*([self.stop, self.ending] if first else [lambda: [worker.cancel() for worker in self.workers]]))
+            if self.ending:
+                self._call(lambda: [worker.cancel() for worker in self.workers])
+                return
+            self.ending = Stopped("interrupted.\nRun the same command again: it goes on where it was, and asks for nothing that "
+                                  "came in.", 128 + number)  # seen by a run that has not begun yet, too
+            self._call(lambda: self.stop(self.ending))
 
         numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
         before = {number: signal.signal(number, interrupted) for number in numbers}
@@ -222,12 +157,6 @@ class Server:
             self.stop(self.no_budget())
         return None
 
-    def no_budget(self):
-        money = self.money
-        lost = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
-        return Stopped(f"--budget {money.budget:g} has no room for another answer at its worst: {dollars(money.spent)} are spent{lost}.\n"
-                       "Run the same command with a larger --budget: it goes on where it was.", 4)
-
     async def _send(self, task):
         began = time.monotonic()
         async with asyncio.timeout(self.timeout):
@@ -242,10 +171,8 @@ class Server:
         return answer
 
     async def _sleep(self, seconds):
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.halt.wait(), seconds)
-        except TimeoutError:
-            pass
 
     def _heard(self, headers):
         self.heard, self.connections_lost = True, 0
@@ -284,11 +211,6 @@ class Server:
                 self.stop(Stopped(f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
                                   "what was answered is kept.", 4))
         return "pause" if outage else kind
-
-
-def _utf8(text):
-    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _allow_sockets(n):

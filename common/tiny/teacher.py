@@ -85,6 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_POST(self):
+        """Answer a chat completion; 400 for anything else."""
         try:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = reply(body["model"], body["messages"])
