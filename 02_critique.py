@@ -10,10 +10,11 @@ In: `01_responses.jsonl`. Out: `02_critiques.jsonl`, the same rows with a teache
     python 02_critique.py --name mine --model gpt-4o-mini --budget 5 --batch           # half the price, within 24 hours
     python 02_critique.py --name mine --model Qwen/Qwen2.5-72B-Instruct --base-url http://localhost:8000/v1
 
-The teacher is asked with the paper's prompt; the verdict is read from its last line. Every answer is journalled as it
-arrives, so whatever ends a run, the same command goes on where it was; only what was in flight is lost. Another `--model` adds
-its critiques to those that stand. Ends with status 0: all rows; 3: some failed (02_failed.jsonl; 03 goes on without
-them); 2: input; 4: key, quota, budget or no server; 5: disk; 130: Ctrl-C.
+The teacher is asked with the paper's prompt; the verdict is read from its last line. Rows that came with a critique pass
+through and nobody is asked. Every answer is journalled as it arrives, so whatever ends a run, the same command goes on
+where it was; a kill loses what was in flight. Another `--model` adds its critiques to those that stand. Ends with status
+0: all rows; 3: some failed (02_failed.jsonl; 03 goes on without them); 2: input; 4: key, quota, budget or no server; 5: disk;
+130: Ctrl-C.
 """
 
 # %% Settings
