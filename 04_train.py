@@ -7,7 +7,10 @@ and `loss.png`, for each arm.
 
     python 04_train.py                                                     # tiny: four arms of 50 steps on a CPU
     torchrun --nproc-per-node 8 04_train.py --preset paper                 # Qwen2.5-Math-7B on 8 GPUs
+    python 04_train.py --preset paper --dry-run --gpus 8 --gpu H100        # what that takes, without a GPU
+    python 04_train.py --preset qlora                                      # adapters on one GPU of 24 GB
     python 04_train.py --name mine --model FOLDER_OR_HUB_ID --arms cft --save-every 20
+    python 04_train.py --name mine --arms cft+sft                          # one set of two (Table 9); --after sft: two stages
 
 The loss is taken on completion tokens only: for cft that is P(critique | question, noisy response). It is a sum over the
 global batch divided by its number of supervised tokens, so the curve is the same on 1 process or N. A killed run goes
@@ -23,24 +26,38 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
-    seed: int = setting(0, "of the row order")
-    limit: int | None = setting(None, "train on at most this many rows of each arm")
+    preset: str = setting("tiny", "tiny, paper, lora or qlora (common/presets.py); default: what 01 was run with, tiny for a new run")
+    seed: int = setting(0, "of the row order, and of new adapters")
+    limit: int | None = setting(None, "train on at most this many rows of each training set")
     model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")
-    arms: list[str] = setting([], "which arms (default: those 03 built last)")
+    arms: list[str] = setting([], "which arms (default: those 03 built last); cft+sft trains on the rows of both")
+    after: str | None = setting(None, "start from the last checkpoint of this arm instead of the base")
     template: str = setting("auto", "chat template: chatml, deepseek, or auto (by the tokenizer)")
+    method: str = setting("full", "what is trained: all weights, or adapters on a frozen base, in 4 bits with qlora", choices=["full", "lora", "qlora"])
+    lora_rank: int = setting(32, "of the adapters, which sit on every linear layer but the head")
+    lora_alpha: int = setting(64, "adapters are scaled by this / rank")
+    merge: bool = setting(False, "write the base with the last checkpoint's adapter added: step-N/merged, a plain model")
     learning_rate: float = setting(5e-6, "peak")
     warmup_ratio: float = setting(0.1, "share of the steps with rising learning rate; then cosine to 0")
     epochs: int = setting(1, "passes over the rows")
     global_batch: int = setting(512, "rows per optimizer step, over all processes")
     cutoff: int = setting(2048, "tokens per row")
     overlong: str = setting("truncate", "rows over the cutoff: cut at the end, or dropped", choices=["truncate", "drop"])
+    optimizer: str = setting("adamw", "adamw8bit (bitsandbytes) is for adapters", choices=["adamw", "adamw8bit"])
     weight_decay: float = setting(0.0, "of AdamW, whose betas are 0.9 and 0.999")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     tokens_per_microbatch: int = setting(16_384, "padded tokens that one process takes at a time; memory grows with it")
     activation_checkpointing: bool = setting(True, "compute activations again in the backward pass to save memory")
-    save_every: int = setting(2, "a checkpoint every so many steps, and at the end; 0: only at the end")
-    state_every: int = setting(20, "what a resume needs, every so many steps (the newest is kept); 0: never")
+    holdout: int = setting(0, "rows put aside, on which each checkpoint's loss is measured")
+    save_every: int = setting(2, "a checkpoint every so many steps or epochs, and at the end; 0: only at the end")
+    save_unit: str = setting("step", "of --save-every", choices=["step", "epoch"])
+    keep_last: int = setting(0, "keep only so many newest checkpoints; 0: all")
+    keep_best: bool = setting(False, "keep the checkpoint with the lowest held-out loss, too")
+    state_every: int = setting(20, "what a resume needs, every so many steps (the newest is kept); 0: only when stopped")
+    dry_run: bool = setting(False, "say what the training takes and stop; no weights are loaded")
+    gpus: int | None = setting(None, "dry run: how many GPUs (default: the processes started)")
+    gpu: str = setting("H100", "dry run: which, by its name in common/estimate.py")
+    mfu: float = setting(0.4, "dry run: share of the GPUs' peak that useful computation reaches")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
 
 
@@ -49,36 +66,44 @@ config = configure(Config, "04")
 # %% Start
 import json
 import time
+from types import SimpleNamespace
 
 import torch
-from tqdm import tqdm
 
-from common import files, model, prompts, report, tokens
-from common.files import InputError
-from common.train import adamw, training_steps
+from common import adapters, checkpoints, estimate, files, model, prompts, report, tokens
+from common.files import InputError, Stopped
+from common.train import adamw, check_settings, mean_loss, stop_signals, training_steps
 
 run = files.run_folder(config.name)
 if config.threads:
     torch.set_num_threads(config.threads)
 torch.manual_seed(config.seed)
 rank, world, device = model.init_distributed()
+world = config.gpus or world if config.dry_run else world
 log = print if rank == 0 else lambda *text: None
+full = config.method == "full"
+check_settings(config, world)
 
 # %% The base model, its tokenizer, the arms
-base = model.local_folder(config.model or files.stage_file(run, "01_base"))
+base = model.local_folder(files.last_checkpoint(run, config.after) if config.after else config.model or files.stage_file(run, "01_base"),
+                          weights=not config.dry_run)
+origin = files.trained_on(run) if config.after else base
 tokenizer = model.load_tokenizer(base)
+shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "qlora")
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
+prompts.make_room(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
 files.check_inputs(run, "03")
 built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
 arms = config.arms or built
-if unknown := [arm for arm in arms if arm not in built]:
+if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built)]:
     raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
-base_id = files.model_id(base)
-dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # of the saved weights; training keeps float32
+names = {arm: f"{arm}-after-{config.after}" if config.after else arm for arm in arms}  # folders below 04_train
+base_id = None if config.dry_run else files.model_id(base)
+dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # of saved models; training keeps float32
 # What may change between a run and its resume without changing the result, up to rounding:
-FREE = ("name", "preset", "arms", "model", "threads", "tokens_per_microbatch", "activation_checkpointing", "save_every",
-        "state_every")
+FREE = ("name", "preset", "arms", "model", "threads", "tokens_per_microbatch", "activation_checkpointing", "save_every", "save_unit",
+        "keep_last", "keep_best", "state_every", "merge", "dry_run", "gpus", "gpu", "mfu")
 
 # %% [markdown]
 """
@@ -88,82 +113,110 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 """
 
 
-# %% One arm: what it trains on, in which order, and whether it stands already
+# %% One arm: what it trains on, in which order, and where it is saved
 def prepare(arm):
-    """-> (folder, examples, plan, settings), or None where the arm is trained already."""
-    data, folder = files.stage_file(run, f"03_data/{arm}.jsonl"), run / "04_train" / arm
-    examples, counts = tokens.examples(files.read_jsonl(data)[: config.limit], tokenizer, template, config.cutoff, config.overlong)
-    if not examples:
-        raise InputError(f"{data}: no row is left ({dict(counts)}).\nRaise --cutoff ({config.cutoff} tokens).")
+    files_of = [files.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
+    rows = [row for file in files_of for row in files.read_jsonl(file)[: config.limit]]
+    examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
+    if len(examples) <= config.holdout:
+        raise InputError(f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
+                         f"Raise --cutoff ({config.cutoff} tokens), or build more rows: python 03_build.py --name {config.name}")
+    tokens.check_vocabulary(examples, shape.vocabulary, base)
+    examples, held = tokens.put_aside(examples, config.holdout, config.seed)
     lengths = [len(e["input_ids"]) for e in examples]
     plan = tokens.plan(lengths, config.global_batch, config.epochs, config.seed, world, config.tokens_per_microbatch)
     if len(plan) == 1 and config.warmup_ratio:
         raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
                          "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
-    settings = {k: v for k, v in vars(config).items() if k not in FREE}
-    settings |= {"base_id": base_id, "data_sha256": files.file_hash(data), "template": template, "steps": len(plan)}
-    files.check_settings(folder / "settings.json", settings)
-    settings["base"] = str(base)  # where 05 finds it; what counts is its content
-    log(f"{arm}: {len(examples)} rows, {sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, padding "
-        f"{tokens.padding_share(plan, lengths):.1%}", "".join(f", {n} {what}" for what, n in counts.items()))
-    log(report.supervised_text(examples[0], tokenizer))
-    if (folder / f"step-{len(plan):06d}").exists():
-        log(f"{arm}: {folder / f'step-{len(plan):06d}'} stands, nothing to do")
-        model.drop_states(folder)
-        return None
-    return folder, examples, plan, settings
+    every = config.save_every * (len(plan) // config.epochs if config.save_unit == "epoch" else 1)
+    job = SimpleNamespace(arm=arm, folder=run / "04_train" / names[arm], examples=examples, held=held, lengths=lengths, plan=plan, counts=counts,
+                          saves={len(plan), *(range(every, len(plan), every) if every else ())})
+    job.settings = {k: v for k, v in vars(config).items() if k not in FREE}
+    job.settings |= {"base_id": base_id, "data_sha256": [files.file_hash(f) for f in files_of], "template": template, "steps": len(plan)}
+    job.last = job.folder / f"step-{len(plan):06d}"
+    return job
 
 
-def bytes_to_write(folder, plan):
-    """Disk that an arm still needs: the checkpoints that do not stand yet, and two training states."""
-    saves = {len(plan)} | set(range(config.save_every, len(plan), config.save_every) if config.save_every else ())
-    missing = sum(not (folder / f"step-{step:06d}").exists() for step in saves)
-    return model.checkpoint_bytes(base, missing, 2 if config.state_every else 0, dtype)
+# %% Prepare all arms first, so that a mistake costs no training
+jobs = [prepare(arm) for arm in arms]
+for job in jobs:
+    log(report.plan_line(job))
+    log(report.supervised_text(job.examples[0], tokenizer))
+    if config.dry_run:
+        log(estimate.table(shape, job, config, world) + "\n")
+if config.dry_run:
+    raise SystemExit
+for job in jobs:
+    files.check_settings(job.folder / "settings.json", job.settings)
+needed = sum(estimate.disk(shape, *checkpoints.to_come(job, config), dtype.itemsize) for job in jobs if not job.last.exists())
+files.check_disk(run, needed, ", or save less often: a larger --save-every")
+if config.merge:
+    log(adapters.check_memory_to_merge(shape.parameters))
+if config.method == "qlora" or config.optimizer == "adamw8bit":
+    adapters.check_bitsandbytes(device)
 
 
 # %% The training of one arm
-def train(arm, folder, examples, plan, settings):
+def train(job):
     if rank == 0:
-        files.write_atomic(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
-    net = model.load(base, device, config.activation_checkpointing)
-    optimizer = adamw(net, config.weight_decay)
-    start = model.load_state(net, optimizer, folder)
-    metrics = files.kept_metrics(folder / "metrics.jsonl", start)
+        files.write_atomic(job.folder / "settings.json", json.dumps(job.settings | {"base": str(origin), "start": str(base)}, indent=1) + "\n")
+    if full:
+        net = model.load(base, device, config.activation_checkpointing)
+    else:
+        net = adapters.load(base, device, config.lora_rank, config.lora_alpha, config.method == "qlora", config.activation_checkpointing, config.seed)
+    optimizer = adamw(net, config.weight_decay, eight_bit=config.optimizer == "adamw8bit")
+    start = checkpoints.load_state(net, optimizer, job.folder)
+    metrics = files.kept_metrics(job.folder / "metrics.jsonl", start)
     if start:
-        log(f"{arm}: going on after step {start}")
-    steps = training_steps(net, optimizer, examples, plan, tokenizer.pad_token_id, config.learning_rate,
-                           config.warmup_ratio, config.max_grad_norm, start)
-    for update in tqdm(steps, desc=f"04 {arm}", initial=start, total=len(plan), unit="step", disable=rank > 0):
-        metrics.append(vars(update) | {"arm": arm})
-        last = update.step == len(plan)
-        if rank == 0:
-            files.append_line(folder / "metrics.jsonl", metrics[-1])
-            if last:  # before the last checkpoint, whose presence means that the arm is done
-                report.loss_curve(metrics, folder / "loss.png")
-            if update.step % 10 == 1 or last or device.type == "cuda":
-                tqdm.write(report.step_line(update, len(plan)))
-        if last or config.save_every and update.step % config.save_every == 0:
-            model.save_hf(net, tokenizer, template, folder / f"step-{update.step:06d}", dtype)
-        if not last and config.state_every and update.step % config.state_every == 0:
-            model.save_state(net, optimizer, update.step, folder)
-    model.drop_states(folder)
+        log(f"{job.arm}: going on after step {start}")
+    steps = training_steps(net, optimizer, job.examples, job.plan, tokenizer.pad_token_id, config.learning_rate, config.warmup_ratio,
+                           config.max_grad_norm, start, skipped=sum(bool(m["skipped"]) for m in metrics))
+    writer = checkpoints.Writer()
+    with stop_signals() as asked_to_stop:
+        for update in steps:
+            last = update.step == len(job.plan)
+            row = vars(update) | {"arm": job.arm} | estimate.progress(update, shape, job, world, device)
+            if job.held and update.step in job.saves:
+                row["held_out_loss"] = mean_loss(net, job.held, tokenizer.pad_token_id, config.tokens_per_microbatch)
+            metrics.append(row)
+            log(report.step_line(metrics, len(job.plan)))
+            if rank == 0:
+                files.append_line(job.folder / "metrics.jsonl", row)
+            if rank == 0 and last:  # before the last checkpoint, whose presence means that the arm is done
+                report.loss_curve(metrics, job.folder / "loss.png")
+            if update.step in job.saves:
+                writer.wait()
+                weights = checkpoints.snapshot(net, dtype if full else torch.float32)
+                writer.start(checkpoints.write, weights, net, tokenizer, template, job.folder / f"step-{update.step:06d}",
+                             config.keep_last, checkpoints.best(metrics) if config.keep_best else None)
+            stop = asked_to_stop()
+            if not last and (stop or config.state_every and update.step % config.state_every == 0):
+                checkpoints.save_state(net, optimizer, update.step, job.folder)
+            if stop:
+                writer.wait()
+                raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\n"
+                              "The same command goes on from there.", stop)
+    writer.wait()
+    checkpoints.drop_states(job.folder)
 
 
-# %% Train each arm
-prepared = {arm: prepare(arm) for arm in arms}  # all of them first, so that a mistake costs no training
-needed = sum(bytes_to_write(folder, plan) for folder, _, plan, _ in filter(None, prepared.values()))
-files.check_disk(run, needed, ", or save less often: a larger --save-every")
-for arm in arms:
+# %% Train each arm, and merge its adapter
+for job in jobs:
     began = time.time()
-    if prepared[arm]:
-        train(arm, *prepared[arm])
-        log(f"{arm}: trained in {time.time() - began:.0f} s")
+    if job.last.exists():
+        log(f"{job.arm}: {job.last} stands, nothing to do")
+        checkpoints.drop_states(job.folder)
+    else:
+        train(job)
+        log(f"{job.arm}: trained in {time.time() - began:.0f} s")
+    if config.merge and rank == 0 and not (job.last / "merged").exists():
+        adapters.merge(job.last, dtype)
 
 # %% Write the manifest
-checkpoints = {arm: [f.name for f in sorted((run / "04_train" / arm).glob("step-*[0-9]"))] for arm in arms}
+found = {names[arm]: [f"step-{step:06d}" for step in checkpoints.steps_on_disk(run / "04_train" / names[arm])] for arm in arms}
 if rank == 0:
-    files.write_manifest(run / "04.run.json", config, [run / "03_data" / f"{arm}.jsonl" for arm in arms],
-                         base=str(base), base_id=base_id, processes=world, checkpoints=checkpoints)
-for arm in arms:
-    log(f"wrote {run / '04_train' / arm / checkpoints[arm][-1]}")
+    files.write_manifest(run / "04.run.json", config, [run / "03_data" / f"{part}.jsonl" for arm in arms for part in arm.split("+")],
+                         base=str(base), base_id=base_id, processes=world, checkpoints=found)
+for job in jobs:
+    log(f"wrote {files.last_checkpoint(run, names[job.arm])}")
 log(f"next: python 05_eval.py --name {config.name}")

@@ -96,7 +96,8 @@ def last_checkpoint(run, arm):
     steps = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["steps"]
     if found[-1].name != f"step-{steps:06d}":
         print(f"note: {arm} is not trained to its end: {found[-1].name} of {steps} steps (python 04_train.py --name {run.name} goes on)")
-    return found[-1]
+    merged = found[-1] / "merged"  # of an adapter
+    return merged if merged.exists() else found[-1]
 
 
 def trained_on(run):

@@ -1,13 +1,11 @@
-"""A causal language model from a Hugging Face folder, sharded with FSDP2; checkpoints and training state.
+"""A causal language model from a Hugging Face folder, sharded with FSDP2.
 
 One path for 1 process or N: a process group always exists, the model is always built on the meta device, sharded, and
 filled from the safetensors files, each process reading its own slices. Master weights are float32; on a GPU the
 computation is bfloat16 with float32 gradient reduction.
 """
 
-import json
 import os
-import shutil
 import types
 from pathlib import Path
 
@@ -16,13 +14,12 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from common import prompts
 from common.files import InputError
 from common.loss import completion_nll
 
@@ -69,19 +66,24 @@ def load_tokenizer(folder):
     return tokenizer
 
 
-def local_folder(name):
-    """A folder as it is; a hub id is downloaded first (by one process of a node; the others find it in the cache)."""
+def local_folder(name, weights=True):
+    """A folder as it is; a hub id is downloaded first (by one process of a node; the others find it in the cache), without
+    its weights where they are not needed."""
+    check = _with_weights if weights else str
     if Path(name).is_dir():
+        if (Path(name) / "adapter_config.json").is_file():
+            raise InputError(f"{name} is an adapter, not a model.\nMerge it: the command that trained it, with --merge; then give {name}/merged")
         if not (Path(name) / "config.json").is_file():
             raise InputError(f"{name} is not a model folder: it has no config.json.\nGive the folder of a saved model.")
-        return _with_weights(str(name))
+        return check(str(name))
     if Path(name).is_absolute() or str(name).startswith((".", "runs/")) or str(name).count("/") > 1:
         raise InputError(f"there is no model folder {name}\nGive the folder of a saved model: --model FOLDER (the tiny base is made by 01_sample.py)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return _with_weights(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf", "original/*"]))
+        unread = ["*.bin", "*.pth", "*.gguf", "original/*"] + ([] if weights else ["*.safetensors"])
+        return check(snapshot_download(name, ignore_patterns=unread))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"model {name!r} is neither a folder here nor to be had from the hub; give --model FOLDER or a hub id\n"
                          f"({type(error).__name__}: {str(error)[:400]})") from error
@@ -93,39 +95,69 @@ def _with_weights(folder):
     return folder
 
 
-def load(folder, device, activation_checkpointing=False):
-    """A sharded model with float32 master weights and a `completion_loss(input_ids, labels)` method."""
-    config = AutoConfig.from_pretrained(folder)
+def read_config(folder):
+    """The model's configuration, without dropout: its random numbers would differ from one number of processes to another."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}/config.json cannot be read ({type(error).__name__}: {str(error)[:300]})\n"
+                         "Give the folder of a causal language model that this version of transformers knows.") from error
     for name in LOGIT_CHANGES:
         if getattr(config, name, None):
             raise InputError(f"{folder}: this architecture changes its logits ({name}); the kit's loss does not do that.")
+    for name in vars(config):
+        if name.endswith(("dropout", "pdrop")) and getattr(config, name):
+            setattr(config, name, 0.0)
+    return config
+
+
+def on_meta(config):
+    """The model without its weights: it takes no memory."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def layers_of(model):
+    """The list of transformer layers."""
     layers = next((m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)), None)
     if layers is None:
-        raise InputError(f"{folder}: found no list of layers to shard in {type(model).__name__}.")
-    if activation_checkpointing:
-        for i, layer in enumerate(layers):
-            layers[i] = checkpoint_wrapper(layer)
+        raise InputError(f"found no list of layers in {type(model).__name__}; the README names the architectures that are tested.")
+    return layers
+
+
+def load(folder, device, activation_checkpointing=False):
+    """A sharded model with float32 master weights and a `completion_loss(input_ids, labels, scale=1.0)` method."""
+    config = read_config(folder)
+    model = on_meta(config)
+    trainable(model, activation_checkpointing)
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     policy = bf16 if device.type == "cuda" else MixedPrecisionPolicy()
-    for layer in layers:
+    for layer in layers_of(model):
         fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy, reshard_after_forward=False)
     model.to_empty(device=device)
     _rebuild_buffers(model, config, device)
     _fill(model, folder)
-    model.completion_loss = types.MethodType(_completion_loss, model)
     register_fsdp_forward_method(model, "completion_loss")
-    model.train()
     return model
 
 
-def _completion_loss(model, input_ids, labels):
-    """Sum of the completion's negative log-likelihood, float32; a forward method, so FSDP gathers what it needs."""
+def trainable(model, activation_checkpointing):
+    """Give a model its `completion_loss`, and its layers their wrappers where activations are to be computed again."""
+    layers = layers_of(model)
+    if activation_checkpointing:
+        for i, layer in enumerate(layers):
+            layers[i] = checkpoint_wrapper(layer)
+    model.completion_loss = types.MethodType(_completion_loss, model)
+    model.train()
+
+
+def _completion_loss(model, input_ids, labels, scale=1.0):
+    """`scale` times the sum of the completion's negative log-likelihood, float32; a forward method, so that FSDP gathers
+    what it needs."""
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
-    return completion_nll(hidden, labels, head.weight, head.bias)
+    return completion_nll(hidden, labels, head.weight, head.bias, scale)
 
 
 def _rebuild_buffers(model, config, device):
@@ -140,17 +172,16 @@ def _rebuild_buffers(model, config, device):
             getattr(module, name).copy_(getattr(fresh, name).to(device))
 
 
-def _weights(model, state=None):
-    """The state dict that stands on disk: a tied lm_head is the embedding and is not stored twice."""
-    state = get_model_state_dict(model) if state is None else state
+def without_tied_head(model, state):
+    """A state dict as it stands on disk: a tied lm_head is the embedding and is not stored twice."""
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     return state
 
 
 def _fill(model, folder):
-    """Stream the safetensors files into the sharded parameters."""
-    state = _weights(model)
+    """Stream the safetensors files into the sharded parameters, each process its own slices."""
+    state = without_tied_head(model, get_model_state_dict(model))
     reader = HuggingFaceStorageReader(_with_weights(folder))
     stored = reader.read_metadata().state_dict_metadata
     if missing := sorted(set(state) - set(stored)):
@@ -158,84 +189,7 @@ def _fill(model, folder):
                          f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"
                          "Weights are read under the names they are stored with; an architecture that transformers renames on loading "
                          "(mixtures of experts, for example) cannot be trained here.")
+    if other := [name for name in state if stored[name].size != state[name].shape]:
+        raise InputError(f"{folder}: {len(other)} weights do not fit config.json, such as {other[0]}: {tuple(stored[other[0]].size)} in the "
+                         f"files, {tuple(state[other[0]].shape)} by the configuration.\nTake config.json and weights of the same model.")
     dcp.load(state, storage_reader=reader)
-
-
-def save_hf(model, tokenizer, template, folder, dtype):
-    """Write a plain Hugging Face folder, atomically: weights in `dtype`, tokenizer, chat template, stop tokens.
-
-    Every process calls it (gathering is collective); process 0 writes.
-    """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = _weights(model, get_model_state_dict(model, options=options))
-    if dist.get_rank() == 0:
-        folder = Path(folder)
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        with torch.device("meta"):
-            shell = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
-        end = tokenizer.convert_tokens_to_ids(prompts.end_token(template, tokenizer))
-        stops = [end] + [tokenizer.eos_token_id] * (tokenizer.eos_token_id not in (None, end))
-        shell.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id,
-                                                   bos_token_id=tokenizer.bos_token_id)
-        shell.save_pretrained(part, state_dict={k: v.to(dtype) for k, v in state.items()})
-        tokenizer.chat_template = prompts.JINJA[template]
-        tokenizer.save_pretrained(part)
-        shutil.rmtree(folder, ignore_errors=True)  # a resume writes the checkpoints after its state once more
-        os.replace(part, folder)
-    dist.barrier()
-
-
-def save_state(model, optimizer, step, folder):
-    """What a resume needs beside the data order (which the seed gives): weights and AdamW moments, sharded, atomic."""
-    folder = Path(folder)
-    final, part = folder / f"state-{step:06d}", folder / "state.part"
-    if dist.get_rank() == 0:
-        shutil.rmtree(part, ignore_errors=True)
-    dist.barrier()
-    weights, moments = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=part)
-    if dist.get_rank() == 0:
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(part, final)
-        for old in folder.glob("state-*"):
-            if old != final:
-                shutil.rmtree(old)
-    dist.barrier()
-
-
-def load_state(model, optimizer, folder):
-    """Take up the newest saved state, also on another number of processes. -> the step it was saved after, 0 if none."""
-    states = sorted(Path(folder).glob("state-*"))
-    if not states:
-        return 0
-    weights, moments = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=states[-1])
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
-    return int(states[-1].name.split("-")[1])
-
-
-def drop_states(folder):
-    """A finished arm needs none of its training states."""
-    if dist.get_rank() == 0:
-        for state in Path(folder).glob("state*"):
-            shutil.rmtree(state)
-
-
-def checkpoint_bytes(folder, n_checkpoints, n_states, dtype):
-    """Disk that `n_checkpoints` weight folders and `n_states` training states of this model take, in bytes."""
-    sizes = [json.loads(_header(f)) for f in Path(folder).glob("*.safetensors")]
-    parameters = sum(_count(t["shape"]) for header in sizes for name, t in header.items() if name != "__metadata__")
-    return parameters * (n_checkpoints * torch.empty((), dtype=dtype).element_size() + n_states * 12)
-
-
-def _header(file):
-    with open(file, "rb") as f:
-        return f.read(int.from_bytes(f.read(8), "little"))
-
-
-def _count(shape):
-    n = 1
-    for size in shape:
-        n *= size
-    return n

@@ -100,6 +100,17 @@ def check_template(template, tokenizer):
         pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
         raise InputError(f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"
                          "Leave --template out: a DeepSeek base is trained with its own form and end token.")
+    if tokenizer and template != "chatml" and not tokenizer.eos_token:
+        raise InputError("this tokenizer has no end token (eos_token), so that a model could not learn to end.\n"
+                         "Name it in tokenizer_config.json, or take a base with <|im_end|>.")
+
+
+def make_room(template, tokenizer, embedding_rows, trainable):
+    """ChatML for a tokenizer without its markers (DeepSeek): they are added as new tokens, where the embedding has rows that
+    no token uses. The rows start as they are and have to be `trainable`; otherwise check_template speaks."""
+    markers = ["<|im_start|>", "<|im_end|>"]
+    if template == "chatml" and template_for(tokenizer) != "chatml" and trainable and len(tokenizer) + len(markers) <= embedding_rows:
+        tokenizer.add_special_tokens({"additional_special_tokens": markers})
 
 
 def end_token(template, tokenizer):

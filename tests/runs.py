@@ -95,7 +95,7 @@ def _content(path):
     if path.suffix == ".safetensors":
         return tensors(path)
     if path.name == "metrics.jsonl":
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path)]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "memory_gb")} for row in rows(path)]
     if "journal" in path.name:  # answers are recorded as they arrive, in whatever order
         return sorted(path.read_text(encoding="utf-8").splitlines())
     return hashlib.sha256(path.read_bytes()).hexdigest()

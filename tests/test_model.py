@@ -9,6 +9,7 @@ from transformers import (
     Qwen2ForCausalLM, Qwen2MoeConfig, get_cosine_schedule_with_warmup,
 )
 
+from common import checkpoints as C
 from common import model as M
 from common import tokens
 from common.files import InputError, model_id
@@ -71,7 +72,7 @@ def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
 def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, wrapped):
     plain = folder_of(tmp_path / "base", Qwen2Config(**SIZES, tie_word_embeddings=tied))
     net = M.load(str(tmp_path / "base"), CPU, activation_checkpointing=wrapped)
-    M.save_hf(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    C.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001")
     for name, tensor in plain.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
@@ -94,12 +95,12 @@ def fit(folder, examples, steps=None, state=None, save_at=None, **options):
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, options.pop("cap", 256))
     net = M.load(folder, CPU)
     optimizer = adamw(net)
-    start = M.load_state(net, optimizer, state) if state else 0
+    start = C.load_state(net, optimizer, state) if state else 0
     updates = []
     for update in training_steps(net, optimizer, examples, plan[:steps] if steps else plan, WORDS.pad_token_id, 1e-2, start=start, **options):
         updates.append(update)
         if update.step == save_at:
-            M.save_state(net, optimizer, update.step, state)
+            C.save_state(net, optimizer, update.step, state)
     return updates
 
 
@@ -202,9 +203,3 @@ def test_a_foreign_tokenizer_in_a_qwen2_folder_is_read_as_it_stands(tmp_path):
 def test_model_id_is_of_the_content(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "elsewhere")
     assert model_id(tmp_path / "elsewhere") == model_id(tiny_model)
-
-
-def test_checkpoint_bytes_by_hand(tiny_model):
-    """2 checkpoints in bfloat16 and 1 state (three float32 numbers a parameter): 2 x 2 + 12 = 16 bytes a parameter."""
-    n = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_model).parameters())
-    assert M.checkpoint_bytes(tiny_model, 2, 1, torch.bfloat16) == 16 * n

@@ -1,7 +1,6 @@
 """What a run shows: the table's text, and pictures that open and show the bars they should."""
 
 import json
-from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
@@ -39,9 +38,13 @@ def test_percent(x, sign, text):
 
 
 def test_step_line_by_hand():
-    """8,192 tokens in 0.2 s are 41.0 thousand a second."""
-    update = SimpleNamespace(step=12, loss=0.42134, learning_rate=4.6e-6, grad_norm=1.2, tokens=8192, seconds=0.2)
-    assert report.step_line(update, 98) == "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k"
+    """8,192 tokens in 0.2 s are 41.0 thousand a second; 86 steps of 0.2 s are 17 s."""
+    row = dict(step=12, loss=0.42134, learning_rate=4.6e-6, grad_norm=1.2, tokens=8192, seconds=0.2, useful=0.956, mfu=0.5, memory_gb=27.04, skipped=[])
+    line = "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k useful 96% MFU 50.0% memory 27.0 GB eta 17 s"
+    assert report.step_line([row], 98) == line
+    assert report.step_line([row | {"held_out_loss": 0.5}], 98) == line + " held-out loss 0.5000"
+    assert " MFU" not in report.step_line([row | {"mfu": None}], 98)
+    assert report.step_line([row | {"skipped": ["a", "b"]}], 98) == line + " NOT FINITE, skipped; rows a b"
 
 
 def picture(path, width, height):

@@ -9,11 +9,11 @@ from tokenizers import AddedToken, pre_tokenizers
 from tqdm import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, set_seed
 
-from common import answers, prompts, tokens
+from common import answers, checkpoints, prompts, tokens
 from common.files import InputError, write_atomic
 from common.generate import Request, Sampling, Task
 from common.generate.local import Local
-from common.model import init_distributed, load, save_hf
+from common.model import init_distributed, load
 from common.tiny import world
 from common.train import adamw, training_steps
 
@@ -99,7 +99,7 @@ def _fit(source, folder, documents, seed, label):
     for update in tqdm(training_steps(model, optimizer, rows, plan, words.pad_token_id, peak=4e-3, warmup_ratio=0.04),
                        total=len(plan), desc=label, unit="step"):
         pass
-    save_hf(model, words, "chatml", folder, torch.float32)
+    checkpoints.save(model, words, "chatml", folder, torch.float32)
 
 
 def _accuracy(folder, seed, n=200):
