@@ -87,7 +87,6 @@ check_settings(config, world)
 # %% The base model, its tokenizer, the arms
 base = model.local_folder(files.last_checkpoint(run, config.after) if config.after else config.model or files.stage_file(run, "01_base"),
                           weights=not config.dry_run)
-origin = files.trained_on(run) if config.after else base
 tokenizer = model.load_tokenizer(base)
 shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "qlora")
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
@@ -98,7 +97,6 @@ built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"
 arms = config.arms or built
 if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built)]:
     raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
-names = {arm: f"{arm}-after-{config.after}" if config.after else arm for arm in arms}  # folders below 04_train
 base_id = None if config.dry_run else files.model_id(base)
 dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # of saved models; training keeps float32
 # What may change between a run and its resume without changing the result, up to rounding:
@@ -115,13 +113,13 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 
 # %% One arm: what it trains on, in which order, and where it is saved
 def prepare(arm):
-    files_of = [files.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
-    rows = [row for file in files_of for row in files.read_jsonl(file)[: config.limit]]
+    data = [files.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
+    rows = [row for file in data for row in files.read_jsonl(file)[: config.limit]]
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
     if len(examples) <= config.holdout:
         raise InputError(f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
                          f"Raise --cutoff ({config.cutoff} tokens), or build more rows: python 03_build.py --name {config.name}")
-    tokens.check_vocabulary(examples, shape.vocabulary, base)
+    tokens.check_fit(examples, shape.vocabulary, shape.positions, base)
     examples, held = tokens.put_aside(examples, config.holdout, config.seed)
     lengths = [len(e["input_ids"]) for e in examples]
     plan = tokens.plan(lengths, config.global_batch, config.epochs, config.seed, world, config.tokens_per_microbatch)
@@ -129,26 +127,26 @@ def prepare(arm):
         raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
                          "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
     every = config.save_every * (len(plan) // config.epochs if config.save_unit == "epoch" else 1)
-    job = SimpleNamespace(arm=arm, folder=run / "04_train" / names[arm], examples=examples, held=held, lengths=lengths, plan=plan, counts=counts,
-                          saves={len(plan), *(range(every, len(plan), every) if every else ())})
-    job.settings = {k: v for k, v in vars(config).items() if k not in FREE}
-    job.settings |= {"base_id": base_id, "data_sha256": [files.file_hash(f) for f in files_of], "template": template, "steps": len(plan)}
-    job.last = job.folder / f"step-{len(plan):06d}"
-    return job
+    settings = {k: v for k, v in vars(config).items() if k not in FREE}
+    settings |= {"base_id": base_id, "data_sha256": [files.file_hash(file) for file in data], "template": template, "steps": len(plan)}
+    folder = run / "04_train" / (f"{arm}-after-{config.after}" if config.after else arm)
+    return SimpleNamespace(arm=arm, data=data, examples=examples, counts=counts, held=held, lengths=lengths, plan=plan, settings=settings,
+                           saves={len(plan), *(range(every, len(plan), every) if every else ())},
+                           folder=folder, last=folder / f"step-{len(plan):06d}")
 
 
 # %% Prepare all arms first, so that a mistake costs no training
 jobs = [prepare(arm) for arm in arms]
 for job in jobs:
-    log(report.plan_line(job))
-    log(report.supervised_text(job.examples[0], tokenizer))
+    log(f"{report.plan_line(job)}\n{report.supervised_text(job.examples[0], tokenizer)}")
     if config.dry_run:
         log(estimate.table(shape, job, config, world) + "\n")
 if config.dry_run:
     raise SystemExit
 for job in jobs:
     files.check_settings(job.folder / "settings.json", job.settings)
-needed = sum(estimate.disk(shape, *checkpoints.to_come(job, config), dtype.itemsize) for job in jobs if not job.last.exists())
+waiting = [job for job in jobs if not job.last.exists()]
+needed = sum(estimate.disk(shape, *checkpoints.to_come(job, config), dtype.itemsize) for job in waiting)
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
 if config.merge:
     log(adapters.check_memory_to_merge(shape.parameters))
@@ -159,7 +157,7 @@ if config.method == "qlora" or config.optimizer == "adamw8bit":
 # %% The training of one arm
 def train(job):
     if rank == 0:
-        files.write_atomic(job.folder / "settings.json", json.dumps(job.settings | {"base": str(origin), "start": str(base)}, indent=1) + "\n")
+        files.write_atomic(job.folder / "settings.json", json.dumps(job.settings | {"base": str(base)}, indent=1) + "\n")
     if full:
         net = model.load(base, device, config.activation_checkpointing)
     else:
@@ -203,20 +201,20 @@ def train(job):
 # %% Train each arm, and merge its adapter
 for job in jobs:
     began = time.time()
-    if job.last.exists():
-        log(f"{job.arm}: {job.last} stands, nothing to do")
-        checkpoints.drop_states(job.folder)
-    else:
+    if job in waiting:
         train(job)
         log(f"{job.arm}: trained in {time.time() - began:.0f} s")
+    else:
+        log(f"{job.arm}: {job.last} stands, nothing to do")
+        checkpoints.drop_states(job.folder)
+for job in jobs:
     if config.merge and rank == 0 and not (job.last / "merged").exists():
         adapters.merge(job.last, dtype)
 
 # %% Write the manifest
-found = {names[arm]: [f"step-{step:06d}" for step in checkpoints.steps_on_disk(run / "04_train" / names[arm])] for arm in arms}
 if rank == 0:
-    files.write_manifest(run / "04.run.json", config, [run / "03_data" / f"{part}.jsonl" for arm in arms for part in arm.split("+")],
-                         base=str(base), base_id=base_id, processes=world, checkpoints=found)
+    files.write_manifest(run / "04.run.json", config, sorted({file for job in jobs for file in job.data}), base=str(base), base_id=base_id,
+                         processes=world, checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs})
 for job in jobs:
-    log(f"wrote {files.last_checkpoint(run, names[job.arm])}")
+    log(f"wrote {job.last / 'merged' if config.merge else job.last}")
 log(f"next: python 05_eval.py --name {config.name}")

@@ -72,11 +72,11 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 # Differs from the paper: an arm's last checkpoint. The paper kept the best on MATH-500, which lies inside its MATH test set.
 def folder_of(name):
     """base and the arms' names stand for folders of this run; anything else is taken as it is."""
-    known = files.trained_on(run) if name == "base" else files.last_checkpoint(run, name) if name in arms.ARMS else name
-    return model.local_folder(known)
+    ours = [*arms.ARMS, *arms.trained(run / "04_train")]
+    return model.local_folder(files.trained_on(run) if name == "base" else files.last_checkpoint(run, name) if name in ours else name)
 
 
-names = config.model or ["base"] + [a for a in arms.ARMS if (files.stage_file(run, "04_train") / a / "settings.json").exists()]
+names = config.model or ["base", *arms.trained(files.stage_file(run, "04_train"))]
 models = {name: name if config.base_url else folder_of(name) for name in names}
 labels = {name: "--".join(str(name).strip("/.").split("/")[-2:]) for name in names}
 if len(set(labels.values())) < len(labels):

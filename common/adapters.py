@@ -5,6 +5,7 @@ float32. The training loop averages their gradients over the processes.
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -50,7 +51,8 @@ def merge(folder, dtype):
     plain Hugging Face folder. The base is the full-precision one, also where the adapter was trained on 4 bits of it."""
     out, base = Path(folder) / "merged", PeftConfig.from_pretrained(folder).base_model_name_or_path
     part = part_of(out)
-    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder).merge_and_unload()
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft calls transformers by an old name
+        merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder).merge_and_unload()
     merged.generation_config = GenerationConfig.from_pretrained(folder)
     merged.to(dtype).save_pretrained(part)
     load_tokenizer(folder).save_pretrained(part)

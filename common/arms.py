@@ -65,3 +65,9 @@ def build(name, rows, answers, size, system):
             "verdict": row["verdict"],
         })
     return result, len(fitting)
+
+
+def trained(folder):
+    """The arms that stand in a run's 04_train, the paper's first, then mixed and two-stage ones."""
+    found = {settings.parent.name for settings in folder.glob("*/settings.json")}
+    return [name for name in ARMS if name in found] + sorted(found - set(ARMS))

@@ -40,7 +40,7 @@ def snapshot(model, dtype):
 def write(weights, model, tokenizer, template, folder, keep_last=0, best=None):
     """Write a snapshot as a folder that transformers and peft read: weights, configuration, tokenizer, chat template,
     stop tokens. An adapter's weights become a peft folder. Of the arm's other checkpoints the last `keep_last` stay (0: all)
-    and that of step `best`."""
+    and `best`."""
     part = part_of(folder)
     if adapter := getattr(model, "peft_config", {}).get("default"):
         part.mkdir(parents=True)
@@ -56,9 +56,9 @@ def write(weights, model, tokenizer, template, folder, keep_last=0, best=None):
     tokenizer.chat_template = prompts.JINJA[template]
     tokenizer.save_pretrained(part)
     appear(part, folder)
-    for step in steps_on_disk(folder.parent)[:-keep_last] if keep_last else []:
-        if step != best:
-            shutil.rmtree(folder.with_name(f"step-{step:06d}"))
+    for name in names(folder.parent)[:-keep_last] if keep_last else []:
+        if name != best:
+            shutil.rmtree(folder.with_name(name))
 
 
 def generation_config(tokenizer, template):
@@ -83,22 +83,23 @@ class Writer:
         self.thread, self.writing = ThreadPoolExecutor(1), None
 
     def wait(self):
-        """Until nothing is being written. Call it before a snapshot, so that one copy is in memory at most."""
+        """Until nothing is being written, on all processes. Called before a snapshot, so that one copy at most is in memory."""
         writing, self.writing = self.writing, None
         if writing:
             try:
                 writing.result()
             except OSError as error:
                 raise Stopped(f"a checkpoint cannot be written ({error}).\nMake room, then run the same command again.", 5) from error
+        dist.barrier()
 
     def start(self, function, *arguments):
         if dist.get_rank() == 0:
             self.writing = self.thread.submit(function, *arguments)
 
 
-def steps_on_disk(folder):
-    """The steps whose checkpoints stand in an arm's folder, in order."""
-    return sorted(int(found.name.split("-")[1]) for found in Path(folder).glob("step-*[0-9]"))
+def names(folder):
+    """The checkpoints that stand in an arm's folder, in order."""
+    return sorted(found.name for found in folder.glob("step-*[0-9]"))
 
 
 def to_come(job, config):
@@ -109,8 +110,9 @@ def to_come(job, config):
 
 
 def best(metrics):
-    """The step of the lowest held-out loss."""
-    return min((m for m in metrics if "held_out_loss" in m), key=lambda m: m["held_out_loss"])["step"]
+    """The checkpoint with the lowest held-out loss."""
+    step = min((m for m in metrics if "held_out_loss" in m), key=lambda m: m["held_out_loss"])["step"]
+    return f"step-{step:06d}"
 
 
 # --- training state -------------------------------------------------------------------------------------------------

@@ -36,11 +36,13 @@ class Shape:
     key_value: int
     intermediate: int
     vocabulary: int
+    positions: int | None  # tokens of context
     adapters: int = 0  # trainable, on a frozen base; 0: all weights are trained
     base_bytes: float = 2.0  # per parameter of a frozen base's layers: 2 in bfloat16, about 0.52 in 4 bits
 
 
 def shape(folder, adapter_rank=0, four_bits=False):
+    """The Shape of a model folder, of whose files only config.json is read; adapter_rank 0: all weights are trained."""
     config = read_config(folder).get_text_config()
     model = on_meta(config)
     layers = layers_of(model)
@@ -53,6 +55,7 @@ def shape(folder, adapter_rank=0, four_bits=False):
         head=model.get_output_embeddings().weight.numel(), layers=len(layers), hidden=config.hidden_size, attention=heads * size,
         key_value=(getattr(config, "num_key_value_heads", None) or heads) * size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size, vocabulary=config.vocab_size,
+        positions=getattr(config, "max_position_embeddings", None),
         adapters=sum(adapter_rank * sum(p.shape) for p in matrices),
         base_bytes=0.52 if four_bits else 2.0,
     )

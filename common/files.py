@@ -104,8 +104,8 @@ def trained_on(run):
     """The folder of the base model that the run's arms were trained from."""
     if not (run / "04_train").exists() and (run / "01_base").exists():
         return run / "01_base"
-    settings = stage_file(run, "04_train").glob("*/settings.json")
-    bases = sorted({json.loads(file.read_text(encoding="utf-8"))["base"] for file in settings})
+    settings = [json.loads(file.read_text(encoding="utf-8")) for file in stage_file(run, "04_train").glob("*/settings.json")]
+    bases = sorted({s["base"] for s in settings if not s.get("after")})  # a second stage starts from an arm of the run
     if len(bases) != 1:
         raise InputError(f"{run / '04_train'} was trained from {len(bases)} bases {bases}; say which to score: --model FOLDER ...\n"
                          f"(python 04_train.py --name {run.name} trains the arms)")

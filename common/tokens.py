@@ -53,8 +53,11 @@ def _verdict_lost(row, text):
     return verdicts.parse(whole) != "unparsed" and verdicts.parse(text) == "unparsed"
 
 
-def check_vocabulary(examples, vocabulary, base):
-    """InputError where a token has no row in the model's embedding: the tokenizer is another model's."""
+def check_fit(examples, vocabulary, positions, base):
+    """InputError where a token has no row in the model's embedding, because the tokenizer is another model's, or a row is
+    longer than the model's context."""
+    if (longest := max(len(e["input_ids"]) for e in examples)) > (positions or longest):
+        raise InputError(f"{base}: a row has {longest} tokens, the model takes {positions}.\nGive --cutoff {positions}, or a base with more.")
     if (largest := max(int(e["input_ids"].max()) for e in examples)) >= vocabulary:
         raise InputError(f"{base}: its tokenizer writes token {largest}, but its embedding has {vocabulary} rows (0 to {vocabulary - 1}).\n"
                          "Tokenizer and weights are of different models: copy the tokenizer files of the model that the weights are of.")

@@ -1,13 +1,15 @@
-"""What only a GPU can show: bfloat16 training and generation. Run with: python -m pytest -m gpu"""
+"""What only a GPU can show: bfloat16 training and generation, adapters, memory. Run with: python -m pytest -m gpu"""
 
 import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from common import adapters, checkpoints, estimate, tokens
 from common import model as M
-from common import tokens
+from common.files import write_jsonl
 from common.generate import Request, Sampling, Task
 from common.generate.local import Local
 from common.tiny import world
@@ -18,25 +20,80 @@ pytestmark = pytest.mark.gpu
 WORDS = tokenizer()
 
 
-def losses(folder, device):
-    examples, _ = tokens.examples(world.web_documents(0, 48), WORDS, "chatml", 256)
+@pytest.fixture(scope="module")
+def examples():
+    return tokens.examples(world.web_documents(0, 48), WORDS, "chatml", 256)[0]
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """Heads of 64 and a size at which memory is more than the allocator's rounding: 4 layers of width 1024, 0.1 B parameters."""
+    folder = tmp_path_factory.mktemp("larger")
+    torch.manual_seed(0)
+    config = Qwen2Config(vocab_size=32_000, hidden_size=1024, num_hidden_layers=4, num_attention_heads=16, num_key_value_heads=4,
+                         intermediate_size=4096, tie_word_embeddings=False, max_position_embeddings=2048)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def long_rows(n, length, vocabulary=32_000):
+    g = torch.Generator().manual_seed(0)
+    return [{"id": str(i), "input_ids": torch.randint(0, vocabulary, (length,), generator=g), "n_prompt": length // 2} for i in range(n)]
+
+
+def losses(net, examples, rate=1e-3):
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
-    net = M.load(folder, device)
-    assert {p.dtype for p in net.parameters()} == {torch.float32}  # master weights, whatever the compute type
-    return [u.loss for u in training_steps(net, adamw(net), examples, plan, WORDS.pad_token_id, 1e-3)]
+    return [u.loss for u in training_steps(net, adamw(net), examples, plan, WORDS.pad_token_id, rate)]
 
 
-def test_bfloat16_training_follows_the_float32_curve(tiny_model):
-    """Oracle: the same plan in float32 by a plain Hugging Face model on the same GPU."""
+def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
+    """Oracle: the same first step in float32 by a plain Hugging Face model on the same GPU."""
     _, _, device = M.init_distributed()
-    ours = losses(tiny_model, device)
+    net = M.load(tiny_model, device)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}  # master weights, whatever the compute type
+    ours = losses(net, examples)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).to(device)
-    examples, _ = tokens.examples(world.web_documents(0, 48), WORDS, "chatml", 256)
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
     rows = [examples[i] for group in plan[0][0] for i in group]
     input_ids, labels = tokens.collate(rows, WORDS.pad_token_id, device)
     assert ours[0] == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), rel=0.01)
     assert ours[-1] < ours[0]
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, four_bits):
+    _, _, device = M.init_distributed()
+    adapters.check_bitsandbytes(device)
+    net = adapters.load(tiny_model, device, 8, 16, four_bits)
+    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
+    ours = losses(net, examples, 1e-2)
+    assert ours[-1] < ours[0]
+    checkpoints.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    adapters.merge(tmp_path / "step-000001", torch.bfloat16)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001" / "merged").dtype == torch.bfloat16
+
+
+def test_attention_takes_the_flash_path(larger):
+    """No other kernel is allowed here, so anything but flash raises."""
+    _, _, device = M.init_distributed()
+    net = M.load(larger, device)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
+        net.completion_loss(*tokens.collate(long_rows(2, 512), 0, device)).backward()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_is_what_the_dry_run_says(larger, checkpointing):
+    """An upper estimate, and not an idle one: what was used is at least half of it."""
+    _, _, device = M.init_distributed()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    net, rows = M.load(larger, device, checkpointing), long_rows(8, 2048)
+    for _ in training_steps(net, adamw(net), rows, [[[list(range(8))]]] * 2, 0, 1e-5):
+        pass
+    used = torch.cuda.max_memory_allocated(device) - before
+    said = sum(estimate.memory(estimate.shape(larger), 1, 8 * 2048, checkpointing).values())
+    assert said / 2 < used <= 1.05 * said
 
 
 def test_greedy_generation_in_bfloat16_ends_and_decodes(tiny_model):
@@ -48,11 +105,8 @@ def test_greedy_generation_in_bfloat16_ends_and_decodes(tiny_model):
 
 
 def test_training_script_writes_bfloat16_checkpoints(script, tiny_model, tmp_path):
-    from common.files import write_jsonl
-
     run = tmp_path / "runs" / "g"
-    rows = [row | {"arm": "cft"} for row in world.web_documents(0, 32)]
-    write_jsonl(run / "03_data" / "cft.jsonl", rows)
+    write_jsonl(run / "03_data" / "cft.jsonl", [row | {"arm": "cft"} for row in world.web_documents(0, 32)])
     (run / "03.run.json").write_text(json.dumps({"rows": {"cft": 32}}))
     done = script("04_train.py", "--name", "g", "--model", tiny_model, "--save-every", 1)
     assert done.returncode == 0, done.stderr
