@@ -6,9 +6,8 @@ In: `03_data/<arm>.jsonl` and a base model. Out: `04_train/<arm>/step-000050/` (
 and `loss.png`, for each arm.
 
     python 04_train.py                                                     # tiny: four arms of 50 steps on a CPU
-    torchrun --nproc-per-node 8 04_train.py --preset paper                 # Qwen2.5-Math-7B on 8 GPUs
+    torchrun --nproc-per-node 8 04_train.py --preset paper                 # Qwen2.5-Math-7B on 8 GPUs (qlora: on one of 24 GB)
     python 04_train.py --preset paper --dry-run --gpus 8 --gpu H100        # what that takes, without a GPU
-    python 04_train.py --preset qlora                                      # adapters on one GPU of 24 GB
     python 04_train.py --name mine --model FOLDER_OR_HUB_ID --arms cft --save-every 20
     python 04_train.py --name mine --arms cft+sft                          # one set of two (Table 9); --after sft: two stages
 
@@ -118,7 +117,7 @@ def prepare(arm):
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
     if len(examples) <= config.holdout:
         raise InputError(f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
-                         f"Raise --cutoff ({config.cutoff} tokens), or build more rows: python 03_build.py --name {config.name}")
+                         f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: python 03_build.py --name {config.name}")
     tokens.check_fit(examples, shape.vocabulary, shape.positions, base)
     examples, held = tokens.put_aside(examples, config.holdout, config.seed)
     lengths = [len(e["input_ids"]) for e in examples]
@@ -146,7 +145,8 @@ if config.dry_run:
 for job in jobs:
     files.check_settings(job.folder / "settings.json", job.settings)
 waiting = [job for job in jobs if not job.last.exists()]
-needed = sum(estimate.disk(shape, *checkpoints.to_come(job, config), dtype.itemsize) for job in waiting)
+n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
+needed = estimate.disk(shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize)  # an arm's states go before the next arm
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
 if config.merge:
     log(adapters.check_memory_to_merge(shape.parameters))
@@ -155,7 +155,7 @@ if config.method == "qlora" or config.optimizer == "adamw8bit":
 
 
 # %% The training of one arm
-def train(job):
+def train(job, asked_to_stop):
     if rank == 0:
         files.write_atomic(job.folder / "settings.json", json.dumps(job.settings | {"base": str(base)}, indent=1) + "\n")
     if full:
@@ -164,52 +164,52 @@ def train(job):
         net = adapters.load(base, device, config.lora_rank, config.lora_alpha, config.method == "qlora", config.activation_checkpointing, config.seed)
     optimizer = adamw(net, config.weight_decay, eight_bit=config.optimizer == "adamw8bit")
     start = checkpoints.load_state(net, optimizer, job.folder)
-    metrics = files.kept_metrics(job.folder / "metrics.jsonl", start)
+    checkpoints.clear(job.folder)
+    metrics = files.kept_metrics(job.folder / "metrics.jsonl", start, mend=rank == 0)
     if start:
         log(f"{job.arm}: going on after step {start}")
-    steps = training_steps(net, optimizer, job.examples, job.plan, tokenizer.pad_token_id, config.learning_rate, config.warmup_ratio,
-                           config.max_grad_norm, start, skipped=sum(bool(m["skipped"]) for m in metrics))
+    steps = training_steps(net, optimizer, job.examples, job.plan, config.learning_rate, config.warmup_ratio, config.max_grad_norm, start,
+                           skipped=sum(bool(m["skipped"]) for m in metrics))
     writer = checkpoints.Writer()
-    with stop_signals() as asked_to_stop:
-        for update in steps:
-            last = update.step == len(job.plan)
-            row = vars(update) | {"arm": job.arm} | estimate.progress(update, shape, job, world, device)
-            if job.held and update.step in job.saves:
-                row["held_out_loss"] = mean_loss(net, job.held, tokenizer.pad_token_id, config.tokens_per_microbatch)
-            metrics.append(row)
-            log(report.step_line(metrics, len(job.plan)))
-            if rank == 0:
-                files.append_line(job.folder / "metrics.jsonl", row)
-            if rank == 0 and last:  # before the last checkpoint, whose presence means that the arm is done
-                report.loss_curve(metrics, job.folder / "loss.png")
-            if update.step in job.saves:
-                writer.wait()
-                weights = checkpoints.snapshot(net, dtype if full else torch.float32)
-                writer.start(checkpoints.write, weights, net, tokenizer, template, job.folder / f"step-{update.step:06d}",
-                             config.keep_last, checkpoints.best(metrics) if config.keep_best else None)
-            stop = asked_to_stop()
-            if not last and (stop or config.state_every and update.step % config.state_every == 0):
-                checkpoints.save_state(net, optimizer, update.step, job.folder)
-            if stop:
-                writer.wait()
-                raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\n"
-                              "The same command goes on from there.", stop)
-    writer.wait()
-    checkpoints.drop_states(job.folder)
+    if stop := asked_to_stop():
+        raise Stopped(f"stopped before step {start + 1} of {job.arm}. The same command goes on.", stop)
+    for update in steps:
+        last = update.step == len(job.plan)
+        row = vars(update) | {"arm": job.arm} | estimate.progress(update, shape, job, world, device)
+        if job.held and update.step in job.saves:
+            row["held_out_loss"] = mean_loss(net, job.held, config.tokens_per_microbatch)
+        metrics.append(row)
+        log(report.step_line(metrics, len(job.plan)))
+        if rank == 0:
+            files.append_line(job.folder / "metrics.jsonl", row)
+        if rank == 0 and last:  # before the last checkpoint, whose presence means that the arm is done
+            report.loss_curve(metrics, job.folder / "loss.png")
+        if update.step in job.saves:
+            writer.wait()
+            writer.start(checkpoints.write, checkpoints.snapshot(net, dtype if full else torch.float32), tokenizer, template,
+                         job.folder / f"step-{update.step:06d}", config.keep_last, checkpoints.best(metrics) if config.keep_best else None)
+        if last:
+            writer.wait()
+        stop = asked_to_stop()
+        if not last and (stop or config.state_every and update.step % config.state_every == 0):
+            writer.wait()  # a state says that the checkpoints before it stand
+            checkpoints.save_state(net, optimizer, update.step, job.folder)
+        if stop:
+            raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\n"
+                          "The same command goes on from there.", stop)
 
 
 # %% Train each arm, and merge its adapter
-for job in jobs:
-    began = time.time()
-    if job in waiting:
-        train(job)
-        log(f"{job.arm}: trained in {time.time() - began:.0f} s")
-    else:
-        log(f"{job.arm}: {job.last} stands, nothing to do")
-        checkpoints.drop_states(job.folder)
+with stop_signals() as asked_to_stop:
+    for job in jobs:
+        began = time.time()
+        if job in waiting:
+            train(job, asked_to_stop)
+        log(f"{job.arm}: trained in {time.time() - began:.0f} s" if job in waiting else f"{job.arm}: {job.last} stands, nothing to do")
+        checkpoints.finish(job.folder, config.keep_last, config.keep_best)
 for job in jobs:
     if config.merge and rank == 0 and not (job.last / "merged").exists():
-        adapters.merge(job.last, dtype)
+        adapters.merge(job.last, base, dtype)
 
 # %% Write the manifest
 if rank == 0:

@@ -4,7 +4,10 @@ A checkpoint is taken as a CPU copy on process 0 while the others wait, and writ
 appears under its final name at once or not at all.
 """
 
+import copy
+import math
 import os
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,13 +15,15 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from common import prompts
-from common.files import InputError, Stopped
+from common.files import InputError, cannot_write, kept_metrics
 from common.model import without_tied_head
 
 TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, the adapters alone
@@ -26,39 +31,51 @@ TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, th
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
+def _trained(model, state):
+    """Of a state dict what is trained: bitsandbytes counts the scales of a frozen base's 4 bits to the state, too."""
+    return {k: v for k, v in state.items() if "lora_" in k} if hasattr(model, "peft_config") else state
+
+
 def snapshot(model, dtype):
-    """A CPU copy of the trained weights in `dtype` on process 0 ({} on the others), one tensor gathered at a time."""
-    copy = {}
-    for name, tensor in without_tied_head(model, get_model_state_dict(model, options=TRAINABLE)).items():
+    """What a checkpoint holds, on process 0 (the others get None): an empty model, or the adapter's configuration, and a CPU
+    copy of the trained weights in `dtype`, one tensor gathered at a time."""
+    weights = {}
+    state = _trained(model, get_model_state_dict(model, options=TRAINABLE))
+    for name, tensor in without_tied_head(model, state).items():
         tensor = tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
         tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if dist.get_rank() == 0:
-            copy[name] = tensor.to("cpu", copy=True)
-    return copy
+            weights[name] = tensor.to("cpu", copy=True)
+    if dist.get_rank() > 0:
+        return None
+    if not hasattr(model, "peft_config"):
+        with torch.device("meta"):  # here and not where it is written: it sets torch's default type for all threads
+            return AutoModelForCausalLM.from_config(model.config, dtype=dtype), weights
+    adapter = copy.deepcopy(model.peft_config["default"])
+    adapter.inference_mode, adapter.target_modules = True, sorted(adapter.target_modules)
+    return adapter, weights
 
 
-def write(weights, model, tokenizer, template, folder, keep_last=0, best=None):
+def write(taken, tokenizer, template, folder, keep_last=0, best=None):
     """Write a snapshot as a folder that transformers and peft read: weights, configuration, tokenizer, chat template,
-    stop tokens. An adapter's weights become a peft folder. Of the arm's other checkpoints the last `keep_last` stay (0: all)
-    and `best`."""
+    stop tokens. Of the arm's other checkpoints the last `keep_last` stay (0: all) and `best`."""
     part = part_of(folder)
-    if adapter := getattr(model, "peft_config", {}).get("default"):
-        part.mkdir(parents=True)
-        save_file({f"base_model.model.{name.replace('.default', '')}": t.contiguous() for name, t in weights.items()},
-                  part / "adapter_model.safetensors")
-        adapter.inference_mode = True
-        adapter.save_pretrained(part)
-    else:
-        with torch.device("meta"):
-            shell = AutoModelForCausalLM.from_config(model.config, dtype=next(iter(weights.values())).dtype)
-        shell.save_pretrained(part, state_dict=weights)
-    generation_config(tokenizer, template).save_pretrained(part)
+    shell, weights = taken
     tokenizer.chat_template = prompts.JINJA[template]
-    tokenizer.save_pretrained(part)
-    appear(part, folder)
-    for name in names(folder.parent)[:-keep_last] if keep_last else []:
-        if name != best:
-            shutil.rmtree(folder.with_name(name))
+    try:
+        if isinstance(shell, torch.nn.Module):
+            shell.save_pretrained(part, state_dict=weights)
+        else:
+            part.mkdir(parents=True)
+            save_file({f"base_model.model.{name.replace('.default', '')}": t.contiguous() for name, t in weights.items()},
+                      part / "adapter_model.safetensors")
+            shell.save_pretrained(part)
+        generation_config(tokenizer, template).save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        appear(part, folder)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(folder, error) from error
+    drop_older(folder.parent, keep_last, best)
 
 
 def generation_config(tokenizer, template):
@@ -70,9 +87,9 @@ def generation_config(tokenizer, template):
 
 def save(model, tokenizer, template, folder, dtype):
     """Write the model as it is now, and wait for it. Every process calls this: gathering is collective."""
-    weights = snapshot(model, dtype)
-    if dist.get_rank() == 0:
-        write(weights, model, tokenizer, template, folder)
+    taken = snapshot(model, dtype)
+    if taken:
+        write(taken, tokenizer, template, Path(folder))
     dist.barrier()
 
 
@@ -86,10 +103,7 @@ class Writer:
         """Until nothing is being written, on all processes. Called before a snapshot, so that one copy at most is in memory."""
         writing, self.writing = self.writing, None
         if writing:
-            try:
-                writing.result()
-            except OSError as error:
-                raise Stopped(f"a checkpoint cannot be written ({error}).\nMake room, then run the same command again.", 5) from error
+            writing.result()
         dist.barrier()
 
     def start(self, function, *arguments):
@@ -106,13 +120,36 @@ def to_come(job, config):
     """Numbers of checkpoints, training states and merged models that an arm still has to write and that stand together."""
     missing = sum(not (job.folder / f"step-{step:06d}").exists() for step in job.saves)
     kept = min(missing, config.keep_last + config.keep_best + 1) if config.keep_last else missing  # an old one goes once the new one stands
-    return kept, 2 if config.state_every else 1, int(config.merge)
+    states = 0 if job.last.exists() else 2 if config.state_every else 1
+    return (0 if job.last.exists() else kept), states, int(config.merge and not (job.last / "merged").exists())
 
 
 def best(metrics):
-    """The checkpoint with the lowest held-out loss."""
-    step = min((m for m in metrics if "held_out_loss" in m), key=lambda m: m["held_out_loss"])["step"]
-    return f"step-{step:06d}"
+    """The name of the checkpoint with the lowest held-out loss, None where none was measured."""
+    measured = [m for m in metrics if "held_out_loss" in m]
+    return f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
+
+
+def drop_older(folder, keep_last, best=None):
+    """Of an arm's checkpoints the last `keep_last` stay (0: all), and `best`."""
+    for name in names(folder)[:-keep_last] if keep_last else []:
+        if name != best:
+            remove(folder / name)
+
+
+def clear(folder):
+    """Remove what a kill left half-written or half-removed."""
+    for left in [*folder.glob("*.part"), *folder.glob("*.old")] if dist.get_rank() == 0 else []:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def finish(folder, keep_last, keep_best):
+    """A trained arm needs no training state, and of its checkpoints those that are kept; whatever a kill left of it goes."""
+    if dist.get_rank() == 0:
+        clear(folder)
+        for state in folder.glob("state-*"):
+            shutil.rmtree(state)
+        drop_older(folder, keep_last, best(kept_metrics(folder / "metrics.jsonl", math.inf, mend=False)) if keep_best else None)
 
 
 # --- training state -------------------------------------------------------------------------------------------------
@@ -127,9 +164,9 @@ def save_state(model, optimizer, step, folder):
     dist.barrier()
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
     try:
-        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=part)
-    except (OSError, dcp.api.CheckpointException) as error:
-        raise Stopped(f"{final} cannot be written ({str(error)[:300]}).\nMake room, then run the same command again.", 5) from error
+        dcp.save({"model": _trained(model, weights), "optimizer": moments}, checkpoint_id=part)
+    except CheckpointException as error:
+        raise cannot_write(final, next(iter(error.failures.values()))[0]) from error
     if dist.get_rank() == 0:
         appear(part, final)
         for old in folder.glob("state-*"):
@@ -144,24 +181,22 @@ def load_state(model, optimizer, folder):
     if not states:
         return 0
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
-    stored = dcp.FileSystemReader(states[-1]).read_metadata().state_dict_metadata
-    for name, tensor in weights.items():
-        seen = getattr(stored.get(f"model.{name}"), "size", None)
-        if seen != tensor.shape:
-            raise InputError(f"{states[-1]} is a state of another model: {name} is {seen and tuple(seen)} there and {tuple(tensor.shape)} here.\n"
-                             f"Use another --name, or start over: rm -r {folder}")
-    state = {"model": weights, "optimizer": moments}
-    dcp.load(state, checkpoint_id=states[-1])
+    weights = _trained(model, weights)
+    try:
+        stored = dcp.FileSystemReader(states[-1]).read_metadata().state_dict_metadata
+        for name, tensor in weights.items():
+            seen = getattr(stored.get(f"model.{name}"), "size", None)
+            if seen != tensor.shape:
+                raise InputError(f"{states[-1]} is a state of another model: {name} is {seen and tuple(seen)} there and {tuple(tensor.shape)} "
+                                 f"here.\nUse another --name, or start over: rm -r {folder}")
+        state = {"model": weights, "optimizer": moments}
+        dcp.load(state, checkpoint_id=states[-1])
+    except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
+        raise InputError(f"{states[-1]} cannot be read ({type(error).__name__}: {str(error)[-200:]})\n"
+                         f"Without it the training starts over: rm -r {states[-1]}") from error
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],
                    options=StateDictOptions(ignore_frozen_params=True, strict=False))
     return int(states[-1].name.split("-")[1])
-
-
-def drop_states(folder):
-    """A finished arm needs none of its training states."""
-    if dist.get_rank() == 0:
-        for state in Path(folder).glob("state*"):
-            shutil.rmtree(state)
 
 
 # --- atomic folders -------------------------------------------------------------------------------------------------
@@ -178,5 +213,14 @@ def appear(part, folder):
     for file in part.iterdir():
         with open(file, "rb") as f:
             os.fsync(f.fileno())
-    shutil.rmtree(folder, ignore_errors=True)  # a resume writes the checkpoints after its state once more
+    remove(Path(folder))  # a resume writes the checkpoints after its state once more
     os.replace(part, folder)
+
+
+def remove(folder):
+    """Remove a folder so that no half of it ever stands under its name."""
+    if folder.exists():
+        gone = folder.with_name(folder.name + ".old")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)

@@ -11,13 +11,15 @@ from common.checkpoints import to_come
 from common.model import layers_of, on_meta, read_config
 
 # Dense bfloat16 TFLOP/s (float32 accumulation) and GiB of memory, from the makers' data sheets, by what CUDA calls the device.
-GPUS = {"B200": (2250, 180), "H200": (989, 141), "H100 PCIe": (756, 80), "H100 NVL": (835, 94), "H100": (989, 80), "A100-SXM4-40GB": (312, 40),
+GPUS = {"B200": (2250, 180), "H200 NVL": (835, 141), "H200": (989, 141), "H100 PCIe": (756, 80), "H100 NVL": (835, 94), "H100": (989, 80), "A100-SXM4-40GB": (312, 40),
         "A100": (312, 80), "L40S": (362, 48), "L4": (121, 24), "A10G": (70, 24), "RTX 6000 Ada": (364, 48), "RTX A6000": (155, 48),
         "RTX 5090": (210, 32), "RTX 4090": (165, 24), "RTX 3090": (71, 24)}
 
 
 def peak_of(device_name):
-    """FLOP/s of a GPU in bfloat16, None where it is not in the table."""
+    """FLOP/s of a GPU in bfloat16, None where it is not in the table: a slice or a lesser card of a like name, too."""
+    if re.search(r"MIG|Laptop| Ti\b| D\b", device_name):
+        return None
     return next((1e12 * peak for name, (peak, _) in GPUS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
@@ -71,20 +73,21 @@ def flops(shape, lengths, supervised, recompute=False):
     matrix = 4 if shape.adapters else 6
     attention = 6 * shape.layers * shape.attention * sum(n * n for n in lengths)
     passed = sum(lengths)
-    again = (2 * (shape.matmul + shape.adapters) * passed + attention / 3) if recompute else 0
+    # Again, but for each layer's last matrix: nobody needs what it puts out.
+    again = (2 * (shape.matmul + shape.adapters - shape.layers * shape.hidden * shape.intermediate) * passed + attention / 3) if recompute else 0
     return (matrix * shape.matmul + 6 * shape.adapters) * passed + matrix * shape.head * supervised + attention + again
 
 
 def memory(shape, world, n, checkpointing, eight_bit=False):
     """{what: bytes} on each GPU with micro-batches of `n` padded tokens; an upper estimate, since not everything is at its
     largest at once."""
-    # What one layer keeps for its backward pass, bytes per token: two RMSNorms (input in float32, output in bfloat16), queries,
-    # keys, values and output of attention, gate, activation, up and their product.
-    kept = 12 * shape.hidden + 4 * shape.attention + 4 * shape.key_value + 8 * shape.intermediate
+    # What one layer keeps for its backward pass, bytes per token: two RMSNorms (float32 input, its normalised form and the output),
+    # queries, keys, values and output of attention, gate, activation, up and their product. Measured in tests/test_estimate.py.
+    kept = 16 * shape.hidden + 4 * shape.attention + 4 * shape.key_value + 8 * shape.intermediate
     if shape.adapters:
         trained = {"base (frozen)": shape.base_bytes * shape.layer * shape.layers + 2 * shape.root,
                    "adapters, gradients, AdamW moments": shape.adapters * (4 + 4 + (2 if eight_bit else 8))}
-        kept += 4 * (4 * shape.hidden + 2 * shape.attention + shape.intermediate)  # the adapters' inputs in float32
+        kept += 2 * shape.hidden + 2 * shape.attention  # each adapter keeps its own cast of its input
     else:
         trained = {"weights and AdamW moments (float32, sharded)": 12 * shape.parameters / world,
                    "gradients (float32, sharded)": 4 * shape.parameters / world,

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -161,7 +162,11 @@ def write_atomic(path, data):
     except OSError as error:
         with suppress(OSError):
             part.unlink()
-        raise Stopped(f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5) from None
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path, error):
+    return Stopped(f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5)
 
 
 def json_line(row):
@@ -179,12 +184,15 @@ def write_jsonl(path, rows):
 
 
 def append_line(path, row):
-    with open(path, "a", encoding="utf-8") as f:
-        f.write(json_line(row))
+    try:
+        with open(path, "a", encoding="utf-8") as f:
+            f.write(json_line(row))
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
-def kept_metrics(path, step):
-    """The lines of a metrics file up to `step`; later ones, from after the state that a resume starts at, are removed."""
+def kept_metrics(path, step, mend):
+    """The rows of a metrics file up to `step`; `mend`: later ones, from after the state that a resume starts at, are removed."""
     if not path.exists():
         return []
     rows = []
@@ -193,15 +201,19 @@ def kept_metrics(path, step):
             rows.append(json.loads(line))
         except ValueError:
             pass  # a line torn by a kill: its step is run again
-    rows = [row for row in rows if row["step"] <= step]
-    write_jsonl(path, rows)
+    rows = [row for row in rows if isinstance(row, dict) and row.get("step", math.inf) <= step]
+    if mend:
+        write_jsonl(path, rows)
     return rows
 
 
 def check_settings(path, settings):
     """InputError where something that was made with other settings stands."""
     if path.exists():
-        stands = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            stands = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} cannot be read ({error}).\nWhat was made with it cannot be known: rm -r {path.parent}") from error
         changed = {k for k in settings if stands.get(k) != settings[k]}
         if changed:
             seen = ", ".join(f"{k} {stands.get(k)!r} -> {settings[k]!r}" for k in sorted(changed))

@@ -47,6 +47,8 @@ class _ChunkedNLL(torch.autograd.Function):
                     grad_weight += grad_logits.T @ h
                 if grad_bias is not None:
                     grad_bias += grad_logits.sum(0)
+                del grad_logits
+            del logits, loss  # or two chunks' would be alive at a time
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total * scale
 

@@ -4,7 +4,7 @@ import json
 
 from matplotlib.figure import Figure
 
-from common.files import write_atomic
+from common.files import cannot_write, write_atomic
 from common.tokens import padding_share, useful_share
 
 
@@ -39,8 +39,11 @@ def supervised_text(example, tokenizer, most=160):
 
 def _save(figure, path):
     part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
-    part.replace(path)
+    try:
+        figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
+        part.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def loss_curve(metrics, path):

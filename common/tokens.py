@@ -42,15 +42,9 @@ def examples(rows, tokenizer, template, cutoff, overlong="truncate"):
                 continue
             counts["cut"] += 1
             completion = completion[: cutoff - len(prompt)]
-            counts["cut so that no verdict is left"] += _verdict_lost(row, tokenizer.decode(completion))
+            counts["cut so that the verdict is lost"] += verdicts.parse(tokenizer.decode(completion)) != verdicts.parse(row["completion"][0]["content"])
         kept.append({"id": row["id"], "input_ids": torch.tensor(prompt + completion, dtype=torch.int32), "n_prompt": len(prompt)})
     return kept, +counts
-
-
-def _verdict_lost(row, text):
-    """Whether a critique that was cut to `text` no longer says right or wrong."""
-    whole = row["completion"][0]["content"]
-    return verdicts.parse(whole) != "unparsed" and verdicts.parse(text) == "unparsed"
 
 
 def check_fit(examples, vocabulary, positions, base):
@@ -64,7 +58,7 @@ def check_fit(examples, vocabulary, positions, base):
 
 
 def put_aside(examples, n, seed):
-    """-> (what is trained on, n examples held out), the choice by seed, each in its order."""
+    """-> (what is trained on, n examples held out), the choice by seed, each in the order of `examples`."""
     held = set(random.Random(f"held out {seed}").sample(range(len(examples)), n))
     return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
 
@@ -73,15 +67,15 @@ def n_supervised(example):
     return len(example["input_ids"]) - example["n_prompt"]
 
 
-def collate(batch, pad_id, device="cpu"):
-    """-> input_ids, labels, both [B, T] int64, right-padded.
+def collate(batch, device="cpu"):
+    """-> input_ids, labels, both [B, T] int64, right-padded with token 0, which no real token sees.
 
     No attention mask: causal attention never looks right, so real tokens do not see the padding, and sdpa keeps its
     fast causal path. labels[b, t] is input_ids[b, t] on completion tokens and IGNORE elsewhere (the shift by one is the
     loss's). An example is supervised on its whole completion, the first token and the end token included.
     """
     length = max(len(e["input_ids"]) for e in batch)
-    input_ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
+    input_ids = torch.zeros((len(batch), length), dtype=torch.long)
     labels = torch.full((len(batch), length), IGNORE, dtype=torch.long)
     for b, example in enumerate(batch):
         ids, n_prompt = torch.as_tensor(example["input_ids"], dtype=torch.long), example["n_prompt"]

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from common import tokens
 from common.estimate import GPUS
-from common.files import InputError
+from common.files import InputError, Stopped
 from common.tokens import collate, n_supervised, useful_share
 
 MOST_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
@@ -69,14 +69,13 @@ def check_settings(config, world):
             raise InputError(says)
 
 
-def training_steps(model, optimizer, examples, plan, pad_id, peak, warmup_ratio=0.1, max_grad_norm=1.0, start=0, floor=0.0,
-                   skipped=0):
+def training_steps(model, optimizer, examples, plan, peak, warmup_ratio=0.1, max_grad_norm=1.0, start=0, floor=0.0, skipped=0):
     """Train through `plan` (common.tokens.plan), yielding an Update after each step.
 
     The loss of a step is the sum over all ranks and micro-batches divided by the global count of supervised tokens,
     so the curve is the same on any number of processes. FSDP averages gradients over ranks, hence the factor `world`.
     A step whose loss or gradient is not finite is skipped; the third one (`skipped`: those before a resume) is an
-    InputError that names the rows.
+    InputError that names the rows, raised in place of its Update. max_grad_norm 0: gradients are not clipped.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     lengths = [len(e["input_ids"]) for e in examples]
@@ -87,7 +86,7 @@ def training_steps(model, optimizer, examples, plan, pad_id, peak, warmup_ratio=
         supervised = sum(n_supervised(examples[i]) for i in rows)
         total = torch.zeros((), device=device)
         for group in plan[step][rank]:
-            loss = _loss(model, examples, group, pad_id, device, world / supervised)
+            loss = _loss(model, examples, group, device, world / supervised)
             loss.backward()
             total += loss.detach()
         dist.all_reduce(total)
@@ -99,19 +98,18 @@ def training_steps(model, optimizer, examples, plan, pad_id, peak, warmup_ratio=
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
         else:
-            culprits = _culprits(model, examples, plan[step][rank], pad_id, device) or [examples[i]["id"] for i in rows]
+            culprits = _culprits(model, examples, plan[step][rank], device) or [examples[i]["id"] for i in rows]
+            if (skipped := skipped + 1) >= MOST_SKIPPED:
+                raise InputError(_not_finite(step + 1, loss, norm, culprits, len(rows)))
         optimizer.zero_grad()
         yield Update(step + 1, loss, norm, rate, sum(lengths[i] for i in rows), supervised, useful_share(plan[step], lengths),
                      time.perf_counter() - began, culprits)
-        skipped += bool(culprits)
-        if culprits and skipped >= MOST_SKIPPED:
-            raise InputError(_not_finite(step + 1, loss, norm, culprits, len(rows)))
 
 
-def _loss(model, examples, group, pad_id, device, scale):
+def _loss(model, examples, group, device, scale):
     """One micro-batch's part; an empty one joins in, as sharded training needs, and adds 0."""
-    batch = [examples[i] for i in group] or [{"input_ids": [pad_id], "n_prompt": 1}]
-    return model.completion_loss(*collate(batch, pad_id, device), scale)
+    batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
+    return model.completion_loss(*collate(batch, device), scale)
 
 
 def _clipped(model, max_grad_norm, world):
@@ -122,16 +120,16 @@ def _clipped(model, max_grad_norm, world):
         dist.all_reduce(flat)
         for p, part in zip(whole, flat.div_(world).split([p.numel() for p in whole])):
             p.grad.copy_(part.view_as(p))
-    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm or math.inf)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @torch.no_grad()
-def mean_loss(model, examples, pad_id, tokens_per_microbatch):
+def mean_loss(model, examples, tokens_per_microbatch):
     """Mean loss per supervised token over all of `examples`, without training: nats."""
     device, lengths = next(model.parameters()).device, [len(e["input_ids"]) for e in examples]
     (step,) = tokens.plan(lengths, len(examples), 1, 0, dist.get_world_size(), tokens_per_microbatch)
-    total = sum(_loss(model, examples, group, pad_id, device, 1.0) for group in step[dist.get_rank()])
+    total = sum(_loss(model, examples, group, device, 1.0) for group in step[dist.get_rank()])
     dist.all_reduce(total)
     _reshard(model)
     return total.item() / sum(map(n_supervised, examples))
@@ -144,13 +142,13 @@ def _reshard(model):
 
 
 @torch.no_grad()
-def _culprits(model, examples, groups, pad_id, device):
+def _culprits(model, examples, groups, device):
     """Ids of the rows whose own loss is not finite, over all ranks, which look through as many rows each."""
     mine, found = [i for group in groups for i in group], []
     counts = [None] * dist.get_world_size()
     dist.all_gather_object(counts, len(mine))
     for i in mine + [None] * (max(counts) - len(mine)):
-        loss = _loss(model, examples, [] if i is None else [i], pad_id, device, 1.0)
+        loss = _loss(model, examples, [] if i is None else [i], device, 1.0)
         if i is not None and not torch.isfinite(loss):
             found.append(examples[i]["id"])
     _reshard(model)
@@ -172,7 +170,7 @@ def _not_finite(step, loss, norm, culprits, n_rows):
 def stop_signals():
     """SIGTERM and Ctrl-C wait for the end of a step: yields a function that says, after each step and on all ranks
     alike, the status to end with (143, 130), or 0. A second Ctrl-C interrupts at once, but under torchrun, which sends
-    on what the terminal has sent already."""
+    on what the terminal has sent already. A signal after the last time it was asked is a Stopped at the end."""
     got, before = [], {}
 
     def note(number, frame):
@@ -193,6 +191,8 @@ def stop_signals():
         pass  # not the main thread: signals are not ours to handle
     try:
         yield agreed
+        if got:
+            raise Stopped("stopped after the last step.\nEverything is trained; the same command does what is left.", max(got))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -43,7 +43,7 @@ def long_rows(n, length, vocabulary=32_000):
 
 def losses(net, examples, rate=1e-3):
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
-    return [u.loss for u in training_steps(net, adamw(net), examples, plan, WORDS.pad_token_id, rate)]
+    return [u.loss for u in training_steps(net, adamw(net), examples, plan, rate)]
 
 
 def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
@@ -55,7 +55,7 @@ def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).to(device)
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
     rows = [examples[i] for group in plan[0][0] for i in group]
-    input_ids, labels = tokens.collate(rows, WORDS.pad_token_id, device)
+    input_ids, labels = tokens.collate(rows, device)
     assert ours[0] == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), rel=0.01)
     assert ours[-1] < ours[0]
 
@@ -69,7 +69,7 @@ def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, fo
     ours = losses(net, examples, 1e-2)
     assert ours[-1] < ours[0]
     checkpoints.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
-    adapters.merge(tmp_path / "step-000001", torch.bfloat16)
+    adapters.merge(tmp_path / "step-000001", tiny_model, torch.bfloat16)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001" / "merged").dtype == torch.bfloat16
 
 
@@ -78,7 +78,7 @@ def test_attention_takes_the_flash_path(larger):
     _, _, device = M.init_distributed()
     net = M.load(larger, device)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-        net.completion_loss(*tokens.collate(long_rows(2, 512), 0, device)).backward()
+        net.completion_loss(*tokens.collate(long_rows(2, 512), device)).backward()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -89,7 +89,7 @@ def test_memory_is_what_the_dry_run_says(larger, checkpointing):
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     net, rows = M.load(larger, device, checkpointing), long_rows(8, 2048)
-    for _ in training_steps(net, adamw(net), rows, [[[list(range(8))]]] * 2, 0, 1e-5):
+    for _ in training_steps(net, adamw(net), rows, [[[list(range(8))]]] * 2, 1e-5):
         pass
     used = torch.cuda.max_memory_allocated(device) - before
     said = sum(estimate.memory(estimate.shape(larger), 1, 8 * 2048, checkpointing).values())

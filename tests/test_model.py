@@ -43,13 +43,13 @@ def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
     """Same loss as from_pretrained's model: weights, tied head and the rotary buffers that meta loading loses."""
     plain = folder_of(tmp_path, config)
     loaded = M.load(str(tmp_path), CPU)
-    input_ids, labels = tokens.collate(examples[:6], WORDS.pad_token_id)
+    input_ids, labels = tokens.collate(examples[:6])
     n = (labels[:, 1:] != tokens.IGNORE).sum().item()
     assert loaded.completion_loss(input_ids, labels).item() / n == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), abs=1e-5)
 
 
 def test_activation_checkpointing_changes_no_number(tiny_model, examples):
-    batch = tokens.collate(examples[:6], WORDS.pad_token_id)
+    batch = tokens.collate(examples[:6])
     losses, norms = [], []
     for on in (False, True):
         net = M.load(tiny_model, CPU, activation_checkpointing=on)
@@ -62,8 +62,8 @@ def test_activation_checkpointing_changes_no_number(tiny_model, examples):
 
 def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
     net = M.load(tiny_model, CPU)
-    together = net.completion_loss(*tokens.collate(examples[:8], WORDS.pad_token_id)).item()
-    alone = sum(net.completion_loss(*tokens.collate([e], WORDS.pad_token_id)).item() for e in examples[:8])
+    together = net.completion_loss(*tokens.collate(examples[:8])).item()
+    alone = sum(net.completion_loss(*tokens.collate([e])).item() for e in examples[:8])
     assert together == pytest.approx(alone, rel=1e-6)
 
 
@@ -97,7 +97,7 @@ def fit(folder, examples, steps=None, state=None, save_at=None, **options):
     optimizer = adamw(net)
     start = C.load_state(net, optimizer, state) if state else 0
     updates = []
-    for update in training_steps(net, optimizer, examples, plan[:steps] if steps else plan, WORDS.pad_token_id, 1e-2, start=start, **options):
+    for update in training_steps(net, optimizer, examples, plan[:steps] if steps else plan, 1e-2, start=start, **options):
         updates.append(update)
         if update.step == save_at:
             C.save_state(net, optimizer, update.step, state)
@@ -129,7 +129,7 @@ def test_first_loss_and_update_against_plain_torch(tiny_model, examples):
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0)
     for step, update in enumerate(ours):
         rows = [examples[i] for group in plan[step][0] for i in group]
-        input_ids, labels = tokens.collate(rows, WORDS.pad_token_id)
+        input_ids, labels = tokens.collate(rows)
         loss = plain(input_ids=input_ids, labels=labels).loss
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)

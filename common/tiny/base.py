@@ -96,7 +96,7 @@ def _fit(source, folder, documents, seed, label):
     plan = tokens.plan([len(e["input_ids"]) for e in rows], BATCH, 1, seed, 1, tokens_per_microbatch=2048)
     model = load(source, device)
     optimizer = adamw(model, weight_decay=0.01, betas=(0.9, 0.98))
-    for update in tqdm(training_steps(model, optimizer, rows, plan, words.pad_token_id, peak=4e-3, warmup_ratio=0.04),
+    for update in tqdm(training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04),
                        total=len(plan), desc=label, unit="step"):
         pass
     checkpoints.save(model, words, "chatml", folder, torch.float32)
