@@ -74,8 +74,7 @@ from common.files import InputError, Stopped
 from common.train import adamw, check_settings, mean_loss, stop_signals, training_steps
 
 run = files.run_folder(config.name)
-if config.threads:
-    torch.set_num_threads(config.threads)
+torch.set_num_threads(config.threads or torch.get_num_threads())
 torch.manual_seed(config.seed)
 rank, world, device = model.init_distributed()
 world = config.gpus or world if config.dry_run else world
@@ -93,7 +92,7 @@ prompts.make_room(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
 files.check_inputs(run, "03")
 built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
-arms = config.arms or built
+arms = list(dict.fromkeys(config.arms)) or built
 if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built)]:
     raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
 base_id = None if config.dry_run else files.model_id(base)
@@ -144,7 +143,6 @@ if config.dry_run:
     raise SystemExit
 for job in jobs:
     files.check_settings(job.folder / "settings.json", job.settings)
-waiting = [job for job in jobs if not job.last.exists()]
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
 needed = estimate.disk(shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize)  # an arm's states go before the next arm
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
@@ -203,9 +201,11 @@ def train(job, asked_to_stop):
 with stop_signals() as asked_to_stop:
     for job in jobs:
         began = time.time()
-        if job in waiting:
+        if job.last.exists():
+            log(f"{job.arm}: {job.last} stands, nothing to do")
+        else:
             train(job, asked_to_stop)
-        log(f"{job.arm}: trained in {time.time() - began:.0f} s" if job in waiting else f"{job.arm}: {job.last} stands, nothing to do")
+            log(f"{job.arm}: trained in {time.time() - began:.0f} s")
         checkpoints.finish(job.folder, config.keep_last, config.keep_best)
 for job in jobs:
     if config.merge and rank == 0 and not (job.last / "merged").exists():

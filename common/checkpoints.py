@@ -126,7 +126,7 @@ def to_come(job, config):
 
 def best(metrics):
     """The name of the checkpoint with the lowest held-out loss, None where none was measured."""
-    measured = [m for m in metrics if "held_out_loss" in m]
+    measured = [m for m in metrics if math.isfinite(m.get("held_out_loss", math.nan))]
     return f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
 
 
@@ -147,7 +147,7 @@ def finish(folder, keep_last, keep_best):
     """A trained arm needs no training state, and of its checkpoints those that are kept; whatever a kill left of it goes."""
     if dist.get_rank() == 0:
         clear(folder)
-        for state in folder.glob("state-*"):
+        for state in folder.glob("state-*[0-9]"):
             shutil.rmtree(state)
         drop_older(folder, keep_last, best(kept_metrics(folder / "metrics.jsonl", math.inf, mend=False)) if keep_best else None)
 
@@ -169,7 +169,7 @@ def save_state(model, optimizer, step, folder):
         raise cannot_write(final, next(iter(error.failures.values()))[0]) from error
     if dist.get_rank() == 0:
         appear(part, final)
-        for old in folder.glob("state-*"):
+        for old in folder.glob("state-*[0-9]"):
             if old != final:
                 shutil.rmtree(old)
     dist.barrier()
@@ -177,7 +177,7 @@ def save_state(model, optimizer, step, folder):
 
 def load_state(model, optimizer, folder):
     """Take up the newest saved state, also on another number of processes. -> the step it was saved after, 0 if none."""
-    states = sorted(Path(folder).glob("state-*"))
+    states = sorted(Path(folder).glob("state-*[0-9]"))
     if not states:
         return 0
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)

@@ -73,8 +73,8 @@ def flops(shape, lengths, supervised, recompute=False):
     matrix = 4 if shape.adapters else 6
     attention = 6 * shape.layers * shape.attention * sum(n * n for n in lengths)
     passed = sum(lengths)
-    # Again, but for each layer's last matrix: nobody needs what it puts out.
-    again = (2 * (shape.matmul + shape.adapters - shape.layers * shape.hidden * shape.intermediate) * passed + attention / 3) if recompute else 0
+    unneeded = 0 if shape.adapters else shape.layers * shape.hidden * shape.intermediate  # nobody asks for a layer's output again
+    again = (2 * (shape.matmul + shape.adapters - unneeded) * passed + attention / 3) if recompute else 0
     return (matrix * shape.matmul + 6 * shape.adapters) * passed + matrix * shape.head * supervised + attention + again
 
 

@@ -434,34 +434,6 @@ def test_merging_where_the_base_lies_elsewhere(lora_run, tmp_path):
     assert_close_files(merged / "model.safetensors", lora_run.run / "04_train" / "cft" / "step-000006" / "merged" / "model.safetensors")
 
 
-def test_two_processes_then_one_give_the_adapters_of_one(lora_run, tmp_path, tiny_model):
-    """The second arm, alone, on two processes with micro-batches of about a row, some of them empty; the last checkpoint cannot
-    be written, because a file is in its way. One process goes on from the state of step 3, and merges."""
-    run = run_of(tmp_path, tiny_model)
-    folder, undisturbed = run / "04_train" / "sft", lora_run.run / "04_train" / "sft"
-    write_rows(folder / "step-000006.part", [])
-    command = [*LORA, "--model", "base", "--arms", "sft"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    stopped = run_script(tmp_path, *command, "--tokens-per-microbatch", 90, prefix=two)
-    assert stopped.returncode != 0 and "a checkpoint cannot be written" in stopped.stderr
-    expected, seen = rows(undisturbed / "metrics.jsonl"), rows(folder / "metrics.jsonl")
-    assert [m["step"] for m in seen] == [1, 2, 3, 4, 5, 6]
-    for a, b in zip(expected, seen, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4) and b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
-    assert_close_files(folder / "step-000004" / "adapter_model.safetensors", undisturbed / "step-000004" / "adapter_model.safetensors")
-    assert [p.name for p in folder.glob("state*")] == ["state-000003"] and not (folder / "step-000006").exists()
-
-    with pytest.raises(InputError, match="is an adapter, not a model"):
-        M.local_folder(files.last_checkpoint(run, "sft"))
-    (folder / "step-000006.part").unlink()
-    assert "going on after step 3" in must_run(tmp_path, *command, "--merge")
-    for a, b in zip(expected, rows(folder / "metrics.jsonl"), strict=True):
-        assert b["step"] == a["step"] and b["loss"] == pytest.approx(a["loss"], abs=1e-4)
-    assert_close_files(folder / "step-000006" / "adapter_model.safetensors", undisturbed / "step-000006" / "adapter_model.safetensors")
-    assert_close_files(folder / "step-000006" / "merged" / "model.safetensors", undisturbed / "step-000006" / "merged" / "model.safetensors")
-    assert not [p for p in run.rglob("*") if ".part" in p.name or p.name.startswith("state")]
-
-
 def assert_close_files(ours, expected):
     ours, expected = load_file(ours), load_file(expected)
     assert ours.keys() == expected.keys()

@@ -119,7 +119,8 @@ CRITIQUE = "Critique:\nCheck each line:\n(1) 3 + 4 = 7 right\n\nConclusion: righ
     (CRITIQUE, "\n\nConclusion:", True),  # a label without its word
     (CRITIQUE, "= 7 right", True),  # an opinion in the body is no verdict
     ("Critique:\nIt is 7.", "It is", False),  # had none to lose
-], ids=range(6))
+    ("Critique:\nConclusion: wrong. No:\n\nConclusion: right [END]", "Conclusion: wrong.", True),  # another one is left
+], ids=range(7))
 def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
     """`keep`: the text up to and including this is what the cutoff leaves."""
     words, row = tokenizer(), row_of(critique)
@@ -129,7 +130,7 @@ def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
     (example,), counts = tokens.examples([row], words, "chatml", len(prompt) + len(left))
     assert words.decode(example["input_ids"][len(prompt) :]) == kept and example["n_prompt"] == len(prompt)
     whole = kept == critique + "<|im_end|>"
-    assert counts == ({} if whole else {"cut": 1} | ({"cut so that no verdict is left": 1} if lost else {}))
+    assert counts == ({} if whole else {"cut": 1} | ({"cut so that the verdict is lost": 1} if lost else {}))
 
 
 def test_counts_of_a_mixed_set_by_hand():
@@ -140,7 +141,7 @@ def test_counts_of_a_mixed_set_by_hand():
     n = len(words(prompts.render(data[0]["prompt"], "chatml")).input_ids)
     kept, counts = tokens.examples(data, words, "chatml", n + 10)
     assert [e["id"] for e in kept] == ["0", "2", "3", "4"] and [len(e["input_ids"]) - n for e in kept] == [5, 10, 5, 10]
-    assert counts == {"dropped: no completion token left": 1, "cut": 2, "cut so that no verdict is left": 1}
+    assert counts == {"dropped: no completion token left": 1, "cut": 2, "cut so that the verdict is lost": 1}
     kept, counts = tokens.examples(data, words, "chatml", n + 10, "drop")
     assert [e["id"] for e in kept] == ["0", "3"] and counts == {"dropped: no completion token left": 1, "dropped: over-long": 2}
 

@@ -276,6 +276,16 @@ def test_two_processes_train_the_adapters_of_one(tmp_path, tiny_model):
     assert len(moved) == 14 and all(t.abs().max() > 1e-3 for t in moved)  # they start as zeros; 7 matrices in each of 2 layers
 
 
+def test_adapters_of_two_processes_go_on_and_are_merged_on_one(tmp_path, tiny_model):
+    one, two = (workplace(tmp_path / name, tiny_model) for name in ("one", "two"))
+    lora = [*CFT, "--method", "lora", "--lora-rank", 4, "--optimizer", "adamw8bit"]
+    train_04(one, *lora)
+    assert run_04(two, *lora, ranks=2, fault=partial(signals, 2, signal.SIGTERM)).status == [143, 143]
+    assert "going on after step 2" in train_04(two, *lora, "--merge")
+    assert_close(two, one, name="adapter_model.safetensors")
+    assert (arm_of(two) / "step-000004" / "merged" / "model.safetensors").exists()
+
+
 # --- resume ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("saved_on", "resumed_on"), [(2, 1), (1, 2)])
@@ -519,7 +529,7 @@ def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, r
         assert 2 in ([stopped.status] if ranks == 1 else stopped.status), stopped.all
         message = stopped.all[stopped.all.index("error: ") :]
         assert "step 4" in message and set(re.findall(r"cft-\d+", message)) == names
-        assert "step-000005" not in standing(run) and len(metrics(run)) == 4
+        assert not {"step-000004", "step-000005"} & {*standing(run)} and [bool(m["skipped"]) for m in metrics(run)] == [True, True, False]
 
 
 def test_the_third_such_step_is_the_last_one(tmp_path, poisoned_base):
@@ -548,9 +558,11 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path, poisoned_base):
     run = workplace(tmp_path, tmp_path / "base", cft=ROWS["cft"])
     stopped = run_04(run, *SIX)
     assert stopped.status == 2 and "no row stands out" in stopped.printed
-    for m, batch in zip(metrics(run), rows_of_steps(24, 4)[:3], strict=True):
+    *skipped, third = rows_of_steps(24, 4)[:3]
+    for m, batch in zip(metrics(run), skipped, strict=True):
         assert 0 < m["loss"] < 20 and m["grad_norm"] == float("inf")
         assert sorted(m["skipped"]) == sorted(f"cft-{n}" for n in batch)
+    assert set(re.findall(r"cft-\d+", stopped.printed[stopped.printed.index("error: ") :])) == {f"cft-{n}" for n in third}
     assert all(t.nan_to_num().equal(stored[name].nan_to_num()) for name, t in weights(run, 2).items())
 
 
@@ -633,6 +645,12 @@ def test_a_gradient_norm_of_zero_is_not_a_training_of_nothing(run, tiny_model):
     """Elsewhere 0 means that nothing is clipped. Whatever it means here: not 50 steps that change no weight."""
     if run_04(run, *CFT, "--max-grad-norm", 0).status == 0:
         assert not weights(run)["model.norm.weight"].equal(load_file(tiny_model / "model.safetensors")["model.norm.weight"])
+
+
+def test_an_arm_named_twice(run):
+    """Is trained once, or refused."""
+    done = run_04(run, "--arms", "cft", "cft", *FOUR)
+    assert done.status == 2 or done.status == 0 and done.printed.count("step 1/4") == 1, done.printed[-1500:]
 
 
 def test_a_batch_smaller_than_the_processes(run):
