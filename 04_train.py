@@ -64,14 +64,13 @@ config = configure(Config, "04")
 
 # %% Start
 import json
-import time
 from types import SimpleNamespace
 
 import torch
 
 from common import adapters, checkpoints, estimate, files, model, prompts, report, tokens
 from common.files import InputError, Stopped
-from common.train import adamw, check_settings, mean_loss, stop_signals, training_steps
+from common.train import adamw, check_flags, mean_loss, stop_signals, training_steps
 
 run = files.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
@@ -80,9 +79,14 @@ rank, world, device = model.init_distributed()
 world = config.gpus or world if config.dry_run else world
 log = print if rank == 0 else lambda *text: None
 full = config.method == "full"
-check_settings(config, world)
+check_flags(config, world)
 
-# %% The base model, its tokenizer, the arms
+# %% The arms, the base model, its tokenizer
+built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
+files.check_inputs(run, "03")
+arms = list(dict.fromkeys(config.arms)) or built
+if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))]:
+    raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
 base = model.local_folder(files.last_checkpoint(run, config.after) if config.after else config.model or files.stage_file(run, "01_base"),
                           weights=not config.dry_run)
 tokenizer = model.load_tokenizer(base)
@@ -90,11 +94,6 @@ shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.make_room(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
-files.check_inputs(run, "03")
-built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
-arms = list(dict.fromkeys(config.arms)) or built
-if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built)]:
-    raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
 base_id = None if config.dry_run else files.model_id(base)
 dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # of saved models; training keeps float32
 # What may change between a run and its resume without changing the result, up to rounding:
@@ -112,7 +111,7 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 # %% One arm: what it trains on, in which order, and where it is saved
 def prepare(arm):
     data = [files.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
-    rows = [row for file in data for row in files.read_jsonl(file)[: config.limit]]
+    rows = [row for file in data for row in files.read_jsonl(file, ("id", "prompt", "completion"))[: config.limit]]
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
     if len(examples) <= config.holdout:
         raise InputError(f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
@@ -125,7 +124,7 @@ def prepare(arm):
         raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
                          "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
     every = config.save_every * (len(plan) // config.epochs if config.save_unit == "epoch" else 1)
-    settings = {k: v for k, v in vars(config).items() if k not in FREE}
+    settings = {k: v for k, v in vars(config).items() if k not in FREE and not (full and k.startswith("lora"))}
     settings |= {"base_id": base_id, "data_sha256": [files.file_hash(file) for file in data], "template": template, "steps": len(plan)}
     folder = run / "04_train" / (f"{arm}-after-{config.after}" if config.after else arm)
     return SimpleNamespace(arm=arm, data=data, examples=examples, counts=counts, held=held, lengths=lengths, plan=plan, settings=settings,
@@ -141,12 +140,13 @@ for job in jobs:
         log(estimate.table(shape, job, config, world) + "\n")
 if config.dry_run:
     raise SystemExit
+alone = files.lock(run / "04_train" / "training") if rank == 0 else None  # kept until the process ends
 for job in jobs:
     files.check_settings(job.folder / "settings.json", job.settings)
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
 needed = estimate.disk(shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize)  # an arm's states go before the next arm
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
-if config.merge:
+if any(n_merged):
     log(adapters.check_memory_to_merge(shape.parameters))
 if config.method == "qlora" or config.optimizer == "adamw8bit":
     adapters.check_bitsandbytes(device)
@@ -180,7 +180,7 @@ def train(job, asked_to_stop):
         log(report.step_line(metrics, len(job.plan)))
         if rank == 0:
             files.append_line(job.folder / "metrics.jsonl", row)
-        if rank == 0 and last:  # before the last checkpoint, whose presence means that the arm is done
+        if rank == 0 and update.step in job.saves:  # before the last checkpoint, whose presence means that the arm is done
             report.loss_curve(metrics, job.folder / "loss.png")
         if update.step in job.saves:
             writer.wait()
@@ -193,6 +193,7 @@ def train(job, asked_to_stop):
             writer.wait()  # a state says that the checkpoints before it stand
             checkpoints.save_state(net, optimizer, update.step, job.folder)
         if stop:
+            report.loss_curve(metrics, job.folder / "loss.png")
             raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\n"
                           "The same command goes on from there.", stop)
 
@@ -200,12 +201,11 @@ def train(job, asked_to_stop):
 # %% Train each arm, and merge its adapter
 with stop_signals() as asked_to_stop:
     for job in jobs:
-        began = time.time()
         if job.last.exists():
             log(f"{job.arm}: {job.last} stands, nothing to do")
         else:
             train(job, asked_to_stop)
-            log(f"{job.arm}: trained in {time.time() - began:.0f} s")
+            log(f"{job.arm}: trained")
         checkpoints.finish(job.folder, config.keep_last, config.keep_best)
 for job in jobs:
     if config.merge and rank == 0 and not (job.last / "merged").exists():
@@ -213,8 +213,8 @@ for job in jobs:
 
 # %% Write the manifest
 if rank == 0:
-    files.write_manifest(run / "04.run.json", config, sorted({file for job in jobs for file in job.data}), base=str(base), base_id=base_id,
+    files.write_manifest(run / "04.run.json", config, list(dict.fromkeys(file for job in jobs for file in job.data)), base=str(base), base_id=base_id,
                          processes=world, checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs})
 for job in jobs:
-    log(f"wrote {job.last / 'merged' if config.merge else job.last}")
-log(f"next: python 05_eval.py --name {config.name}")
+    log(f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}")
+log(f"next: python {'05_eval.py' if full or config.merge else '04_train.py --merge and the same flags, then python 05_eval.py'} --name {config.name}")

@@ -120,7 +120,8 @@ def to_come(job, config):
     """Numbers of checkpoints, training states and merged models that an arm still has to write and that stand together."""
     missing = sum(not (job.folder / f"step-{step:06d}").exists() for step in job.saves)
     kept = min(missing, config.keep_last + config.keep_best + 1) if config.keep_last else missing  # an old one goes once the new one stands
-    states = 0 if job.last.exists() else 2 if config.state_every else 1
+    written = (len(job.plan) - 1) // config.state_every if config.state_every else 0
+    states = 0 if job.last.exists() else 2 if written > 1 else 1  # one where the run is stopped
     return (0 if job.last.exists() else kept), states, int(config.merge and not (job.last / "merged").exists())
 
 

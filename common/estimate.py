@@ -126,19 +126,20 @@ def table(shape, job, config, world):
     """The dry run of one arm: lines of what and how much."""
     n_checkpoints, n_states, n_merged = to_come(job, config)
     supervised = sum(map(tokens.n_supervised, job.examples))
-    useful, run = (config.epochs * flops(shape, job.lengths, supervised, again) for again in (False, config.activation_checkpointing))
+    useful, computed = (config.epochs * flops(shape, job.lengths, supervised, again) for again in (False, config.activation_checkpointing))
     peak, capacity = 1e12 * GPUS[config.gpu][0], GPUS[config.gpu][1]
     largest = max(job.lengths[group[0]] * len(group) for step in job.plan for rank in step for group in rank if group)
     parts = memory(shape, world, largest, config.activation_checkpointing, config.optimizer == "adamw8bit")
     slots = sum(tokens.useful_share(step, job.lengths) for step in job.plan) / len(job.plan)
     lines = {
+        "settings": f"preset {config.preset}, method {config.method}, learning rate {config.learning_rate:g}, seed {config.seed}",
         "rows": f"{len(job.examples):,}" + "".join(f"; {n:,} {what}" for what, n in job.counts.items()) + (f"; {len(job.held)} held out" if job.held else ""),
         "tokens": f"{sum(job.lengths):,} a pass ({sum(job.lengths) / len(job.lengths):.0f} a row), {supervised:,} of them supervised; passes: {config.epochs}",
         "steps": f"{len(job.plan)} of {config.global_batch} rows; the first: {len(job.plan[0][0])} micro-batches on each of {world} GPUs, "
                  f"each at most {largest:,} tokens",
         "token slots": f"{tokens.padding_share(job.plan, job.lengths):.1%} padding; {slots:.1%} useful, counting that GPUs wait for each other",
         "parameters": f"{shape.parameters:,}" + (f" frozen, {shape.adapters:,} of the adapters trained" if shape.adapters else ", all trained"),
-        "FLOPs": f"{useful:.3g}" + (f"; {run:.3g} with activations computed again" if config.activation_checkpointing else ""),
+        "FLOPs": f"{useful:.3g}" + (f"; {computed:.3g} with activations computed again" if config.activation_checkpointing else ""),
         "memory per GPU": f"at most about {sum(parts.values()) / 2**30:.1f} GiB of {capacity} ({config.gpu})",
     }
     lines |= {f"  {what}": f"{size / 2**30:.1f} GiB" for what, size in parts.items()}
@@ -148,7 +149,7 @@ def table(shape, job, config, world):
                 + (f", a merged model of {size(0, 0, 1)}" if n_merged else ""),
         "CPU memory": f"{size(1, 0, 0)} while a checkpoint is written" + (f"; {_bytes(4 * shape.parameters)} to merge" if n_merged else ""),
         "time": f"{useful / (world * peak * config.mfu) / 60:.1f} minutes at {config.mfu:.0%} MFU of {world} x {config.gpu} ({peak / 1e12:.0f} TFLOP/s each); "
-                f"never less than {run / (world * peak) / 60:.1f}",
+                f"never less than {computed / (world * peak) / 60:.1f}",
     }
     width = max(map(len, lines))
     return "\n".join(f"  {what:<{width}}  {figure}" for what, figure in lines.items())

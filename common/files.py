@@ -16,6 +16,8 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 VERSIONED = ("torch", "transformers", "datasets", "openai", "math-verify", "sympy", "peft", "bitsandbytes")
 
 
@@ -91,6 +93,10 @@ def check_inputs(run, stage):
 def last_checkpoint(run, arm):
     """The newest checkpoint folder of an arm; says so where the training has not come to its end."""
     folder = stage_file(run, "04_train") / arm
+    trained = sorted(file.parent.name for file in folder.parent.glob("*/settings.json"))
+    if arm not in trained:
+        raise InputError(f"{arm} is not an arm that was trained in {run}; these were: {' '.join(trained) or 'none'}\n"
+                         f"Run: python 04_train.py --name {run.name} --arms {arm}")
     found = sorted(folder.glob("step-*[0-9]"))
     if not found:
         raise InputError(f"{folder} holds no checkpoint.\nRun: python 04_train.py --name {run.name} --arms {arm}")
@@ -183,6 +189,19 @@ def write_jsonl(path, rows):
     write_atomic(path, map(json_line, rows))
 
 
+def lock(path):
+    """Keep other processes from writing what belongs to `path`, until this one ends or releases it (a lock file beside it)."""
+    held = FileLock(f"{path}.lock")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another process is writing {path}.\nWait for it to end, or use another --name.") from None
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return held
+
+
 def append_line(path, row):
     try:
         with open(path, "a", encoding="utf-8") as f:
@@ -209,6 +228,9 @@ def kept_metrics(path, step, mend):
 
 def check_settings(path, settings):
     """InputError where something that was made with other settings stands."""
+    if not path.exists() and (made := sorted(path.parent.glob("st*-*[0-9]"))):
+        raise InputError(f"{path} is not there, but {made[-1].name} is: with which settings and data it was made cannot be known.\n"
+                         f"Remove it: rm -r {path.parent}")
     if path.exists():
         try:
             stands = dict(json.loads(path.read_text(encoding="utf-8")))

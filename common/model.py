@@ -184,7 +184,11 @@ def _fill(model, folder):
     """Stream the safetensors files into the sharded parameters, each process its own slices."""
     state = without_tied_head(model, get_model_state_dict(model))
     reader = HuggingFaceStorageReader(_with_weights(folder))
-    stored = reader.read_metadata().state_dict_metadata
+    try:
+        stored = reader.read_metadata().state_dict_metadata
+    except Exception as error:  # a torn file raises whatever its bytes lead to
+        raise InputError(f"{folder}: its safetensors files cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
+                         "Fetch or save the model once more.") from error
     if missing := sorted(set(state) - set(stored)):
         raise InputError(f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
                          f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"

@@ -4,6 +4,7 @@ import json
 
 from matplotlib.figure import Figure
 
+from common import checkpoints
 from common.files import cannot_write, write_atomic
 from common.tokens import padding_share, useful_share
 
@@ -25,7 +26,14 @@ def step_line(metrics, steps):
             f"tokens/s {m['tokens'] / m['seconds'] / 1000:.1f}k useful {m['useful']:.0%} "
             + (f"MFU {m['mfu']:.1%} " if m["mfu"] else "") + f"memory {m['memory_gb']:.1f} GB eta {eta}"
             + (f" held-out loss {m['held_out_loss']:.4f}" if "held_out_loss" in m else "")
-            + (f" NOT FINITE, skipped; rows {' '.join(m['skipped'][:5])}" if m["skipped"] else ""))
+            + (f" NOT FINITE, skipped; {len(m['skipped'])} rows: {' '.join(m['skipped'][:5])}" if m["skipped"] else ""))
+
+
+def remarks(metrics):
+    """What one should know of a finished training: skipped steps, the checkpoint with the lowest held-out loss."""
+    skipped, best = sum(bool(m["skipped"]) for m in metrics), checkpoints.best(metrics)
+    return (f"; {skipped} of {len(metrics)} steps were skipped, their loss or gradient was not finite" if skipped else "") + (
+        f"; lowest held-out loss at {best}" if best else "")
 
 
 def supervised_text(example, tokenizer, most=160):

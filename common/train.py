@@ -53,18 +53,22 @@ def adamw(model, weight_decay=0.0, betas=(0.9, 0.999), eight_bit=False):
     return torch.optim.AdamW(trainable, lr=0.0, betas=tuple(betas), weight_decay=weight_decay, fused=True)
 
 
-def check_settings(config, world):
+def check_flags(config, world):
     """InputError for settings of 04 that do not go together."""
     full = config.method == "full"
-    for wrong, says in {
-        config.global_batch < world: f"--global-batch {config.global_batch} is smaller than the {world} processes.\nGive one of at least {world}.",
-        full and config.optimizer == "adamw8bit": "--optimizer adamw8bit is for adapters.\nGive --method lora or qlora with it, or --optimizer adamw.",
-        full and config.merge: "--merge adds an adapter to its base, and --method full trains none.\nGive --method lora or qlora, or leave it out.",
-        config.keep_best and not config.holdout: "--keep-best goes by the held-out loss.\nGive rows for it: --holdout 200",
-        config.gpu not in GPUS: f"--gpu {config.gpu} is not known.\nExpected one of: {', '.join(GPUS)}",
-        not config.mfu: "--mfu 0 would take for ever.\nExpected more than 0, at most 1; the paper's own hour is 0.056.",
-        config.gpus and not config.dry_run: f"--gpus is for --dry-run.\nStart so many processes: torchrun --nproc-per-node {config.gpus} 04_train.py ...",
-    }.items():
+    for wrong, says in [
+        (config.global_batch < world, f"--global-batch {config.global_batch} is smaller than the {world} processes.\nGive one of at least {world}."),
+        (full and config.optimizer == "adamw8bit",
+         "--optimizer adamw8bit is for adapters.\nGive --method lora or qlora with it, or --optimizer adamw."),
+        (full and config.merge, "--merge adds an adapter to its base, and --method full trains none.\nGive --method lora or qlora, or leave it out."),
+        (config.keep_best and not config.holdout, "--keep-best goes by the held-out loss.\nGive rows for it: --holdout 200"),
+        (config.keep_best and not config.keep_last, "--keep-best spares a checkpoint that --keep-last would remove; without that all are kept.\n"
+                                                    "Give both: --keep-best --keep-last 1"),
+        (not math.isfinite(config.learning_rate), f"--learning-rate {config.learning_rate}: expected a finite number, such as 5e-6"),
+        (config.gpu not in GPUS, f"--gpu {config.gpu} is not known.\nExpected one of: {', '.join(GPUS)}"),
+        (not config.mfu, "--mfu 0 would take for ever.\nExpected more than 0, at most 1; the paper's own hour is about 0.05."),
+        (config.gpus and not config.dry_run, f"--gpus is for --dry-run.\nStart so many processes: torchrun --nproc-per-node {config.gpus} 04_train.py ..."),
+    ]:
         if wrong:
             raise InputError(says)
 

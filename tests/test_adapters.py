@@ -25,7 +25,7 @@ from common import model as M
 from common.files import InputError
 from common.tiny import world
 from common.tiny.base import tokenizer
-from common.train import adamw, check_settings, training_steps
+from common.train import adamw, check_flags, training_steps
 from tests.conftest import ROOT
 from tests.runs import must_run, rows, run_script, write_rows
 
@@ -334,8 +334,8 @@ def settings(**changed):
 ])
 def test_settings_that_do_not_go_together(wrong, says):
     with pytest.raises(InputError, match="(?s)" + says):
-        check_settings(settings(**wrong), 1)
-    check_settings(settings(**wrong | {"method": "qlora"}), 1)
+        check_flags(settings(**wrong), 1)
+    check_flags(settings(**wrong | {"method": "qlora"}), 1)
 
 
 def test_an_adapter_is_no_base(bases, tmp_path):

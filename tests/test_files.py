@@ -276,7 +276,7 @@ def test_a_bad_line_in_the_middle_is_skipped_and_reported(tmp_path, capsys, bad)
 def test_a_second_process_may_not_open_a_journal(tmp_path):
     """Two writers would pay for every row twice."""
     path = tmp_path / "journal.jsonl"
-    code = ("import sys; from common.generate.journal import *\ntry: Journal(sys.argv[1]).close(); print('opened')\n"
+    code = ("import sys; from common.files import InputError; from common.generate.journal import *\ntry: Journal(sys.argv[1]).close(); print('opened')\n"
             "except InputError as error: print('refused:', error)")
     with Journal(path) as journal:
         journal.append({"key": "a"})

@@ -44,7 +44,7 @@ def test_step_line_by_hand():
     assert report.step_line([row], 98) == line
     assert report.step_line([row | {"held_out_loss": 0.5}], 98) == line + " held-out loss 0.5000"
     assert " MFU" not in report.step_line([row | {"mfu": None}], 98)
-    assert report.step_line([row | {"skipped": ["a", "b"]}], 98) == line + " NOT FINITE, skipped; rows a b"
+    assert report.step_line([row | {"skipped": ["a", "b"]}], 98) == line + " NOT FINITE, skipped; 2 rows: a b"
 
 
 def picture(path, width, height):

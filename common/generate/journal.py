@@ -6,9 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from common.files import InputError, Stopped, json_line
+from common.files import Stopped, json_line, lock
 
 
 class Journal:
@@ -21,14 +19,7 @@ class Journal:
 
     def __init__(self, path):
         self.path = path = Path(path)
-        self._lock = FileLock(f"{path}.lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"another process is writing {path}.\nWait for it to end, or use another --name.") from None
-        except OSError as error:
-            raise Stopped(f"{path} cannot be written ({error}).", 5) from None
+        self._lock = lock(path)
         self.records, self.skipped = {}, []
         if path.exists():
             self._read()
