@@ -134,7 +134,7 @@ class Meter:
 
 
 def as_they_stand(job):
-    """For each step its micro-batches of rows, in the rows' own order."""
+    """For each step its micro-batches of rows, in the rows' own order; the rows fill whole steps."""
     n, size, each = job["rows"], job["at_once"], job["accumulation"]
     return [[list(range(at, at + size)) for at in range(step, step + size * each, size)] for step in range(0, n, size * each)]
 
