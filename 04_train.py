@@ -140,7 +140,7 @@ for job in jobs:
         log(estimate.table(shape, job, config, world) + "\n")
 if config.dry_run:
     raise SystemExit
-alone = files.lock(run / "04_train" / "training") if rank == 0 else None  # kept until the process ends
+alone = files.lock(run / "04_train" / "training", again=True) if rank == 0 else None  # kept until the process ends
 for job in jobs:
     files.check_settings(job.folder / "settings.json", job.settings)
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))

@@ -189,9 +189,12 @@ def write_jsonl(path, rows):
     write_atomic(path, map(json_line, rows))
 
 
-def lock(path):
-    """Keep other processes from writing what belongs to `path`, until this one ends or releases it (a lock file beside it)."""
-    held = FileLock(f"{path}.lock")
+def lock(path, again=False):
+    """Keep others from writing what belongs to `path`, until this process ends or releases it (a lock file beside it).
+
+    again: this process itself may take it once more, as a notebook does whose cell is run a second time.
+    """
+    held = FileLock(f"{path}.lock", is_singleton=again)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)

@@ -344,3 +344,14 @@ def test_an_input_that_changed_since_stops_the_next_stage(tmp_path, monkeypatch)
     with pytest.raises(InputError, match="(?s)01_responses.jsonl has changed since 02_critique.py.*python 02_critique.py --name r"):
         files.check_inputs(run, "02")
     files.check_inputs(run, "03")  # a stage that has not run has read nothing
+
+
+def test_a_lock_is_for_one_process_which_may_take_it_again(tmp_path):
+    """A cell of a notebook is run a second time while its first lock is still held."""
+    path = tmp_path / "04_train" / "training"
+    code = "import sys; from common import files\ntry: files.lock(sys.argv[1], again=True); print('taken')\nexcept files.InputError as e: print('refused:', e)"
+    alone = files.lock(path, again=True)
+    alone = files.lock(path, again=True)
+    assert child(code, path).communicate(timeout=60)[0].startswith(f"refused: another process is writing {path}")
+    alone.release(force=True)
+    assert child(code, path).communicate(timeout=60)[0] == "taken\n"
