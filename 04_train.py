@@ -74,7 +74,6 @@ from common.train import adamw, check_flags, mean_loss, stop_signals, training_s
 
 run = files.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
-torch.manual_seed(config.seed)
 rank, world, device = model.init_distributed()
 world = config.gpus or world if config.dry_run else world
 log = print if rank == 0 else lambda *text: None
@@ -140,7 +139,6 @@ for job in jobs:
         log(estimate.table(shape, job, config, world) + "\n")
 if config.dry_run:
     raise SystemExit
-alone = files.lock(run / "04_train" / "training", again=True) if rank == 0 else None  # kept until the process ends
 for job in jobs:
     files.check_settings(job.folder / "settings.json", job.settings)
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
@@ -199,6 +197,7 @@ def train(job, asked_to_stop):
 
 
 # %% Train each arm, and merge its adapter
+alone = files.lock(run / "04_train" / "training", again=True) if rank == 0 else None  # kept until the process ends
 with stop_signals() as asked_to_stop:
     for job in jobs:
         if job.last.exists():
@@ -218,3 +217,4 @@ if rank == 0:
 for job in jobs:
     log(f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}")
 log(f"next: python {'05_eval.py' if full or config.merge else '04_train.py --merge and the same flags, then python 05_eval.py'} --name {config.name}")
+model.end_distributed()

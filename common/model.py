@@ -45,6 +45,13 @@ def init_distributed():
     return dist.get_rank(), dist.get_world_size(), device
 
 
+def end_distributed():
+    """Several processes end together: one that leaves while another still waits for it may abort it."""
+    if dist.get_world_size() > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def load_tokenizer(folder):
     """The folder's tokenizer, with a pad token; InputError where the folder has none."""
     # transformers 5 makes an empty tokenizer of a folder without one, so look before loading.

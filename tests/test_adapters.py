@@ -325,7 +325,7 @@ def test_chatml_is_refused_without_room_and_with_adapters(tmp_path, spare, full)
 
 def settings(**changed):
     return SimpleNamespace(**dict(method="lora", global_batch=8, optimizer="adamw", merge=False, keep_best=False, holdout=0, gpu="H100", mfu=0.4,
-                                  gpus=None, dry_run=False) | changed)
+                                  gpus=None, dry_run=False, keep_last=0, learning_rate=1e-4) | changed)
 
 
 @pytest.mark.parametrize("wrong, says", [

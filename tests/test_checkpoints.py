@@ -294,7 +294,7 @@ def test_a_signal_while_a_checkpoint_is_written(run, undisturbed):
     """The checkpoint of step 2 is still being written when the run stops after step 3: it is waited for."""
     stopped = run_04(run, *CFT, fault=partial(all_of, partial(slow_write, 3, 0.5), partial(signals, 3, signal.SIGTERM)))
     assert stopped.status == 143 and GOES_ON in stopped.printed
-    assert standing(run) == ["metrics.jsonl", "settings.json", "state-000003", "step-000002"]
+    assert standing(run) == ["loss.png", "metrics.jsonl", "settings.json", "state-000003", "step-000002"]
     assert weights(run, 2)["model.norm.weight"].equal(weights(undisturbed, 2)["model.norm.weight"])
     assert_goes_on(run, undisturbed, *CFT)
 
@@ -344,7 +344,7 @@ def test_a_full_disk_ends_two_processes(run):
 @pytest.mark.parametrize(("free", "status"), [(2 * 4 + 2 * 12 - 1, 5), (2 * 4 + 2 * 12 + 1, 0)])
 def test_the_disk_is_checked_before_the_first_step(run, free, status):
     """Two checkpoints, and two states at a time, of an arm of float32 numbers (bytes are counted per parameter here)."""
-    done = run_04(run, *SAVED_ON_THE_WAY, fault=partial(free_disk, free * PARAMETERS))
+    done = run_04(run, *CFT, "--state-every", 1, fault=partial(free_disk, free * PARAMETERS))
     assert done.status == status
     if status:
         assert "0.007 GB" in done.printed and "--save-every" in done.printed and "step 1/" not in done.printed

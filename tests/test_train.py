@@ -305,7 +305,7 @@ def test_a_signal_ends_after_the_step_and_the_same_command_goes_on(run, undistur
     stopped = run_04(run, *CFT, fault=partial(signals, 3, number))
     assert stopped.status == status, stopped.printed
     assert "stopped after step 3 of 4 of cft" in stopped.printed and GOES_ON in stopped.printed and "Traceback" not in stopped.printed
-    assert standing(run) == ["metrics.jsonl", "settings.json", "state-000003", "step-000002"]
+    assert standing(run) == ["loss.png", "metrics.jsonl", "settings.json", "state-000003", "step-000002"]
     assert "going on after step 3" in train_04(run, *CFT)
     assert contents(arm_of(run)) == contents(arm_of(undisturbed))  # byte for byte
 
@@ -702,12 +702,13 @@ def test_lines_of_metrics_that_a_kill_tore_do_not_stop_a_resume(run, stopped, un
 
 
 def test_a_state_of_another_architecture(run, stopped, tiny_model):
-    """Where settings.json, which would have told, is gone."""
+    """Where settings.json, which would have told, says the other model's content."""
     shutil.copytree(arm_of(stopped), arm_of(run))
-    (arm_of(run) / "settings.json").unlink()
     other = run.parent.parent / "wider"
     Qwen2ForCausalLM(Qwen2Config.from_pretrained(tiny_model, intermediate_size=128)).save_pretrained(other)
     tokenizer().save_pretrained(other)
+    settings = json.loads((arm_of(run) / "settings.json").read_text()) | {"base_id": files.model_id(other)}
+    (arm_of(run) / "settings.json").write_text(json.dumps(settings))
     done = run_04(run, *CFT, "--model", "wider")
     assert done.status == 2 and "(192, 96)" in done.printed and "(128, 96)" in done.printed and "rm -r" in done.printed
 
