@@ -190,10 +190,10 @@ def train(job, asked_to_stop):
         if not last and (stop or config.state_every and update.step % config.state_every == 0):
             writer.wait()  # a state says that the checkpoints before it stand
             checkpoints.save_state(net, optimizer, update.step, job.folder)
-        if stop:
+        if stop and rank == 0:
             report.loss_curve(metrics, job.folder / "loss.png")
-            raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\n"
-                          "The same command goes on from there.", stop)
+        if stop:
+            raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\nThe same command goes on from there.", stop)
 
 
 # %% Train each arm, and merge its adapter
