@@ -1,66 +1,177 @@
-"""The test sets as a table: where the rows are, which column is the question, what the gold is.
+"""The test sets as a table: where the rows are, what a model is asked, what the gold is, how answers are read.
 
 A benchmark is read from the hub, or from `<dir>/<name>/test.jsonl` in the hub's columns. To add one, add a row.
 """
 
+import random
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
-from common import answers
+from common import answers, prompts
 from common.files import InputError, content_id, read_jsonl
 from common.tiny import world
+
+LETTERS = "ABCDEFGHIJ"
+MATHS = (prompts.SOLVE_SYSTEM, prompts.STOP)  # system line, stop strings
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    path: str  # on the hub
+    """question, gold: a column, or a function of the record. tolerance: relative, of golds that are measured numbers; choices: the
+    option letters. digest: of all items, where a copy was at hand. private: its authors ask not to post it: hub only, never stored.
+    """
+
+    path: str | None  # on the hub
     configs: tuple  # all of them are read, in this order
-    question: str  # column
-    gold: Callable  # record -> text
+    split: str
+    question: str | Callable
+    gold: str | Callable
     items: int
     licence: str
+    digest: str = ""
+    form: tuple = MATHS
+    tolerance: float = 0
+    choices: str = ""
+    private: bool = False
+    prepare: Callable = lambda record, seed: record
+    only: str = ""  # file beside this one with the ids of the rows that belong to it, 8 hex digits each
+
+    def read(self, column, record):
+        return column(record) if callable(column) else record[column]
+
+
+def _true_or_false(record):
+    """TheoremQA as the paper asks it; " (True or False)" follows as in every maths benchmark."""
+    return record["Question"] + (" Answer with \\boxed{True} or \\boxed{False}." if record["Answer"] in ("True", "False") else "")
+
+
+def _options(record):
+    lines = [f"{letter}. {option}\n" for letter, option in zip(LETTERS, (o for o in record["options"] if o != "N/A"))]
+    return f"Question:\n{record['question']}\nOptions:\n{''.join(lines)}Answer: Let's think step by step.\n"
+
+
+def _shuffle(record, seed):
+    """GPQA lists the right answer first. # Differs from the paper: its code shuffles without a seed."""
+    options = [record[f"{kind} Answer{number}"].strip() for kind, number in
+               [("Correct", ""), *(("Incorrect", f" {n}") for n in (1, 2, 3))]]
+    order = random.Random(f"gpqa {seed} {record['Question']}").sample(range(4), 4)
+    return record | {"options": [options[i] for i in order], "answer": LETTERS[order.index(0)]}
+
+
+def _choices(record):
+    return f"{record['Question']}\nAnswer Choices: " + " ".join(f"({a}) {o}" for a, o in zip(LETTERS, record["options"]))
 
 
 MATH_CONFIGS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
                 "precalculus")
+MATH = dict(path="EleutherAI/hendrycks_math", configs=MATH_CONFIGS, split="test", question="problem",
+            gold=lambda r: answers.extract(r["solution"]), licence="MIT")
+# tolerance: golds of Minerva and TheoremQA are rounded measurements; 1 % is what Minerva's authors allow.
 BENCHMARKS = {
-    "gsm8k": Benchmark("openai/gsm8k", ("main",), "question", lambda r: r["answer"].split("####")[-1].strip(), 1319, "MIT"),
-    "math": Benchmark("EleutherAI/hendrycks_math", MATH_CONFIGS, "problem", lambda r: answers.extract(r["solution"]), 5000, "MIT"),
-    "math500": Benchmark("HuggingFaceH4/MATH-500", (None,), "problem", lambda r: r["answer"], 500, "MIT"),
+    "gsm8k": Benchmark("openai/gsm8k", ("main",), "test", "question", lambda r: r["answer"].split("####")[-1].strip(),
+                       1319, "MIT", "d543867faeb640a8"),
+    "math": Benchmark(**MATH, items=5000, digest="fc887a210a8ac71b"),
+    "math500": Benchmark("HuggingFaceH4/MATH-500", (None,), "test", "problem", "answer", 500, "MIT", "fc384bd783773c9e"),
+    "math500_validation": Benchmark(**MATH, items=500, digest="b3ed84b2e84b25da", only="math500_validation.txt"),
+    "minerva_math": Benchmark("math-ai/minervamath", (None,), "test", "question", "answer", 272, "none stated; MIT OpenCourseWare",
+                              "cf13cd19954e15fd", tolerance=0.01),
+    "olympiadbench": Benchmark("Hothan/OlympiadBench", ("OE_TO_maths_en_COMP",), "train", "question",
+                               lambda r: r["final_answer"][0], 675, "Apache-2.0", "be27d338f6e85b01"),  # the hub has 674
+    "aime24": Benchmark("HuggingFaceH4/aime_2024", (None,), "train", "problem", "answer", 30, "none stated; MAA contest",
+                        "9aa992e5d3aeda35"),
+    "aime25": Benchmark("math-ai/aime25", (None,), "test", "problem", "answer", 30, "Apache-2.0; MAA contest"),
+    "amc23": Benchmark("math-ai/amc23", (None,), "test", "question", lambda r: str(r["answer"]), 40,
+                       "none stated; MAA contest", "adb99e9bd549de20"),
+    "theoremqa": Benchmark("TIGER-Lab/TheoremQA", (None,), "test", _true_or_false, "Answer", 800, "MIT", "262cd572cb5f404c",
+                           tolerance=0.01),
+    "mmlu_pro": Benchmark("TIGER-Lab/MMLU-Pro", (None,), "test", _options, "answer", 12032, "MIT", "b0ef0b8f047743bc", choices=LETTERS,
+                          form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP)),
+    "gpqa": Benchmark("Idavidrein/gpqa", ("gpqa_diamond",), "train", _choices, "answer", 198, "CC-BY-4.0, not to be posted",
+                      choices="ABCD", form=(prompts.SYSTEM, prompts.GPQA_STOP), private=True, prepare=_shuffle),
 }
-NAMES = ("tiny", *BENCHMARKS)
+TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}  # of the micro-world's questions that are never trained on
+NAMES = (*TINY, *BENCHMARKS)
+HELDOUT = "heldout"  # a run's own questions, see selection.py
+PLAIN = Benchmark(None, (), "", "question", "gold", 0, "")  # how questions of one's own, and the micro-world's, are asked
+
+
+def of(name):
+    """The table's row; InputError for a name that is not in it."""
+    if name not in (*NAMES, HELDOUT):
+        raise InputError(f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}")
+    return BENCHMARKS.get(name, PLAIN)
 
 
 def items(name, folder=None, revision=None, limit=None, seed=0):
-    """-> list of {"id", "question", "gold"}, at most `limit`, in the test set's order.
+    """-> list of {"id", "question", "gold"}, at most `limit`, in the test set's order. `question` is what the user's turn says.
 
-    "tiny" is 1,000 questions of the micro-world of this seed, from the part of it that is never trained on.
+    seed: of the micro-world and of the order of GPQA's options.
     """
-    if name == "tiny":
-        rows = world.test_items(seed, 1000)[:limit]
-        return [{"id": content_id(r["question"]), **r} for r in rows]
-    if name not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}")
-    benchmark = BENCHMARKS[name]
-    records = _local(Path(folder) / name / "test.jsonl") if folder else _hub(benchmark, revision)
-    result = []
-    for number, record in enumerate(records[:limit], 1):
-        try:
-            question, gold = record[benchmark.question], benchmark.gold(record)
-        except (KeyError, TypeError, AttributeError) as error:
-            lacks = error if isinstance(error, KeyError) else "a usable answer"
-            raise InputError(f"{name}, row {number} lacks {lacks}; it has {', '.join(record)}.\n"
-                             f"Expected the columns of {benchmark.path} on the hub.") from None
-        if not question or not gold:
-            raise InputError(f"{name}, row {number} has no {'question' if not question else 'gold'}.")
-        result.append({"id": content_id(question), "question": question, "gold": gold})
-    if limit is None and len(result) != benchmark.items:
-        print(f"note: {name} has {len(result)} items here, {benchmark.items} are usual")
-    return result
+    benchmark = of(name)
+    if name == HELDOUT:
+        raise InputError("heldout is a set to choose checkpoints on, not to report: --selection heldout")
+    if name in TINY:
+        records = world.test_items(seed, TINY[name].stop)[TINY[name]]
+    else:
+        records = _local(name, benchmark, Path(folder)) if folder and not benchmark.private else _hub(benchmark, revision)
+    found = [_item(name, benchmark, record, number, seed) for number, record in enumerate(records, 1)]
+    if benchmark.only:
+        wanted = set((Path(__file__).parent / benchmark.only).read_text().split())
+        found = [item for item in found if content_id(item["question"])[:8] in wanted]
+    _number_equal(found)
+    if name in BENCHMARKS and limit is None:
+        _compare(name, benchmark, found)
+    return found[:limit]
 
 
-def _local(path):
+def _item(name, benchmark, record, number, seed):
+    try:
+        record = benchmark.prepare(record, seed)
+        question, gold = benchmark.read(benchmark.question, record), benchmark.read(benchmark.gold, record)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        lacks = error if isinstance(error, KeyError) else "a usable answer"
+        raise InputError(f"{name}, row {number} lacks {lacks}; it has {', '.join(record)}.\n"
+                         f"Expected the columns of {benchmark.path} on the hub.") from None
+    for what, text in (("question", question), ("gold", gold)):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{name}, row {number} has no {what}.")
+    if benchmark.form is MATHS:  # as the released code writes a maths question
+        question = question.strip() + (" (True or False)" if gold in ("True", "False") else "")
+    item = {"question": question, "gold": gold}
+    return item | {"options": sum(o != "N/A" for o in record["options"])} if benchmark.choices else item
+
+
+def _number_equal(found):
+    """The id is the question's hash; of questions that occur twice (TheoremQA, MMLU-Pro) the later ones count on."""
+    seen = Counter()
+    for item in found:
+        n = seen[item["question"]]
+        item["id"] = content_id(item["question"], n) if n else content_id(item["question"])
+        seen[item["question"]] += 1
+
+
+def digest(found):
+    """16 hex digits of all questions and golds, in whatever order."""
+    return content_id(sorted([item["question"], item["gold"]] for item in found))[:16]
+
+
+def _compare(name, benchmark, found):
+    """A note where the set is not the one that the kit was checked with."""
+    if len(found) != benchmark.items:
+        print(f"note: {name} has {len(found)} items here, {benchmark.items} are usual")
+    elif benchmark.digest and digest(found) != benchmark.digest:
+        print(f"note: {name} has other questions or golds than the copy the kit was checked with (digest {digest(found)}, not "
+              f"{benchmark.digest}): a changed revision? Scores stand beside others of this digest only.")
+
+
+def _local(name, benchmark, folder):
+    """A file of its own, or the larger set of which this one is a part."""
+    path = folder / name / "test.jsonl"
+    whole = folder / "math" / "test.jsonl"
+    if benchmark.only and not path.is_file() and whole.is_file():
+        path = whole
     if not path.is_file():
         raise InputError(f"{path} is not there; --benchmarks-dir expects DIR/NAME/test.jsonl.\n"
                          "Leave --benchmarks-dir out to read the benchmark from the hub.")
@@ -70,9 +181,37 @@ def _local(path):
 def _hub(benchmark, revision):
     import datasets
 
-    try:
+    try:  # a private set is streamed: not even a cache of it stays
         return [row for config in benchmark.configs
-                for row in datasets.load_dataset(benchmark.path, config, split="test", revision=revision)]
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise InputError(f"{benchmark.path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Check the connection, or give local files: --benchmarks-dir DIR (DIR/NAME/test.jsonl)") from error
+                for row in datasets.load_dataset(benchmark.path, config, split=benchmark.split, revision=revision,
+                                                 streaming=benchmark.private)]
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        hint = ("Ask for access on its page and log in: hf auth login" if benchmark.private else
+                "Check the connection, or give local files: --benchmarks-dir DIR (DIR/NAME/test.jsonl)")
+        raise InputError(f"{benchmark.path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n{hint}") from error
+
+
+def revisions(given, names):
+    """["NAME=REVISION", ...] -> {name: revision}; one bare revision is that of the only benchmark from the hub."""
+    hub = [name for name in names if name in BENCHMARKS]
+    if len(given) == 1 and "=" not in given[0] and len(hub) == 1:
+        return {hub[0]: given[0]}
+    pairs = dict(text.partition("=")[::2] for text in given)
+    if wrong := [text for text in given if text.partition("=")[0] not in hub or not text.partition("=")[2]]:
+        raise InputError(f"--revision {' '.join(wrong)}: expected NAME=REVISION for benchmarks of this run: {' '.join(hub) or 'none is from the hub'}")
+    return pairs
+
+
+def about(name, found, revision):
+    """What a score's manifest says of its items."""
+    return {"hub": of(name).path, "revision": revision, "items": len(found), "digest": digest(found)}
+
+
+def private(names):
+    return [name for name in names if of(name).private]
+
+
+def local_files(folder, names, *others):
+    """The files that were read, for the manifest."""
+    paths = [Path(folder) / name / "test.jsonl" for name in names if folder] + [Path(other) for other in others if other]
+    return [str(path) for path in paths if path.is_file()]

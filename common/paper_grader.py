@@ -15,6 +15,7 @@ Where it is too strict: \fbox, an unclosed last box, \displaystyle, mixed number
 
 # Differs from the paper: LaTeX goes to math-verify's grammar in a limited worker, not to sympy's parse_latex and parse_expr (an eval).
 import re
+from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 
 from common.grading import worker
@@ -50,6 +51,28 @@ def grade(text, gold, units: bool = True) -> bool:
         return _Grader().equal(answer, gold)
     except (TimeoutError, RecursionError):
         return False
+
+
+def option(text: str, letters: str) -> str | None:
+    """The option letter that the released MMLU-Pro code reads, None where it guesses at random. (For GPQA the paper's text says as much;
+    its chain is taken to be the same.)"""
+    if said := re.search(rf"answer is \(?([{letters}])\)?", text):
+        return said[1]
+    if cues := list(re.finditer(rf"(?=[aA]nswer:\s*([{letters}]))", text)):  # the last one of the first line that has one
+        end = text.find("\n", cues[0].start()) % (len(text) + 1)
+        return [cue for cue in cues if cue.start() < end][-1][1]
+    return (re.findall(rf"\b([{letters}])\b", text) or [None])[-1]
+
+
+def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[bool]:
+    """grade() for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none being wrong."""
+    if choices:
+        return [option(text, choices) == gold for text, gold in zip(texts, golds, strict=True)]
+    pairs = list(zip(texts, golds, strict=True))
+    unique = list(dict.fromkeys(pairs))
+    with ThreadPoolExecutor(worker.WORKERS) as threads:
+        graded = dict(zip(unique, threads.map(lambda pair: grade(*pair, units), unique)))
+    return [graded[pair] for pair in pairs]
 
 
 def _letter(text: str) -> str:

@@ -16,6 +16,10 @@ SFT_TEACHER_INSTRUCTION = "Please analyze and answer the following question step
 SOLVE_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 # The last four because models trained on critiques close with [END] (released evaluate script).
 STOP = ["</s>", "<|im_end|>", "<|endoftext|>", "(END)", "\\[END\\]", "**END**", "[END]"]
+# MMLU-Pro and GPQA, as the released scripts ask them.
+MMLU_SYSTEM = 'Please reason step by step, and put your answer with "the answer is (X)" where X is the correct letter choice.'
+MMLU_STOP = ["</s>", "<|im_end|>", "<|endoftext|>", "Question:"]
+GPQA_STOP = ["USER:", "ASSISTANT:", "### Instruction:", "Response:", "Problem:", "<|eot_id|>", "####"]
 
 # Prompts for the teacher (02).
 TEACHER_CRITIQUE = (
@@ -55,15 +59,31 @@ def teacher_answer_prompt(question):
     return _chat(f"Question:\n{question}\n", TEACHER_ANSWER)
 
 
-def solve_prompt(question, template):
+def solve_prompt(question, template, system=SOLVE_SYSTEM, shots=(), tokenizer=None):
     """The text that asks a model to solve, byte for byte the released evaluation's.
+
+    shots: (question, response) pairs that stand before it as earlier turns. tokenizer: of the template "own".
 
     >>> solve_prompt("1+1?", "deepseek")
     'User: 1+1?\\nPlease reason step by step, and put your final answer within \\\\boxed{}.\\n\\nAssistant:'
     """
-    if template == "deepseek":
-        return f"User: {question}\n{SOLVE_SYSTEM}\n\nAssistant:"
-    return render(_chat(question, SOLVE_SYSTEM), template)
+    turns = [text for shot in shots for text in shot] + [question]
+    if template == "deepseek" and system == SOLVE_SYSTEM:  # the released form: the system line closes each question
+        turns[::2] = [f"{text}\n{system}" for text in turns[::2]]
+        system = None
+    messages = _chat(turns[0], system) + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns) if i]
+    return own_render(messages, tokenizer) if template == "own" else render(messages, template)
+
+
+def own_render(messages, tokenizer):
+    """By the tokenizer's own chat template, without the first token that the tokenizer itself puts before every text."""
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # jinja: a template may refuse a system line
+        raise InputError(f"the tokenizer's own chat template cannot write this prompt ({type(error).__name__}: {str(error)[:200]})\n"
+                         "Take another: --template chatml or deepseek") from error
+    bos = tokenizer.bos_token
+    return text.removeprefix(bos) if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id] else text
 
 
 # --- chat templates -------------------------------------------------------------------------------------------------
@@ -89,11 +109,16 @@ def template_for(tokenizer):
     return "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "deepseek"
 
 
-def check_template(template, tokenizer):
+def check_template(template, tokenizer, own=False):
     """InputError unless the template exists and the tokenizer (None: a server's, unknown) can write it.
 
-    A marker in pieces would be trained as ordinary text.
+    A marker in pieces would be trained as ordinary text. own: whether the tokenizer's own template may be taken (05 alone).
     """
+    if template == "own" and own:
+        if tokenizer is None or not tokenizer.chat_template:
+            raise InputError(f"--template own: {'no tokenizer is at hand' if tokenizer is None else 'this tokenizer has no chat template'}.\n"
+                             "Take one of: --template chatml deepseek, or auto")
+        return
     if template not in TEMPLATES:
         raise InputError(f"unknown chat template {template!r}; expected one of: --template {' '.join(('auto', *TEMPLATES))}")
     if tokenizer and template == "chatml" and template_for(tokenizer) != "chatml":
@@ -124,7 +149,7 @@ def render(messages, template):
         turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
         return "".join(turns) + "<|im_start|>assistant\n"
     if template == "deepseek":
-        form = {"system": "{}\n\n", "user": "User: {}\n\n"}
+        form = {"system": "{}\n\n", "user": "User: {}\n\n", "assistant": "Assistant: {}\n\n"}
         return "".join(form[m["role"]].replace("{}", m["content"]) for m in messages) + "Assistant:"
     raise ValueError(f"unknown chat template {template!r}; expected one of {TEMPLATES}")
 

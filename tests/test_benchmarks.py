@@ -1,10 +1,10 @@
-"""The test sets: questions, golds, order and what is said where a file is not what it should be."""
+"""The test sets: questions, golds, order, exact prompts, floors, and what is said where a file is not what it should be."""
 
 import json
 
 import pytest
 
-from common import answers, benchmarks
+from common import answers, benchmarks, paper_grader, prompts
 from common.benchmarks import BENCHMARKS, MATH_CONFIGS, items
 from common.files import InputError, content_id
 from tests.conftest import SHARED
@@ -65,8 +65,10 @@ def test_a_row_that_cannot_be_used_is_named(local, name, bad, says):
 def test_a_missing_file_and_an_unknown_name(tmp_path):
     with pytest.raises(InputError, match="(?s)gsm8k.test.jsonl is not there.*--benchmarks-dir"):
         items("gsm8k", tmp_path)
-    with pytest.raises(InputError, match="unknown benchmark 'gms8k'; the benchmarks are: --benchmarks tiny gsm8k math math500"):
+    with pytest.raises(InputError, match="unknown benchmark 'gms8k'; the benchmarks are: --benchmarks tiny tiny_validation gsm8k math math500"):
         items("gms8k", tmp_path)
+    with pytest.raises(InputError, match="--selection heldout"):
+        items("heldout")
 
 
 def test_the_hub_is_read_by_name_config_and_split(tmp_path, monkeypatch):
@@ -75,28 +77,147 @@ def test_the_hub_is_read_by_name_config_and_split(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    table = {"gsm8k": {"main": GSM8K}, "math500": {"default": MATH500}, "math": {c: [MATH[0] | {"problem": c}] for c in MATH_CONFIGS}}
+    table = {"gsm8k": {"main": GSM8K}, "math500": {"default": MATH500}, "math": {c: [MATH[0] | {"problem": c}] for c in MATH_CONFIGS},
+             "gpqa": {"gpqa_diamond": GPQA}, "olympiadbench": {"OE_TO_maths_en_COMP": OTHERS["olympiadbench"][0]}}
     for name, configs in table.items():
         folder, head = tmp_path / BENCHMARKS[name].path, "---\nconfigs:\n"
         for config, records in configs.items():
             write(folder / config / "test.jsonl", records)
-            write(folder / config / "train.jsonl", [record | {"question": "train", "problem": "train"} for record in records])
+            other = "train" if BENCHMARKS[name].split == "test" else "test"
+            if other == "test":
+                (folder / config / "test.jsonl").rename(folder / config / "train.jsonl")
+            write(folder / config / f"{other}.jsonl", [record | dict.fromkeys(record.keys() & {"question", "problem"}, "other") for record in records])
             head += f"- config_name: {config}\n  data_files:\n" + "".join(f"  - split: {s}\n    path: {config}/{s}.jsonl\n" for s in ("train", "test"))
         (folder / "README.md").write_text(head + "---\n")
     assert [item["question"] for item in items("gsm8k")] == ["q1", "q2"]
     assert [item["question"] for item in items("math500")] == ["p1"]
     assert [item["question"] for item in items("math")] == list(MATH_CONFIGS)
     assert [item["question"] for item in items("math", limit=2)] == list(MATH_CONFIGS[:2])
+    assert [item["question"] for item in items("olympiadbench")] == ["Find $x$."]
+    assert items("gpqa", folder="nowhere")[0]["question"].startswith("Which?\nAnswer Choices: (A) ")  # never from a local file
+    assert not [f for f in (tmp_path / "cache").rglob("*gpqa*") if f.suffix != ".lock"]  # and not even cached
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+# --- every other form -----------------------------------------------------------------------------------------------
+
+GPQA = [{"Question": "Which?", "Correct Answer": "right\n", "Incorrect Answer 1": "w1", "Incorrect Answer 2": "w2", "Incorrect Answer 3": "w3"}]
+PRO = {"question": " Which?", "options": ["x", "N/A", "y"], "answer": "B", "answer_index": 1}
+OTHERS = {  # name -> (records, [(question as it is asked, gold)])
+    "minerva_math": ([{"question": " Find $m$ in $\\mathrm{kg}$.", "answer": "1.6"}], [("Find $m$ in $\\mathrm{kg}$.", "1.6")]),
+    "olympiadbench": ([{"question": "Find $x$.\n", "final_answer": ["$2n$"], "context": None}], [("Find $x$.", "$2n$")]),
+    "aime24": ([{"problem": "p", "answer": "025"}], [("p", "025")]), "aime25": ([{"problem": "p", "answer": "7"}], [("p", "7")]),
+    "amc23": ([{"question": "p", "answer": 27.0}], [("p", "27.0")]),
+    "theoremqa": ([{"Question": "Is it?", "Answer": "True", "Answer_type": "bool"}, {"Question": "How many?", "Answer": "[0, 5]"}],
+                  [("Is it? Answer with \\boxed{True} or \\boxed{False}. (True or False)", "True"), ("How many?", "[0, 5]")]),
+    "mmlu_pro": ([PRO], [("Question:\n Which?\nOptions:\nA. x\nB. y\nAnswer: Let's think step by step.\n", "B")]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_forms_by_hand(local, name):
+    """As PROTOCOL's table of the released code has them: True/False golds, options without "N/A", maths questions stripped."""
+    records, expected = OTHERS[name]
+    found = local(name, records)
+    assert [(item["question"], item["gold"]) for item in found] == expected
+    assert all(("options" in item) == bool(BENCHMARKS[name].choices) for item in found)
+    if name == "mmlu_pro":
+        assert found[0]["options"] == 2
+
+
+def test_gpqa_options_are_shuffled_by_the_seed(monkeypatch):
+    """The right one is where the gold says, for every seed; over seeds it stands everywhere; one seed gives one order."""
+    monkeypatch.setattr(benchmarks, "_hub", lambda benchmark, revision: GPQA)
+    golds = set()
+    for seed in range(40):
+        (item,) = items("gpqa", seed=seed)
+        assert f"({item['gold']}) right" in item["question"] and [item] == items("gpqa", seed=seed)
+        golds.add(item["gold"])
+    assert golds == set("ABCD") and benchmarks.private(["gsm8k", "gpqa"]) == ["gpqa"]
+
+
+def test_equal_questions_are_different_items(local):
+    found = local("gsm8k", GSM8K + GSM8K[:1])
+    assert len({item["id"] for item in found}) == 3 and found[0]["id"] == content_id("q1")
+
+
+def test_a_set_of_other_content_is_noted(local, capsys, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setitem(BENCHMARKS, "gsm8k", replace(BENCHMARKS["gsm8k"], items=2))
+    local("gsm8k", GSM8K)
+    assert "gsm8k has other questions or golds than the copy the kit was checked with" in capsys.readouterr().out
+    known = benchmarks.digest(local("gsm8k", GSM8K[::-1]))  # in whatever order
+    monkeypatch.setitem(BENCHMARKS, "gsm8k", replace(BENCHMARKS["gsm8k"], items=2, digest=known))
+    capsys.readouterr()
+    local("gsm8k", GSM8K)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("given, names, expected", [
+    ([], ["gsm8k"], {}), (["abc"], ["tiny", "gsm8k"], {"gsm8k": "abc"}), (["gsm8k=a", "math=b"], ["math", "gsm8k"], {"gsm8k": "a", "math": "b"}),
+    (["abc"], ["math", "gsm8k"], None), (["aime24=a"], ["gsm8k"], None), (["gsm8k="], ["gsm8k"], None), (["abc"], ["tiny"], None)])
+def test_revisions(given, names, expected):
+    if expected is not None:
+        assert benchmarks.revisions(given, names) == expected
+    else:
+        with pytest.raises(InputError, match="expected NAME=REVISION"):
+            benchmarks.revisions(given, names)
+
+
+# --- the real sets --------------------------------------------------------------------------------------------------
+
+REAL = [name for name in BENCHMARKS if (SHARED / "benchmarks" / name).is_dir()] or [pytest.param("", marks=pytest.mark.skip("../shared is not there"))]
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_the_real_sets_are_whole(name, capsys):
-    """The usual number of items, none of them twice (an id would stand for two items), no note printed."""
-    if not (SHARED / "benchmarks" / name).is_dir():
-        pytest.skip("../shared is not there")
+    """The usual number of items with the digest of the table, none of them twice (an id would stand for two items), no note printed."""
     found = items(name, SHARED / "benchmarks")
     assert len(found) == BENCHMARKS[name].items == len({item["id"] for item in found})
-    assert all(isinstance(item[k], str) and item[k].strip() for item in found for k in item) and not capsys.readouterr().out
+    assert BENCHMARKS[name].digest and not capsys.readouterr().out
+    assert all(isinstance(item[k], str) and item[k].strip() for item in found for k in ("id", "question", "gold"))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_golds_are_right_and_a_constant_is_not(name):
+    """Each gold as the whole output, or boxed, is right by the strict grader, and boxed by the paper's. "0", or the letter A, gives the
+    floor: its share among the golds."""
+    found, benchmark = items(name, SHARED / "benchmarks"), benchmarks.of(name)
+    found = found if len(found) <= 1000 else found[:: len(found) // 500]
+    golds = [item["gold"] for item in found]
+    boxed = golds if benchmark.choices else [f"So it is $\\boxed{{{gold}}}$." for gold in golds]
+    for grades in ([j.correct for j in answers.grade_many(golds, golds, benchmark.tolerance, benchmark.choices or None)],
+                   [j.correct for j in answers.grade_many(boxed, golds, benchmark.tolerance, benchmark.choices or None)],
+                   paper_grader.grade_many(boxed, golds, units=name != "minerva_math", choices=benchmark.choices)):
+        assert [gold for gold, right in zip(golds, grades) if not right] == []
+    constant = "A" if benchmark.choices else "\\boxed{0}"
+    strict = sum(j.correct for j in answers.grade_many([constant] * len(golds), golds, benchmark.tolerance, benchmark.choices or None))
+    assert strict == sum(gold in ("A", "0", "0.0", "$0$") for gold in golds)
+
+
+def test_real_prompts_byte_for_byte():
+    """82 prompts and stop strings, as the released code itself wrote them."""
+    path = SHARED / "paper" / "expected_prompts.jsonl"
+    if not path.is_file():
+        pytest.skip("../shared is not there")
+    sets = {name: items(name, SHARED / "benchmarks") for name in REAL}
+    expected = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in expected:
+        system, stop = benchmarks.of(row["benchmark"]).form
+        template = {"qwen": "chatml", "deepseek": "deepseek"}[row["base"]]
+        assert prompts.solve_prompt(sets[row["benchmark"]][row["index"]]["question"], template, system) == row["prompt"]
+        assert stop == row["stop"]
+    assert len(expected) == 82
+
+
+def test_the_validation_set_is_part_of_math_and_disjoint_from_math500(tmp_path):
+    """It is cut out of MATH by the ids that the kit ships: the same 500 as in the file of its own."""
+    if not REAL or not (SHARED / "benchmarks" / "math").is_dir():
+        pytest.skip("../shared is not there")
+    (tmp_path / "math").symlink_to(SHARED / "benchmarks" / "math")
+    cut = {item["id"] for item in items("math500_validation", tmp_path)}
+    assert cut == {item["id"] for item in items("math500_validation", SHARED / "benchmarks")} and len(cut) == 500
+    assert not cut & {item["id"] for item in items("math500", SHARED / "benchmarks")}
 
 
 def test_the_two_sources_of_a_math_gold_agree():
@@ -115,4 +236,6 @@ def test_tiny_items_are_the_worlds_test_questions_of_the_seed():
     assert len(first) == len({item["id"] for item in first}) == 1000 and first == items("tiny") and first[:7] == items("tiny", limit=7)
     assert {item["id"] for item in first} != {item["id"] for item in items("tiny", seed=1)}
     assert set(first[0]) == {"id", "question", "gold"} and all(item["gold"].isdigit() for item in first)
-    assert set(benchmarks.NAMES) == {"tiny", *BENCHMARKS}
+    validation = items("tiny_validation")
+    assert len(validation) == 500 and not {item["id"] for item in validation} & {item["id"] for item in first}
+    assert set(benchmarks.NAMES) == {"tiny", "tiny_validation", *BENCHMARKS}
