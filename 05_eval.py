@@ -2,17 +2,18 @@
 """
 # 05 Eval: checkpoints -> scores
 
-In: models and test sets. Out: `05_eval/<model>/<benchmark>.jsonl` (the exact prompt, output and grade of every item),
-`05_eval/scores.json`, and the comparison as `05_results.md` and `05_results.png`.
+In: models and test sets. Out: `05_eval/<model>/<benchmark>.jsonl` (the exact prompt, output and grades of every item) with its
+score and manifest, `05_results.md` and `.png`, and `05_outputs.html`, a page to read the outputs in.
 
     python 05_eval.py                                                  # tiny: the base and the four arms, greedy
     python 05_eval.py --name mine --benchmarks gsm8k math500           # the base and the last checkpoint of each arm
-    python 05_eval.py --name mine --model base cft FOLDER --benchmarks gsm8k --benchmarks-dir ../data --limit 50
-    python 05_eval.py --name mine --model served-name --base-url http://localhost:8000/v1
+    python 05_eval.py --name mine --model base runs/mine/04_train/cft --benchmarks math500     # the best of all checkpoints
+    python 05_eval.py --name control --preset paper --model cft=TIGER-Lab/Qwen2.5-Math-7B-CFT --paper table2
+    python 05_eval.py --name mine --model cft=served-name@http://localhost:8000/v1
 
 At test time a CFT model solves like any other: it is asked the question, not for a critique. Outputs are journalled
 under a hash of the model's content (of a served model: its name and address), the prompt and the settings, so no model
-gets another one's answers.
+gets another one's answers, and what is already scored is not run again.
 """
 
 # %% Settings
@@ -25,156 +26,172 @@ from common.config import configure, setting
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
-    seed: int = setting(0, "of the bootstrap and, tiny, of the world")
+    seed: int = setting(0, "of bootstraps, samples and GPQA's options and, tiny, of the world")
     limit: int | None = setting(None, "use the first so many items of each benchmark")
-    model: list[str] = setting([], "models: base, an arm, a folder, a hub id, a served name (default: base and all arms)")
-    base_url: str | None = setting(None, "OpenAI-compatible server of the models, such as http://localhost:8000/v1")
-    benchmarks: list[str] = setting(["math500"], "which test sets: tiny gsm8k math math500")
+    model: list[str] = setting([], "models: base, an arm, a folder (of a model, an adapter, or of checkpoints, of which the best is taken), a hub "
+                                   "id, NAME@URL of a server; LABEL=NAME names one, LABEL several times: seeds of one arm (default: base and all arms)")
+    selection: str = setting("auto", "which checkpoint of an arm: last; or the best on validation (MATH, disjoint from MATH-500), paper (MATH-500) or "
+                                     "heldout (the run's own questions); auto: last, but of a folder of checkpoints the best on validation",
+                             choices=("auto", "last", "validation", "paper", "heldout"))
+    benchmarks: list[str] = setting(["math500"], "which test sets (common/benchmarks.py): tiny math math500 gsm8k minerva_math olympiadbench aime24 "
+                                                 "aime25 amc23 theoremqa mmlu_pro gpqa")
     benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
-    revision: str | None = setting(None, "revision of the hub's test sets")
-    template: str = setting("auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)")
+    revision: list[str] = setting([], "revisions of the hub's test sets: NAME=REVISION ...")
+    paper: list[str] = setting([], "print these tables of the paper beside the scores: table2 ... table11")
+    template: str = setting("auto", "prompt form: chatml, deepseek, own (the tokenizer's), or auto (by the tokenizer; chatml for a server)")
+    few_shot: str | None = setting(None, "JSONL of question and response: turns before each question (the paper: none)")
     max_new_tokens: int = setting(2048, "tokens per output at most")
-    batch_size: int = setting(32, "prompts per batch of a local model")
+    samples: int = setting(1, "outputs per item; several give avg@k, pass@k, maj@k")
+    temperature: float = setting(0.0, "of the sampling; 0 is greedy")
+    top_p: float = setting(1.0, "nucleus of the sampling")
+    batch_size: int = setting(32, "prompts at a time on one GPU")
+    exact: bool = setting(False, "local models: float32 and one prompt at a time, for texts that rounding does not touch")
+    load_in_4bit: bool = setting(False, "local models: in 4 bits (a 7B model on 24 GB and less)")
+    processes: int = setting(0, "processes of a local model; 0: one per GPU of this machine")
+    base_url: str | None = setting(None, "OpenAI-compatible server of all --model, such as http://localhost:8000/v1")
     concurrency: int = setting(256, "requests in flight to a server at most")
     timeout: float = setting(300.0, "seconds for one request to a server in all")
     budget: float | None = setting(None, "USD that a server's model may cost on one benchmark, over all starts: a hard stop")
     yes: bool = setting(False, "a server's model that costs money: go on without a budget")
     price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has none")
     price_out: float | None = setting(None, "USD per million tokens of outputs")
-    baseline: str = setting("sft", "the model that the others are compared with, where it is among them")
+    count_failed: bool = setting(False, "count an item that got no output as wrong (else it is left out, and said)")
+    baseline: str | None = setting(None, "the model that the others are compared with (default: sft where it is among them, else the first)")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
 
 
 config = configure(Config, "05")
 
 # %% The test sets
-import time
+import sys
 from dataclasses import asdict
 
 import torch
 
-from common import answers, arms, benchmarks, files, model, prompts, report, stats
-from common.files import InputError, Stopped
+from common import benchmarks, candidates, files, page, paper_tables, prompts, results, scores, selection
+from common.files import InputError
 from common.generate import Request, Sampling, complete
 from common.generate.journal import Journal
-from common.generate.local import Local
-from common.generate.money import Money
-from common.generate.server import Server
 
 run = files.run_folder(config.name)
+printed = paper_tables.named(config.paper)
+if printed and not config.model and not (run / "04_train").exists():  # nothing to score yet
+    print("\n\n".join(paper_tables.side_by_side(table, {}) for table in printed))
+    raise SystemExit
 if config.threads:
     torch.set_num_threads(config.threads)
-tests = {b: benchmarks.items(b, config.benchmarks_dir, config.revision, config.limit, config.seed) for b in config.benchmarks}
+if config.samples > 1 and not config.temperature:
+    raise InputError(f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\nAdd --temperature 0.6, for example.")
+revisions = benchmarks.revisions(config.revision, config.benchmarks)
+source = dict(folder=config.benchmarks_dir, limit=config.limit, seed=config.seed)
+tests = {name: benchmarks.items(name, revision=revisions.get(name), **source) for name in config.benchmarks}
+shots = [(row["question"], row["response"]) for row in files.read_jsonl(config.few_shot, ("question", "response"))] if config.few_shot else []
 print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
-
 
 # %% The models
 # Differs from the paper: an arm's last checkpoint. The paper kept the best on MATH-500, which lies inside its MATH test set.
-def folder_of(name):
-    """base and the arms' names stand for folders of this run; anything else is taken as it is."""
-    ours = [*arms.ARMS, *arms.trained(run / "04_train")]
-    return model.local_folder(files.trained_on(run) if name == "base" else files.last_checkpoint(run, name) if name in ours else name)
+models = candidates.candidates(run, config.model, config.base_url, config.selection)
+arms = list(dict.fromkeys(one.arm if one.arm in candidates.seeds(models) else one.label for one in models))  # seeds of one arm are one
+baseline = config.baseline or ("sft" if "sft" in arms else arms[0])
+if baseline not in arms:
+    raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(arms)}")
 
 
-names = config.model or ["base", *arms.trained(files.stage_file(run, "04_train"))]
-models = {name: name if config.base_url else folder_of(name) for name in names}
-labels = {name: "--".join(str(name).strip("/.").split("/")[-2:]) for name in names}
-if len(set(labels.values())) < len(labels):
-    raise InputError(f"two of the models would be called the same: {sorted(labels.values())}")
-if config.baseline != "sft" and config.baseline not in labels:
-    raise InputError(f"--baseline {config.baseline!r} is none of the models: {' '.join(labels)}")
-sampling = Sampling(0.0, 1.0, config.max_new_tokens, prompts.STOP)  # greedy
+# %% Ask one model everything, grade, and keep it
+engines, generation = {}, {}  # by label: what the manifest says of the engine; by benchmark and label: seconds and batch sizes
 
 
-# %% Ask one model all questions of one benchmark, and grade
-def evaluate(engine, label, template, benchmark, items):
-    """-> the rows of 05_eval/<label>/<benchmark>.jsonl."""
-    asked = [Request(prompts.solve_prompt(item["question"], template)) for item in items]
-    with Journal(run / "05_eval" / label / f"{benchmark}.journal.jsonl") as journal:
-        outputs = complete(engine, asked, sampling, journal, f"05 {label} {benchmark}")
-        if config.base_url:
-            engines[label].setdefault("cost", {})[benchmark] = engine.money.summary(journal)
-    if failed := [o["error"] for o in outputs if "error" in o]:
-        raise Stopped(f"{len(failed)} of {len(items)} items of {benchmark} got no output from {label}; the first: {failed[0]}\n"
-                      "Run the same command again: it asks only for those.", 3)
-    rows = []
-    judgements = answers.grade_many([output["text"] for output in outputs], [item["gold"] for item in items])
-    for item, request, output, judged in zip(items, asked, outputs, judgements):
-        rows.append({
-            "id": item["id"], "benchmark": benchmark, "prompt": request.prompt, "output": output["text"],
-            "finish_reason": output["finish_reason"], "n_tokens": (output["usage"] or {}).get("completion_tokens"),
-            "extracted": judged.extracted, "how": judged.how, "gold": item["gold"], "strict": judged.correct,
-            "timed_out": judged.timed_out,
-        })
-    files.write_jsonl(run / "05_eval" / label / f"{benchmark}.jsonl", rows)
-    return rows
+def evaluate(one, sets):
+    """sets: {benchmark: items}. -> {(benchmark, label): Result}; the rows are 05_eval/<label>/<benchmark>.jsonl."""
+    found, folder = {}, run / "05_eval" / one.label
+    engine, words, template, kind = candidates.open_engine(one, config)
+    engines[one.label] = engine.settings | kind
+    for name, items in sets.items():
+        system, stop = benchmarks.of(name).form
+        asked = [Request(prompts.solve_prompt(item["question"], template, system, shots, words), sample=k)
+                 for item in items for k in range(config.samples)]
+        sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, stop, config.seed if config.temperature else None)
+        with Journal(run / "05_eval" / "journal" / files.content_id(engine.identity)[:12] / f"{name}.jsonl") as journal:
+            outputs = complete(engine, asked, sampling, journal, f"05 {one.label} {name}", probe=True)
+            engines[one.label].setdefault("cost", {})[name] = engine.money.summary(journal) if one.url else None
+        rows = scores.graded(folder, name, items, asked, outputs, config.count_failed)
+        conditions = kind | {"sampling": asdict(sampling), "prompts": files.content_id([request.prompt for request in asked])}
+        found[name, one.label] = scores.Result(name, one.label, rows, conditions)
+        took, sizes = {o["key"]: o.get("seconds", 0) for o in outputs if "key" in o}, {o["batch_size"] for o in outputs if "batch_size" in o}
+        generation[name, one.label] = {"seconds": sum(took.values()), "batch_sizes": sorted(sizes)}
+    return found
 
+
+# %% [markdown]
+"""
+## Which checkpoint
+Training goes on after the best checkpoint, so which one is reported is a choice, and to make it on the test set flatters
+the score. `--selection` scores all of them on a validation set first.
+"""
+
+# %% Choose checkpoints
+selected, notes = [], []
+if any(one.checkpoints for one in models):
+    validation, items, line = selection.validation_set(config.selection, config.benchmarks, run, **source)
+    notes.append(line)
+for one in models:
+    if one.checkpoints:
+        tried = {key: result for checkpoint in one.checkpoints for key, result in evaluate(checkpoint, {validation: items}).items()}
+        one.where, one.url, table, line = selection.choose(one, tried, validation, config.seed)
+        selected += table
+        notes.append(line)
+        print(line)
 
 # %% Run all of them
-results = {}  # (benchmark, label) -> rows
-engines = {}  # label -> what the scores' manifest says of the engine
-for name, where in models.items():
-    began, label, engine = time.time(), labels[name], None  # None frees the model before
-    if config.base_url:
-        money = Money(where, config.price_in, config.price_out, config.budget, config.yes)
-        engine, template = Server(where, config.base_url, config.concurrency, config.timeout, money), config.template.replace("auto", "chatml")
-        engine.identity = f"{where} at {config.base_url}"  # a name says little of what is served: another server is another model
-        engines[label] = {"server": config.base_url, "served": where, "template": template}
-    else:
-        engine = Local(where, config.batch_size)
-        template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
-        engines[label] = {"folder": str(where), "content": engine.identity, "template": template, "dtype": str(engine.dtype),
-                          "attention": engine.model.config._attn_implementation, "batch_size": config.batch_size}
-    prompts.check_template(template, getattr(engine, "tokenizer", None))
-    for benchmark, items in tests.items():
-        results[benchmark, label] = evaluate(engine, label, template, benchmark, items)
-    print(f"{label}: done in {time.time() - began:.0f} s")
+found = {key: result for one in models for key, result in evaluate(one, tests).items()}
 
 # %% [markdown]
 """
 ## Scores
-Accuracy by the strict grader, with its 95% Wilson interval; the difference to the baseline is paired by item, its
-interval a bootstrap over items. `unboxed` counts answers that were not in a \\boxed{}, `cut` outputs that ran into
-`--max-new-tokens`.
+Accuracy by the strict grader, with its 95% interval (Wilson's; over several samples a bootstrap over items), and by the paper's
+rules. `unboxed` counts answers that were not in a \\boxed{}, `cut` outputs that ran into `--max-new-tokens`.
 """
 
-# %% Score and compare
-scores = []
-baseline = labels.get(config.baseline)
-for (benchmark, label), rows in results.items():
-    correct = [row["strict"] for row in rows]
-    low, high = stats.wilson(sum(correct), len(rows))
-    score = {"benchmark": benchmark, "model": label, "n": len(rows), "correct": sum(correct), "accuracy": sum(correct) / len(rows),
-             "low": low, "high": high, "unboxed": sum(row["how"] != "boxed" for row in rows),
-             "cut": sum(row["finish_reason"] == "length" for row in rows), "timed_out": sum(row["timed_out"] for row in rows)}
-    if baseline and label != baseline:
-        other = [row["strict"] for row in results[benchmark, baseline]]
-        score |= dict(zip(("difference", "difference_low", "difference_high"), stats.paired_difference(correct, other, seed=config.seed)))
-    scores.append(score)
-scores.sort(key=lambda s: config.benchmarks.index(s["benchmark"]))  # stable: models keep their order
+# %% Score
+found = dict(sorted(found.items(), key=lambda pair: config.benchmarks.index(pair[0][0])))  # stable: models keep their order
+scored = [scores.score(result, generation[key]["seconds"], config.seed) for key, result in found.items()]
+for result, score in zip(found.values(), scored):
+    about = benchmarks.about(result.benchmark, tests[result.benchmark], revisions.get(result.benchmark))
+    scores.write_score(run / "05_eval" / result.model, result, score,
+                       {"engine": engines[result.model], "benchmark": about, "generation": generation[result.benchmark, result.model]})
+scored += scores.averages(scored)
+print("\n" + results.scores_table(scored))
 
 # %% One question on which the models differ, as each answers it
-shown = config.benchmarks[0]
-answered = {label: rows for (benchmark, label), rows in results.items() if benchmark == shown}
-differ = [i for i in range(len(tests[shown])) if len({rows[i]["strict"] for rows in answered.values()}) > 1]
-i = differ[0] if differ else 0
-print(f"\n{tests[shown][i]['question']}\n(gold {tests[shown][i]['gold']})")
-for label, rows in answered.items():
-    print(f"--- {label}: {'right' if rows[i]['strict'] else 'wrong'}\n{rows[i]['output'][:600]}")
+print("\n" + scores.example([result for result in found.values() if result.benchmark == config.benchmarks[0]]))
 
-# %% Write table, chart and manifest
-if config.benchmarks == ["tiny"]:
-    notes = ["A designed miniature, not evidence for 7B models: its teacher leaves lines out of its own answers, and "
-             "imitating text with gaps costs a small model its step-by-step habit, while critiques follow the student's lines."]
-else:
-    notes = ["Strict grader (mathematical equivalence); the paper's own grader is laxer, so its tables are not to be read beside these."]
-if timed_out := sum(s["timed_out"] for s in scores):
-    notes.append(f"{timed_out} answers could not be compared in time and count as wrong.")
-files.write_atomic(run / "05_eval" / "scores.json", report.as_json({"settings": asdict(sampling), "engines": engines, "scores": scores}))
-report.write_results(run / "05_results.md", scores, baseline, notes)
-report.chart(scores, run / "05_results.png")
-local = [f"{config.benchmarks_dir}/{b}/test.jsonl" for b in config.benchmarks if config.benchmarks_dir and b != "tiny"]
-files.write_manifest(run / "05.run.json", config, local, engines=engines, scores=scores)
-print("\n" + report.table(scores, baseline) + "\n\n" + "\n".join(notes))
-print(f"\nwrote {run / '05_results.md'}, {run / '05_results.png'}, {run / '05_eval' / 'scores.json'}; every output is in {run / '05_eval'}")
+# %% [markdown]
+"""
+## Comparison
+Two models are compared item by item, on the same items, prompts and settings, or not at all. McNemar's exact test counts the items
+that only one of them gets right; Holm's correction is for looking at several benchmarks.
+"""
+
+# %% Compare
+merged, by_seed = scores.over_seeds(found, candidates.seeds(models), config.seed)
+compared = [row for arm in arms if arm != baseline for row in scores.compare(found | merged, arm, baseline, config.seed)]
+beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, config.temperature), paper_tables.base_of(one.where for one in models))
+          for table in printed]
+
+# %% Write tables, charts, the page and the manifest
+notes += scores.notes(scored, found, tests)
+sections = {"Scores": results.scores_table(scored), f"Against {baseline}": results.comparisons_table(compared),
+            "Over seeds": results.seeds_table(by_seed), "Choice of checkpoints": results.selection_table(selected), "The paper": "\n\n".join(beside)}
+results.write(run / "05_results.md", sections, notes)
+results.chart(scored, run / "05_results.png")
+results.selection_chart(selected, run / "05_selection.png")
+page.write_page(run / "05_outputs.html", {key: result.rows for key, result in found.items()}, scored, benchmarks.private(tests), run.name)
+headline = {"engines": engines, "scores": scored, "comparisons": compared, "seeds": by_seed, "selection": selected}
+files.write_json(run / "05_eval" / "scores.json", headline)
+files.write_manifest(run / "05.run.json", config, benchmarks.local_files(config.benchmarks_dir, tests, config.few_shot), **headline)
+print("\n" + "\n\n".join([*(text for heading, text in sections.items() if text and heading != "Scores"), *notes]))
+print(f"\nwrote {run / '05_results.md'} and .png, {run / '05_outputs.html'} (open it in a browser: every output), and {run / '05_eval'}")
 print(f"next: read runs/{config.name}/05_results.md, then change one setting: python 01_sample.py --help")
+if failed := sum(score["failed"] for score in scored if score["benchmark"] != "AVG"):
+    print(f"{failed} items got no output (status 3): the same command asks only for those; each row says why in `error`")
+    sys.exit(3)

@@ -15,7 +15,7 @@ from common.presets import PRESETS
 # Settings that count something of which there must be one.
 COUNTS = {"lora_rank", "lora_alpha", "gpus", "limit", "samples", "max_new_tokens", "batch_size", "concurrency", "timeout", "batch_tokens", "rows", "epochs", "global_batch",
           "cutoff", "tokens_per_microbatch", "base_steps"}
-MAY_BE_ZERO = {"seed", "holdout", "keep_last", "learning_rate", "weight_decay", "max_grad_norm", "save_every", "state_every", "threads", "temperature", "retries", "budget", "price_in", "price_out"}
+MAY_BE_ZERO = {"seed", "processes", "holdout", "keep_last", "learning_rate", "weight_decay", "max_grad_norm", "save_every", "state_every", "threads", "temperature", "retries", "budget", "price_in", "price_out"}
 SHARES = {"mfu", "top_p", "warmup_ratio", "teacher_skip", "base_knows_gaps", "max_bad_share"}
 CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")  # sys.argv is theirs, not the script's
 

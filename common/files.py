@@ -274,22 +274,27 @@ def _versions():
     return found
 
 
-def write_manifest(path, config, inputs=(), **headline):
-    """0N.run.json beside a stage's output: what made it and what came out, enough to make it again."""
-    status = _git("status", "--porcelain", "--untracked-files=no")
-    torch = sys.modules.get("torch")
-    write_atomic(path, json.dumps({
+def environment():
+    """What ran it: commit, versions, GPU."""
+    status, torch = _git("status", "--porcelain", "--untracked-files=no"), sys.modules.get("torch")
+    return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "config": vars(config),
-        "inputs": {str(p): file_hash(p) for p in inputs},
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(status) if status is not None else None,
         "versions": _versions(),
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.time() - STARTED, 1),
-        **headline,
-    }, indent=1, ensure_ascii=False) + "\n")
+    }
+
+
+def write_json(path, value):
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_manifest(path, config, inputs=(), **headline):
+    """0N.run.json beside a stage's output: what made it and what came out, enough to make it again."""
+    write_json(path, {"config": vars(config), "inputs": {str(p): file_hash(p) for p in inputs}, **environment(), **headline})
 
 
 STARTED = time.time()  # when this process began, near enough: files is the first room a script enters

@@ -1,11 +1,9 @@
-"""What a run shows of itself: log lines, the loss curve, the table and chart of scores."""
-
-import json
+"""What a training shows of itself: log lines and the loss curve."""
 
 from matplotlib.figure import Figure
 
 from common import checkpoints
-from common.files import cannot_write, write_atomic
+from common.files import cannot_write
 from common.tokens import padding_share, useful_share
 
 
@@ -45,7 +43,7 @@ def supervised_text(example, tokenizer, most=160):
     return f"  {short(tokenizer.decode(ids[:n_prompt]))!r}\n  >>> {short(tokenizer.decode(ids[n_prompt:]))!r} <<<"
 
 
-def _save(figure, path):
+def save_figure(figure, path):
     part = path.with_name(path.name + ".part")
     try:
         figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
@@ -65,54 +63,4 @@ def loss_curve(metrics, path):
     axes.set(xlabel="optimizer step", ylabel="loss per completion token (nats)", title=metrics[0]["arm"])
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    _save(figure, path)
-
-
-def percent(x, sign=False):
-    return f"{100 * x:+.1f}" if sign else f"{100 * x:.1f}"
-
-
-def table(scores, baseline):
-    """The scores as a Markdown table. A score: dict of model, benchmark, n, accuracy, low, high, unboxed, cut and, where
-    there is a baseline, difference, difference_low, difference_high (all shares 0 to 1)."""
-    head = ["benchmark", "model", "n", "accuracy %", "95% interval", f"minus {baseline}, points", "95% interval", "unboxed", "cut"]
-    if not baseline:
-        del head[5:7]
-    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
-    for s in scores:
-        cells = [s["benchmark"], s["model"], str(s["n"]), percent(s["accuracy"]), f"{percent(s['low'])} to {percent(s['high'])}"]
-        if baseline:
-            paired = s.get("difference") is not None
-            cells += [percent(s["difference"], True) if paired else "",
-                      f"{percent(s['difference_low'], True)} to {percent(s['difference_high'], True)}" if paired else ""]
-        lines.append("| " + " | ".join(cells + [str(s["unboxed"]), str(s["cut"])]) + " |")
-    return "\n".join(lines)
-
-
-def chart(scores, path):
-    """Bars with 95 % intervals, one panel a benchmark, as a PNG."""
-    benchmarks = list(dict.fromkeys(s["benchmark"] for s in scores))
-    n_bars = max(sum(s["benchmark"] == b for s in scores) for b in benchmarks)
-    figure = Figure(figsize=(max(3.0, 1.0 + 0.95 * n_bars) * len(benchmarks), 4), layout="constrained")
-    for axes, benchmark in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks):
-        bars = [s for s in scores if s["benchmark"] == benchmark]
-        heights = [100 * s["accuracy"] for s in bars]
-        errors = [[100 * (s["accuracy"] - s["low"]) for s in bars], [100 * (s["high"] - s["accuracy"]) for s in bars]]
-        colours = ["#4c72b0" if s["model"].startswith("cft") else "#9aa5b1" for s in bars]
-        axes.bar(range(len(bars)), heights, yerr=errors, capsize=4, color=colours, width=0.7)
-        for x, s in enumerate(bars):
-            axes.text(x, 100 * s["high"] + 1.5, percent(s["accuracy"]), ha="center", fontsize=9)
-        axes.set_xticks(range(len(bars)), [s["model"] for s in bars], rotation=25, ha="right")
-        axes.set(ylim=(0, 110), yticks=range(0, 101, 20), ylabel="accuracy, % (bars: 95% interval)",
-                 title=f"{benchmark} (n = {bars[0]['n']})")
-        axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
-
-
-def as_json(value):
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-def write_results(path, scores, baseline, notes):
-    """05_results.md: the table and what one must know to read it."""
-    write_atomic(path, "\n\n".join(["# Results", table(scores, baseline), *notes]) + "\n")
+    save_figure(figure, path)

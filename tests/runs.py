@@ -91,13 +91,26 @@ def tensors(path):
     return {n: (tuple(t.shape), str(t.dtype), hashlib.sha256(t.view(torch.uint8).numpy()).hexdigest()) for n, t in found.items()}
 
 
+def _timeless(value):
+    """JSON without what depends on when and by which command it was made."""
+    if isinstance(value, list):
+        return [_timeless(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k not in ("seconds", "finished", "command", "cost")}
+    return value
+
+
 def _content(path):
     if path.suffix == ".safetensors":
         return tensors(path)
     if path.name == "metrics.jsonl":
         return [{k: v for k, v in row.items() if k not in ("seconds", "memory_gb")} for row in rows(path)]
-    if "journal" in path.name:  # answers are recorded as they arrive, in whatever order
-        return sorted(path.read_text(encoding="utf-8").splitlines())
+    if "journal" in str(path):  # answers are recorded as they arrive, in whatever order and time
+        return sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}) for row in rows(path))
+    if path.name.endswith((".score.json", "scores.json")):
+        return _timeless(json.loads(path.read_text(encoding="utf-8")))
+    if path.name in ("05_results.md", "05_outputs.html"):
+        return re.sub(r"\| [\d-]+ \|$", "| seconds |", path.read_text(encoding="utf-8"), flags=re.M)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

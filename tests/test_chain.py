@@ -26,11 +26,11 @@ FIELDS_02 = [*FIELDS_01, "critique_id", "teacher", "critique", "critique_raw", "
 
 def test_every_file_of_the_floor_plan(finished):
     expected = {"01_responses.jsonl", "02_critiques.jsonl", "02_answers.jsonl", "02_failed.jsonl", "05_results.md",
-                "05_results.png", "05_eval/scores.json", *(f"0{n}.run.json" for n in range(1, 6))}
+                "05_results.png", "05_outputs.html", "05_eval/scores.json", *(f"0{n}.run.json" for n in range(1, 6))}
     for arm in ARMS:
         expected |= {f"03_data/{arm}.jsonl", f"04_train/{arm}/metrics.jsonl", f"04_train/{arm}/loss.png"}
         expected |= {f"04_train/{arm}/step-00000{n}/model.safetensors" for n in (2, 4, 6)}  # 24 rows in batches of 4
-    expected |= {f"05_eval/{model}/tiny.jsonl" for model in MODELS}
+    expected |= {f"05_eval/{model}/tiny.{kind}" for model in MODELS for kind in ("jsonl", "score.json")}
     there = {str(p.relative_to(finished.run)) for p in finished.run.rglob("*")}
     assert expected <= there
     assert not [p for p in there if ".part" in p or "/state" in p], "left-overs of an unfinished write, or of a finished training"
@@ -114,7 +114,8 @@ def test_rows_and_scores_of_05(finished):
     """The prompt is the text that was sent, written out here; the scores can be counted again from the rows."""
     scores = {s["model"]: s for s in json.loads((finished.run / "05_eval" / "scores.json").read_text())["scores"]}
     assert list(scores) == list(MODELS)
-    fields = ["id", "benchmark", "prompt", "output", "finish_reason", "n_tokens", "extracted", "how", "gold", "strict", "timed_out"]
+    fields = ["id", "benchmark", "sample", "question", "prompt", "output", "finish_reason", "n_tokens", "extracted", "how", "gold", "strict", "paper",
+              "timed_out"]
     form = re.compile(r"<\|im_start\|>system\nPlease reason step by step, and put your final answer within \\boxed\{\}\.<\|im_end\|>\n"
                       r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n", re.S)
     for name in MODELS:
@@ -251,27 +252,74 @@ def test_01_draws_from_a_server(tmp_path):
 
 
 def test_05_asks_a_server(tmp_path):
-    """Local test sets in the hub's columns; an item that fails ends the run, which then asks for that item only."""
+    """Local test sets in the hub's columns; an item without an output is left out and said (status 3), and alone asked for the next time."""
     gsm8k = [{"question": f"Half of {2 * n}?", "answer": f"So #### {n}"} for n in range(4)]
     write_rows(tmp_path / "sets" / "gsm8k" / "test.jsonl", gsm8k)
     write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}])
-    command = ["05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "gsm8k", "math500", "--benchmarks-dir", "sets",
-               "--limit", 4, "--price-in", 1, "--price-out", 2, "--budget", 1, "--base-url"]
+    command = ["05_eval.py", "--name", "mine", "--benchmarks", "gsm8k", "math500", "--benchmarks-dir", "sets",
+               "--limit", 4, "--price-in", 1, "--price-out", 2, "--budget", 1]
     with FaultServer(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
-                     fault=lambda body, nth: 400 if "Half of 6?" in body["prompt"] else None) as server:
-        stopped = run_script(tmp_path, *command, server.url)
-        assert stopped.returncode == 3
-        assert "1 of 4 items of gsm8k got no output from served; the first: 400 no, thank you" in stopped.stderr
-        assert "it asks only for those" in stopped.stderr and "of $" in stopped.stderr  # the progress bar counts what it costs
+                     fault=lambda body, nth: 400 if "Half of 6?" in body["prompt"] and body["model"] == "served" else None) as server:
+        models = ["--model", f"served@{server.url}", f"sft=other@{server.url}"]
+        partly = run_script(tmp_path, *command, *models)
+        assert partly.returncode == 3 and "1 items got no output (status 3): the same command asks only for those" in partly.stdout
+        assert "of $" in partly.stderr  # the progress bar counts what it costs
+        assert "served, gsm8k: 1 items got no output and are not among the n." in partly.stdout and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
+        assert "| gsm8k | served against sft | - |" in partly.stdout and "items without an output of served" in partly.stdout
+        lost = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")[3]
+        assert (lost["strict"], lost["paper"], lost["finish_reason"], lost["error"]) == (None, None, "failed", "400 no, thank you")
+        counted = run_script(tmp_path, *command, *models, "--count-failed")
+        assert counted.returncode == 3 and "| gsm8k | served | 4 | 25.0 |" in counted.stdout and "and count as wrong" in counted.stdout
         server.fault = None
         server.asked.clear()
-        must_run(tmp_path, *command, server.url)
-        assert len(server.asked) == 2 and all(e["body"]["temperature"] == 0 for e in server.asked)
+        printed = must_run(tmp_path, *command, *models)
+        assert len(server.asked) == 1 and "Half of 6?" in server.asked[0]["prompt"] and server.asked[0]["body"]["temperature"] == 0
+    assert "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 0 | 0 | 1 | 3 | 1 | 1 | not distinguishable |" in printed
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
     assert [(r["gold"], r["strict"], r["output"]) for r in graded] == [(str(n), n == 2, "It is \\boxed{2}. ") for n in range(4)]
-    assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count("| served |") == 2
-    paid = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "math500.journal.jsonl")
+    assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count("| served |") == 3  # and AVG
+    paid = rows(tmp_path / "runs" / "mine" / "05_eval" / "journal" / content_id(f"served at {server.url}")[:12] / "math500.jsonl")
     assert [r["usd"] for r in paid] == [(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"]) / 1e6 for r in paid]
+
+
+def test_a_server_that_ignores_the_temperature_is_refused(tmp_path):
+    """Three draws at temperature 2 that are one text: k samples of it would be one greedy answer. Another one may sample."""
+    write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}])
+    command = ["05_eval.py", "--benchmarks", "math500", "--benchmarks-dir", "sets", "--samples", 4, "--model"]
+    with FaultServer(text=lambda body: "It is \\boxed{2}.") as server:
+        refused = run_script(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
+        assert refused.returncode == 2 and "ignores the temperature" in refused.stderr and len(server.asked) == 3
+        assert {e["body"]["temperature"] for e in server.asked} == {2.0} and len({e["body"]["seed"] for e in server.asked}) == 3
+        greedy = run_script(tmp_path, *command, f"m@{server.url}")
+        assert greedy.returncode == 2 and "4 equal outputs" in greedy.stderr
+    with FaultServer(text=lambda body: f"It is \\boxed{{{body['seed'] % 2}}}, by {body['seed']}.") as server:
+        printed = must_run(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
+        assert len(server.asked) == 7 and "| math500 | m | 1 | 4 | 0.0 |" in printed
+        assert {e["body"]["temperature"] for e in server.asked} == {2.0, 0.6}
+        must_run(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
+        assert len(server.asked) == 7  # all is there: not even the probe is sent
+
+
+def test_two_models_in_one_folder_are_two_models(finished, run_copy):
+    """The folder that is scored gets other weights, as a second training would leave it: nothing of the first one's answers is used; with the
+    first weights back nothing is generated, and its scores come back to the digit."""
+    folder, model = run_copy.parent.parent, run_copy.parent.parent / "model"
+    shutil.copytree(run_copy / "04_train" / "cft" / "step-000006", model)
+    command = ["05_eval.py", *SMALL["05_eval.py"], "--model", "model"]
+
+    def scored():
+        printed = must_run(folder, *command)
+        score = run_copy / "05_eval" / "model" / "tiny.score.json"
+        return printed, json.loads(score.read_text())["engine"]["content"], rows(score.with_name("tiny.jsonl"))
+
+    first = scored()
+    shutil.copy(run_copy / "04_train" / "sft" / "step-000006" / "model.safetensors", model)
+    second = scored()
+    shutil.copy(run_copy / "04_train" / "cft" / "step-000006" / "model.safetensors", model)
+    third = scored()
+    assert first[1:] == third[1:] and first[1] != second[1] and first[2] != second[2]
+    assert second[2] == rows(run_copy / "05_eval" / "sft" / "tiny.jsonl")  # it is the sft arm's last checkpoint
+    assert "nothing is asked" in first[0] and "nothing is asked" in third[0]  # cft was scored before, under its own name
 
 
 def test_empty_outputs_are_outputs(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from common import sources
+from common.files import content_id, model_id
 from common.tiny import world
 from tests.faults import FaultServer
 from tests.runs import SMALL, contents, kill_when, make_base, must_run, n_lines, rows, run_script, write_rows
@@ -108,7 +109,8 @@ def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
 
 def test_05_asks_for_the_rest_after_a_kill(finished, run_copy):
     """Killed while the second of five models is asked."""
-    folder, journal = run_copy.parent.parent, run_copy / "05_eval" / "sft" / "tiny.journal.jsonl"
+    folder, key = run_copy.parent.parent, content_id(model_id(run_copy / "04_train" / "sft" / "step-000006"))[:12]
+    journal = run_copy / "05_eval" / "journal" / key / "tiny.jsonl"
     shutil.rmtree(run_copy / "05_eval")
     kill_when(lambda: n_lines(journal) >= 2, folder, "05_eval.py", *SMALL["05_eval.py"])
     assert not (run_copy / "05_eval" / "cft").exists()

@@ -1,13 +1,14 @@
 """Prompts -> texts, through a journal. An engine (`local`, `server`, `batch`) only generates; what counts is decided here."""
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from common.files import Stopped, content_id
+from common.files import InputError, Stopped, content_id
 
 FIRST = 200  # answers among which too many bad ones end a run: a wrong model or template must not burn a budget
 
@@ -127,7 +128,9 @@ class _Run:
         """Called by the engine for each answer before it goes on, and with {"lost"} for USD that brought none."""
         if "lost" in answer:
             return self.journal.append({"key": f"lost {len(self.journal.records)}", **answer})
-        passing, answer = answer.pop("passing", False), {"key": task.key, **answer}
+        now = time.monotonic()
+        passing, answer = answer.pop("passing", False), {"key": task.key, **answer, "seconds": round(now - self.last, 3)}
+        self.last = now  # seconds since the answer before: over a set of answers they sum up to the time that generating took
         if not passing:  # what may come otherwise next time is not kept
             self.journal.append(answer)
         again = task.answer is not None and "text" in answer
@@ -153,18 +156,35 @@ class _Run:
             counts = self.counts
             self.bar.set_postfix_str(f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}", refresh=live)
 
-        settled = sum(self.counts.values())
+        settled, self.last = sum(self.counts.values()), time.monotonic()
         with tqdm(total=len(tasks), initial=settled, desc=label, unit="row", mininterval=0.1 if live else 10) as self.bar:
             engine.generate(tasks, self.deliver, show)
             show()
 
 
-def complete(engine, requests, sampling, journal, label="", retries=0, retry_failed=True, bad_share=1.0):
+def refuse_greedy(engine, sampling):
+    """InputError where three draws at temperature 2 are one text: some servers ignore the temperature without a word."""
+    hot, texts = replace(sampling, temperature=2.0, top_p=1.0, max_new_tokens=min(32, sampling.max_new_tokens), stop=[]), []
+    tasks = [Task(Request("Once upon a time", sample=-1 - n), hot, engine.identity) for n in range(3)]
+
+    def deliver(task, answer):
+        if "lost" not in answer:
+            texts.append(answer.get("text"))
+            task.last, task.settled = 0, True
+
+    engine.generate(tasks, deliver)
+    if len(texts) == 3 and len(set(texts)) == 1 and texts[0] is not None:
+        raise InputError(f"{engine.identity} ignores the temperature: three draws at temperature 2 are the same text, {texts[0][:60]!r}.\n"
+                         "Samples of it would all be one greedy answer: use a server that samples (vLLM), or --temperature 0.")
+
+
+def complete(engine, requests, sampling, journal, label="", retries=0, retry_failed=True, bad_share=1.0, probe=False):
     """-> one record per request, in order: {"key", "text", "finish_reason", "usage"}; `error` too where it is no good.
 
     What the journal holds is not asked again. A bad answer is asked for again up to `retries` times, cut ones once with
     2.5 times the tokens. More than `bad_share` bad ones among the FIRST answers: Stopped, which like any other end before
     the last row carries the records so far as `.answers`. retry_failed: ask again for what was final in an earlier run.
+    probe: refuse an engine that draws the same text twice at a high temperature, where the sampling has one.
     """
     by_key, order = {}, []  # equal requests are one task: asked, and paid, once
     for request in requests:
@@ -183,6 +203,8 @@ def complete(engine, requests, sampling, journal, label="", retries=0, retry_fai
     try:
         run.refuse_bad()
         engine.approve(tasks, journal)
+        if probe and sampling.temperature:
+            refuse_greedy(engine, sampling)
         run.generate(engine, tasks, label)
     except Stopped as end:
         end.answers = [task.record() for task in order]

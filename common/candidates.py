@@ -1,0 +1,133 @@
+"""What --model names: a base, arms of the run, folders, hub ids, served models; checkpoints of one training, seeds of one arm."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import arms, files, model, prompts
+from common.files import InputError
+from common.generate.local import Local
+from common.generate.money import Money
+from common.generate.server import Server
+
+
+@dataclass
+class Candidate:
+    """label: its name in tables and its folder in 05_eval. url: of its server, None for a local model. arm: what several seeds have in
+    common. checkpoints: Candidates in the order of their steps, of which one is to be chosen."""
+
+    label: str
+    where: str
+    url: str | None = None
+    arm: str = ""
+    step: int | None = None
+    checkpoints: tuple = ()
+
+
+def candidates(run, names, base_url=None, selection="auto"):
+    """-> [Candidate] of the names, by default the base and all arms of the run.
+
+    A name is base, an arm, a folder, a hub id or a served name; NAME@URL is served there, LABEL=NAME is called LABEL. An arm stands for
+    its last checkpoint; a folder of checkpoints, and with a selection by a validation set an arm too, for all of them, of which one will
+    be chosen. Several names of one LABEL are seeds of one arm; with such a selection, and steps in their names, checkpoints of one
+    training.
+    """
+    choose = selection not in ("auto", "last")
+    found = [_read(run, name, base_url, selection) for name in names or ["base", *arms.trained(files.stage_file(run, "04_train"))]]
+    by_label = {}
+    for candidate in found:
+        by_label.setdefault(candidate.label, []).append(candidate)
+    return [one for label, group in by_label.items() for one in _joined(label, group, choose)]
+
+
+def _read(run, name, base_url, selection):
+    label, where, url = _split(name, base_url)
+    if url:
+        return Candidate(label or _plain(where), where, url, arm=label, step=_step(where))
+    if where in (*arms.ARMS, *arms.trained(run / "04_train")):
+        last = files.last_checkpoint(run, where)
+        found = Candidate(label or where, str(last), arm=label, step=_step(str(last)))
+        return found if selection in ("auto", "last") else _with_checkpoints(found, run / "04_train" / where)
+    if where == "base":
+        return Candidate(label or "base", model.local_folder(files.trained_on(run)), arm=label)
+    if Path(where).is_dir() and list(Path(where).glob("step-*[0-9]")):
+        own = Path(where).resolve().parent == (run / "04_train").resolve()
+        parts = [part for part in Path(where).parts[-3:] if part not in ("04_train", "/")]
+        found = Candidate(label or _plain("/".join(parts[-1 if own else -2 :])), where, arm=label)
+        if selection != "last":
+            return _with_checkpoints(found, Path(where))
+        where = str(sorted(Path(where).glob("step-*[0-9]"))[-1])
+        return Candidate(found.label, where, arm=label, step=_step(where))
+    folder = where if (Path(where) / "adapter_config.json").is_file() else model.local_folder(where)
+    return Candidate(label or _plain("/".join(Path(where).parts[-2:])), folder, arm=label, step=_step(where))
+
+
+def _split(name, base_url):
+    """"LABEL=NAME@URL" -> (LABEL or "", NAME, URL or None); a folder may have either sign in its name."""
+    label, equals, where = name.partition("=")
+    if not equals or Path(name).exists():
+        label, where = "", name
+    where, _, url = where.rpartition("@http") if "@http" in where else (where, "", "")
+    if not where or label != _plain(label):
+        raise InputError(f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, with a LABEL of letters, digits, '.', '_', '-' and '+'")
+    return label, where, f"http{url}" if url else base_url
+
+
+def _plain(name):
+    return re.sub(r"[^\w.+-]+", "--", name).strip("-.")
+
+
+def _step(name):
+    found = re.findall(r"(?:step|checkpoint)[-_]?(\d+)", name)
+    return int(found[-1]) if found else None
+
+
+def _with_checkpoints(candidate, folder):
+    """By step; a merged adapter (the last) is taken as it was trained, like those before it."""
+    for step in sorted(folder.glob("step-*[0-9]")):
+        candidate.checkpoints += (Candidate(f"{candidate.label}--{step.name}", str(step), step=_step(step.name)),)
+    return candidate
+
+
+def _joined(label, group, choose):
+    if len(group) == 1:
+        return group
+    if not all(c.arm for c in group):
+        raise InputError(f"{len(group)} models would be called {label!r}: {', '.join(c.where for c in group)}\n"
+                         "Give them names: --model LABEL=NAME ... (one LABEL for several: seeds of one arm)")
+    if len({(c.where, c.url) for c in group}) < len(group):
+        raise InputError(f"{label!r} names the same model twice: {', '.join(c.where for c in group)}\nEach seed is a model of its own.")
+    steps = [c.step for c in group]
+    if choose and None not in steps and len(set(steps)) == len(steps) and not any(c.checkpoints for c in group):
+        for c in group:
+            c.label = f"{label}--step-{c.step:06d}"
+        return [Candidate(label, label, checkpoints=tuple(sorted(group, key=lambda c: c.step)))]
+    for number, c in enumerate(group, 1):
+        c.label = f"{label}.{number}"
+    return group
+
+
+def seeds(found):
+    """{label: labels of its seeds} where there are several."""
+    groups = {c.arm: [other.label for other in found if other.arm == c.arm] for c in found if c.arm}
+    return {arm: labels for arm, labels in groups.items() if len(labels) > 1}
+
+
+def open_engine(one, config):
+    """-> (engine, tokenizer (None: a server's), template, what two scores must have in common to be compared)."""
+    if one.url:
+        money = Money(one.where, config.price_in, config.price_out, config.budget, config.yes)
+        engine, words, kind = Server(one.where, one.url, config.concurrency, config.timeout, money), None, {"engine": "server"}
+        engine.identity = f"{one.where} at {one.url}"  # a name says little of what is served: another server is another model
+        engine.settings = {"served": one.where, "server": one.url, "identity": engine.identity}
+        if config.template == "own":
+            try:
+                words = model.load_tokenizer(model.local_folder(one.where, weights=False))
+            except InputError as error:
+                raise InputError(f"--template own writes the prompts here, with the tokenizer of {one.where}.\n{error}") from error
+    else:
+        engine = Local(one.where, config.batch_size, config.exact, config.load_in_4bit, config.processes)
+        words, kind = engine.tokenizer, {key: engine.settings[key] for key in ("dtype", "attention", "load_in_4bit")} | {"engine": "local"}
+    template = config.template if config.template != "auto" else prompts.template_for(words) if words else "chatml"
+    prompts.check_template(template, words, own=True)
+    return engine, words, template, kind | {"template": template}

@@ -1,0 +1,287 @@
+"""Outputs -> graded rows -> scores -> comparisons: what is counted, what may stand beside what, and in which words."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from common import answers, benchmarks, paper_grader, stats
+from common.files import content_id, environment, file_hash, read_jsonl, write_json, write_jsonl
+
+JUDGED = ("extracted", "how", "strict", "paper", "timed_out")
+
+
+@dataclass
+class Result:
+    """What one model said to one benchmark, graded. conditions: what must be equal where two results are compared."""
+
+    benchmark: str
+    model: str
+    rows: list
+    conditions: dict = field(default_factory=dict)
+
+    def values(self, grader="strict"):
+        """{item id: share of its samples that are right, 0..1}, of the items that were answered, in the test set's order."""
+        by_item = {}
+        for row in self.rows:
+            by_item.setdefault(row["id"], []).append(row[grader])
+        return {i: sum(right) / len(right) for i, right in by_item.items() if None not in right}
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+@lru_cache
+def grader_id():
+    """12 hex digits of the code that grades: another grader is another score."""
+    here = Path(__file__).parent
+    return content_id([file_hash(f) for f in (here / "answers.py", here / "paper_grader.py", *sorted((here / "grading").glob("*.py")))])[:12]
+
+
+def graded(folder, name, items, requests, outputs, count_failed=False):
+    """Grade what complete() gave for the requests (the samples of an item stand together) and write `folder`/<name>.jsonl. -> its rows
+
+    An item without an output has strict and paper null, or false where count_failed is set, and says why in `error`.
+    """
+    benchmark, k = benchmarks.of(name), len(requests) // len(items)
+    rows = []
+    for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
+        item, failed = items[number // k], output.get("error")
+        rows.append({
+            "id": item["id"], "benchmark": name, "sample": request.sample, "question": None if benchmark.private else item["question"],
+            "prompt": None if benchmark.private else request.prompt, "output": "" if failed else output["text"],
+            "finish_reason": "failed" if failed else output["finish_reason"], "n_tokens": (output.get("usage") or {}).get("completion_tokens"),
+            **dict.fromkeys(JUDGED), "gold": item["gold"], **({"error": failed} if failed else {}),
+        })
+    known = _known(folder, name)
+    todo = [row for row in rows if "error" not in row and (row["output"], row["gold"]) not in known]
+    texts, golds = [row["output"] for row in todo], [row["gold"] for row in todo]
+    strict = answers.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
+    paper = paper_grader.grade_many(texts, golds, units=name != "minerva_math", choices=benchmark.choices)
+    for row, judged, by_paper in zip(todo, strict, paper):
+        known[row["output"], row["gold"]] = (judged.extracted, judged.how, judged.correct, by_paper, judged.timed_out)
+    for row in rows:
+        lost = (None, "none", False, False, False) if count_failed else (None, "none", None, None, False)
+        row |= dict(zip(JUDGED, lost if "error" in row else known[row["output"], row["gold"]]))
+    write_jsonl(folder / f"{name}.jsonl", rows)
+    return rows
+
+
+def _known(folder, name):
+    """{(output, gold): how it was judged} of rows that stand there, where this very grader wrote them."""
+    try:
+        if json.loads((folder / f"{name}.score.json").read_text(encoding="utf-8"))["grader"] != grader_id():
+            return {}
+        return {(row["output"], row["gold"]): tuple(row[key] for key in JUDGED) for row in read_jsonl(folder / f"{name}.jsonl")
+                if "error" not in row and not row["timed_out"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+def score(result, seconds=None, seed=0):
+    """-> the score of a Result, all shares 0..1. n: items that were answered; failed: those that were not. accuracy: by the strict
+    grader, the mean over samples where there are several; its interval is Wilson's, with samples a bootstrap over items."""
+    rows, name = result.rows, result.benchmark
+    values, k = list(result.values().values()), 1 + max(row["sample"] for row in rows)
+    counts = {"unboxed": sum(row["how"] != "boxed" for row in rows), "cut": sum(row["finish_reason"] == "length" for row in rows),
+              "timed_out": sum(row["timed_out"] for row in rows),
+              "failed": len({row["id"] for row in rows if row["finish_reason"] == "failed"}),
+              "tokens": sum(row["n_tokens"] or 0 for row in rows), "seconds": seconds and round(seconds, 1)}
+    if benchmarks.of(name).choices:  # nobody asked for a box
+        counts["unboxed"] = sum(row["how"] == "none" for row in rows)
+    found = {"benchmark": name, "model": result.model, "n": len(values), "samples": k} | counts
+    if not values:
+        return found | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
+    found |= _interval("", values, k, seed) | _interval("paper_", list(result.values("paper").values()), k, seed)
+    if k == 1:
+        found["correct"] = int(sum(values))
+    if k > 1:
+        groups = [group for group in by_item(rows).values() if all(row["strict"] is not None for row in group)]
+        found |= _interval("pass_", [float(any(row["strict"] for row in group)) for group in groups], k, seed)
+        found |= _interval("majority_", [majority(group) for group in groups], k, seed)
+    return found
+
+
+def _interval(prefix, values, k, seed):
+    if k == 1:
+        mean, (low, high) = sum(values) / len(values), stats.wilson(int(sum(values)), len(values))
+    else:
+        mean, low, high = stats.mean_interval(values, seed=seed)
+    return {f"{prefix}accuracy": mean, f"{prefix}low": low, f"{prefix}high": high}
+
+
+def with_guesses(rows, items):
+    """MMLU-Pro's accuracy by the paper's rules as the released code counts it: where no letter can be read it guesses, here in expectation.
+    -> (share 0..1, number of guesses)"""
+    options = {item["id"]: item["options"] for item in items}
+    letters = benchmarks.of(rows[0]["benchmark"]).choices
+    unread = [row for row in rows if row["strict"] is not None and not paper_grader.option(row["output"], letters)]
+    answered = [row for row in rows if row["strict"] is not None]
+    return (sum(row["paper"] for row in answered) + sum(1 / options[row["id"]] for row in unread)) / len(answered), len(unread)
+
+
+def by_item(rows):
+    found = {}
+    for row in rows:
+        found.setdefault(row["id"], []).append(row)
+    return found
+
+
+def majority(rows):
+    """maj@k of one item's samples: 1.0 where the answer given most often is right, 0.0 where it is not, the right ones' share of the
+    leading answers where several lead. An output without an answer has no vote."""
+    votes = [row for row in rows if row["extracted"] is not None]
+    right = sum(row["strict"] for row in votes)
+    wrong = Counter(row["extracted"].strip() for row in votes if not row["strict"])
+    if not right or not wrong:
+        return float(right > 0)
+    if sum(wrong.values()) >= right > max(wrong.values()):  # only then does it matter which of the wrong answers mean the same
+        groups = {}
+        for answer, n in wrong.items():
+            same = next((g for g in groups if answers.grade(f"\\boxed{{{answer}}}", g)), answer)
+            groups[same] = groups.get(same, 0) + n
+        wrong = groups
+    most = max(right, *wrong.values())
+    leading = [n for n in wrong.values() if n == most]
+    return 0.0 if right < most else 1 / (1 + len(leading))
+
+
+def averages(scores):
+    """AVG of each model that has more than one benchmark: the plain mean of its accuracies, as in the paper's tables.
+    -> score dicts with benchmark "AVG"."""
+    found = []
+    for model in dict.fromkeys(s["model"] for s in scores):
+        own = [s for s in scores if s["model"] == model and s["accuracy"] is not None]
+        if len(own) > 1:
+            row = {"benchmark": "AVG", "model": model, "n": sum(s["n"] for s in own), "samples": max(s["samples"] for s in own)}
+            row |= {key: sum(s[key] or 0 for s in own) for key in ("unboxed", "cut", "timed_out", "failed", "tokens", "seconds")}
+            for keys in (("accuracy", "low", "high"), ("paper_accuracy", "paper_low", "paper_high")):
+                row |= zip(keys, stats.average_interval([[s[key] for key in keys] for s in own]))
+            found.append(row)
+    return found
+
+
+# --- comparisons ----------------------------------------------------------------------------------------------------
+
+def refusal(one, other):
+    """Why two results cannot be compared, or None."""
+    differing = [f"{key} {one.conditions.get(key)} / {other.conditions.get(key)}" for key in {**one.conditions, **other.conditions}
+                 if one.conditions.get(key) != other.conditions.get(key)]
+    if differing:
+        return "other conditions: " + "; ".join(differing)
+    if [r["id"] for r in one.rows] != [r["id"] for r in other.rows]:
+        return "other items"
+    if failed := [r.model for r in (one, other) if any(row["strict"] is None for row in r.rows)]:
+        return f"items without an output of {' and '.join(failed)}: run the same command again, or count them as wrong: --count-failed"
+    return None
+
+
+def compare(results, model, baseline, seed=0):
+    """model against baseline on every benchmark that both have, paired by item. -> a list of dicts, the last "AVG" where there are several.
+
+    Shares 0..1. p: exact McNemar, with samples a sign-flip test; holm: p corrected for the number of benchmarks; low, high: paired
+    bootstrap over items. `refused` says why where the two cannot be compared. word: "better", "worse" or "not distinguishable" by holm.
+    """
+    found, pairs = [], []
+    for name in dict.fromkeys(benchmark for benchmark, _ in results):
+        if (name, model) not in results or (name, baseline) not in results:
+            continue
+        one, other = results[name, model], results[name, baseline]
+        row = {"benchmark": name, "model": model, "baseline": baseline}
+        found.append(row)
+        if why := refusal(one, other):
+            row["refused"] = why
+            continue
+        ours, theirs = list(one.values().values()), list(other.values().values())
+        pairs.append((ours, theirs))
+        row |= dict(zip(("difference", "low", "high"), stats.paired_difference(ours, theirs, seed=seed)))
+        if {*ours, *theirs} <= {0, 1}:
+            cells = Counter(zip(ours, theirs))
+            row |= {"both": cells[1, 1], "wins": cells[1, 0], "losses": cells[0, 1], "neither": cells[0, 0]}
+            row["p"] = stats.mcnemar(row["wins"], row["losses"])
+        else:
+            row["p"] = stats.sign_flip(ours, theirs, seed=seed)
+    compared = [row for row in found if "refused" not in row]
+    for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
+        row["holm"] = p
+    if len(compared) > 1 and len(compared) == len(found):
+        average = dict(zip(("difference", "low", "high", "p"), stats.stratified_difference(pairs, seed=seed)))
+        compared.append({"benchmark": "AVG", "model": model, "baseline": baseline} | average | {"holm": average["p"]})
+        found.append(compared[-1])
+    for row in compared:
+        row["word"] = "not distinguishable" if row["holm"] >= 0.05 else "better" if row["difference"] > 0 else "worse"
+    return found
+
+
+def over_seeds(results, groups, seed=0):
+    """Several training runs of one arm. groups: {name: labels}. -> ({(benchmark, name): Result of the mean over runs}, list of dicts:
+    mean, sd and Student's 95 % interval over the runs, and beside it the interval over items of the runs at hand)."""
+    merged, table = {}, []
+    for name, labels in groups.items():
+        for benchmark in dict.fromkeys(b for b, label in results if label in labels):
+            runs = [results[benchmark, label] for label in labels]
+            why = next((why for run in runs[1:] if (why := refusal(runs[0], run))), None)
+            row = {"benchmark": benchmark, "model": name, "runs": len(runs)}
+            if why or len(runs) < 2 or any(None in run.values().values() for run in runs):
+                table.append(row | {"refused": why})
+                continue
+            values = [list(run.values().values()) for run in runs]
+            means = [sum(v) / len(v) for v in values]
+            row |= dict(zip(("mean", "sd", "low", "high"), stats.over_seeds(means)))
+            per_item = [sum(of_item) / len(runs) for of_item in zip(*values)]
+            row |= dict(zip(("items_low", "items_high"), stats.mean_interval(per_item, seed=seed)[1:]))
+            table.append(row | {"accuracies": means})
+            rows = [{"id": i, "sample": 0, "strict": v, "paper": None} for i, v in zip(runs[0].values(), per_item)]
+            merged[benchmark, name] = Result(benchmark, name, rows, runs[0].conditions)
+    return merged, table
+
+
+def write_score(folder, result, score, about):
+    """`folder`/<benchmark>.score.json: one score with all that is needed to make it again."""
+    write_json(folder / f"{result.benchmark}.score.json",
+               {"score": score, "grader": grader_id(), "conditions": result.conditions, **about, **environment()})
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+def example(results, most=600):
+    """The first item of a benchmark on which its Results differ, and what each model said."""
+    differ = [i for i, rows in enumerate(zip(*(result.rows for result in results))) if len({row["strict"] for row in rows}) > 1]
+    rows = [result.rows[differ[0] if differ else 0] for result in results]
+    lines = [f"{rows[0]['question'] or '(a question that is not stored)'}\n(gold {rows[0]['gold']})"]
+    for result, row in zip(results, rows):
+        lines.append(f"--- {result.model}: { {True: 'right', False: 'wrong', None: 'no output'}[row['strict']]}\n{row['output'][:most]}")
+    return "\n".join(lines)
+
+
+def notes(scores, results, items):
+    """What one must know to read the scores."""
+    own = [s for s in scores if s["benchmark"] != "AVG"]
+    if all(s["benchmark"] in benchmarks.TINY for s in own):
+        found = ["A designed miniature, not evidence for 7B models: its teacher leaves lines out of its own answers, and "
+                 "imitating text with gaps costs a small model its step-by-step habit, while critiques follow the student's lines."]
+    else:
+        found = ["strict: mathematical equivalence, and the score to believe. The paper's grader is laxer: its column is for the paper's tables alone."]
+    for s in own:
+        rows = results[s["benchmark"], s["model"]].rows
+        if s["failed"]:
+            how = "count as wrong" if rows and all(row["strict"] is not None for row in rows) else "are not among the n"
+            found.append(f"{s['model']}, {s['benchmark']}: {s['failed']} items got no output and {how}.")
+        if s["timed_out"]:
+            found.append(f"{s['model']}, {s['benchmark']}: {s['timed_out']} answers could not be compared in time and count as wrong.")
+        if benchmarks.of(s["benchmark"]).choices and s["n"]:
+            share, guesses = with_guesses(rows, items[s["benchmark"]])
+            found.append(f"{s['model']}, {s['benchmark']}: with the released code's random guess for the {guesses} outputs in which it finds no letter "
+                         f"{100 * share:.1f}% by the paper's rules.")
+    return found
+
+
+def for_paper(table, scores, temperature):
+    """{(model, benchmark): what paper_tables.side_by_side wants}, AVG over the table's own columns where all of them are scored."""
+    mine = [s for s in scores if s["benchmark"] in table.columns and s["benchmark"] != "AVG" and s["accuracy"] is not None]
+    whole = [s for s in averages(mine)
+             if sum(other["model"] == s["model"] for other in mine) == sum(column != "AVG" for column in table.columns)]
+    return {(s["model"], s["benchmark"]): {"paper": s["paper_accuracy"], "strict": s["accuracy"], "low": s["paper_low"], "high": s["paper_high"],
+                                           "n": s["n"], "temperature": temperature} for s in mine + whole}

@@ -1,0 +1,156 @@
+"""What --model names, and which of several checkpoints is chosen."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from common import benchmarks, candidates, scores, selection
+from common.candidates import Candidate
+from common.files import InputError
+from common.scores import Result
+from tests.runs import rows, write_rows
+from tests.test_scores import result
+
+
+@pytest.fixture
+def run(tmp_path, tiny_model, monkeypatch):
+    """A run with a base and two trained arms of three checkpoints each, to be named from its working directory."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "r"
+    shutil.copytree(tiny_model, run / "01_base")
+    for arm in ("sft", "cft"):
+        for step in (2, 4, 6):
+            shutil.copytree(tiny_model, run / "04_train" / arm / f"step-{step:06d}")
+        (run / "04_train" / arm / "settings.json").write_text(json.dumps({"steps": 6, "base": str(run / "01_base")}))
+    return run
+
+
+def names(run, *given, **settings):
+    """-> [(label, what is scored, relative to the run, steps of its checkpoints)]"""
+    return [(c.label, str(c.where).replace(f"{run}/", ""), [p.step for p in c.checkpoints]) for c in candidates.candidates(run, list(given), **settings)]
+
+
+def test_arms_and_folders(run):
+    base, cft = ("base", "01_base", []), ("cft", "04_train/cft/step-000006", [])
+    assert names(run) == [base, ("sft", "04_train/sft/step-000006", []), cft]
+    assert names(run, "cft", "base") == [cft, base]
+    assert names(run, f"{run}/04_train/cft/step-000004") == [("cft--step-000004", "04_train/cft/step-000004", [])]
+    assert names(run, "mine=cft", "other=base") == [("mine", cft[1], []), ("other", base[1], [])]
+
+
+def test_checkpoints_of_a_folder_and_of_an_arm(run):
+    """A folder of checkpoints stands for all of them unless the last is asked for; an arm for its last unless there is a selection."""
+    folder, steps = f"{run}/04_train/cft", [2, 4, 6]
+    assert names(run, folder, selection="auto")[0][2] == names(run, "cft", selection="validation")[0][2] == steps
+    assert names(run, folder, selection="auto")[0][0] == names(run, "cft", selection="paper")[0][0] == "cft"
+    assert names(run, folder, selection="last") == names(run, "cft", selection="last") == [("cft", "04_train/cft/step-000006", [])]
+    (found,) = candidates.candidates(run, [f"x={folder}"])
+    assert [c.label for c in found.checkpoints] == ["x--step-000002", "x--step-000004", "x--step-000006"]
+    other = run.parent / "other" / "04_train" / "cft"
+    shutil.copytree(folder, other)
+    assert names(run, str(other))[0][0] == "other--cft"
+
+
+def test_servers():
+    (one, two, three) = candidates.candidates(SimpleNamespace(__truediv__=None), ["org/name", "x=m@https://h:8000/v1", "m@http://k/v1"], "http://all/v1")
+    assert (one.label, one.where, one.url) == ("org--name", "org/name", "http://all/v1")
+    assert (two.label, two.where, two.url) == ("x", "m", "https://h:8000/v1") and (three.label, three.where, three.url) == ("m", "m", "http://k/v1")
+
+
+def test_one_label_for_several(run):
+    """Seeds; or, where a checkpoint is to be chosen and each has a step of its own, checkpoints."""
+    folders = [f"{run}/04_train/{arm}/step-000006" for arm in ("sft", "cft")]
+    found = candidates.candidates(run, [f"cft={folder}" for folder in folders] + ["base"])
+    assert [c.label for c in found] == ["cft.1", "cft.2", "base"] and candidates.seeds(found) == {"cft": ["cft.1", "cft.2"]}
+    served = [f"cft=step-{n}@http://h/v1" for n in (40, 20)]
+    (one,) = candidates.candidates(run, served, selection="validation")
+    assert [(c.label, c.where) for c in one.checkpoints] == [("cft--step-000020", "step-20"), ("cft--step-000040", "step-40")]
+    assert candidates.seeds(candidates.candidates(run, served)) == {"cft": ["cft.1", "cft.2"]}
+    both = candidates.candidates(run, [f"cft={run}/04_train/sft", f"cft={run}/04_train/cft"], selection="validation")  # seeds, each with a choice
+    assert [(c.label, len(c.checkpoints)) for c in both] == [("cft.1", 3), ("cft.2", 3)]
+
+
+@pytest.mark.parametrize("given, says", [
+    (["cft", "cft"], "2 models would be called 'cft'"), (["x=cft", "x=cft"], "'x' names the same model twice"), (["x="], "is not NAME, NAME@URL or LABEL=NAME"),
+    (["a/b=cft"], "is not NAME"), (["@http://h"], "is not NAME"), (["./nowhere"], "there is no model folder")])
+def test_names_that_cannot_be_meant(run, given, says):
+    with pytest.raises(InputError, match=says):
+        candidates.candidates(run, given)
+
+
+def test_an_engine_and_its_template(run, tiny_model):
+    """A tokenizer without a template cannot write one; a server's prompts need a tokenizer of the model's name."""
+    config = SimpleNamespace(template="own", batch_size=2, exact=False, load_in_4bit=False, processes=0, price_in=None, price_out=None, budget=None,
+                             yes=False, concurrency=1, timeout=9)
+    engine, words, template, kind = candidates.open_engine(Candidate("x", str(run / "01_base")), config)
+    assert template == "own" and words.chat_template and kind == {"dtype": "float32", "attention": "sdpa", "load_in_4bit": False, "engine": "local",
+                                                                 "template": "own"}
+    with pytest.raises(InputError, match="--template own writes the prompts here, with the tokenizer of ./m"):
+        candidates.open_engine(Candidate("x", "./m", "http://h/v1"), config)
+    for file in (run / "01_base").glob("chat_template*"):
+        file.unlink()
+    with pytest.raises(InputError, match="this tokenizer has no chat template"):
+        candidates.open_engine(Candidate("x", str(run / "01_base")), config)
+    config.template = "auto"
+    engine, words, template, kind = candidates.open_engine(Candidate("x", "m", "http://h/v1"), config)
+    assert (engine.identity, words, template, kind) == ("m at http://h/v1", None, "chatml", {"engine": "server", "template": "chatml"})
+
+
+# --- selection ------------------------------------------------------------------------------------------------------
+
+def choose(*rights):
+    """Checkpoints at steps 10, 20, ... with these verdicts. -> what selection.choose gives"""
+    given = [Candidate(f"cft--step-{n}", f"f{n}", None, step=10 * n) for n in range(1, len(rights) + 1)]
+    return selection.choose(Candidate("cft", "", checkpoints=tuple(given)),
+                            {("v", c.label): Result("v", c.label, result(r).rows) for c, r in zip(given, rights)}, "v")
+
+
+def test_the_best_is_chosen_and_of_equals_the_earliest():
+    """Against step 10 the chosen one alone is right 8 times, never the other: p = 2/256, Holm 4/256; against step 30 nothing differs."""
+    where, url, table, line = choose([0] * 8 + [1] * 2, [1] * 10, [1] * 10)
+    assert where == "f2" and [row["chosen"] for row in table] == [False, True, False]
+    assert (table[0]["p"], table[0]["holm"], table[2]["p"]) == (2 / 256, 4 / 256, 1) and table[0]["difference"] == 0.8
+    assert line.startswith("cft: step 20 of 3 checkpoints, 100.0% of 10; told apart from 1 of the 2 others (McNemar, Holm); the nearest is step 30, +0.0")
+
+
+def test_one_checkpoint_is_chosen_without_a_word_on_others():
+    where, _, table, line = choose([1, 0])
+    assert where == "f1" and line == "cft: step 10 of 1 checkpoints, 50.0% of 2" and table[0]["chosen"]
+
+
+def test_no_checkpoint_is_chosen_on_half_of_the_items():
+    with pytest.raises(InputError, match="cft--step-2: 1 items of v have no output"):
+        choose([1, 0], [1, None])
+
+
+@pytest.mark.parametrize("choice, reported, name, says", [
+    ("validation", ["math500", "gsm8k"], "math500_validation", "no part of what is reported"), ("paper", ["math"], "math500", "it lies inside the MATH test"),
+    ("auto", ["tiny"], "tiny_validation", "no part"), ("paper", ["tiny"], "tiny", "it is the test set itself")])
+def test_validation_sets(monkeypatch, tmp_path, choice, reported, name, says):
+    monkeypatch.setattr(benchmarks, "items", lambda name, *rest: [name])
+    found, items, line = selection.validation_set(choice, reported, tmp_path)
+    assert (found, items) == (name, [name]) and says in line
+
+
+@pytest.mark.parametrize("reported", [["math"], ["gsm8k", "math500_validation"], ["tiny_validation"]])
+def test_the_validation_set_is_not_reported(tmp_path, reported):
+    with pytest.raises(InputError, match="lies inside what is reported"):
+        selection.validation_set("validation", reported, tmp_path)
+
+
+def test_held_out_questions_are_those_that_no_arm_trained_on(run):
+    """By question, not by response: another response to a question that was trained on is no held-out question."""
+    responses = [{"id": f"r{n}", "question_id": f"q{n // 2}", "question": f"What is {n // 2}?", "gold": None if n == 9 else str(n // 2)} for n in range(10)]
+    write_rows(run / "01_responses.jsonl", responses)
+    write_rows(run / "03_data" / "cft.jsonl", [{"response_id": "r0"}])
+    write_rows(run / "03_data" / "sft.jsonl", [{"response_id": "r3"}])
+    name, items, line = selection.validation_set("heldout", ["math"], run)
+    assert name == "heldout" and [i["question"] for i in items] == ["What is 2?", "What is 3?", "What is 4?"] and "no arm was trained on" in line
+    assert [i["gold"] for i in items] == ["2", "3", "4"] and set(items[0]) == {"id", "question", "gold"}
+    assert benchmarks.of(name).form == benchmarks.MATHS and scores.graded(run / "05", name, items, [SimpleNamespace(sample=0, prompt="p")] * 3,
+                                                                         [{"text": "2", "finish_reason": "stop"}] * 3)[0]["strict"]
+    write_rows(run / "03_data" / "cft.jsonl", [{"response_id": r["id"]} for r in rows(run / "01_responses.jsonl")])
+    with pytest.raises(InputError, match="nothing is held out"):
+        selection.heldout(run)

@@ -1,0 +1,238 @@
+"""Outputs -> rows -> scores -> comparisons: by hand, what is refused, and what is graded only once."""
+
+import json
+
+import pytest
+
+from common import answers, benchmarks, paper_grader, paper_tables, scores, stats
+from common.generate import Request
+from common.scores import Result
+
+ITEMS = [{"id": f"i{n}", "question": f"What is {n}?", "gold": str(n)} for n in range(4)]
+
+
+def output(text, finish="stop", tokens=5):
+    return {"key": text, "text": text, "finish_reason": finish, "usage": {"completion_tokens": tokens}}
+
+
+def requests(items=ITEMS, k=1):
+    return [Request(f"prompt of {item['question']}", sample=s) for item in items for s in range(k)]
+
+
+def result(rights, model="m", benchmark="tiny", **conditions):
+    """A Result of given verdicts: one per item, or a list of samples of each."""
+    rows = [{"id": f"i{n}", "sample": s, "strict": r, "paper": r, "extracted": str(r), "how": "boxed", "finish_reason": "stop", "n_tokens": 2,
+             "timed_out": False, "benchmark": benchmark, "question": f"q{n}", "gold": "1", "output": f"{model} says {r}"}
+            for n, of_item in enumerate(rights) for s, r in enumerate(of_item if isinstance(of_item, list) else [of_item])]
+    return Result(benchmark, model, rows, conditions)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+def test_rows_by_hand(tmp_path):
+    """Both graders, what was sent, how the answer was found; an item without an output is graded by neither."""
+    said = [output("\\boxed{0}"), output("So 1.04", "length"), {"key": "x", "error": "400 too long"}, output("It is 4")]
+    rows = scores.graded(tmp_path, "minerva_math", ITEMS, requests(), said)
+    assert rows == [json.loads(line) for line in (tmp_path / "minerva_math.jsonl").read_text().splitlines()]
+    assert list(rows[0]) == ["id", "benchmark", "sample", "question", "prompt", "output", "finish_reason", "n_tokens", "extracted", "how", "strict",
+                             "paper", "timed_out", "gold"]
+    assert [(r["strict"], r["paper"], r["how"], r["finish_reason"]) for r in rows] == [
+        (True, True, "boxed", "stop"), (False, True, "last number", "length"),  # 1.04 and 1 agree after rounding to one decimal
+        (None, None, "none", "failed"), (False, False, "last number", "stop")]
+    assert rows[0]["prompt"] == "prompt of What is 0?" and rows[2]["error"] == "400 too long" and rows[2]["output"] == ""
+    counted = scores.graded(tmp_path, "minerva_math", ITEMS, requests(), said, count_failed=True)
+    assert (counted[2]["strict"], counted[2]["paper"], counted[2]["error"]) == (False, False, "400 too long") and counted[3] == rows[3]
+
+
+@pytest.mark.parametrize("name, gold, text, strict", [
+    ("minerva_math", "1.60", "\\boxed{1.61}", True), ("minerva_math", "1.60", "\\boxed{1.62}", False), ("math500", "1.60", "\\boxed{1.61}", False),
+    ("mmlu_pro", "C", "So the answer is (C).", True), ("mmlu_pro", "C", "So the answer is (D).", False), ("gpqa", "B", "The answer is B", True)])
+def test_each_benchmark_is_graded_by_its_own_row_of_the_table(tmp_path, name, gold, text, strict):
+    items = [{"id": "i", "question": "q", "gold": gold, "options": 4}]
+    (row,) = scores.graded(tmp_path, name, items, requests(items), [output(text)])
+    assert row["strict"] is strict
+    assert (row["prompt"] is row["question"] is None) == (name == "gpqa")  # whose authors ask that its questions be stored nowhere
+    assert "prompt of q" not in (tmp_path / f"{name}.jsonl").read_text() or name != "gpqa"
+
+
+def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkeypatch):
+    """Only equal outputs to equal golds, and only of the same code; what ran out of time is tried again."""
+    asked = []
+
+    def grade_many(texts, golds, *settings):
+        asked.append(len(texts))
+        return [answers.Judgement("7" in text, "7", "boxed", "late" in text) for text in texts]
+
+    monkeypatch.setattr(answers, "grade_many", grade_many)
+    said = [output("7"), output("late"), output("7 7"), output("no")]
+
+    def again(items=ITEMS):
+        rows = scores.graded(tmp_path, "gsm8k", items, requests(items), said)
+        scores.write_score(tmp_path, Result("gsm8k", "m", rows), {}, {})
+        return rows
+
+    first = again()
+    assert [r["strict"] for r in first] == [True, False, True, False] and again() == first
+    again([ITEMS[0] | {"gold": "8"}, *ITEMS[1:]])
+    monkeypatch.setattr(scores, "grader_id", lambda: "another")
+    again()
+    assert asked == [4, 1, 2, 4]
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+def test_a_score_by_hand():
+    """3 of 4 right, one answer unboxed, one output cut: the interval is Wilson's."""
+    given = result([True, True, True, False])
+    given.rows[1] |= {"how": "cue", "finish_reason": "length", "paper": False}
+    found = scores.score(given, seconds=1.26)
+    low, high = stats.wilson(3, 4)
+    assert found == {"benchmark": "tiny", "model": "m", "n": 4, "samples": 1, "unboxed": 1, "cut": 1, "timed_out": 0, "failed": 0, "tokens": 8,
+                     "seconds": 1.3, "accuracy": 0.75, "low": low, "high": high, "paper_accuracy": 0.5,
+                     "paper_low": stats.wilson(2, 4)[0], "paper_high": stats.wilson(2, 4)[1], "correct": 3}
+
+
+def test_failed_items_are_out_of_the_score_and_counted():
+    given = result([True, None, False, None])
+    for row in given.rows[1::2]:
+        row["finish_reason"] = "failed"
+    found = scores.score(given)
+    assert (found["n"], found["failed"], found["accuracy"]) == (2, 2, 0.5)
+    assert scores.notes([found], {("tiny", "m"): given}, {})[1] == "m, tiny: 2 items got no output and are not among the n."
+    given.rows[1]["strict"] = given.rows[3]["strict"] = False
+    assert scores.notes([scores.score(given)], {("tiny", "m"): given}, {})[1].endswith("2 items got no output and count as wrong.")
+    nothing = result([None, None])
+    assert scores.score(nothing)["accuracy"] is None and scores.score(nothing)["n"] == 0
+
+
+def test_samples_by_hand():
+    """avg@4: (1 + 1/2 + 0)/3; pass@4: 2 of 3; maj@4: right, a tie of two and two (1/2), wrong."""
+    given = result([[True] * 4, [True, True, False, False], [False] * 4])
+    for row, said in zip(given.rows, ["1"] * 4 + ["1", "1", "2", "2"] + ["3"] * 4):
+        row["extracted"] = said
+    found = scores.score(given)
+    assert (found["samples"], found["n"], found["accuracy"], found["pass_accuracy"], found["majority_accuracy"]) == (4, 3, 0.5, 2 / 3, 0.5)
+    assert "correct" not in found and found["low"] <= 0.5 <= found["high"] and found["pass_low"] < found["pass_high"]
+
+
+def row(said, right=False):
+    return {"extracted": said, "strict": right}
+
+
+@pytest.mark.parametrize("rows, expected", [
+    ([row("5", True), row("5", True), row("6")], 1), ([row("5", True), row("6"), row("6")], 0), ([row("5", True), row("6")], 0.5),
+    ([row("5", True), row("6"), row("7")], 1 / 3), ([row(None), row(None), row("5", True)], 1), ([row(None)] * 3, 0),
+    ([row("5", True), row("5.0", True), row("6"), row("6")], 0.5),  # right answers are one, however written
+    ([row("5", True), row("5", True), row("1/2"), row("0.5"), row("\\frac{1}{2}")], 0),  # three spellings of one wrong answer
+    ([row("5", True), row("5", True), row("1/2"), row("0.6"), row("\\frac{1}{3}")], 1)])
+def test_majority_by_hand(rows, expected):
+    assert scores.majority(rows) == pytest.approx(expected)
+
+
+def test_average_is_the_plain_mean_of_the_benchmarks():
+    """Not of the items: (1/1 + 1/3)/2 = 2/3, where 2 of 4 items are right."""
+    found = {("gsm8k", "m"): result([True], benchmark="gsm8k"), ("math500", "m"): result([True, False, False], benchmark="math500"),
+             ("gsm8k", "one"): result([True], "one", "gsm8k")}
+    scored = [scores.score(r, 2.0) for r in found.values()]
+    (average,) = scores.averages(scored)  # a model with one benchmark has none
+    assert average["accuracy"] == pytest.approx(2 / 3) and (average["model"], average["n"], average["seconds"]) == ("m", 4, 4.0)
+    assert average["low"] <= average["accuracy"] <= average["high"]
+
+
+def test_average_for_a_table_of_the_paper_is_over_its_own_columns():
+    """Table 11 has two columns and no AVG, Table 4 five: only a model that has all of them gets one, whatever else it was asked."""
+    columns = [c for c in paper_tables.TABLES["table4"].columns if c != "AVG"]
+    found = {(name, "cft"): result([True, False], "cft", name) for name in [*columns, "gsm8k"]}
+    found |= {(name, "sft"): result([True, True], "sft", name) for name in columns[:-1]}
+    scored = [scores.score(r) for r in found.values()]
+    ours = scores.for_paper(paper_tables.TABLES["table4"], scored + scores.averages(scored), 0.0)
+    assert ("cft", "AVG") in ours and ("sft", "AVG") not in ours and ("cft", "gsm8k") not in ours
+    assert ours["cft", "AVG"]["paper"] == 0.5 and ours["cft", "AVG"]["n"] == 10
+
+
+def test_guesses_are_counted_in_expectation(tmp_path):
+    """Two of three letters are read, one right; the third has 4 options: (1 + 1/4)/3."""
+    items = [{"id": str(n), "question": "q", "gold": "A", "options": 4} for n in range(3)]
+    rows = scores.graded(tmp_path, "mmlu_pro", items, requests(items), [output("answer is (A)"), output("answer is (B)"), output("who knows")])
+    share, guesses = scores.with_guesses(rows, items)
+    assert (share, guesses) == (pytest.approx(1.25 / 3), 1)
+    found = scores.score(Result("mmlu_pro", "m", rows))
+    assert found["paper_accuracy"] == pytest.approx(1 / 3) and found["unboxed"] == 1
+    assert "random guess for the 1 outputs in which it finds no letter 41.7%" in scores.notes([found], {("mmlu_pro", "m"): Result("", "m", rows)},
+                                                                                          {"mmlu_pro": items})[1]
+
+
+@pytest.mark.parametrize("text, letter", [
+    ("The answer is (C).", "C"), ("answer is B, no, the answer is C", "B"), ("Answer: D", "D"), ("answer: A answer: B\nanswer: C", "B"),
+    ("I think D or E", "E"), ("nothing", None), ("option K", None)])
+def test_the_papers_chain_for_options(text, letter):
+    """The first "answer is", else the last "answer:" of the first line that has one, else the last lone letter."""
+    assert paper_grader.option(text, benchmarks.LETTERS) == letter
+
+
+# --- comparisons ----------------------------------------------------------------------------------------------------
+
+def compare(*given, model="a", baseline="b"):
+    return scores.compare({(r.benchmark, r.model): r for r in given}, model, baseline)
+
+
+def test_a_comparison_by_hand():
+    """a alone right 3 times, b alone once: difference 2/6, McNemar's p = 2 (1 + 4)/2^4 = 0.625."""
+    (found,) = compare(result([1, 1, 1, 0, 1, 0], "a"), result([0, 0, 0, 1, 1, 0], "b"))
+    assert {k: found[k] for k in ("wins", "losses", "both", "neither")} == {"wins": 3, "losses": 1, "both": 1, "neither": 1}
+    assert found["difference"] == pytest.approx(1 / 3) and found["p"] == found["holm"] == 0.625 and found["word"] == "not distinguishable"
+    (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"))
+    assert found["p"] == pytest.approx(2 / 512) and found["word"] == "better"
+    (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"), model="b", baseline="a")
+    assert found["word"] == "worse" and found["difference"] == -1
+
+
+def test_several_benchmarks_are_corrected_and_averaged():
+    """p of 8:0 is 2/256, of 6:0 2/64: Holm doubles the smaller; AVG is the mean of the differences."""
+    names = {"gsm8k": 8, "math500": 6}
+    given = [result([int(m == "a")] * n + [0] * n, m, name) for name, n in names.items() for m in "ab"]
+    first, second, average = compare(*given)
+    assert (first["p"], first["holm"]) == (2 / 256, 4 / 256) and (second["p"], second["holm"]) == (2 / 64, 2 / 64)
+    assert average["benchmark"] == "AVG" and average["difference"] == 0.5 and average["word"] == "better"
+
+
+def test_what_is_not_the_same_is_not_compared():
+    base = result([1, 0], "b", prompts="x", dtype="float32")
+    for other, why in [(result([1, 0], "a", prompts="x", dtype="bfloat16"), "other conditions: dtype bfloat16 / float32"),
+                       (result([1, 0], "a", prompts="y", dtype="float32"), "prompts y / x"), (result([1, 0, 1], "a", prompts="x", dtype="float32"), "other items"),
+                       (result([1, None], "a", prompts="x", dtype="float32"), "items without an output of a"), (result([1, 0], "a", prompts="x"), "dtype None / float32")]:
+        (found,) = compare(other, base)
+        assert why in found["refused"] and "p" not in found
+    names = ("gsm8k", "math500")
+    rows = compare(*[result([1, 0], m, n, dtype="x" if (m, n) == ("a", "gsm8k") else "y") for n in names for m in "ab"])
+    assert [r["benchmark"] for r in rows] == list(names)  # one benchmark was refused, so there is no AVG of all
+    assert compare(result([1], "a")) == []
+
+
+def test_seeds_by_hand():
+    """Two runs: 2/4 and 3/4: mean 0.625, sd 0.177, Student's half width 12.706 x 0.177/sqrt(2) = 1.588. Their mean by item stands against
+    another arm's."""
+    runs = {("tiny", "cft.1"): result([1, 1, 0, 0], "cft.1"), ("tiny", "cft.2"): result([1, 1, 1, 0], "cft.2"), ("tiny", "b"): result([0] * 4, "b")}
+    merged, (found,) = scores.over_seeds(runs, {"cft": ["cft.1", "cft.2"]})
+    assert found["mean"] == 0.625 and found["sd"] == pytest.approx(0.17678, abs=1e-4) and found["accuracies"] == [0.5, 0.75]
+    assert (found["low"], found["high"]) == (pytest.approx(0.625 - 1.588, abs=1e-3), pytest.approx(0.625 + 1.588, abs=1e-3))
+    assert found["items_low"] <= 0.625 <= found["items_high"]
+    assert list(merged["tiny", "cft"].values().values()) == [1, 1, 0.5, 0]
+    (compared,) = scores.compare(runs | merged, "cft", "b")
+    assert compared["difference"] == 0.625 and "wins" not in compared
+    _, (refused,) = scores.over_seeds({**runs, ("tiny", "cft.2"): result([1, 1, 1], "cft.2")}, {"cft": ["cft.1", "cft.2"]})
+    assert refused["refused"] == "other items"
+
+
+def test_the_example_is_the_first_item_on_which_models_differ():
+    shown = scores.example([result([1, 1, 0], "a"), result([1, 0, 0], "b")])
+    assert shown == "q1\n(gold 1)\n--- a: right\na says 1\n--- b: wrong\nb says 0"
+    assert scores.example([result([1], "a")]).startswith("q0\n")
+
+
+def test_a_written_score_says_what_made_it(tmp_path):
+    given = result([1, 0], dtype="float32")
+    scores.write_score(tmp_path, given, scores.score(given), {"engine": {"folder": "x"}})
+    kept = json.loads((tmp_path / "tiny.score.json").read_text())
+    assert kept["score"]["accuracy"] == 0.5 and kept["conditions"] == {"dtype": "float32"} and kept["engine"] == {"folder": "x"}
+    assert {"grader", "versions", "commit", "gpu", "command", "finished"} <= kept.keys() and len(kept["grader"]) == 12
