@@ -91,18 +91,15 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 # %% The models
 # Differs from the paper: an arm's last checkpoint. The paper kept the best on MATH-500, which lies inside its MATH test set.
 models = candidates.candidates(run, config.model, config.base_url, config.selection)
-arms = list(dict.fromkeys(one.arm if one.arm in candidates.seeds(models) else one.label for one in models))  # seeds of one arm are one
-baseline = config.baseline or ("sft" if "sft" in arms else arms[0])
-if baseline not in arms:
-    raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(arms)}")
+arms, baseline = candidates.compared(models, config.baseline)
 
 
 # %% Ask one model everything, grade, and keep it
-engines, generation = {}, {}  # by label: what the manifest says of the engine; by benchmark and label: seconds and batch sizes
+engines = {}  # by label: what the manifest says of each
 
 
 def evaluate(one, sets):
-    """sets: {benchmark: items}. -> {(benchmark, label): Result}; the rows are 05_eval/<label>/<benchmark>.jsonl."""
+    """sets: {benchmark: items}. -> {(benchmark, label): Result}; rows and score are 05_eval/<label>/<benchmark>.jsonl and .score.json."""
     found, folder = {}, run / "05_eval" / one.label
     engine, words, template, kind = candidates.open_engine(one, config)
     engines[one.label] = engine.settings | kind
@@ -113,12 +110,12 @@ def evaluate(one, sets):
         sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, stop, config.seed if config.temperature else None)
         with Journal(run / "05_eval" / "journal" / files.content_id(engine.identity)[:12] / f"{name}.jsonl") as journal:
             outputs = complete(engine, asked, sampling, journal, f"05 {one.label} {name}", probe=True)
-            engines[one.label].setdefault("cost", {})[name] = engine.money.summary(journal) if one.url else None
+            cost = engine.money.summary(journal) if one.url else None
         rows = scores.graded(folder, name, items, asked, outputs, config.count_failed)
         conditions = kind | {"sampling": asdict(sampling), "prompts": files.content_id([request.prompt for request in asked])}
-        found[name, one.label] = scores.Result(name, one.label, rows, conditions)
-        took, sizes = {o["key"]: o.get("seconds", 0) for o in outputs if "key" in o}, {o["batch_size"] for o in outputs if "batch_size" in o}
-        generation[name, one.label] = {"seconds": sum(took.values()), "batch_sizes": sorted(sizes)}
+        found[name, one.label] = result = scores.Result(name, one.label, rows, conditions, scores.took(outputs))
+        about = {"engine": engines[one.label], "benchmark": benchmarks.about(name, items, revisions.get(name)), "few_shot": shots, "cost": cost}
+        scores.write_score(folder, result, about, config.seed)
     return found
 
 
@@ -143,7 +140,8 @@ for one in models:
         print(line)
 
 # %% Run all of them
-found = {key: result for one in models for key, result in evaluate(one, tests).items()}
+results_of = [evaluate(one, tests) for one in models]
+found = {key: of_model[key] for name in tests for of_model in results_of for key in of_model if key[0] == name}  # benchmark by benchmark
 
 # %% [markdown]
 """
@@ -153,12 +151,7 @@ rules. `unboxed` counts answers that were not in a \\boxed{}, `cut` outputs that
 """
 
 # %% Score
-found = dict(sorted(found.items(), key=lambda pair: config.benchmarks.index(pair[0][0])))  # stable: models keep their order
-scored = [scores.score(result, generation[key]["seconds"], config.seed) for key, result in found.items()]
-for result, score in zip(found.values(), scored):
-    about = benchmarks.about(result.benchmark, tests[result.benchmark], revisions.get(result.benchmark))
-    scores.write_score(run / "05_eval" / result.model, result, score,
-                       {"engine": engines[result.model], "benchmark": about, "generation": generation[result.benchmark, result.model]})
+scored = [result.score for result in found.values()]
 scored += scores.averages(scored)
 print("\n" + results.scores_table(scored))
 
@@ -179,17 +172,17 @@ beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, confi
           for table in printed]
 
 # %% Write tables, charts, the page and the manifest
-notes += scores.notes(scored, found, tests)
+said = notes + scores.notes(scored, found, tests)
 sections = {"Scores": results.scores_table(scored), f"Against {baseline}": results.comparisons_table(compared),
             "Over seeds": results.seeds_table(by_seed), "Choice of checkpoints": results.selection_table(selected), "The paper": "\n\n".join(beside)}
-results.write(run / "05_results.md", sections, notes)
+results.write(run / "05_results.md", sections, said)
 results.chart(scored, run / "05_results.png")
 results.selection_chart(selected, run / "05_selection.png")
 page.write_page(run / "05_outputs.html", {key: result.rows for key, result in found.items()}, scored, benchmarks.private(tests), run.name)
 headline = {"engines": engines, "scores": scored, "comparisons": compared, "seeds": by_seed, "selection": selected}
 files.write_json(run / "05_eval" / "scores.json", headline)
 files.write_manifest(run / "05.run.json", config, benchmarks.local_files(config.benchmarks_dir, tests, config.few_shot), **headline)
-print("\n" + "\n\n".join([*(text for heading, text in sections.items() if text and heading != "Scores"), *notes]))
+print("\n" + "\n\n".join([*(text for heading, text in sections.items() if text and heading != "Scores"), *said]))
 print(f"\nwrote {run / '05_results.md'} and .png, {run / '05_outputs.html'} (open it in a browser: every output), and {run / '05_eval'}")
 print(f"next: read runs/{config.name}/05_results.md, then change one setting: python 01_sample.py --help")
 if failed := sum(score["failed"] for score in scored if score["benchmark"] != "AVG"):

@@ -113,6 +113,15 @@ def seeds(found):
     return {arm: labels for arm, labels in groups.items() if len(labels) > 1}
 
 
+def compared(found, baseline=None):
+    """-> (what is compared, seeds of one arm as one; the baseline: sft where it is among them, else the first, or the one that is asked for)."""
+    names = list(dict.fromkeys(c.arm if c.arm in seeds(found) else c.label for c in found))
+    baseline = baseline or ("sft" if "sft" in names else names[0])
+    if baseline not in names:
+        raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(names)}")
+    return names, baseline
+
+
 def open_engine(one, config):
     """-> (engine, tokenizer (None: a server's), template, what two scores must have in common to be compared)."""
     if one.url:

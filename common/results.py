@@ -108,9 +108,9 @@ def chart(scores, path):
 
 
 def selection_chart(rows, path):
-    """Score by training step with 95 % intervals, a line an arm; the chosen checkpoint is filled. Nothing without rows."""
+    """Score by training step with 95 % intervals, a line an arm; the chosen checkpoint is filled. Without rows no picture stands."""
     if not rows:
-        return
+        return path.unlink(missing_ok=True)
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
     for number, arm in enumerate(dict.fromkeys(r["arm"] for r in rows)):
@@ -120,7 +120,7 @@ def selection_chart(rows, path):
         axes.errorbar(x, y, errors, fmt="o-", color=colour, markerfacecolor="white", capsize=3, linewidth=1.5, label=arm)
         axes.plot(*zip(*((r["step"], 100 * r["accuracy"]) for r in own if r["chosen"])), "o", color=colour, markersize=9, zorder=3)
     axes.set(xlabel="optimizer step", ylabel="accuracy, % (bars: 95% interval)", title=f"{rows[0]['benchmark']} (n = {rows[0]['n']}); filled: chosen")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     axes.grid(alpha=0.3)
     save_figure(figure, path)
 

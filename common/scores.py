@@ -14,12 +14,14 @@ JUDGED = ("extracted", "how", "strict", "paper", "timed_out")
 
 @dataclass
 class Result:
-    """What one model said to one benchmark, graded. conditions: what must be equal where two results are compared."""
+    """What one model said to one benchmark, graded. conditions: what must be equal where two results are compared; took: see took()."""
 
     benchmark: str
     model: str
     rows: list
     conditions: dict = field(default_factory=dict)
+    took: dict = field(default_factory=dict)
+    score: dict | None = None
 
     def values(self, grader="strict"):
         """{item id: share of its samples that are right, 0..1}, of the items that were answered, in the test set's order."""
@@ -80,7 +82,14 @@ def _known(folder, name):
 
 # --- scores ---------------------------------------------------------------------------------------------------------
 
-def score(result, seconds=None, seed=0):
+def took(outputs):
+    """What the outputs of complete() say of their making: seconds in all, of whichever run, and the batch sizes of a local model."""
+    each = {output["key"]: output for output in outputs if "key" in output}.values()
+    return {"seconds": round(sum(output.get("seconds", 0) for output in each), 1),
+            "batch_sizes": sorted({output["batch_size"] for output in each if "batch_size" in output})}
+
+
+def score(result, seed=0):
     """-> the score of a Result, all shares 0..1. n: items that were answered; failed: those that were not. accuracy: by the strict
     grader, the mean over samples where there are several; its interval is Wilson's, with samples a bootstrap over items."""
     rows, name = result.rows, result.benchmark
@@ -88,7 +97,7 @@ def score(result, seconds=None, seed=0):
     counts = {"unboxed": sum(row["how"] != "boxed" for row in rows), "cut": sum(row["finish_reason"] == "length" for row in rows),
               "timed_out": sum(row["timed_out"] for row in rows),
               "failed": len({row["id"] for row in rows if row["finish_reason"] == "failed"}),
-              "tokens": sum(row["n_tokens"] or 0 for row in rows), "seconds": seconds and round(seconds, 1)}
+              "tokens": sum(row["n_tokens"] or 0 for row in rows), "seconds": result.took.get("seconds")}
     if benchmarks.of(name).choices:  # nobody asked for a box
         counts["unboxed"] = sum(row["how"] == "none" for row in rows)
     found = {"benchmark": name, "model": result.model, "n": len(values), "samples": k} | counts
@@ -238,10 +247,11 @@ def over_seeds(results, groups, seed=0):
     return merged, table
 
 
-def write_score(folder, result, score, about):
-    """`folder`/<benchmark>.score.json: one score with all that is needed to make it again."""
-    write_json(folder / f"{result.benchmark}.score.json",
-               {"score": score, "grader": grader_id(), "conditions": result.conditions, **about, **environment()})
+def write_score(folder, result, about, seed=0):
+    """Score a Result and write `folder`/<benchmark>.score.json: the score with all that is needed to make it again."""
+    result.score = score(result, seed)
+    write_json(folder / f"{result.benchmark}.score.json", {"score": result.score, "grader": grader_id(), "conditions": result.conditions,
+                                                           "took": result.took, **about, **environment()})
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
 
     def again(items=ITEMS):
         rows = scores.graded(tmp_path, "gsm8k", items, requests(items), said)
-        scores.write_score(tmp_path, Result("gsm8k", "m", rows), {}, {})
+        scores.write_score(tmp_path, Result("gsm8k", "m", rows), {})
         return rows
 
     first = again()
@@ -85,7 +85,8 @@ def test_a_score_by_hand():
     """3 of 4 right, one answer unboxed, one output cut: the interval is Wilson's."""
     given = result([True, True, True, False])
     given.rows[1] |= {"how": "cue", "finish_reason": "length", "paper": False}
-    found = scores.score(given, seconds=1.26)
+    given.took = {"seconds": 1.3}
+    found = scores.score(given)
     low, high = stats.wilson(3, 4)
     assert found == {"benchmark": "tiny", "model": "m", "n": 4, "samples": 1, "unboxed": 1, "cut": 1, "timed_out": 0, "failed": 0, "tokens": 8,
                      "seconds": 1.3, "accuracy": 0.75, "low": low, "high": high, "paper_accuracy": 0.5,
@@ -133,7 +134,11 @@ def test_average_is_the_plain_mean_of_the_benchmarks():
     """Not of the items: (1/1 + 1/3)/2 = 2/3, where 2 of 4 items are right."""
     found = {("gsm8k", "m"): result([True], benchmark="gsm8k"), ("math500", "m"): result([True, False, False], benchmark="math500"),
              ("gsm8k", "one"): result([True], "one", "gsm8k")}
-    scored = [scores.score(r, 2.0) for r in found.values()]
+    for r in found.values():
+        r.took = scores.took([{"key": "a", "seconds": 1.5, "batch_size": 8}, {"key": "b", "seconds": 0.5},
+                              {"key": "a", "seconds": 1.5, "batch_size": 8}, {"error": "x"}])
+        assert r.took == {"seconds": 2.0, "batch_sizes": [8]}  # equal requests are one output
+    scored = [scores.score(r) for r in found.values()]
     (average,) = scores.averages(scored)  # a model with one benchmark has none
     assert average["accuracy"] == pytest.approx(2 / 3) and (average["model"], average["n"], average["seconds"]) == ("m", 4, 4.0)
     assert average["low"] <= average["accuracy"] <= average["high"]
@@ -232,7 +237,7 @@ def test_the_example_is_the_first_item_on_which_models_differ():
 
 def test_a_written_score_says_what_made_it(tmp_path):
     given = result([1, 0], dtype="float32")
-    scores.write_score(tmp_path, given, scores.score(given), {"engine": {"folder": "x"}})
+    scores.write_score(tmp_path, given, {"engine": {"folder": "x"}})
     kept = json.loads((tmp_path / "tiny.score.json").read_text())
-    assert kept["score"]["accuracy"] == 0.5 and kept["conditions"] == {"dtype": "float32"} and kept["engine"] == {"folder": "x"}
+    assert kept["score"]["accuracy"] == 0.5 == given.score["accuracy"] and kept["conditions"] == {"dtype": "float32"} and kept["engine"] == {"folder": "x"}
     assert {"grader", "versions", "commit", "gpu", "command", "finished"} <= kept.keys() and len(kept["grader"]) == 12
