@@ -216,5 +216,5 @@ if rank == 0:
                          processes=world, checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs})
 for job in jobs:
     log(f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}")
-log(f"next: python {'05_eval.py' if full or config.merge else '04_train.py --merge and the same flags, then python 05_eval.py'} --name {config.name}")
+log(f"next: python 05_eval.py --name {config.name}")
 model.end_distributed()

@@ -33,8 +33,8 @@ class Config:
     selection: str = setting("auto", "which checkpoint of an arm: last; or the best on validation (MATH, disjoint from MATH-500), paper (MATH-500) or "
                                      "heldout (the run's own questions); auto: last, but of a folder of checkpoints the best on validation",
                              choices=("auto", "last", "validation", "paper", "heldout"))
-    benchmarks: list[str] = setting(["math500"], "which test sets (common/benchmarks.py): tiny math math500 gsm8k minerva_math olympiadbench aime24 "
-                                                 "aime25 amc23 theoremqa mmlu_pro gpqa")
+    benchmarks: list[str] = setting(["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23"], "which test sets: tiny, or of "
+                                    "common/benchmarks.py: also math500 aime25 theoremqa mmlu_pro gpqa (default: those of Table 2)")
     benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
     revision: list[str] = setting([], "revisions of the hub's test sets: NAME=REVISION ...")
     paper: list[str] = setting([], "print these tables of the paper beside the scores: table2 ... table11")
@@ -116,6 +116,7 @@ def evaluate(one, sets):
         found[name, one.label] = result = scores.Result(name, one.label, rows, conditions, scores.took(outputs))
         about = {"engine": engines[one.label], "benchmark": benchmarks.about(name, items, revisions.get(name)), "few_shot": shots, "cost": cost}
         scores.write_score(folder, result, about, config.seed)
+    engine.close()
     return found
 
 

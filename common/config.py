@@ -94,5 +94,5 @@ def _report(kind, error, trace):
         return sys.__excepthook__(kind, error, trace)
     sys.stdout.flush()
     # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
-    print(f"\nerror: {str(error) or 'interrupted'}", file=sys.__stderr__, flush=True)
+    print(f"\nerror: {str(error) or 'interrupted. The same command goes on where it was.'}", file=sys.__stderr__, flush=True)
     os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise

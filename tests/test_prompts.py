@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common import prompts
@@ -129,18 +129,40 @@ def test_evaluation_prompts_by_hand():
         "User: 1+1?\nPlease reason step by step, and put your final answer within \\boxed{}.\n\nAssistant:")
 
 
-@pytest.mark.parametrize("benchmark", ["gsm8k", "math", "math500"])
-def test_evaluation_prompts_are_the_released_ones_byte_for_byte(benchmark):
-    expected, test = SHARED / "paper" / "expected_prompts.jsonl", SHARED / "benchmarks" / benchmark / "test.jsonl"
-    if not expected.is_file() or not test.is_file():
-        pytest.skip("../shared is not there")
-    rows = [row for row in map(json.loads, expected.read_text().splitlines()) if row["benchmark"] == benchmark]
-    questions = [json.loads(line) for line in test.read_text().split("\n") if line]
-    assert len(rows) >= 8
-    for row in rows:
-        question = questions[row["index"]]["question" if benchmark == "gsm8k" else "problem"]
-        assert prompts.solve_prompt(question, {"qwen": "chatml"}.get(row["base"], row["base"])) == row["prompt"]
-        assert prompts.STOP == row["stop"]
+def test_other_systems_and_earlier_turns():
+    """MMLU-Pro's system line; few-shot turns as earlier ones, each asked as the last is."""
+    assert prompts.solve_prompt("Which?\n", "chatml", prompts.MMLU_SYSTEM) == (
+        f"<|im_start|>system\n{prompts.MMLU_SYSTEM}<|im_end|>\n<|im_start|>user\nWhich?\n<|im_end|>\n<|im_start|>assistant\n")
+    assert prompts.solve_prompt("Which?", "deepseek", prompts.SYSTEM) == f"{prompts.SYSTEM}\n\nUser: Which?\n\nAssistant:"
+    assert prompts.solve_prompt("2+2?", "chatml", shots=[("1+1?", "It is 2.")]) == (
+        f"<|im_start|>system\n{prompts.SOLVE_SYSTEM}<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\nIt is 2.<|im_end|>\n"
+        "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n")
+    assert prompts.solve_prompt("2+2?", "deepseek", shots=[("1+1?", "It is 2.")]) == (
+        f"User: 1+1?\n{prompts.SOLVE_SYSTEM}\n\nAssistant: It is 2.\n\nUser: 2+2?\n{prompts.SOLVE_SYSTEM}\n\nAssistant:")
+
+
+OWN = "{{ bos_token or '' }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+@pytest.mark.parametrize("bos, added, first", [(None, False, ""), ("<s>", False, "<s>"), ("<s>", True, "")])
+def test_the_tokenizers_own_template(bos, added, first):
+    """Its begin token is left to the tokenizer where that puts one before every text, so that there is one; a template that refuses is named."""
+    tokenizer = small_tokenizer(bos)
+    if added:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    tokenizer.chat_template = OWN
+    asked = prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer, shots=[("0+0?", "0")])
+    assert asked == f"{first}[system]{prompts.SOLVE_SYSTEM}[user]0+0?[assistant]0[user]1+1?[assistant]"
+    assert bos is None or tokenizer(asked).input_ids.count(tokenizer.bos_token_id) == 1
+    prompts.check_template("own", tokenizer, own=True)
+    tokenizer.chat_template = "{{ raise_exception('no system line, please') }}"
+    with pytest.raises(InputError, match="(?s)no system line, please.*--template chatml"):
+        prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(InputError, match="this tokenizer has no chat template"):
+        prompts.check_template("own", tokenizer, own=True)
+    with pytest.raises(InputError, match="unknown chat template 'own'"):  # nothing is trained in it
+        prompts.check_template("own", tokenizer)
 
 
 # --- templates and tokenizers ---------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ class Endpoint:
             raise InputError("OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again.")
         self.money.approve(tasks, journal, commercial=(self.base_url or "https").startswith("https"))
 
+    def close(self):
+        """Nothing is held between two runs."""
+
     def client(self, Client=openai.AsyncOpenAI, Http=openai.DefaultAioHttpClient):
         """The openai client, its hidden retries off; aiohttp holds hundreds of connections at a third of httpx's CPU."""
         here = urlsplit(self.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")

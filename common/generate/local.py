@@ -102,6 +102,14 @@ class Local:
         if self.processes == 1:
             _ = self.model
 
+    def close(self):
+        """Give up the weights and the processes: the next model needs their room."""
+        self.pool = None
+        if self.__dict__.pop("model", None) is not None:
+            gc.collect()  # transformers' modules may hold each other
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
     def outstanding(self):
         return False
 
