@@ -108,8 +108,8 @@ def evaluate(one, sets):
         asked = [Request(prompts.solve_prompt(item["question"], template, system, shots, words), sample=k)
                  for item in items for k in range(config.samples)]
         sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, stop, config.seed if config.temperature else None)
-        with Journal(run / "05_eval" / "journal" / files.content_id(engine.identity)[:12] / f"{name}.jsonl") as journal:
-            outputs = complete(engine, asked, sampling, journal, f"05 {one.label} {name}", probe=True)
+        with Journal(run / "05_journal" / files.content_id(engine.identity)[:12] / f"{name}.jsonl") as journal:
+            outputs = complete(engine, asked, sampling, journal, f"05 {one.label} {name}", probe=bool(one.url))
             cost = engine.money.summary(journal) if one.url else None
         rows = scores.graded(folder, name, items, asked, outputs, config.count_failed)
         conditions = kind | {"sampling": asdict(sampling), "prompts": files.content_id([request.prompt for request in asked])}
@@ -141,8 +141,8 @@ for one in models:
         print(line)
 
 # %% Run all of them
-results_of = [evaluate(one, tests) for one in models]
-found = {key: of_model[key] for name in tests for of_model in results_of for key in of_model if key[0] == name}  # benchmark by benchmark
+by_model = [evaluate(one, tests) for one in models]
+found = {(name, label): result for name in tests for each in by_model for (of, label), result in each.items() if of == name}
 
 # %% [markdown]
 """
@@ -151,19 +151,16 @@ Accuracy by the strict grader, with its 95% interval (Wilson's; over several sam
 rules. `unboxed` counts answers that were not in a \\boxed{}, `cut` outputs that ran into `--max-new-tokens`.
 """
 
-# %% Score
+# %% Score; and one question on which the models differ, as each answers it
 scored = [result.score for result in found.values()]
 scored += scores.averages(scored)
 print("\n" + results.scores_table(scored))
-
-# %% One question on which the models differ, as each answers it
 print("\n" + scores.example([result for result in found.values() if result.benchmark == config.benchmarks[0]]))
 
 # %% [markdown]
 """
 ## Comparison
-Two models are compared item by item, on the same items, prompts and settings, or not at all. McNemar's exact test counts the items
-that only one of them gets right; Holm's correction is for looking at several benchmarks.
+Item by item, on the same items, prompts and settings, or not at all: McNemar's exact test, with Holm's correction for several benchmarks.
 """
 
 # %% Compare

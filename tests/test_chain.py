@@ -278,7 +278,7 @@ def test_05_asks_a_server(tmp_path):
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
     assert [(r["gold"], r["strict"], r["output"]) for r in graded] == [(str(n), n == 2, "It is \\boxed{2}. ") for n in range(4)]
     assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count("| served |") == 3  # and AVG
-    paid = rows(tmp_path / "runs" / "mine" / "05_eval" / "journal" / content_id(f"served at {server.url}")[:12] / "math500.jsonl")
+    paid = rows(tmp_path / "runs" / "mine" / "05_journal" / content_id(f"served at {server.url}")[:12] / "math500.jsonl")
     assert [r["usd"] for r in paid] == [(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"]) / 1e6 for r in paid]
 
 

@@ -110,8 +110,9 @@ def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
 def test_05_asks_for_the_rest_after_a_kill(finished, run_copy):
     """Killed while the second of five models is asked."""
     folder, key = run_copy.parent.parent, content_id(model_id(run_copy / "04_train" / "sft" / "step-000006"))[:12]
-    journal = run_copy / "05_eval" / "journal" / key / "tiny.jsonl"
+    journal = run_copy / "05_journal" / key / "tiny.jsonl"
     shutil.rmtree(run_copy / "05_eval")
+    shutil.rmtree(run_copy / "05_journal")
     kill_when(lambda: n_lines(journal) >= 2, folder, "05_eval.py", *SMALL["05_eval.py"])
     assert not (run_copy / "05_eval" / "cft").exists()
     assert_whole(run_copy)

@@ -1,4 +1,4 @@
-"""Processes that generate for the local engine, one per GPU, each a `python -m common.generate.pool`.
+"""Processes that generate for the local engine, one per GPU, each a `python -m common.generate.worker`.
 
 They speak JSON lines over stdin and stdout: no multiprocessing (its children re-run the flat script they were started
 from) and no pickle. Each takes whole chunks from one queue, so that a faster one takes more of them.
@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 
-from common.files import InputError, Stopped
+from common.files import Stopped
 
 
 class Worker:
@@ -23,7 +23,7 @@ class Worker:
     def __init__(self, settings):
         path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "common.generate.pool"],  # -P: modules of this kit, not of the working directory
+            [sys.executable, "-P", "-m", "common.generate.worker"],  # -P: modules of this kit, not of the working directory
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(settings["threads"])},
             start_new_session=True,  # an interrupt at the keyboard is for the parent
@@ -97,38 +97,3 @@ def _end(workers):
         worker.process.kill()
         worker.process.wait()
     workers.clear()
-
-
-def serve():
-    """Answer chunks on stdin, one a line after a line of settings, until it is closed: [index, answer] lines, then "done"."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for a reply
-    lines = queue.SimpleQueue()
-
-    def listen():
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)  # the parent has ended, perhaps in the middle of a chunk
-
-    threading.Thread(target=listen, daemon=True).start()
-    say = lambda reply: print(json.dumps(reply), file=replies, flush=True)
-    settings = json.loads(lines.get())
-    import torch
-
-    from common.generate.local import Local
-
-    try:
-        torch.set_num_threads(settings.pop("threads"))
-        if settings["device"] != "cpu":
-            torch.cuda.set_device(settings["device"])
-        engine = Local(**settings)
-        while True:
-            for found in engine.texts(**json.loads(lines.get())):
-                say(found)
-            say("done")
-    except InputError as error:
-        say({"failed": str(error), "status": error.status})
-
-
-if __name__ == "__main__":
-    serve()
