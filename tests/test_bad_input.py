@@ -103,7 +103,7 @@ MISTAKES = {
     # Names
     "unknown preset": Mistake(["01_sample.py", "--preset", "nope"], ["'nope'", "tiny, paper"], "--preset"),
     "run name with a path": Mistake(["01_sample.py", "--name", "../elsewhere"], ["'../elsewhere'"], "--name my-run"),
-    "unknown benchmark": Mistake(["05_eval.py", "--benchmarks", "nope"], ["'nope'", "tiny gsm8k"], "--benchmarks"),
+    "unknown benchmark": Mistake(["05_eval.py", "--benchmarks", "nope"], ["'nope'", "tiny tiny_validation gsm8k"], "--benchmarks"),
     "unknown arm in 03": Mistake(["03_build.py", "--arms", "cft", "nope"], ["'nope'", "sft-verified"], "--arms"),
     # before the arms that are known have been trained for hours
     "unknown arm in 04": Mistake(["04_train.py", "--arms", "cft", "nope"], ["nope", "sft-verified"], "--arms", without("04_train")),

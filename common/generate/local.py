@@ -1,5 +1,6 @@
 """Generation with transformers on this machine: one process per GPU, each with a batch that is refilled as texts end."""
 
+import gc
 import json
 import os
 import warnings
