@@ -66,6 +66,11 @@ def rows(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+def timeless(records):
+    """Records of a journal without the seconds that each took."""
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
 def n_lines(path):
     """Whole lines of a file that may be growing, 0 where it is not there."""
     return Path(path).read_bytes().count(b"\n") if Path(path).exists() else 0
@@ -106,7 +111,7 @@ def _content(path):
     if path.name == "metrics.jsonl":
         return [{k: v for k, v in row.items() if k not in ("seconds", "memory_gb")} for row in rows(path)]
     if "journal" in str(path):  # answers are recorded as they arrive, in whatever order and time
-        return sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}) for row in rows(path))
+        return sorted(map(json.dumps, timeless(rows(path))))
     if path.name.endswith((".score.json", "scores.json")):
         return _timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.name in ("05_results.md", "05_outputs.html"):

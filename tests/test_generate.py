@@ -16,7 +16,7 @@ from common.generate.server import Server
 from common.tiny import world
 from common.tiny.base import tokenizer
 from tests.faults import FaultServer
-from tests.runs import rows
+from tests.runs import rows, timeless
 
 PROMPTS = [p.question for p in world.problems("train", 0, 12)]
 
@@ -32,11 +32,6 @@ def generated(engine, prompts, sampling, samples=1):
     answers = {}
     engine.generate(tasks, lambda task, answer: answers.setdefault(task.key, answer), lambda: None)
     return [answers[task.key] for task in tasks]
-
-
-def timeless(records):
-    """Without the seconds that each took."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
 def texts(engine, prompts, sampling, samples=1):
