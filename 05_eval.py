@@ -27,14 +27,14 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of bootstraps, samples and GPQA's options and, tiny, of the world")
-    limit: int | None = setting(None, "use the first so many items of each benchmark")
+    limit: int | None = setting(None, "use the first so many items of each benchmark, the validation set included")
     model: list[str] = setting([], "models: base, an arm, a folder (of a model, an adapter, or of checkpoints, of which the best is taken), a hub "
                                    "id, NAME@URL of a server; LABEL=NAME names one, LABEL several times: seeds of one arm (default: base and all arms)")
     selection: str = setting("auto", "which checkpoint of an arm: last; or the best on validation (MATH, disjoint from MATH-500), paper (MATH-500) or "
                                      "heldout (the run's own questions); auto: last, but of a folder of checkpoints the best on validation",
                              choices=("auto", "last", "validation", "paper", "heldout"))
     benchmarks: list[str] = setting(["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23"], "which test sets: tiny, or of "
-                                    "common/benchmarks.py: also math500 aime25 theoremqa mmlu_pro gpqa (default: those of Table 2)")
+                                    "common/benchmarks.py: also math500 aime25 theoremqa mmlu_pro gpqa")
     benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
     revision: list[str] = setting([], "revisions of the hub's test sets: NAME=REVISION ...")
     paper: list[str] = setting([], "print these tables of the paper beside the scores: table2 ... table11")
@@ -70,7 +70,7 @@ import torch
 
 from common import benchmarks, candidates, files, page, paper_tables, prompts, results, scores, selection
 from common.files import InputError
-from common.generate import Request, Sampling, complete
+from common.generate import Sampling, complete
 from common.generate.journal import Journal
 
 run = files.run_folder(config.name)
@@ -105,14 +105,16 @@ def evaluate(one, sets):
     engines[one.label] = engine.settings | kind
     for name, items in sets.items():
         system, stop = benchmarks.of(name).form
-        asked = [Request(prompts.solve_prompt(item["question"], template, system, shots, words), sample=k)
-                 for item in items for k in range(config.samples)]
+        texts = [prompts.solve_prompt(item["question"], template, system, shots, words) for item in items]
+        asked = scores.requests(texts, config.samples, greedy=not config.temperature)
         sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, stop, config.seed if config.temperature else None)
         with Journal(run / "05_journal" / files.content_id(engine.identity)[:12] / f"{name}.jsonl") as journal:
+            if one.url:
+                candidates.check_served(engine, journal)
             outputs = complete(engine, asked, sampling, journal, f"05 {one.label} {name}", probe=bool(one.url))
             cost = engine.money.summary(journal) if one.url else None
         rows = scores.graded(folder, name, items, asked, outputs, config.count_failed)
-        conditions = kind | {"sampling": asdict(sampling), "prompts": files.content_id([request.prompt for request in asked])}
+        conditions = kind | {"sampling": asdict(sampling), "prompts": files.content_id(texts)}
         found[name, one.label] = result = scores.Result(name, one.label, rows, conditions, scores.took(outputs))
         about = {"engine": engines[one.label], "benchmark": benchmarks.about(name, items, revisions.get(name)), "few_shot": shots, "cost": cost}
         scores.write_score(folder, result, about, config.seed)
@@ -130,7 +132,7 @@ the score. `--selection` scores all of them on a validation set first.
 # %% Choose checkpoints
 selected, notes = [], []
 if any(one.checkpoints for one in models):
-    validation, items, line = selection.validation_set(config.selection, config.benchmarks, run, **source)
+    validation, items, line = selection.validation_set(config.selection, config.benchmarks, run, models, revisions=revisions, **source)
     notes.append(line)
 for one in models:
     if one.checkpoints:
@@ -166,14 +168,14 @@ Item by item, on the same items, prompts and settings, or not at all: McNemar's 
 # %% Compare
 merged, by_seed = scores.over_seeds(found, candidates.seeds(models), config.seed)
 compared = [row for arm in arms if arm != baseline for row in scores.compare(found | merged, arm, baseline, config.seed)]
-beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, config.temperature), paper_tables.base_of(one.where for one in models))
-          for table in printed]
+bases = {one.label: paper_tables.base_of(candidates.origin(one)) for one in models}
+beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, bases, config.temperature)) for table in printed]
 
 # %% Write tables, charts, the page and the manifest
 said = notes + scores.notes(scored, found, tests)
 sections = {"Scores": results.scores_table(scored), f"Against {baseline}": results.comparisons_table(compared),
             "Over seeds": results.seeds_table(by_seed), "Choice of checkpoints": results.selection_table(selected), "The paper": "\n\n".join(beside)}
-results.write(run / "05_results.md", sections, said)
+results.write(run / "05_results.md", sections, [results.settings_line(run.name, config, len(shots)), *said])
 results.chart(scored, run / "05_results.png")
 results.selection_chart(selected, run / "05_selection.png")
 page.write_page(run / "05_outputs.html", {key: result.rows for key, result in found.items()}, scored, benchmarks.private(tests), run.name)
@@ -183,6 +185,6 @@ files.write_manifest(run / "05.run.json", config, benchmarks.local_files(config.
 print("\n" + "\n\n".join([*(text for heading, text in sections.items() if text and heading != "Scores"), *said]))
 print(f"\nwrote {run / '05_results.md'} and .png, {run / '05_outputs.html'} (open it in a browser: every output), and {run / '05_eval'}")
 print(f"next: read runs/{config.name}/05_results.md, then change one setting: python 01_sample.py --help")
-if failed := sum(score["failed"] for score in scored if score["benchmark"] != "AVG"):
-    print(f"{failed} items got no output (status 3): the same command asks only for those; each row says why in `error`")
+if failed := sum(row["failed"] for row in scored + selected if row["benchmark"] != "AVG"):
+    print(f"{failed} items got no output (status 3): the same command asks only for those; where it cannot help: --count-failed")
     sys.exit(3)

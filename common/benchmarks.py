@@ -3,6 +3,7 @@
 A benchmark is read from the hub, or from `<dir>/<name>/test.jsonl` in the hub's columns. To add one, add a row.
 """
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -82,7 +83,7 @@ BENCHMARKS = {
     "aime24": Benchmark("HuggingFaceH4/aime_2024", (None,), "train", "problem", "answer", 30, "none stated; MAA contest",
                         "9aa992e5d3aeda35"),
     "aime25": Benchmark("math-ai/aime25", (None,), "test", "problem", "answer", 30, "Apache-2.0; MAA contest"),
-    "amc23": Benchmark("math-ai/amc23", (None,), "test", "question", lambda r: str(r["answer"]), 40,
+    "amc23": Benchmark("math-ai/amc23", (None,), "test", "question", "answer", 40,
                        "none stated; MAA contest", "adb99e9bd549de20"),
     "theoremqa": Benchmark("TIGER-Lab/TheoremQA", (None,), "test", _true_or_false, "Answer", 800, "MIT", "262cd572cb5f404c",
                            tolerance=0.01),
@@ -133,12 +134,16 @@ def _item(name, benchmark, record, number, seed):
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         lacks = error if isinstance(error, KeyError) else "a usable answer"
         raise InputError(f"{name}, row {number} lacks {lacks}; it has {', '.join(record)}.\n"
-                         f"Expected the columns of {benchmark.path} on the hub.") from None
+                         f"Expected the columns that its row in common/benchmarks.py reads ({benchmark.path} on the hub).") from None
+    if isinstance(gold, (int, float)) and not isinstance(gold, bool) and math.isfinite(gold):
+        gold = str(gold)
     for what, text in (("question", question), ("gold", gold)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{name}, row {number} has no {what}.")
     if benchmark.form is MATHS:  # as the released code writes a maths question
         question = question.strip() + (" (True or False)" if gold in ("True", "False") else "")
+    if benchmark.choices and gold not in tuple(benchmark.choices[: sum(o != "N/A" for o in record["options"])]):
+        raise InputError(f"{name}, row {number}: its gold {gold[:20]!r} is none of its {len(record['options'])} options.")
     item = {"question": question, "gold": gold}
     return item | {"options": sum(o != "N/A" for o in record["options"])} if benchmark.choices else item
 
@@ -147,9 +152,10 @@ def _number_equal(found):
     """The id is the question's hash; of questions that occur twice (TheoremQA, MMLU-Pro) the later ones count on."""
     seen = Counter()
     for item in found:
-        n = seen[item["question"]]
-        item["id"] = content_id(item["question"], n) if n else content_id(item["question"])
-        seen[item["question"]] += 1
+        item["id"] = content_id(item["question"])
+        seen[item["id"]] += 1
+        if (n := seen[item["id"]]) > 1:
+            item["id"] = content_id(item["question"], n - 1)
 
 
 def digest(found):
@@ -186,18 +192,19 @@ def _hub(benchmark, revision):
                 for row in datasets.load_dataset(benchmark.path, config, split=benchmark.split, revision=revision,
                                                  streaming=benchmark.private)]
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        hint = ("Ask for access on its page and log in: hf auth login" if benchmark.private else
+        hint = ("It is read from the hub only, never from a local file: check the connection, ask for access on its page, log in: hf auth login" if benchmark.private else
                 "Check the connection, or give local files: --benchmarks-dir DIR (DIR/NAME/test.jsonl)")
         raise InputError(f"{benchmark.path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n{hint}") from error
 
 
 def revisions(given, names):
-    """["NAME=REVISION", ...] -> {name: revision}; one bare revision is that of the only benchmark from the hub."""
+    """["NAME=REVISION", ...] -> {name: revision}; one bare revision is that of the only benchmark from the hub. The set that checkpoints
+    are chosen on may be named, too."""
     hub = [name for name in names if name in BENCHMARKS]
     if len(given) == 1 and "=" not in given[0] and len(hub) == 1:
         return {hub[0]: given[0]}
     pairs = dict(text.partition("=")[::2] for text in given)
-    if wrong := [text for text in given if text.partition("=")[0] not in hub or not text.partition("=")[2]]:
+    if wrong := [text for text in given if text.partition("=")[0] not in (*hub, "math500", "math500_validation") or not text.partition("=")[2]]:
         raise InputError(f"--revision {' '.join(wrong)}: expected NAME=REVISION for benchmarks of this run: {' '.join(hub) or 'none is from the hub'}")
     return pairs
 

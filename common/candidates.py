@@ -10,6 +10,8 @@ from common.generate.local import Local
 from common.generate.money import Money
 from common.generate.server import Server
 
+LONGEST = 100  # characters of a label, which is a folder's name, too
+
 
 @dataclass
 class Candidate:
@@ -37,7 +39,14 @@ def candidates(run, names, base_url=None, selection="auto"):
     by_label = {}
     for candidate in found:
         by_label.setdefault(candidate.label, []).append(candidate)
-    return [one for label, group in by_label.items() for one in _joined(label, group, choose)]
+    joined = [one for label, group in by_label.items() for one in _joined(label, group, choose)]
+    for one in joined:  # only now are the labels final
+        for checkpoint in one.checkpoints:
+            checkpoint.label = f"{one.label}--step-{checkpoint.step:06d}"
+    every = [c.label for one in joined for c in (one, *one.checkpoints)] + list(seeds(joined))
+    if twice := sorted({label for label in every if every.count(label) > 1}):
+        raise InputError(f"two of the models would be called {' and '.join(twice)}.\nGive them other names: --model LABEL=NAME ...")
+    return joined
 
 
 def _read(run, name, base_url, selection):
@@ -58,7 +67,13 @@ def _read(run, name, base_url, selection):
             return _with_checkpoints(found, Path(where))
         where = str(sorted(Path(where).glob("step-*[0-9]"))[-1])
         return Candidate(found.label, where, arm=label, step=_step(where))
-    folder = where if (Path(where) / "adapter_config.json").is_file() else model.local_folder(where)
+    if inner := sorted(file.parent.name for file in Path(where).glob("*/settings.json")):
+        raise InputError(f"{where} holds the trainings {' '.join(inner)}.\nName one of them: --model {where.rstrip('/')}/{inner[0]}")
+    try:
+        folder = where if (Path(where) / "adapter_config.json").is_file() else model.local_folder(where)
+    except InputError as error:
+        ours = " ".join(["base", *arms.trained(run / "04_train")])
+        raise InputError(f"{error}\nThe names of this run: --model {ours}" + ("; a server: NAME@http://..." if "@" in where else "")) from error
     return Candidate(label or _plain("/".join(Path(where).parts[-2:])), folder, arm=label, step=_step(where))
 
 
@@ -68,13 +83,13 @@ def _split(name, base_url):
     if not equals or Path(name).exists():
         label, where = "", name
     where, _, url = where.rpartition("@http") if "@http" in where else (where, "", "")
-    if not where or label != _plain(label):
+    if not where or label != _plain(label) or len(label) > LONGEST or label.endswith(".json"):
         raise InputError(f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, with a LABEL of letters, digits, '.', '_', '-' and '+'")
     return label, where, f"http{url}" if url else base_url
 
 
 def _plain(name):
-    return re.sub(r"[^\w.+-]+", "--", name).strip("-.")
+    return re.sub(r"[^\w.+-]+", "--", name)[-LONGEST:].strip("-.")
 
 
 def _step(name):
@@ -85,7 +100,7 @@ def _step(name):
 def _with_checkpoints(candidate, folder):
     """By step; a merged adapter (the last) is taken as it was trained, like those before it."""
     for step in sorted(folder.glob("step-*[0-9]")):
-        candidate.checkpoints += (Candidate(f"{candidate.label}--{step.name}", str(step), step=_step(step.name)),)
+        candidate.checkpoints += (Candidate(step.name, str(step), step=_step(step.name)),)
     return candidate
 
 
@@ -95,13 +110,14 @@ def _joined(label, group, choose):
     if not all(c.arm for c in group):
         raise InputError(f"{len(group)} models would be called {label!r}: {', '.join(c.where for c in group)}\n"
                          "Give them names: --model LABEL=NAME ... (one LABEL for several: seeds of one arm)")
-    if len({(c.where, c.url) for c in group}) < len(group):
+    if len({(c.where if c.url else Path(c.where).resolve(), c.url) for c in group}) < len(group):
         raise InputError(f"{label!r} names the same model twice: {', '.join(c.where for c in group)}\nEach seed is a model of its own.")
     steps = [c.step for c in group]
     if choose and None not in steps and len(set(steps)) == len(steps) and not any(c.checkpoints for c in group):
-        for c in group:
-            c.label = f"{label}--step-{c.step:06d}"
         return [Candidate(label, label, checkpoints=tuple(sorted(group, key=lambda c: c.step)))]
+    trainings = [Path(c.where) if c.checkpoints else Path(c.where).parent for c in group if not c.url]
+    if len(set(trainings)) < len(trainings):
+        print(f"note: {label}: several are checkpoints of one training, whose spread is not that of seeds")
     for number, c in enumerate(group, 1):
         c.label = f"{label}.{number}"
     return group
@@ -120,6 +136,28 @@ def compared(found, baseline=None):
     if baseline not in names:
         raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(names)}")
     return names, baseline
+
+
+def origin(one):
+    """What tells of the base of a model: its name, and what a training of the kit, or peft, wrote down beside it."""
+    said, seen = [str(one.where)], str(one.where)
+    for _ in range(3):  # an arm trained after another one says that other one
+        for file, key in ((Path(seen).parent / "settings.json", "base"), (Path(seen) / "adapter_config.json", "base_model_name_or_path")):
+            if file.is_file() and (base := files.read_settings(file).get(key)):
+                seen = str(base)
+                said.append(seen)
+                break
+    return " ".join(said)
+
+
+def check_served(engine, journal):
+    """InputError where a server says that another model has taken the name under which answers are journalled. Few say it (vLLM: `root`)."""
+    root, before = engine.root(), journal.records.get("served", {}).get("root")
+    if root and before and root != before:
+        raise InputError(f"{engine.identity} is {root} now, and {before} when it was asked before.\nGive each model a served name of its own, "
+                         "such as its checkpoint's (vllm serve FOLDER --served-model-name cft-000040), and ask under that.")
+    if root and not before:
+        journal.append({"key": "served", "root": root})
 
 
 def open_engine(one, config):

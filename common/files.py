@@ -51,7 +51,7 @@ def file_hash(path):
 
 def model_id(folder):
     """24 hex digits of what a model folder computes: its weights, config and tokenizer files, whatever it is called."""
-    files = [f for f in sorted(Path(folder).iterdir()) if f.suffix in (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")]
+    files = [f for f in sorted(Path(folder).iterdir()) if f.is_file() and f.suffix in (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")]
     return content_id([[f.name, file_hash(f)] for f in files])
 
 
@@ -83,6 +83,15 @@ def read_manifest(run, stage):
     return json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
 
 
+def read_settings(path):
+    """A JSON file with the settings of a training, or an adapter's; InputError where it is torn."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {str(error)[:100]}).\nWith what {path.parent} was made cannot be known: "
+                         f"train it again (rm -r {path.parent})") from error
+
+
 def check_inputs(run, stage):
     """InputError where the files that a stage ("02", "03") was made from have changed since."""
     for path, known in read_manifest(run, stage).get("inputs", {}).items():
@@ -100,7 +109,7 @@ def last_checkpoint(run, arm):
     found = sorted(folder.glob("step-*[0-9]"))
     if not found:
         raise InputError(f"{folder} holds no checkpoint.\nRun: python 04_train.py --name {run.name} --arms {arm}")
-    steps = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["steps"]
+    steps = read_settings(folder / "settings.json").get("steps", 0)
     if found[-1].name != f"step-{steps:06d}":
         print(f"note: {arm} is not trained to its end: {found[-1].name} of {steps} steps (python 04_train.py --name {run.name} goes on)")
     merged = found[-1] / "merged"  # of an adapter
@@ -111,8 +120,8 @@ def trained_on(run):
     """The folder of the base model that the run's arms were trained from."""
     if not (run / "04_train").exists() and (run / "01_base").exists():
         return run / "01_base"
-    settings = [json.loads(file.read_text(encoding="utf-8")) for file in stage_file(run, "04_train").glob("*/settings.json")]
-    bases = sorted({s["base"] for s in settings if not s.get("after")})  # a second stage starts from an arm of the run
+    settings = [read_settings(file) for file in stage_file(run, "04_train").glob("*/settings.json")]
+    bases = sorted({str(s.get("base")) for s in settings if not s.get("after")})  # a second stage starts from an arm of the run
     if len(bases) != 1:
         raise InputError(f"{run / '04_train'} was trained from {len(bases)} bases {bases}; say which to score: --model FOLDER ...\n"
                          f"(python 04_train.py --name {run.name} trains the arms)")
@@ -124,7 +133,11 @@ def trained_on(run):
 def read_jsonl(path, fields=()):
     """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object, or lacks a field."""
     rows = []
-    with open(path, encoding="utf-8-sig", errors="strict") as lines:
+    try:
+        lines = open(path, encoding="utf-8-sig", errors="strict")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).\nExpected a JSONL file, one JSON object per line.") from error
+    with lines:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -146,8 +159,9 @@ def _row(line, path, number, fields):
         raise InputError(f"{path}, line {number} is not a JSON object: {line[:80]!r}\n"
                          f"Expected {{...}}; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}")
     if missing := [name for name in fields if name not in row]:
-        raise InputError(f"{path}, line {number} has no {', '.join(missing)}: {line[:80]!r}\n{MAKERS.get(Path(path).name[:2], 'its maker')} "
-                         "writes that file; run it again")
+        raise InputError(f"{path}, line {number} has no {', '.join(missing)}: {line[:80]!r}\n"
+                         + (f"{maker} writes that file; run it again" if (maker := MAKERS.get(Path(path).name[:2])) else
+                            f"Expected the fields {', '.join(fields)}."))
     return row
 
 

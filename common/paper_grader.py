@@ -39,6 +39,13 @@ WORDS = dict(zip(ONES.split(), range(20))) | dict(zip(TENS.split(), range(20, 10
 def grade(text, gold, units: bool = True) -> bool:
     """Whether a whole model output gives the gold answer by the released rules. units=False: as for Minerva-Math, where unit words stay.
     What needs longer than SECONDS, and anything that is not a string, is wrong; nothing raises."""
+    try:
+        return _graded(text, gold, units)
+    except (TimeoutError, RecursionError):
+        return False
+
+
+def _graded(text, gold, units):
     if type(text) is not str or type(gold) is not str or not gold.strip():
         return False
     text, gold = text[-MAX_TEXT:], _clean(_clean(gold[:MAX_TEXT], units), units)
@@ -47,10 +54,7 @@ def grade(text, gold, units: bool = True) -> bool:
         answer = _letter(text)
     elif set(gold) <= set("ABCDE"):
         answer = re.sub("[^A-E]", "", answer)
-    try:
-        return _Grader().equal(answer, gold)
-    except (TimeoutError, RecursionError):
-        return False
+    return _Grader().equal(answer, gold)
 
 
 def option(text: str, letters: str) -> str | None:
@@ -64,14 +68,22 @@ def option(text: str, letters: str) -> str | None:
     return (re.findall(rf"\b([{letters}])\b", text) or [None])[-1]
 
 
-def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[bool]:
-    """grade() for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none being wrong."""
+def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tuple[bool, bool]]:
+    """(grade(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none
+    being wrong."""
     if choices:
-        return [option(text, choices) == gold for text, gold in zip(texts, golds, strict=True)]
+        return [(option(text, choices) == gold, False) for text, gold in zip(texts, golds, strict=True)]
+
+    def timed(pair):
+        try:
+            return _graded(*pair, units), False
+        except (TimeoutError, RecursionError):
+            return False, True
+
     pairs = list(zip(texts, golds, strict=True))
     unique = list(dict.fromkeys(pairs))
     with ThreadPoolExecutor(worker.WORKERS) as threads:
-        graded = dict(zip(unique, threads.map(lambda pair: grade(*pair, units), unique)))
+        graded = dict(zip(unique, threads.map(timed, unique)))
     return [graded[pair] for pair in pairs]
 
 

@@ -143,10 +143,12 @@ def named(names):
     return [TABLES[name] for name in names]
 
 
-def base_of(folders):
-    """The paper's base that a folder or hub id among these names; Qwen2.5-Math-7B, its main one, where none does."""
-    text = " ".join(map(str, folders)).lower()
-    return next((base for base in BASES if base.lower() in text), BASES[-1])
+def base_of(origin):
+    """The paper's base that the text on a model's origin (candidates.origin) names; "another" where it names one of another size; None where
+    it names none."""
+    origin = origin.lower()
+    known = next((base for base in BASES if base.lower() in origin), None)
+    return known or ("another" if re.search(r"\d\s?b\b", origin) else None)
 
 
 def average(values):
@@ -157,25 +159,31 @@ def average(values):
     return None if None in values else sum(values) / len(values)
 
 
-def side_by_side(table, ours, base=None):
+def side_by_side(table, ours):
     """A Table as Markdown, and below it each score of ours beside the number that the paper has for it. -> text.
 
     ours: {(model, benchmark or "AVG"): dict of paper, strict (share in 0..1 by the paper's grader, by the strict one), low, high (95 % of
-    the former), n (items), and beside Table 11 temperature (default 0)}; all but paper may be missing; in Table 8 the paper's units.
-    base, as in Row: rows trained from another one get no score of ours; without it those of every base do. Differences are of the
-    numbers as printed. By hand: 0.786 [0.748, 0.820] of 500 beside the paper's 79.6 is -1.0, and inside.
+    the former), n (items), temperature (default 0), base, as in Row: rows trained from another one get none of it; None: not known, taken
+    for the paper's main one, which is said}; all but paper may be missing; in Table 8 the paper's units. Differences are of the numbers as
+    printed. By hand: 0.786 [0.748, 0.820] of 500 beside the paper's 79.6 is -1.0, and inside.
     """
-    possible = [row for row in table.rows if base is None or row.base in (None, base)]
+    bases = {score.get("base") or BASES[-1] for score in ours.values()} or set(BASES)
+    possible = [row for row in table.rows if row.base is None or row.base in bases]
     lines = [[f"{row.name} ({row.model})", column, *_beside(value, score, column)]
              for row in possible for column, value in zip(table.columns, row.values)
-             if (score := ours.get((row.model, column))) and row.temperature in (None, score.get("temperature", 0.0))]  # fmt: skip
+             if (score := ours.get((row.model, column))) and row.base in (None, score.get("base") or BASES[-1])
+             and row.temperature in (None, score.get("temperature", 0.0))]  # fmt: skip
     if lines:
         head = ["paper's row (our model)", "benchmark", "paper", "ours", "ours, strict", "n", "95% interval", "ours - paper", "paper's is"]
         found = [_markdown(head, lines), "ours: by the paper's grader, with the interval of its items alone; inside: it holds the paper's."]
+        if guessed := sorted({model for (model, _), score in ours.items() if score.get("base", BASES) is None}):
+            found.append(f"What {', '.join(guessed)} was trained from is not known by its name, and taken to be {BASES[-1]}.")
+        if (hot := max(score.get("temperature", 0.0) for score in ours.values())) and table.name != "table11":
+            found.append(f"ours at temperature {hot:g}: the paper's are greedy.")
     else:
         names = ", ".join(dict.fromkeys(row.model for row in possible))
-        names = f"Names that do: {names} (`--model NAME=FOLDER`)." if names else f"Nor does any model trained from {base}."
-        found = [f"None of the scored models stands in this table. {names}"]
+        names = f"of the names {names} (`--model NAME=FOLDER`)" if names else f"trained from what its rows were, not from {' or '.join(sorted(bases))}"
+        found = [f"No score of ours stands in this table: it has the benchmarks above, and models {names}."]
     printed = _markdown(["paper", *table.columns], [[row.name, *map(_show, row.values, table.columns)] for row in table.rows])
     return "\n\n".join([f"## Table {table.name[5:]} of the paper: {table.title}", printed, *_half_widths(table, possible), *found])
 

@@ -120,7 +120,7 @@ def check_template(template, tokenizer, own=False):
                              "Take one of: --template chatml deepseek, or auto")
         return
     if template not in TEMPLATES:
-        raise InputError(f"unknown chat template {template!r}; expected one of: --template {' '.join(('auto', *TEMPLATES))}")
+        raise InputError(f"unknown chat template {template!r}; expected one of: --template {' '.join(('auto', *TEMPLATES, *['own'] * own))}")
     if tokenizer and template == "chatml" and template_for(tokenizer) != "chatml":
         pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
         raise InputError(f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"

@@ -49,7 +49,8 @@ def scores_table(scores):
 
 
 def comparisons_table(comparisons):
-    head = ["benchmark", "model against baseline", "points", "95% interval", "right: only model", "only baseline", "both", "neither", "p", "Holm", ""]
+    head = ["benchmark", "model against baseline", "points", "95% interval", "right: only model", "only baseline", "both", "neither",
+            "p (McNemar; of means: sign flips)", "Holm", "by Holm's p"]
     rows = []
     for c in comparisons:
         pair = f"{c['model']} against {c['baseline']}"
@@ -71,11 +72,11 @@ def seeds_table(rows):
 
 
 def selection_table(rows):
-    head = ["arm", "step", "n", "strict %", "95% interval", "chosen minus this", "95% interval", "p", "Holm", ""]
+    head = ["arm", "step", "n", "strict %", "95% interval", "chosen minus this", "95% interval", "p", "Holm, all pairs", "by Holm's p"]
     return _table(head, [
         [r["arm"], r["step"], r["n"], percent(r["accuracy"]), interval(r["low"], r["high"]), *(["", "", "", "", "chosen"] if r["chosen"] else [
             percent(r["difference"], True), interval(r["difference_low"], r["difference_high"], True), _p(r["p"]), _p(r["holm"]),
-            "" if r["holm"] < 0.05 else "not distinguishable"])] for r in rows])
+            "told apart" if r["holm"] < 0.05 else "not distinguishable"])] for r in rows])
 
 
 def chart(scores, path):
@@ -86,7 +87,7 @@ def chart(scores, path):
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(wide * columns, 4 * rows), layout="constrained")
     every = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, name, bars in zip(every, names, panels):
+    for name, bars, axes in zip(names, panels, every):  # every last: zip would take one too many of it
         heights = [100 * s["accuracy"] for s in bars]
         errors = [[100 * (s["accuracy"] - s["low"]) for s in bars], [100 * (s["high"] - s["accuracy"]) for s in bars]]
         colours = ["#4c72b0" if s["model"].startswith("cft") else "#9aa5b1" for s in bars]
@@ -123,6 +124,14 @@ def selection_chart(rows, path):
     figure.legend(loc="outside right upper")
     axes.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def settings_line(name, config, shots):
+    """What all scores of a run have in common, in a line."""
+    how = f"temperature {config.temperature:g}, {config.samples} samples an item" if config.temperature else "greedy"
+    return (f"Run {name}: {how}, {shots}-shot, at most {config.max_new_tokens} new tokens, template {config.template}"
+            + (f", the first {config.limit} items of each set" if config.limit else "") + (", in 4 bits" if config.load_in_4bit else "")
+            + (", exact (float32, one at a time)" if config.exact else "") + "; each score's own manifest is 05_eval/MODEL/BENCHMARK.score.json.")
 
 
 def write(path, sections, notes):

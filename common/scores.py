@@ -7,9 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from common import answers, benchmarks, paper_grader, stats
-from common.files import content_id, environment, file_hash, read_jsonl, write_json, write_jsonl
+from common.files import InputError, content_id, environment, file_hash, read_jsonl, write_json, write_jsonl
+from common.generate import Request
 
-JUDGED = ("extracted", "how", "strict", "paper", "timed_out")
+NO_UNITS = ("minerva_math",)  # where the released code leaves unit words in place
+JUDGED = ("extracted", "how", "strict", "timed_out", "paper", "paper_timed_out")
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Result:
     conditions: dict = field(default_factory=dict)
     took: dict = field(default_factory=dict)
     score: dict | None = None
+    runs: tuple = ()  # of a mean over several trainings: the accuracy of each
 
     def values(self, grader="strict"):
         """{item id: share of its samples that are right, 0..1}, of the items that were answered, in the test set's order."""
@@ -34,49 +37,61 @@ class Result:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 @lru_cache
-def grader_id():
-    """12 hex digits of the code that grades: another grader is another score."""
-    here = Path(__file__).parent
-    return content_id([file_hash(f) for f in (here / "answers.py", here / "paper_grader.py", *sorted((here / "grading").glob("*.py")))])[:12]
+def grader_id(name):
+    """12 hex digits of the code that grades a benchmark and of its rules: another grader is another score."""
+    here, benchmark = Path(__file__).parent, benchmarks.of(name)
+    files = (here / "answers.py", here / "paper_grader.py", *sorted((here / "grading").glob("*.py")))
+    return content_id([file_hash(f) for f in files], benchmark.tolerance, benchmark.choices, name in NO_UNITS)[:12]
+
+
+def requests(prompts, samples, greedy):
+    """`samples` Requests of each prompt, side by side. Equal prompts (MMLU-Pro repeats questions) draw samples of their own; greedily they are
+    one output, and asked once."""
+    seen, asked = Counter(), []
+    for prompt in prompts:
+        first = 0 if greedy else samples * seen[prompt]
+        asked += [Request(prompt, sample=first + k, finished=True) for k in range(samples)]
+        seen[prompt] += 1
+    return asked
 
 
 def graded(folder, name, items, requests, outputs, count_failed=False):
     """Grade what complete() gave for the requests (the samples of an item stand together) and write `folder`/<name>.jsonl. -> its rows
 
-    An item without an output has strict and paper null, or false where count_failed is set, and says why in `error`.
+    An item without an output has strict and paper null, or false where count_failed is set, and says why in `error`. Of a private benchmark
+    no text is written, neither the questions nor outputs, which may repeat them.
     """
-    benchmark, k = benchmarks.of(name), len(requests) // len(items)
+    benchmark, k, grader = benchmarks.of(name), len(requests) // len(items), grader_id(name)
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item, failed = items[number // k], output.get("error")
         rows.append({
-            "id": item["id"], "benchmark": name, "sample": request.sample, "question": None if benchmark.private else item["question"],
-            "prompt": None if benchmark.private else request.prompt, "output": "" if failed else output["text"],
-            "finish_reason": "failed" if failed else output["finish_reason"], "n_tokens": (output.get("usage") or {}).get("completion_tokens"),
-            **dict.fromkeys(JUDGED), "gold": item["gold"], **({"error": failed} if failed else {}),
+            "id": item["id"], "benchmark": name, "sample": number % k, "question": item["question"], "prompt": request.prompt,
+            "output": "" if failed else output["text"], "finish_reason": "failed" if failed else output["finish_reason"],
+            "n_tokens": (output.get("usage") or {}).get("completion_tokens"), **dict.fromkeys(JUDGED), "gold": item["gold"], "grader": grader,
+            **({"error": failed} if failed else {}),
         })
-    known = _known(folder, name)
+    known = {} if benchmark.private else _known(folder / f"{name}.jsonl", grader)
     todo = [row for row in rows if "error" not in row and (row["output"], row["gold"]) not in known]
     texts, golds = [row["output"] for row in todo], [row["gold"] for row in todo]
     strict = answers.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
-    paper = paper_grader.grade_many(texts, golds, units=name != "minerva_math", choices=benchmark.choices)
+    paper = paper_grader.grade_many(texts, golds, name not in NO_UNITS, benchmark.choices)
     for row, judged, by_paper in zip(todo, strict, paper):
-        known[row["output"], row["gold"]] = (judged.extracted, judged.how, judged.correct, by_paper, judged.timed_out)
+        known[row["output"], row["gold"]] = (judged.extracted, judged.how, judged.correct, judged.timed_out, *by_paper)
     for row in rows:
-        lost = (None, "none", False, False, False) if count_failed else (None, "none", None, None, False)
+        lost = (None, "none", False, False, False, False) if count_failed else (None, "none", None, False, None, False)
         row |= dict(zip(JUDGED, lost if "error" in row else known[row["output"], row["gold"]]))
-    write_jsonl(folder / f"{name}.jsonl", rows)
+    kept = dict.fromkeys(("question", "prompt", "output", "error", "extracted")) if benchmark.private else {}
+    write_jsonl(folder / f"{name}.jsonl", [row | {key: None for key in kept.keys() & row.keys()} for row in rows])
     return rows
 
 
-def _known(folder, name):
-    """{(output, gold): how it was judged} of rows that stand there, where this very grader wrote them."""
+def _known(path, grader):
+    """{(output, gold): how it was judged} of rows that stand there and were judged by this very grader, in time."""
     try:
-        if json.loads((folder / f"{name}.score.json").read_text(encoding="utf-8"))["grader"] != grader_id():
-            return {}
-        return {(row["output"], row["gold"]): tuple(row[key] for key in JUDGED) for row in read_jsonl(folder / f"{name}.jsonl")
-                if "error" not in row and not row["timed_out"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {(row["output"], row["gold"]): tuple(row[key] for key in JUDGED) for row in read_jsonl(path)
+                if row["grader"] == grader and "error" not in row and not row["timed_out"] and not row["paper_timed_out"]}
+    except (OSError, InputError, KeyError, TypeError):  # torn, or of another version: graded again
         return {}
 
 
@@ -94,27 +109,29 @@ def score(result, seed=0):
     grader, the mean over samples where there are several; its interval is Wilson's, with samples a bootstrap over items."""
     rows, name = result.rows, result.benchmark
     values, k = list(result.values().values()), 1 + max(row["sample"] for row in rows)
-    counts = {"unboxed": sum(row["how"] != "boxed" for row in rows), "cut": sum(row["finish_reason"] == "length" for row in rows),
-              "timed_out": sum(row["timed_out"] for row in rows),
+    said = [row for row in rows if row["finish_reason"] != "failed"]
+    counts = {"unboxed": sum(row["how"] != "boxed" for row in said), "cut": sum(row["finish_reason"] == "length" for row in said),
+              "timed_out": sum(row["timed_out"] for row in said), "paper_timed_out": sum(row["paper_timed_out"] for row in said),
               "failed": len({row["id"] for row in rows if row["finish_reason"] == "failed"}),
               "tokens": sum(row["n_tokens"] or 0 for row in rows), "seconds": result.took.get("seconds")}
     if benchmarks.of(name).choices:  # nobody asked for a box
-        counts["unboxed"] = sum(row["how"] == "none" for row in rows)
+        counts["unboxed"] = sum(row["how"] == "none" for row in said)
     found = {"benchmark": name, "model": result.model, "n": len(values), "samples": k} | counts
     if not values:
         return found | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
-    found |= _interval("", values, k, seed) | _interval("paper_", list(result.values("paper").values()), k, seed)
+    found |= _interval("", values, seed) | _interval("paper_", list(result.values("paper").values()), seed)
     if k == 1:
         found["correct"] = int(sum(values))
     if k > 1:
         groups = [group for group in by_item(rows).values() if all(row["strict"] is not None for row in group)]
-        found |= _interval("pass_", [float(any(row["strict"] for row in group)) for group in groups], k, seed)
-        found |= _interval("majority_", [majority(group) for group in groups], k, seed)
+        found |= _interval("pass_", [float(any(row["strict"] for row in group)) for group in groups], seed)
+        found |= _interval("majority_", [majority(group) for group in groups], seed)
     return found
 
 
-def _interval(prefix, values, k, seed):
-    if k == 1:
+def _interval(prefix, values, seed):
+    """Wilson's where every item is right or wrong as a whole, which a bootstrap of few items, or of zeros, gets too narrow; else a bootstrap."""
+    if set(values) <= {0, 1}:
         mean, (low, high) = sum(values) / len(values), stats.wilson(int(sum(values)), len(values))
     else:
         mean, low, high = stats.mean_interval(values, seed=seed)
@@ -126,8 +143,8 @@ def with_guesses(rows, items):
     -> (share 0..1, number of guesses)"""
     options = {item["id"]: item["options"] for item in items}
     letters = benchmarks.of(rows[0]["benchmark"]).choices
-    unread = [row for row in rows if row["strict"] is not None and not paper_grader.option(row["output"], letters)]
     answered = [row for row in rows if row["strict"] is not None]
+    unread = [row for row in answered if row["finish_reason"] != "failed" and not paper_grader.option(row["output"], letters)]
     return (sum(row["paper"] for row in answered) + sum(1 / options[row["id"]] for row in unread)) / len(answered), len(unread)
 
 
@@ -146,7 +163,7 @@ def majority(rows):
     wrong = Counter(row["extracted"].strip() for row in votes if not row["strict"])
     if not right or not wrong:
         return float(right > 0)
-    if sum(wrong.values()) >= right > max(wrong.values()):  # only then does it matter which of the wrong answers mean the same
+    if sum(wrong.values()) >= right >= max(wrong.values()):  # only then does it matter which of the wrong answers mean the same
         groups = {}
         for answer, n in wrong.items():
             same = next((g for g in groups if answers.grade(f"\\boxed{{{answer}}}", g)), answer)
@@ -158,14 +175,14 @@ def majority(rows):
 
 
 def averages(scores):
-    """AVG of each model that has more than one benchmark: the plain mean of its accuracies, as in the paper's tables.
+    """AVG, the plain mean of the accuracies, as in the paper's tables, of each model that has a score on all of several benchmarks.
     -> score dicts with benchmark "AVG"."""
-    found = []
+    found, names = [], {s["benchmark"] for s in scores}
     for model in dict.fromkeys(s["model"] for s in scores):
         own = [s for s in scores if s["model"] == model and s["accuracy"] is not None]
-        if len(own) > 1:
+        if len(own) == len(names) > 1:
             row = {"benchmark": "AVG", "model": model, "n": sum(s["n"] for s in own), "samples": max(s["samples"] for s in own)}
-            row |= {key: sum(s[key] or 0 for s in own) for key in ("unboxed", "cut", "timed_out", "failed", "tokens", "seconds")}
+            row |= {key: sum(s[key] or 0 for s in own) for key in ("unboxed", "cut", "timed_out", "paper_timed_out", "failed", "tokens", "seconds")}
             for keys in (("accuracy", "low", "high"), ("paper_accuracy", "paper_low", "paper_high")):
                 row |= zip(keys, stats.average_interval([[s[key] for key in keys] for s in own]))
             found.append(row)
@@ -187,31 +204,42 @@ def refusal(one, other):
     return None
 
 
-def compare(results, model, baseline, seed=0):
-    """model against baseline on every benchmark that both have, paired by item. -> a list of dicts, the last "AVG" where there are several.
+def paired_p(ours, theirs, seed=0):
+    """p of two models on the same items: exact McNemar where items are right or wrong as a whole, else a sign-flip test."""
+    if {*ours, *theirs} <= {0, 1}:
+        pairs = Counter(zip(ours, theirs))
+        return stats.mcnemar(pairs[1, 0], pairs[0, 1])
+    return stats.sign_flip(ours, theirs, seed=seed)
 
-    Shares 0..1. p: exact McNemar, with samples a sign-flip test; holm: p corrected for the number of benchmarks; low, high: paired
-    bootstrap over items. `refused` says why where the two cannot be compared. word: "better", "worse" or "not distinguishable" by holm.
+
+def compare(results, model, baseline, seed=0):
+    """model against baseline on every benchmark of the results, paired by item. -> a list of dicts, the last "AVG" where there are several.
+
+    Shares 0..1. p: see paired_p; holm: p corrected for the number of benchmarks; low, high: paired bootstrap over items. `refused` says why
+    where the two cannot be compared. word: "better", "worse" or "not distinguishable" by holm; of a mean over seeds by the interval over
+    the seeds (runs_low, runs_high), too.
     """
     found, pairs = [], []
     for name in dict.fromkeys(benchmark for benchmark, _ in results):
-        if (name, model) not in results or (name, baseline) not in results:
-            continue
-        one, other = results[name, model], results[name, baseline]
         row = {"benchmark": name, "model": model, "baseline": baseline}
         found.append(row)
+        if missing := [label for label in (model, baseline) if (name, label) not in results]:
+            row["refused"] = f"no result of {' and '.join(missing)}, see Over seeds"
+            continue
+        one, other = results[name, model], results[name, baseline]
         if why := refusal(one, other):
             row["refused"] = why
             continue
         ours, theirs = list(one.values().values()), list(other.values().values())
         pairs.append((ours, theirs))
         row |= dict(zip(("difference", "low", "high"), stats.paired_difference(ours, theirs, seed=seed)))
+        row["p"] = paired_p(ours, theirs, seed)
         if {*ours, *theirs} <= {0, 1}:
             cells = Counter(zip(ours, theirs))
             row |= {"both": cells[1, 1], "wins": cells[1, 0], "losses": cells[0, 1], "neither": cells[0, 0]}
-            row["p"] = stats.mcnemar(row["wins"], row["losses"])
-        else:
-            row["p"] = stats.sign_flip(ours, theirs, seed=seed)
+        if one.runs or other.runs:  # errors of independent trainings add in quadrature
+            half = sum(((stats.over_seeds(r.runs)[3] - stats.over_seeds(r.runs)[2]) / 2) ** 2 for r in (one, other) if r.runs) ** 0.5
+            row |= {"runs_low": max(-1.0, row["difference"] - half), "runs_high": min(1.0, row["difference"] + half)}
     compared = [row for row in found if "refused" not in row]
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row["holm"] = p
@@ -219,8 +247,13 @@ def compare(results, model, baseline, seed=0):
         average = dict(zip(("difference", "low", "high", "p"), stats.stratified_difference(pairs, seed=seed)))
         compared.append({"benchmark": "AVG", "model": model, "baseline": baseline} | average | {"holm": average["p"]})
         found.append(compared[-1])
+    over_runs = any("runs_low" in row for row in compared)
     for row in compared:
         row["word"] = "not distinguishable" if row["holm"] >= 0.05 else "better" if row["difference"] > 0 else "worse"
+        if over_runs and row["word"] != "not distinguishable":
+            over_zero = "runs_low" in row and not row["runs_low"] <= 0 <= row["runs_high"]
+            row["word"] += ", over seeds too" if over_zero else " on these items; see the seeds" if row["benchmark"] == "AVG" else (
+                " on these items, not distinguishable over seeds")
     return found
 
 
@@ -238,29 +271,32 @@ def over_seeds(results, groups, seed=0):
                 continue
             values = [list(run.values().values()) for run in runs]
             means = [sum(v) / len(v) for v in values]
-            row |= dict(zip(("mean", "sd", "low", "high"), stats.over_seeds(means)))
+            mean, sd, low, high = stats.over_seeds(means)
+            row |= {"mean": mean, "sd": sd, "low": max(0.0, low), "high": min(1.0, high)}
             per_item = [sum(of_item) / len(runs) for of_item in zip(*values)]
             row |= dict(zip(("items_low", "items_high"), stats.mean_interval(per_item, seed=seed)[1:]))
             table.append(row | {"accuracies": means})
             rows = [{"id": i, "sample": 0, "strict": v, "paper": None} for i, v in zip(runs[0].values(), per_item)]
-            merged[benchmark, name] = Result(benchmark, name, rows, runs[0].conditions)
+            merged[benchmark, name] = Result(benchmark, name, rows, runs[0].conditions, runs=tuple(means))
     return merged, table
 
 
 def write_score(folder, result, about, seed=0):
     """Score a Result and write `folder`/<benchmark>.score.json: the score with all that is needed to make it again."""
     result.score = score(result, seed)
-    write_json(folder / f"{result.benchmark}.score.json", {"score": result.score, "grader": grader_id(), "conditions": result.conditions,
+    write_json(folder / f"{result.benchmark}.score.json", {"score": result.score, "grader": grader_id(result.benchmark), "conditions": result.conditions,
                                                            "took": result.took, **about, **environment()})
 
 
 # --- in words -------------------------------------------------------------------------------------------------------
 
 def example(results, most=600):
-    """The first item of a benchmark on which its Results differ, and what each model said."""
+    """The first item of a benchmark on which its Results differ, and what each model said; nothing of a private one."""
+    if benchmarks.of(results[0].benchmark).private:
+        return f"({results[0].benchmark}: no example, its texts are shown and stored nowhere)"
     differ = [i for i, rows in enumerate(zip(*(result.rows for result in results))) if len({row["strict"] for row in rows}) > 1]
     rows = [result.rows[differ[0] if differ else 0] for result in results]
-    lines = [f"{rows[0]['question'] or '(a question that is not stored)'}\n(gold {rows[0]['gold']})"]
+    lines = [f"{rows[0]['question']}\n(gold {rows[0]['gold']})"]
     for result, row in zip(results, rows):
         lines.append(f"--- {result.model}: { {True: 'right', False: 'wrong', None: 'no output'}[row['strict']]}\n{row['output'][:most]}")
     return "\n".join(lines)
@@ -278,20 +314,25 @@ def notes(scores, results, items):
         rows = results[s["benchmark"], s["model"]].rows
         if s["failed"]:
             how = "count as wrong" if rows and all(row["strict"] is not None for row in rows) else "are not among the n"
-            found.append(f"{s['model']}, {s['benchmark']}: {s['failed']} items got no output and {how}.")
+            why = next(row["error"] for row in rows if row.get("error"))
+            found.append(f"{s['model']}, {s['benchmark']}: {s['failed']} items got no output and {how}; the first: {why[:200]}")
         if s["timed_out"]:
             found.append(f"{s['model']}, {s['benchmark']}: {s['timed_out']} answers could not be compared in time and count as wrong.")
+        if s["paper_timed_out"]:
+            found.append(f"{s['model']}, {s['benchmark']}: the paper's grader ran out of time on {s['paper_timed_out']} answers, which count as wrong there.")
         if benchmarks.of(s["benchmark"]).choices and s["n"]:
             share, guesses = with_guesses(rows, items[s["benchmark"]])
-            found.append(f"{s['model']}, {s['benchmark']}: with the released code's random guess for the {guesses} outputs in which it finds no letter "
-                         f"{100 * share:.1f}% by the paper's rules.")
+            found.append(f"{s['model']}, {s['benchmark']}: {100 * share:.1f}% by the paper's rules if, as the released code does, a letter is guessed for "
+                         f"the {guesses} outputs in which it finds none.")
     return found
 
 
-def for_paper(table, scores, temperature):
-    """{(model, benchmark): what paper_tables.side_by_side wants}, AVG over the table's own columns where all of them are scored."""
+def for_paper(table, scores, bases, temperature):
+    """{(model, benchmark): what paper_tables.side_by_side wants}, AVG over the table's own columns where all of them are scored. bases:
+    {model: the paper's base that it was trained from}"""
     mine = [s for s in scores if s["benchmark"] in table.columns and s["benchmark"] != "AVG" and s["accuracy"] is not None]
-    whole = [s for s in averages(mine)
-             if sum(other["model"] == s["model"] for other in mine) == sum(column != "AVG" for column in table.columns)]
+    columns = [column for column in table.columns if column != "AVG"]
+    whole = [row for model in bases for row in averages([s for s in mine if s["model"] == model]) if row["model"] == model
+             and {s["benchmark"] for s in mine if s["model"] == model} == set(columns)]
     return {(s["model"], s["benchmark"]): {"paper": s["paper_accuracy"], "strict": s["accuracy"], "low": s["paper_low"], "high": s["paper_high"],
-                                           "n": s["n"], "temperature": temperature} for s in mine + whole}
+                                           "n": s["n"], "temperature": temperature, "base": bases[s["model"]]} for s in mine + whole}

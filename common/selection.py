@@ -1,18 +1,27 @@
 """Which checkpoint of a training is reported: the best on a validation set, and by how much it is told apart from the rest."""
 
+from itertools import combinations
+from pathlib import Path
+
 from common import benchmarks, files, scores, stats
 from common.files import InputError, content_id
 
 HELDOUT = 500  # questions at most
 
 
-def validation_set(choice, names, run, folder=None, revision=None, limit=None, seed=0):
+def validation_set(choice, names, run, models=(), folder=None, revisions=None, limit=None, seed=0):
     """-> (name, items, a line that says what this means). choice: "validation" (or "auto") is disjoint from what is reported; "paper" is MATH-500, as
     in the paper; "heldout" are questions of the run with golds that no arm was trained on. names: the benchmarks that are reported."""
     choice = choice.replace("auto", "validation")
     tiny = set(names) <= set(benchmarks.TINY)
     if choice == "heldout":
-        return choice, heldout(run)[:limit], "Checkpoints were chosen on questions of the run that no arm was trained on."
+        for checkpoint in (c for one in models for c in one.checkpoints):
+            if checkpoint.url or (run / "04_train").resolve() not in Path(checkpoint.where).resolve().parents:
+                raise InputError(f"{checkpoint.where} is no checkpoint of {run}: what it was trained on is not known, so nothing is known to be held "
+                                 "out.\nTake --selection validation.")
+        return choice, heldout(run)[:limit], (
+            "Checkpoints were chosen on questions of the run that no arm was trained on. sft-verified takes the questions that were answered "
+            "right first, so these are harder than the rest: good to choose by, no score to report.")
     name = {"validation": ("math500_validation", "tiny_validation"), "paper": ("math500", "tiny")}[choice][tiny]
     if choice == "validation" and {"math", "math500_validation", "tiny_validation"} & set(names):
         raise InputError(f"checkpoints are chosen on {name}, which lies inside what is reported ({' '.join(names)}).\n"
@@ -22,24 +31,31 @@ def validation_set(choice, names, run, folder=None, revision=None, limit=None, s
     if choice == "paper":
         line = (f"Checkpoints were chosen on {name}, as in the paper: " + ("it is the test set itself" if tiny else "it lies inside the MATH test")
                 + ", so that the scores there are those of the luckiest checkpoint.")
+    revision = (revisions or {}).get(name) or (revisions or {}).get("math" if name == "math500_validation" else name)
     return name, benchmarks.items(name, folder, revision, limit, seed), line
 
 
 def heldout(run):
     """Questions of 01 with a gold that are in no training set of 03, in the order of 01."""
     rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold"))
+    built = {files.file_hash(file) for file in files.stage_file(run, "03_data").glob("*.jsonl")}
+    for settings in sorted(files.stage_file(run, "04_train").glob("*/settings.json")):
+        if not set(files.read_settings(settings).get("data_sha256", ["?"])) <= built:
+            raise InputError(f"{settings.parent} was trained on other data than stands in {run / '03_data'} now, so that what is held out is not known.\n"
+                             f"Train it again (rm -r {settings.parent}; python 04_train.py --name {run.name}), or take --selection validation.")
     used = {row["response_id"] for file in files.stage_file(run, "03_data").glob("*.jsonl") for row in files.read_jsonl(file, ("response_id",))}
     trained = {row["question_id"] for row in rows if row["id"] in used}
     left = {row["question_id"]: row for row in rows if row["gold"] and row["question_id"] not in trained}
     if not left:
         raise InputError(f"every question of {run} that has a gold was trained on, or none has one: nothing is held out.\n"
-                         "Build with fewer rows: 03_build.py --rows N; or take --selection validation")
+                         "Build with fewer rows (03_build.py --rows N) and train again; or take --selection validation")
     return [{"id": content_id(row["question"]), "question": row["question"], "gold": str(row["gold"])} for row in list(left.values())[:HELDOUT]]
 
 
 def choose(candidate, results, name, seed=0):
-    """The checkpoint with the most right answers, of equals the earliest; its lead over each of the others, paired, Holm-corrected.
+    """The checkpoint with the highest score, of equals the earliest; its lead over each of the others, paired.
 
+    The best is picked by looking at all of them, so p is corrected (Holm) for all pairs of checkpoints, not only for those with the best.
     -> (its folder or served name, its URL, [{"step", "accuracy", "low", "high", "difference", "p", "holm", ...}], a line that says it)
     """
     table, values = [], []
@@ -49,23 +65,27 @@ def choose(candidate, results, name, seed=0):
         if len(right) < len(scores.by_item(result.rows)):
             raise InputError(f"{checkpoint.label}: {len(scores.by_item(result.rows)) - len(right)} items of {name} have no output, so that no "
                              "checkpoint can be chosen.\nRun the same command again: it asks only for those.")
-        low, high = stats.wilson(int(sum(right)), len(right))
-        table.append({"arm": candidate.label, "benchmark": name, "step": checkpoint.step, "model": checkpoint.label, "n": len(right),
-                      "accuracy": sum(right) / len(right), "low": low, "high": high, "chosen": False})
+        score = scores.score(result, seed)
+        table.append({"arm": candidate.label, "benchmark": name, "step": checkpoint.step, "model": checkpoint.label, "chosen": False}
+                     | {key: score[key] for key in ("n", "accuracy", "low", "high", "failed")})
         values.append(right)
     best = max(range(len(table)), key=lambda i: (table[i]["accuracy"], -i))
     table[best]["chosen"] = True
+    pairs = list(combinations(range(len(table)), 2))
+    ps = {pair: scores.paired_p(values[pair[0]], values[pair[1]], seed) for pair in pairs}
+    corrected = dict(zip(pairs, stats.holm([ps[pair] for pair in pairs])))
     others = [i for i in range(len(table)) if i != best]
     for i in others:
         table[i] |= dict(zip(("difference", "difference_low", "difference_high"), stats.paired_difference(values[best], values[i], seed=seed)))
-        pairs = list(zip(values[best], values[i]))
-        table[i]["p"] = stats.mcnemar(pairs.count((1, 0)), pairs.count((0, 1)))
-    for i, p in zip(others, stats.holm([table[i]["p"] for i in others])):
-        table[i]["holm"] = p
+        table[i] |= {"p": ps[min(i, best), max(i, best)], "holm": corrected[min(i, best), max(i, best)]}
     apart = sum(table[i]["holm"] < 0.05 for i in others)
-    line = f"{candidate.label}: step {table[best]['step']} of {len(table)} checkpoints, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
+    line = f"{candidate.label}: step {table[best]['step']}{f' of {len(table)} checkpoints' * (len(table) > 1)}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
     if others:
         near = table[min(others, key=lambda i: table[i]["difference"])]
-        line += (f"; told apart from {apart} of the {len(others)} others (McNemar, Holm); the nearest is step {near['step']}, "
-                 f"{100 * near['difference']:+.1f} [{100 * near['difference_low']:+.1f}, {100 * near['difference_high']:+.1f}] points")
+        line += (f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); the nearest is "
+                 f"step {near['step']}, {100 * near['difference']:+.1f} [{100 * near['difference_low']:+.1f}, {100 * near['difference_high']:+.1f}] points")
+    if equal := [str(row["step"]) for row in table if row["accuracy"] == table[best]["accuracy"] and not row["chosen"]]:
+        line += f"; equal to it, and later: step {' '.join(equal)}"
+    if failed := sum(row["failed"] for row in table):
+        line += f"; {failed} items got no output and count as wrong"
     return candidate.checkpoints[best].where, candidate.checkpoints[best].url, table, line

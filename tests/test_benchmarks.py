@@ -136,8 +136,25 @@ def test_gpqa_options_are_shuffled_by_the_seed(monkeypatch):
 
 
 def test_equal_questions_are_different_items(local):
+    """Also those that differ only in how an accent is coded, which have one content id."""
     found = local("gsm8k", GSM8K + GSM8K[:1])
     assert len({item["id"] for item in found}) == 3 and found[0]["id"] == content_id("q1")
+    found = local("gsm8k", [{"question": q, "answer": "#### 1"} for q in ("caf\u00e9", "cafe\u0301", "caf\u00e9")])
+    assert len({item["id"] for item in found}) == 3
+
+
+@pytest.mark.parametrize("gold, says", [(27.0, None), (27, None), (None, "no gold"), (float("nan"), "no gold"), (True, "no gold"), ([1], "no gold")])
+def test_a_gold_is_text_or_a_number(local, gold, says):
+    if says is None:
+        assert local("amc23", [{"question": "p", "answer": gold}])[0]["gold"] == str(gold)
+    else:
+        with pytest.raises(InputError, match=says):
+            local("amc23", [{"question": "p", "answer": gold}])
+
+
+def test_a_gold_that_is_none_of_the_options_is_refused(local):
+    with pytest.raises(InputError, match="mmlu_pro, row 1: its gold 'C' is none of its 3 options"):
+        local("mmlu_pro", [PRO | {"answer": "C"}])  # one of the three is N/A
 
 
 def test_a_set_of_other_content_is_noted(local, capsys, monkeypatch):
@@ -188,7 +205,7 @@ def test_real_golds_are_right_and_a_constant_is_not(name):
     boxed = golds if benchmark.choices else [f"So it is $\\boxed{{{gold}}}$." for gold in golds]
     for grades in ([j.correct for j in answers.grade_many(golds, golds, benchmark.tolerance, benchmark.choices or None)],
                    [j.correct for j in answers.grade_many(boxed, golds, benchmark.tolerance, benchmark.choices or None)],
-                   paper_grader.grade_many(boxed, golds, units=name != "minerva_math", choices=benchmark.choices)):
+                   [right for right, _ in paper_grader.grade_many(boxed, golds, units=name != "minerva_math", choices=benchmark.choices)]):
         assert [gold for gold, right in zip(golds, grades) if not right] == []
     constant = "A" if benchmark.choices else "\\boxed{0}"
     strict = sum(j.correct for j in answers.grade_many([constant] * len(golds), golds, benchmark.tolerance, benchmark.choices or None))

@@ -282,6 +282,29 @@ def test_without_a_check_whatever_the_model_says_is_the_result(tmp_path):
     assert timeless(again)[4] == {"key": records[4]["key"], **GOOD}  # the same key, so the same seed: the text of a run without a failure
 
 
+def test_an_output_that_was_broken_off_is_none_where_only_finished_ones_count(tmp_path):
+    """A server's abort is no wrong answer: 05 leaves it out, keeps it, and the next run asks again."""
+    def ask(engine, prompts):
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            return complete(engine, [Request(p, finished=True) for p in prompts], Sampling(), journal)
+
+    broken = {"a": says("half", "abort"), "f": says("", "content_filter"), "n": says("half", None), "c": CUT, "s": GOOD}
+    records = ask(Script({p: [a] for p, a in broken.items()}), broken)
+    assert [r.get("error") for r in records] == [f"not finished (finish_reason {why})" for why in ("abort", "content_filter", None)] + [None, None]
+    engine = Script({"a": [GOOD], "f": [GOOD], "n": [says("half", "abort")]})
+    assert [r.get("error") for r in ask(engine, broken)] == [None, None, "not finished (finish_reason abort)", None, None]
+    assert sorted(p for p, _ in engine.asked) == ["a", "f", "n"]
+    assert [r.get("error") for r in ask(Script({"n": [GOOD]}), broken)] == [None] * 5
+
+
+def test_a_journal_line_that_is_no_answer_is_asked_for(tmp_path):
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        (first,) = complete(Script({"p": [GOOD]}), [Request("p")], Sampling(), journal)
+    (tmp_path / "journal.jsonl").write_text(json.dumps({"key": first["key"]}) + "\n")
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        assert complete(Script({"p": [GOOD]}), [Request("p")], Sampling(), journal)[0]["text"] == GOOD["text"]
+
+
 def test_a_failure_that_may_pass_fails_the_row_and_is_not_kept(tmp_path):
     """A server that was down for a minute must not fail a row for all runs to come."""
     engine = Script({"p": [{"error": "503", "passing": True}], "q": [BAD, {"error": "503", "passing": True}]})

@@ -223,6 +223,21 @@ def test_a_process_ends_when_its_parent_has_gone(folder):
         next(Pool([settings | {"model": "runs/nowhere"}]).texts([chunk]))
 
 
+def test_an_engine_that_is_closed_gives_up_its_weights_and_loads_them_again(folder, two):
+    engine, sampling = Local(folder, batch_size=4), Sampling(max_new_tokens=4)
+    first = answers(engine, PROMPTS[:3], sampling)
+    engine.close()
+    assert "model" not in vars(engine) and answers(engine, PROMPTS[:3], sampling) == first
+    answers(two, PROMPTS, sampling)
+    processes = [worker.process for worker in two.pool.workers]
+    two.close()
+    assert len(processes) == 2 and all(process.wait(10) for process in processes) and two.pool is None
+
+
+def test_a_lone_surrogate_is_a_question_mark(folder):
+    assert answers(Local(folder), ["How \ud800?"], Sampling(max_new_tokens=2)) == answers(Local(folder), ["How ??"], Sampling(max_new_tokens=2))
+
+
 def test_torchrun_is_refused(folder, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common import benchmarks
-from common.paper_tables import ITEMS, TABLES, average, side_by_side
+from common.paper_tables import ITEMS, TABLES, average, base_of, side_by_side
 from tests.conftest import SHARED
 
 NAMES = {"MATH": "math", "MATH-500": "math500", "Minerva-Math": "minerva_math", "GSM8K": "gsm8k", "OlympiadBench": "olympiadbench",
@@ -153,31 +153,48 @@ ours: by the paper's grader, with the interval of its items alone; inside: it ho
 def test_the_page_without_scores():
     ours = {("sft", "math500"): {"paper": 0.1}, ("cft", "gsm8k"): {"paper": 0.9}}
     assert side_by_side(TABLES["table4"], ours) == TABLE4 + (
-        "None of the scored models stands in this table. Names that do: simplerl-zero, simplerl, cft (`--model NAME=FOLDER`).")
-    assert side_by_side(TABLES["table4"], {("cft", "math500"): {"paper": 0.8}}, base="Llama-3.2-1B").endswith(
-        "None of the scored models stands in this table. Nor does any model trained from Llama-3.2-1B.")
+        "No score of ours stands in this table: it has the benchmarks above, and models of the names simplerl-zero, simplerl, cft "
+        "(`--model NAME=FOLDER`).")
+    assert side_by_side(TABLES["table4"], {("cft", "math500"): {"paper": 0.8, "base": "another"}}).endswith(
+        "No score of ours stands in this table: it has the benchmarks above, and models trained from what its rows were, not from another.")
 
 
-def compared(name, ours, base=None):
+def compared(name, ours):
     """First, third and fourth cell of each line of ours: row, paper, ours."""
-    text = side_by_side(TABLES[name], ours, base).split("| paper's row")[1]
+    text = side_by_side(TABLES[name], ours).split("| paper's row")[1]
     return [tuple(line.split(" | ")[i].removeprefix("| ") for i in (0, 2, 3)) for line in text.splitlines()[2:] if line.startswith("| ")]
 
 
 def test_another_base_is_never_ours():
-    ours = {("cft", "gsm8k"): {"paper": 0.75}, ("gpt-4o-2024-08-06", "math"): {"paper": 0.8}}
-    assert compared("table2", ours, "Qwen2.5-7B") == [("Qwen2.5-7B CFT (cft)", "88.8", "75.0")]
-    assert [row for row, _, _ in compared("table2", ours)] == [f"{b} CFT (cft)" for b in ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")]
-    assert compared("table3", ours, "Qwen2.5-7B") == [("GPT-4o (2024-08-06) (gpt-4o-2024-08-06)", "81.1", "80.0")]
-    assert "at Qwen2.5-7B CFT: math 1.3" in side_by_side(TABLES["table2"], ours, "Qwen2.5-7B")
-    assert "at Qwen2.5-Math-7B CFT: math 1.1" in side_by_side(TABLES["table2"], ours, "Llama-3.2-1B")
+    def ours(base):
+        return {("cft", "gsm8k"): {"paper": 0.75, "base": base}, ("gpt-4o-2024-08-06", "math"): {"paper": 0.8, "base": base}}
+
+    for base, paper in (("Qwen2.5-7B", "88.8"), ("DeepSeek-Math-7B", "74.5"), ("Qwen2.5-Math-7B", "90.9")):
+        assert compared("table2", ours(base)) == [(f"{base} CFT (cft)", paper, "75.0")] and "not known" not in side_by_side(TABLES["table2"], ours(base))
+    assert "No score of ours" in side_by_side(TABLES["table2"], ours("another"))
+    assert compared("table3", ours("Qwen2.5-7B")) == [("GPT-4o (2024-08-06) (gpt-4o-2024-08-06)", "81.1", "80.0")]
+    assert "at Qwen2.5-7B CFT: math 1.3" in side_by_side(TABLES["table2"], ours("Qwen2.5-7B"))
+    assert compared("table2", ours(None)) == [("Qwen2.5-Math-7B CFT (cft)", "90.9", "75.0")]
+    assert "What cft, gpt-4o-2024-08-06 was trained from is not known by its name, and taken to be Qwen2.5-Math-7B." in side_by_side(
+        TABLES["table2"], ours(None))
+    two = {("cft", "gsm8k"): {"paper": 0.75, "base": "Qwen2.5-7B"}, ("base", "gsm8k"): {"paper": 0.5, "base": "Qwen2.5-Math-7B"}}
+    assert [row for row, _, _ in compared("table2", two)] == ["Qwen2.5-7B CFT (cft)", "Qwen2.5-Math-7B Base (base)"]
+
+
+@pytest.mark.parametrize("origin, base", [
+    ("runs/x/04_train/cft/step-000097 /cache/models--Qwen--Qwen2.5-Math-7B/snapshots/1a2b", "Qwen2.5-Math-7B"), ("TIGER-Lab/Qwen2.5-Math-7B-CFT", "Qwen2.5-Math-7B"),
+    ("deepseek-ai/deepseek-math-7b-base", "DeepSeek-Math-7B"), ("Qwen/Qwen2.5-7B", "Qwen2.5-7B"), ("Qwen/Qwen2.5-Math-1.5B", "another"),
+    ("meta-llama/Llama-3.1-8B", "another"), ("runs/tiny/01_base", None), ("/models/mine", None)])
+def test_the_base_by_its_name(origin, base):
+    assert base_of(origin) == base
 
 
 def test_temperatures():
     """Table 11: greedy unless the score says otherwise."""
     assert compared("table11", {("cft", "math"): {"paper": 0.8}}) == [("Direct inference, T 0.0 (cft)", "80.2", "80.0")]
     assert compared("table11", {("cft", "math"): {"paper": 0.75, "temperature": 0.6}}) == [("Direct inference, T 0.6 (cft)", "75.2", "75.0")]
-    assert "None of the scored models" in side_by_side(TABLES["table11"], {("cft", "math"): {"paper": 0.75, "temperature": 1.0}})
+    assert "No score of ours" in side_by_side(TABLES["table11"], {("cft", "math"): {"paper": 0.75, "temperature": 1.0}})
+    assert "ours at temperature 0.6: the paper's are greedy." in side_by_side(TABLES["table2"], {("cft", "math"): {"paper": 0.75, "temperature": 0.6}})
 
 
 def test_a_cell_that_the_paper_leaves_empty():

@@ -1,6 +1,7 @@
 """Outputs -> rows -> scores -> comparisons: by hand, what is refused, and what is graded only once."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,7 @@ def requests(items=ITEMS, k=1):
 def result(rights, model="m", benchmark="tiny", **conditions):
     """A Result of given verdicts: one per item, or a list of samples of each."""
     rows = [{"id": f"i{n}", "sample": s, "strict": r, "paper": r, "extracted": str(r), "how": "boxed", "finish_reason": "stop", "n_tokens": 2,
-             "timed_out": False, "benchmark": benchmark, "question": f"q{n}", "gold": "1", "output": f"{model} says {r}"}
+             "timed_out": False, "paper_timed_out": False, "benchmark": benchmark, "question": f"q{n}", "gold": "1", "output": f"{model} says {r}"}
             for n, of_item in enumerate(rights) for s, r in enumerate(of_item if isinstance(of_item, list) else [of_item])]
     return Result(benchmark, model, rows, conditions)
 
@@ -35,7 +36,7 @@ def test_rows_by_hand(tmp_path):
     rows = scores.graded(tmp_path, "minerva_math", ITEMS, requests(), said)
     assert rows == [json.loads(line) for line in (tmp_path / "minerva_math.jsonl").read_text().splitlines()]
     assert list(rows[0]) == ["id", "benchmark", "sample", "question", "prompt", "output", "finish_reason", "n_tokens", "extracted", "how", "strict",
-                             "paper", "timed_out", "gold"]
+                             "timed_out", "paper", "paper_timed_out", "gold", "grader"]
     assert [(r["strict"], r["paper"], r["how"], r["finish_reason"]) for r in rows] == [
         (True, True, "boxed", "stop"), (False, True, "last number", "length"),  # 1.04 and 1 agree after rounding to one decimal
         (None, None, "none", "failed"), (False, False, "last number", "stop")]
@@ -51,8 +52,25 @@ def test_each_benchmark_is_graded_by_its_own_row_of_the_table(tmp_path, name, go
     items = [{"id": "i", "question": "q", "gold": gold, "options": 4}]
     (row,) = scores.graded(tmp_path, name, items, requests(items), [output(text)])
     assert row["strict"] is strict
-    assert (row["prompt"] is row["question"] is None) == (name == "gpqa")  # whose authors ask that its questions be stored nowhere
-    assert "prompt of q" not in (tmp_path / f"{name}.jsonl").read_text() or name != "gpqa"
+
+
+def test_no_text_of_a_private_benchmark_is_written(tmp_path):
+    """Outputs repeat questions, and a server's errors prompts; what is graded is the same."""
+    items = [{"id": f"i{n}", "question": f"SECRET{n}", "gold": "B", "options": 4} for n in range(2)]
+    rows = scores.graded(tmp_path, "gpqa", items, [Request("SECRET prompt")] * 2, [output("SECRET... The answer is B"), {"error": "400 SECRET"}])
+    kept = (tmp_path / "gpqa.jsonl").read_text()
+    assert "SECRET" not in kept and "The answer" not in kept and json.loads(kept.splitlines()[0])["strict"] is True
+    assert rows[0]["output"].startswith("SECRET") and "SECRET" not in scores.example([Result("gpqa", "m", rows)])
+    assert scores.graded(tmp_path, "gpqa", items, [Request("SECRET prompt")] * 2, [output("SECRET... The answer is B"), {"error": "x"}])[0]["strict"]
+
+
+def test_equal_prompts_draw_samples_of_their_own(tmp_path):
+    """Ten items with one question are ten items; greedily they are one output, asked once."""
+    drawn = scores.requests(["a", "b", "a"], 2, greedy=False)
+    assert [(r.prompt, r.sample) for r in drawn] == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("a", 2), ("a", 3)] and all(r.finished for r in drawn)
+    assert [(r.prompt, r.sample) for r in scores.requests(["a", "a"], 1, greedy=True)] == [("a", 0), ("a", 0)]
+    rows = scores.graded(tmp_path, "gsm8k", ITEMS[:3], drawn, [output(str(n)) for n in range(6)])
+    assert [(r["id"], r["sample"]) for r in rows] == [(f"i{n}", k) for n in range(3) for k in (0, 1)]
 
 
 def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkeypatch):
@@ -61,6 +79,8 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
 
     def grade_many(texts, golds, *settings):
         asked.append(len(texts))
+        if not texts:
+            return []
         return [answers.Judgement("7" in text, "7", "boxed", "late" in text) for text in texts]
 
     monkeypatch.setattr(answers, "grade_many", grade_many)
@@ -74,9 +94,15 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
     first = again()
     assert [r["strict"] for r in first] == [True, False, True, False] and again() == first
     again([ITEMS[0] | {"gold": "8"}, *ITEMS[1:]])
-    monkeypatch.setattr(scores, "grader_id", lambda: "another")
     again()
-    assert asked == [4, 1, 2, 4]
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "gsm8k", replace(benchmarks.BENCHMARKS["gsm8k"], tolerance=0.01))  # other rules of the table
+    scores.grader_id.cache_clear()
+    again()
+    for torn in (b"", b'{"id": 1', b"\xff\xfe", b"[" * 100_000):
+        (tmp_path / "gsm8k.jsonl").write_bytes(torn)
+        again()
+    scores.grader_id.cache_clear()
+    assert asked == [4, 1, 2, 2, 4, 4, 4, 4, 4]
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------
@@ -88,7 +114,7 @@ def test_a_score_by_hand():
     given.took = {"seconds": 1.3}
     found = scores.score(given)
     low, high = stats.wilson(3, 4)
-    assert found == {"benchmark": "tiny", "model": "m", "n": 4, "samples": 1, "unboxed": 1, "cut": 1, "timed_out": 0, "failed": 0, "tokens": 8,
+    assert found == {"benchmark": "tiny", "model": "m", "n": 4, "samples": 1, "unboxed": 1, "cut": 1, "timed_out": 0, "paper_timed_out": 0, "failed": 0, "tokens": 8,
                      "seconds": 1.3, "accuracy": 0.75, "low": low, "high": high, "paper_accuracy": 0.5,
                      "paper_low": stats.wilson(2, 4)[0], "paper_high": stats.wilson(2, 4)[1], "correct": 3}
 
@@ -96,12 +122,12 @@ def test_a_score_by_hand():
 def test_failed_items_are_out_of_the_score_and_counted():
     given = result([True, None, False, None])
     for row in given.rows[1::2]:
-        row["finish_reason"] = "failed"
+        row |= {"finish_reason": "failed", "error": "400 too long", "how": "none"}
     found = scores.score(given)
-    assert (found["n"], found["failed"], found["accuracy"]) == (2, 2, 0.5)
-    assert scores.notes([found], {("tiny", "m"): given}, {})[1] == "m, tiny: 2 items got no output and are not among the n."
-    given.rows[1]["strict"] = given.rows[3]["strict"] = False
-    assert scores.notes([scores.score(given)], {("tiny", "m"): given}, {})[1].endswith("2 items got no output and count as wrong.")
+    assert (found["n"], found["failed"], found["accuracy"], found["unboxed"]) == (2, 2, 0.5, 0)
+    assert scores.notes([found], {("tiny", "m"): given}, {})[1] == "m, tiny: 2 items got no output and are not among the n; the first: 400 too long"
+    given.rows[1]["strict"] = given.rows[3]["strict"] = given.rows[1]["paper"] = given.rows[3]["paper"] = False
+    assert "2 items got no output and count as wrong; " in scores.notes([scores.score(given)], {("tiny", "m"): given}, {})[1]
     nothing = result([None, None])
     assert scores.score(nothing)["accuracy"] is None and scores.score(nothing)["n"] == 0
 
@@ -113,7 +139,10 @@ def test_samples_by_hand():
         row["extracted"] = said
     found = scores.score(given)
     assert (found["samples"], found["n"], found["accuracy"], found["pass_accuracy"], found["majority_accuracy"]) == (4, 3, 0.5, 2 / 3, 0.5)
-    assert "correct" not in found and found["low"] <= 0.5 <= found["high"] and found["pass_low"] < found["pass_high"]
+    assert "correct" not in found and found["low"] <= 0.5 <= found["high"]
+    assert (found["pass_low"], found["pass_high"]) == stats.wilson(2, 3)  # right or wrong as a whole: no bootstrap
+    nothing = scores.score(result([[False] * 4] * 30))
+    assert (nothing["accuracy"], nothing["high"]) == (0, stats.wilson(0, 30)[1]) and nothing["majority_high"] > 0.1  # 0 of 30 is no certainty
 
 
 def row(said, right=False):
@@ -125,7 +154,9 @@ def row(said, right=False):
     ([row("5", True), row("6"), row("7")], 1 / 3), ([row(None), row(None), row("5", True)], 1), ([row(None)] * 3, 0),
     ([row("5", True), row("5.0", True), row("6"), row("6")], 0.5),  # right answers are one, however written
     ([row("5", True), row("5", True), row("1/2"), row("0.5"), row("\\frac{1}{2}")], 0),  # three spellings of one wrong answer
-    ([row("5", True), row("5", True), row("1/2"), row("0.6"), row("\\frac{1}{3}")], 1)])
+    ([row("5", True), row("5", True), row("1/2"), row("0.6"), row("\\frac{1}{3}")], 1),
+    ([row("5", True), row("5", True), row("0.5"), row("0.5"), row("\\frac12")], 0),  # the largest wrong one ties before it grows
+    ([row("5", True), row("5", True), row("3"), row("3"), row("0.5"), row("\\frac12")], 1 / 3)])
 def test_majority_by_hand(rows, expected):
     assert scores.majority(rows) == pytest.approx(expected)
 
@@ -133,13 +164,14 @@ def test_majority_by_hand(rows, expected):
 def test_average_is_the_plain_mean_of_the_benchmarks():
     """Not of the items: (1/1 + 1/3)/2 = 2/3, where 2 of 4 items are right."""
     found = {("gsm8k", "m"): result([True], benchmark="gsm8k"), ("math500", "m"): result([True, False, False], benchmark="math500"),
-             ("gsm8k", "one"): result([True], "one", "gsm8k")}
+             ("gsm8k", "one"): result([True], "one", "gsm8k"), ("gsm8k", "lost"): result([True], "lost", "gsm8k"),
+             ("math500", "lost"): result([None], "lost", "math500")}
     for r in found.values():
         r.took = scores.took([{"key": "a", "seconds": 1.5, "batch_size": 8}, {"key": "b", "seconds": 0.5},
                               {"key": "a", "seconds": 1.5, "batch_size": 8}, {"error": "x"}])
         assert r.took == {"seconds": 2.0, "batch_sizes": [8]}  # equal requests are one output
     scored = [scores.score(r) for r in found.values()]
-    (average,) = scores.averages(scored)  # a model with one benchmark has none
+    (average,) = scores.averages(scored)  # a model that lacks a benchmark has none: its mean would stand beside another thing
     assert average["accuracy"] == pytest.approx(2 / 3) and (average["model"], average["n"], average["seconds"]) == ("m", 4, 4.0)
     assert average["low"] <= average["accuracy"] <= average["high"]
 
@@ -150,7 +182,7 @@ def test_average_for_a_table_of_the_paper_is_over_its_own_columns():
     found = {(name, "cft"): result([True, False], "cft", name) for name in [*columns, "gsm8k"]}
     found |= {(name, "sft"): result([True, True], "sft", name) for name in columns[:-1]}
     scored = [scores.score(r) for r in found.values()]
-    ours = scores.for_paper(paper_tables.TABLES["table4"], scored + scores.averages(scored), 0.0)
+    ours = scores.for_paper(paper_tables.TABLES["table4"], scored + scores.averages(scored), {"cft": None, "sft": None}, 0.0)
     assert ("cft", "AVG") in ours and ("sft", "AVG") not in ours and ("cft", "gsm8k") not in ours
     assert ours["cft", "AVG"]["paper"] == 0.5 and ours["cft", "AVG"]["n"] == 10
 
@@ -161,9 +193,11 @@ def test_guesses_are_counted_in_expectation(tmp_path):
     rows = scores.graded(tmp_path, "mmlu_pro", items, requests(items), [output("answer is (A)"), output("answer is (B)"), output("who knows")])
     share, guesses = scores.with_guesses(rows, items)
     assert (share, guesses) == (pytest.approx(1.25 / 3), 1)
+    lost = scores.graded(tmp_path, "mmlu_pro", items, requests(items), [output("answer is (A)"), output("who knows"), {"error": "400"}], count_failed=True)
+    assert scores.with_guesses(lost, items) == (pytest.approx(1.25 / 3), 1)  # nothing is guessed for an item without an output
     found = scores.score(Result("mmlu_pro", "m", rows))
     assert found["paper_accuracy"] == pytest.approx(1 / 3) and found["unboxed"] == 1
-    assert "random guess for the 1 outputs in which it finds no letter 41.7%" in scores.notes([found], {("mmlu_pro", "m"): Result("", "m", rows)},
+    assert "41.7% by the paper's rules if, as the released code does, a letter is guessed for the 1 outputs in which it finds none." in scores.notes([found], {("mmlu_pro", "m"): Result("", "m", rows)},
                                                                                           {"mmlu_pro": items})[1]
 
 
@@ -211,22 +245,31 @@ def test_what_is_not_the_same_is_not_compared():
     names = ("gsm8k", "math500")
     rows = compare(*[result([1, 0], m, n, dtype="x" if (m, n) == ("a", "gsm8k") else "y") for n in names for m in "ab"])
     assert [r["benchmark"] for r in rows] == list(names)  # one benchmark was refused, so there is no AVG of all
-    assert compare(result([1], "a")) == []
+    (missing,) = compare(result([1], "a"))
+    assert missing["refused"] == "no result of b, see Over seeds"
 
 
 def test_seeds_by_hand():
-    """Two runs: 2/4 and 3/4: mean 0.625, sd 0.177, Student's half width 12.706 x 0.177/sqrt(2) = 1.588. Their mean by item stands against
-    another arm's."""
+    """Two runs: 2/4 and 3/4: mean 0.625, sd 0.177, Student's half width 12.706 x 0.177/sqrt(2) = 1.588, cut at 0 and 1. Their mean by item
+    stands against another arm's, and the interval over seeds decides the word, too."""
     runs = {("tiny", "cft.1"): result([1, 1, 0, 0], "cft.1"), ("tiny", "cft.2"): result([1, 1, 1, 0], "cft.2"), ("tiny", "b"): result([0] * 4, "b")}
     merged, (found,) = scores.over_seeds(runs, {"cft": ["cft.1", "cft.2"]})
     assert found["mean"] == 0.625 and found["sd"] == pytest.approx(0.17678, abs=1e-4) and found["accuracies"] == [0.5, 0.75]
-    assert (found["low"], found["high"]) == (pytest.approx(0.625 - 1.588, abs=1e-3), pytest.approx(0.625 + 1.588, abs=1e-3))
-    assert found["items_low"] <= 0.625 <= found["items_high"]
+    assert (found["low"], found["high"]) == (0, 1) and found["items_low"] <= 0.625 <= found["items_high"]
     assert list(merged["tiny", "cft"].values().values()) == [1, 1, 0.5, 0]
     (compared,) = scores.compare(runs | merged, "cft", "b")
-    assert compared["difference"] == 0.625 and "wins" not in compared
+    assert compared["difference"] == 0.625 and "wins" not in compared and (compared["runs_low"], compared["runs_high"]) == (pytest.approx(0.625 - 1.588, abs=1e-3), 1)
     _, (refused,) = scores.over_seeds({**runs, ("tiny", "cft.2"): result([1, 1, 1], "cft.2")}, {"cft": ["cft.1", "cft.2"]})
     assert refused["refused"] == "other items"
+
+
+@pytest.mark.parametrize("second, word", [([1] * 40, "better, over seeds too"), ([1] * 10 + [0] * 30, "better on these items, not distinguishable over seeds")])
+def test_a_mean_over_seeds_is_better_only_where_the_seeds_say_so(second, word):
+    """39 and 40 of 40: 0.9875 -+ 12.706 x 0.0177/sqrt(2) = 0.159; 39 and 10: 0.6125 -+ 4.6. The items alone are sure both times."""
+    runs = {("tiny", "a.1"): result([0] + [1] * 39, "a.1"), ("tiny", "a.2"): result(second, "a.2"), ("tiny", "b"): result([0] * 40, "b")}
+    merged, _ = scores.over_seeds(runs, {"a": ["a.1", "a.2"]})
+    (found,) = scores.compare(runs | merged, "a", "b")
+    assert found["word"] == word and found["holm"] < 0.001
 
 
 def test_the_example_is_the_first_item_on_which_models_differ():

@@ -33,12 +33,19 @@ class Request:
     """prompt: raw text, or messages. `sample` tells samples of one prompt apart.
 
     check(text) -> why a text cannot be used, or None. Without a check whatever the model writes is the result (01, 05);
-    with one (02) an answer must also have finished and hold text, or it is asked for again.
+    with one (02) an answer must also have finished and hold text, or it is asked for again. finished: without a check, too,
+    what neither stopped nor ran into its limit (a server's abort, a content filter) is no result (05).
     """
 
     prompt: str | list
     sample: int = 0
     check: Callable | None = None
+    finished: bool = False
+
+
+def utf8(text):
+    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def cut_at_stop(text, stop):
@@ -67,7 +74,7 @@ class Task:
     def follow(self, journal, retries, retry_failed):
         """Take what the journal holds of this request, attempt by attempt. -> {key: why it was bad (None: good)}"""
         reasons = {}
-        while self.key in journal and not (retry_failed and "error" in journal[self.key]):
+        while self.key in journal and journal[self.key].keys() & {"text", "error"} and not (retry_failed and "error" in journal[self.key]):
             self._take(journal[self.key])
             reasons[self.key] = self.reason
             if self.reason is None:
@@ -98,7 +105,8 @@ class Task:
         if "error" in answer:
             self.reason, self.final = answer["error"], True
         elif check is None:
-            self.reason = None
+            odd = self.request.finished and finish not in ("stop", "length")
+            self.reason = f"not finished (finish_reason {finish})" if odd else None
         elif answer.get("refusal") or finish == "content_filter":
             self.reason, self.final = f"refused: {answer.get('refusal') or 'content filter'}"[:300], True
         elif finish == "length":  # more room once; what needs still more is no brief critique
@@ -173,7 +181,7 @@ def refuse_greedy(engine, sampling):
             task.last, task.settled = 0, True
 
     engine.generate(tasks, deliver)
-    if len(texts) == 3 and len(set(texts)) == 1 and texts[0] is not None:
+    if len(texts) == 3 and len(set(texts)) == 1 and texts[0]:
         raise InputError(f"{engine.identity} ignores the temperature: three draws at temperature 2 are the same text, {texts[0][:60]!r}.\n"
                          "Samples of it would all be one greedy answer: use a server that samples (vLLM), or --temperature 0.")
 

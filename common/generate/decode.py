@@ -11,7 +11,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
 
-from common.generate import cut_at_stop
+from common.generate import cut_at_stop, utf8
 
 # Neither is sharp: 4 to 32 steps and 1/2 to 1/32 of the batch differ by 10 % (128 texts of 100 tokens, batches of 16 and 32, CPU).
 STEPS = 8  # tokens between two looks at the texts: a finished row computes up to STEPS - 1 tokens in vain
@@ -137,7 +137,7 @@ class Decoder:
     def _ids(self, prompts):
         """Token ids of each prompt; one that begins with the tokenizer's own begin token gets no second one."""
         bos = self.tokenizer.bos_token
-        return [self.tokenizer(p, add_special_tokens=not (bos and p.startswith(bos))).input_ids for p in prompts]
+        return [self.tokenizer(utf8(p), add_special_tokens=not (bos and p.startswith(bos))).input_ids for p in prompts]
 
     @torch.inference_mode()
     def _read(self, rows):

@@ -1,5 +1,6 @@
 """A model behind a URL: its client, what is sent to it and what is kept of its answers, live and by the Batch API alike."""
 
+import json
 import os
 from urllib.parse import urlsplit
 
@@ -7,7 +8,7 @@ import httpx2
 import openai
 
 from common.files import InputError, Stopped
-from common.generate import cut_at_stop
+from common.generate import cut_at_stop, utf8
 from common.generate.money import Money, dollars
 from common.generate.replies import read_answer, server_of
 
@@ -39,6 +40,15 @@ class Endpoint:
     def close(self):
         """Nothing is held between two runs."""
 
+    def root(self):
+        """What the server says that its model is (vLLM: the folder), or "" where it says nothing, or is not there."""
+        try:
+            with self.client(openai.OpenAI, openai.DefaultHttpxClient) as api:
+                listed = json.loads(api.with_options(timeout=5).models.with_raw_response.list().content)["data"]
+            return next((str(model.get("root") or "") for model in listed if model.get("id") == self.model), "")
+        except Exception:  # whatever a server, or what is no server, answers
+            return ""
+
     def client(self, Client=openai.AsyncOpenAI, Http=openai.DefaultAioHttpClient):
         """The openai client, its hidden retries off; aiohttp holds hundreds of connections at a third of httpx's CPU."""
         here = urlsplit(self.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
@@ -51,9 +61,9 @@ class Endpoint:
         """-> the JSON of a request, the same live and in a batch."""
         sampling, prompt = task.sampling, task.request.prompt
         if isinstance(prompt, str):
-            body = {"model": self.model, "prompt": _utf8(prompt)}
+            body = {"model": self.model, "prompt": utf8(prompt)}
         else:
-            body = {"model": self.model, "messages": [m | {"content": _utf8(m["content"])} for m in prompt]}
+            body = {"model": self.model, "messages": [m | {"content": utf8(m["content"])} for m in prompt]}
         if sampling.temperature is None:
             return body | {"max_completion_tokens": sampling.max_new_tokens}
         body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -80,8 +90,3 @@ class Endpoint:
         lost = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
         return Stopped(f"--budget {money.budget:g} has no room for another answer at its worst: {dollars(money.spent)} are spent{lost}.\n"
                        "Run the same command with a larger --budget: it goes on where it was.", 4)
-
-
-def _utf8(text):
-    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
-    return text.encode("utf-8", "replace").decode()

@@ -49,6 +49,7 @@ class Local:
         in float32."""
         more = [model_id(self.base)] if self.base else []
         more += [str(self.dtype)] * (self.dtype != torch.float32) + ["nf4"] * self.load_in_4bit + ["exact"] * self.exact
+        more += ["cuda"] * (self.device != "cpu")
         return content_id(model_id(self.folder), *more) if more else model_id(self.folder)
 
     @property
