@@ -122,14 +122,8 @@ def evaluate(one, sets):
     return found
 
 
-# %% [markdown]
-"""
-## Which checkpoint
-Training goes on after the best checkpoint, so which one is reported is a choice, and to make it on the test set flatters
-the score. `--selection` scores all of them on a validation set first.
-"""
-
 # %% Choose checkpoints
+# Training goes on after the best one: which is reported is a choice, and made on the test set it flatters the score.
 selected, notes = [], []
 if any(one.checkpoints for one in models):
     validation, items, line = selection.validation_set(config.selection, config.benchmarks, run, models, revisions=revisions, **source)
@@ -156,16 +150,10 @@ rules. `unboxed` counts answers that were not in a \\boxed{}, `cut` outputs that
 # %% Score; and one question on which the models differ, as each answers it
 scored = [result.score for result in found.values()]
 scored += scores.averages(scored)
-print("\n" + results.scores_table(scored))
-print("\n" + scores.example([result for result in found.values() if result.benchmark == config.benchmarks[0]]))
+print(f"\n{results.scores_table(scored)}\n")
+print(scores.example([result for result in found.values() if result.benchmark == config.benchmarks[0]]))
 
-# %% [markdown]
-"""
-## Comparison
-Item by item, on the same items, prompts and settings, or not at all: McNemar's exact test, with Holm's correction for several benchmarks.
-"""
-
-# %% Compare
+# %% Compare, item by item, on the same items, prompts and settings, or not at all
 merged, by_seed = scores.over_seeds(found, candidates.seeds(models), config.seed)
 compared = [row for arm in arms if arm != baseline for row in scores.compare(found | merged, arm, baseline, config.seed)]
 bases = {one.label: paper_tables.base_of(candidates.origin(one)) for one in models}

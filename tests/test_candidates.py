@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from common import benchmarks, candidates, scores, selection
+from common import benchmarks, candidates, paper_tables, scores, selection
 from common.candidates import Candidate
 from common.files import InputError, file_hash
+from common.generate.journal import Journal
+from common.generate.server import Server
 from common.scores import Result
 from tests.runs import rows, write_rows
 from tests.test_scores import result
@@ -103,6 +107,63 @@ def test_an_engine_and_its_template(run, tiny_model):
     config.template = "auto"
     engine, words, template, kind = candidates.open_engine(Candidate("x", "m", "http://h/v1"), config)
     assert (engine.identity, words, template, kind) == ("m at http://h/v1", None, "chatml", {"engine": "server", "template": "chatml"})
+
+
+@pytest.fixture
+def listing():
+    """A server that lists models as vLLM does, by what `listing.models` holds."""
+    class Models(BaseHTTPRequestHandler):
+        models = []
+
+        def do_GET(self):
+            body = json.dumps({"object": "list", "data": self.models}).encode()
+            self.send_response(200 if self.path == "/v1/models" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *unused):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Models) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Models.url = f"http://127.0.0.1:{server.server_port}/v1"
+        yield Models
+        server.shutdown()
+
+
+def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
+    """vLLM says which folder it serves; a server that says nothing, or is gone, is taken at its name."""
+    engine = Server("m", listing.url)
+    engine.identity = f"m at {listing.url}"
+    with Journal(tmp_path / "j.jsonl") as journal:
+        candidates.check_served(engine, journal)  # nothing is listed
+        listing.models = [{"id": "other", "root": "/x"}, {"id": "m", "root": "/step-20"}]
+        candidates.check_served(engine, journal)
+        candidates.check_served(engine, journal)
+        assert [record["root"] for record in journal.records.values()] == ["/step-20"]
+        listing.models = [{"id": "m", "root": "/step-40"}]
+        with pytest.raises(InputError, match="is /step-40 now, and /step-20 when it was asked before(.|\n)*--served-model-name"):
+            candidates.check_served(engine, journal)
+        listing.models = ["what?"]
+        candidates.check_served(engine, journal)
+        gone = Server("m", "http://127.0.0.1:9/v1")
+        gone.identity = engine.identity
+        candidates.check_served(gone, journal)
+
+
+def test_what_a_model_was_trained_from(run):
+    """By its training's settings, through an arm it was trained after, or by an adapter's; by its own name otherwise."""
+    where = run / "04_train" / "cft" / "step-000006"
+    assert candidates.origin(Candidate("x", str(where))) == f"{where} {run / '01_base'}"
+    (run / "04_train" / "sft" / "settings.json").write_text(json.dumps({"steps": 6, "base": str(where), "after": "cft"}))
+    (run / "04_train" / "cft" / "settings.json").write_text(json.dumps({"steps": 6, "base": "/hub/models--Qwen--Qwen2.5-7B/snapshots/1"}))
+    second = candidates.origin(Candidate("x", str(run / "04_train" / "sft" / "step-000006")))
+    assert second.endswith("/hub/models--Qwen--Qwen2.5-7B/snapshots/1") and paper_tables.base_of(second) == "Qwen2.5-7B"
+    assert candidates.origin(Candidate("x", "TIGER-Lab/Qwen2.5-Math-7B-CFT")) == "TIGER-Lab/Qwen2.5-Math-7B-CFT"
+    (run / "04_train" / "cft" / "settings.json").write_text("[torn")
+    with pytest.raises(InputError, match="settings.json cannot be read"):
+        candidates.candidates(run, ["cft"])
 
 
 # --- selection ------------------------------------------------------------------------------------------------------

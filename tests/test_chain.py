@@ -264,7 +264,7 @@ def test_05_asks_a_server(tmp_path):
         partly = run_script(tmp_path, *command, *models)
         assert partly.returncode == 3 and "1 items got no output (status 3): the same command asks only for those" in partly.stdout
         assert "of $" in partly.stderr  # the progress bar counts what it costs
-        assert "served, gsm8k: 1 items got no output and are not among the n." in partly.stdout and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
+        assert "served, gsm8k: 1 items got no output and are not among the n; the first: 400 no, thank you" in partly.stdout and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
         assert "| gsm8k | served against sft | - |" in partly.stdout and "items without an output of served" in partly.stdout
         lost = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")[3]
         assert (lost["strict"], lost["paper"], lost["finish_reason"], lost["error"]) == (None, None, "failed", "400 no, thank you")
