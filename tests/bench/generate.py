@@ -1,6 +1,6 @@
 """The local engine against plain model.generate in input order, at the same batch size: seconds, tokens/s, what is computed in vain.
 
-    python -m tests.bench.generate [--lengths FILE] [--prompts 500] [--batch-size 32]
+    python -m tests.bench.generate [--lengths FILE --tokenizer FOLDER] [--prompts 500] [--batch-size 32]
     python -m tests.bench.generate --gpu            # Qwen2.5-7B's shape in bfloat16: tokens/s of both
 
 500 prompts whose lengths and whose texts' lengths are those of real questions and chain-of-thought answers (FILE: JSONL with
@@ -28,6 +28,7 @@ from common.generate import Request, Sampling, Task
 from common.generate.local import Local
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
+REAL = SHARED / "responses" / "qwen25math_math100.jsonl"
 LONGEST = 2112  # tokens of a text at most
 SMALL = dict(vocab_size=LONGEST + 8, hidden_size=256, intermediate_size=1024, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=1)
@@ -35,11 +36,12 @@ SEVEN_B = dict(vocab_size=152_064, hidden_size=3584, intermediate_size=18_944, n
                num_key_value_heads=4)
 
 
-def lengths(file, n):
+def lengths(file, tokenizer, n):
     """-> n pairs (tokens of the prompt, tokens of the text), and where they come from."""
-    names = Path(SHARED / "tokenizers" / "qwen2.5-math")
-    if file and names.exists():
-        words = AutoTokenizer.from_pretrained(names)
+    if file and not Path(tokenizer).is_dir():
+        raise SystemExit(f"no tokenizer at {tokenizer} to measure {file} with: --tokenizer FOLDER")
+    if file:
+        words = AutoTokenizer.from_pretrained(tokenizer)
         rows = [json.loads(line) for line in open(file, encoding="utf-8")]
         pairs = [(len(words(r["question"]).input_ids) + 30, len(words(r["response"]).input_ids) + 1) for r in rows if r["response"]]
         picked = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:n].tolist()
@@ -120,14 +122,15 @@ def timed(model, function, *arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--lengths", default=None)
+    parser.add_argument("--lengths", default=REAL if REAL.exists() else None)
+    parser.add_argument("--tokenizer", default=SHARED / "tokenizers" / "qwen2.5-math", help="folder; with --lengths")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=0, help="default: 32, with --gpu 64")
     parser.add_argument("--gpu", action="store_true")
     config = parser.parse_args()
     torch.set_num_threads(1)
-    batch_size, real = config.batch_size or (64 if config.gpu else 32), SHARED / "responses" / "qwen25math_math100.jsonl"
-    pairs, source = lengths(config.lengths or (real if real.exists() else None), config.prompts)
+    batch_size = config.batch_size or (64 if config.gpu else 32)
+    pairs, source = lengths(config.lengths, config.tokenizer, config.prompts)
     if config.gpu:  # half of each text, and static batches for every fourth batch only: an eager 7B step takes some 25 ms
         pairs, source = [(p, max(t // 2, 1)) for p, t in pairs], source + ", texts half as long"
     device, dtype = ("cuda:0", torch.bfloat16) if config.gpu else ("cpu", torch.float32)
