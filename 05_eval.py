@@ -68,7 +68,7 @@ from dataclasses import asdict
 
 import torch
 
-from common import benchmarks, candidates, files, page, paper_tables, prompts, results, scores, selection
+from common import benchmarks, candidates, comparisons, files, page, paper_tables, prompts, results, scores, selection
 from common.files import InputError
 from common.generate import Sampling, complete
 from common.generate.journal import Journal
@@ -154,8 +154,8 @@ print(f"\n{results.scores_table(scored)}\n")
 print(scores.example([result for result in found.values() if result.benchmark == config.benchmarks[0]]))
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
-merged, by_seed = scores.over_seeds(found, candidates.seeds(models), config.seed)
-compared = [row for arm in arms if arm != baseline for row in scores.compare(found | merged, arm, baseline, config.seed)]
+merged, by_seed = comparisons.over_seeds(found, candidates.seeds(models), config.seed)
+compared = [row for arm in arms if arm != baseline for row in comparisons.compare(found | merged, arm, baseline, config.seed)]
 bases = {one.label: paper_tables.base_of(candidates.origin(one)) for one in models}
 beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, bases, config.temperature)) for table in printed]
 

@@ -3,7 +3,7 @@
 from itertools import combinations
 from pathlib import Path
 
-from common import benchmarks, files, scores, stats
+from common import benchmarks, comparisons, files, scores, stats
 from common.files import InputError, content_id
 
 HELDOUT = 500  # questions at most
@@ -72,7 +72,7 @@ def choose(candidate, results, name, seed=0):
     best = max(range(len(table)), key=lambda i: (table[i]["accuracy"], -i))
     table[best]["chosen"] = True
     pairs = list(combinations(range(len(table)), 2))
-    ps = {pair: scores.paired_p(values[pair[0]], values[pair[1]], seed) for pair in pairs}
+    ps = {pair: comparisons.paired_p(values[pair[0]], values[pair[1]], seed) for pair in pairs}
     corrected = dict(zip(pairs, stats.holm([ps[pair] for pair in pairs])))
     others = [i for i in range(len(table)) if i != best]
     for i in others:
