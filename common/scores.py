@@ -1,6 +1,5 @@
 """Outputs -> graded rows -> scores: what is counted, by which grader, and in which words."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache

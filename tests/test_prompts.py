@@ -1,7 +1,5 @@
 """The exact texts that models see, in training and in evaluation."""
 
-import json
-
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast

@@ -1,7 +1,6 @@
 """What a training shows: a line a step, and the loss curve as a picture that opens and shows what it should."""
 
 import matplotlib.image
-import pytest
 
 from common import report
 
