@@ -20,8 +20,8 @@ MATHS = (prompts.SOLVE_SYSTEM, prompts.STOP)  # system line, stop strings
 
 @dataclass(frozen=True)
 class Benchmark:
-    """question, gold: a column, or a function of the record. tolerance: relative, of golds that are measured numbers; choices: the
-    option letters. digest: of all items, where a copy was at hand. private: its authors ask not to post it: hub only, never stored.
+    """question, gold: a column, or a function of the record. tolerance: relative, of golds that are measured numbers; units: whether
+    the paper's grader deletes unit words; choices: the option letters. digest: of all items, where a copy was at hand. private: its authors ask not to post it: hub only, never stored.
     """
 
     path: str | None  # on the hub
@@ -34,6 +34,7 @@ class Benchmark:
     digest: str = ""
     form: tuple = MATHS
     tolerance: float = 0
+    units: bool = True
     choices: str = ""
     private: bool = False
     prepare: Callable = lambda record, seed: record
@@ -77,7 +78,7 @@ BENCHMARKS = {
     "math500": Benchmark("HuggingFaceH4/MATH-500", (None,), "test", "problem", "answer", 500, "MIT", "fc384bd783773c9e"),
     "math500_validation": Benchmark(**MATH, items=500, digest="b3ed84b2e84b25da", only="math500_validation.txt"),
     "minerva_math": Benchmark("math-ai/minervamath", (None,), "test", "question", "answer", 272, "none stated; MIT OpenCourseWare",
-                              "cf13cd19954e15fd", tolerance=0.01),
+                              "cf13cd19954e15fd", tolerance=0.01, units=False),
     "olympiadbench": Benchmark("Hothan/OlympiadBench", ("OE_TO_maths_en_COMP",), "train", "question",
                                lambda r: r["final_answer"][0], 675, "Apache-2.0", "be27d338f6e85b01"),  # the hub has 674
     "aime24": Benchmark("HuggingFaceH4/aime_2024", (None,), "train", "problem", "answer", 30, "none stated; MAA contest",

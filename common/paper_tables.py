@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.benchmarks import BENCHMARKS
 from common.files import InputError
+from common.results import markdown
 from common.stats import wilson
 
-ITEMS = {"math": 5000, "math500": 500, "minerva_math": 272, "gsm8k": 1319, "olympiadbench": 675, "aime24": 30, "amc23": 40,
-         "theoremqa": 800, "mmlu_pro": 12032, "gpqa": 198}  # fmt: skip
+ITEMS = {name: benchmark.items for name, benchmark in BENCHMARKS.items()}
 DECIMALS = {"ifeval_strict": 3, "ifeval_loose": 3, "mt_bench": 2}  # in the paper's own units; all other columns: per cent with one
 BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")
 
@@ -175,7 +176,7 @@ def side_by_side(table, ours):
              and row.temperature in (None, score.get("temperature", 0.0))]  # fmt: skip
     if lines:
         head = ["paper's row (our model)", "benchmark", "paper", "ours", "ours, strict", "n", "95% interval", "ours - paper", "paper's is"]
-        found = [_markdown(head, lines), "ours: by the paper's grader, with the interval of its items alone; inside: it holds the paper's."]
+        found = [markdown(head, lines), "ours: by the paper's grader, with the interval of its items alone; inside: it holds the paper's."]
         if guessed := sorted({model for (model, _), score in ours.items() if score.get("base", BASES) is None}):
             found.append(f"What {', '.join(guessed)} was trained from is not known by its name, and taken to be {BASES[-1]}.")
         if (hot := max(score.get("temperature", 0.0) for score in ours.values())) and table.name != "table11":
@@ -184,7 +185,7 @@ def side_by_side(table, ours):
         names = ", ".join(dict.fromkeys(row.model for row in possible))
         names = f"of the names {names} (`--model NAME=FOLDER`)" if names else f"trained from what its rows were, not from {' or '.join(sorted(bases))}"
         found = [f"No score of ours stands in this table: it has the benchmarks above, and models {names}."]
-    printed = _markdown(["paper", *table.columns], [[row.name, *map(_show, row.values, table.columns)] for row in table.rows])
+    printed = markdown(["paper", *table.columns], [[row.name, *map(_show, row.values, table.columns)] for row in table.rows], left=1)
     return "\n\n".join([f"## Table {table.name[5:]} of the paper: {table.title}", printed, *_half_widths(table, possible), *found])
 
 
@@ -213,8 +214,3 @@ def _half_widths(table, possible):
 
 def _show(value, column):
     return "-" if value is None else f"{value:.{DECIMALS.get(column, 1)}f}"
-
-
-def _markdown(head, rows):
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
-    return "\n".join([lines[0], "|---|" + "---:|" * (len(head) - 1), *lines[1:]])

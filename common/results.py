@@ -22,7 +22,7 @@ def _p(p):
     return "<.001" if p < 0.001 else f"{p:.3f}"[1:] if p < 0.9995 else "1"
 
 
-def _table(head, rows, left=2):
+def markdown(head, rows, left=2):
     """Cells as text; the first `left` columns are words, the others numbers. "" without rows."""
     if not rows:
         return ""
@@ -45,10 +45,11 @@ def scores_table(scores):
         rows.append(row + [s["failed"]] * failed)
     if sampled:
         head[3:5] = ["k", "avg@k strict %", "95% interval", "pass@k %", "maj@k %"]
-    return _table(head + ["no output"] * failed, rows)
+    return markdown(head + ["no output"] * failed, rows)
 
 
 def comparisons_table(comparisons):
+    """A row a comparison, or why there is none; the four counts only where items are right or wrong as a whole."""
     head = ["benchmark", "model against baseline", "points", "95% interval", "right: only model", "only baseline", "both", "neither",
             "p (McNemar; of means: sign flips)", "Holm", "by Holm's p"]
     rows = []
@@ -60,20 +61,22 @@ def comparisons_table(comparisons):
         cells = [c.get(key, "") for key in ("wins", "losses", "both", "neither")]
         rows.append([c["benchmark"], pair, percent(c["difference"], True), interval(c["low"], c["high"], True), *cells, _p(c["p"]), _p(c["holm"]),
                      c["word"]])
-    return _table(head, rows)
+    return markdown(head, rows)
 
 
 def seeds_table(rows):
+    """A row a benchmark and arm: each run's score, and the interval over runs beside the one over items."""
     head = ["benchmark", "arm", "runs", "each, %", "mean %", "sd, points", "95% over runs (t)", "95% over items"]
-    return _table(head, [
+    return markdown(head, [
         [r["benchmark"], r["model"], r["runs"], " ".join(percent(a) for a in r["accuracies"]), percent(r["mean"]), f"{100 * r['sd']:.1f}",
          interval(r["low"], r["high"]), interval(r["items_low"], r["items_high"])] if "mean" in r else
         [r["benchmark"], r["model"], r["runs"], *["-"] * 4, f"not put together: {r['refused'] or 'items without an output'}"] for r in rows])
 
 
 def selection_table(rows):
+    """A row a checkpoint: its score on the validation set, and what the chosen one is ahead of it."""
     head = ["arm", "step", "n", "strict %", "95% interval", "chosen minus this", "95% interval", "p", "Holm, all pairs", "by Holm's p"]
-    return _table(head, [
+    return markdown(head, [
         [r["arm"], r["step"], r["n"], percent(r["accuracy"]), interval(r["low"], r["high"]), *(["", "", "", "", "chosen"] if r["chosen"] else [
             percent(r["difference"], True), interval(r["difference_low"], r["difference_high"], True), _p(r["p"]), _p(r["holm"]),
             "told apart" if r["holm"] < 0.05 else "not distinguishable"])] for r in rows])

@@ -9,7 +9,6 @@ from common import answers, benchmarks, paper_grader, stats
 from common.files import InputError, content_id, environment, file_hash, read_jsonl, write_json, write_jsonl
 from common.generate import Request
 
-NO_UNITS = ("minerva_math",)  # where the released code leaves unit words in place
 JUDGED = ("extracted", "how", "strict", "timed_out", "paper", "paper_timed_out")
 
 
@@ -40,7 +39,7 @@ def grader_id(name):
     """12 hex digits of the code that grades a benchmark and of its rules: another grader is another score."""
     here, benchmark = Path(__file__).parent, benchmarks.of(name)
     files = (here / "answers.py", here / "paper_grader.py", *sorted((here / "grading").glob("*.py")))
-    return content_id([file_hash(f) for f in files], benchmark.tolerance, benchmark.choices, name in NO_UNITS)[:12]
+    return content_id([file_hash(f) for f in files], benchmark.tolerance, benchmark.units, benchmark.choices)[:12]
 
 
 def requests(prompts, samples, greedy):
@@ -74,7 +73,7 @@ def graded(folder, name, items, requests, outputs, count_failed=False):
     todo = [row for row in rows if "error" not in row and (row["output"], row["gold"]) not in known]
     texts, golds = [row["output"] for row in todo], [row["gold"] for row in todo]
     strict = answers.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
-    paper = paper_grader.grade_many(texts, golds, name not in NO_UNITS, benchmark.choices)
+    paper = paper_grader.grade_many(texts, golds, benchmark.units, benchmark.choices)
     for row, judged, by_paper in zip(todo, strict, paper):
         known[row["output"], row["gold"]] = (judged.extracted, judged.how, judged.correct, judged.timed_out, *by_paper)
     for row in rows:

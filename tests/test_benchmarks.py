@@ -205,7 +205,7 @@ def test_real_golds_are_right_and_a_constant_is_not(name):
     boxed = golds if benchmark.choices else [f"So it is $\\boxed{{{gold}}}$." for gold in golds]
     for grades in ([j.correct for j in answers.grade_many(golds, golds, benchmark.tolerance, benchmark.choices or None)],
                    [j.correct for j in answers.grade_many(boxed, golds, benchmark.tolerance, benchmark.choices or None)],
-                   [right for right, _ in paper_grader.grade_many(boxed, golds, units=name != "minerva_math", choices=benchmark.choices)]):
+                   [right for right, _ in paper_grader.grade_many(boxed, golds, units=benchmark.units, choices=benchmark.choices)]):
         assert [gold for gold, right in zip(golds, grades) if not right] == []
     constant = "A" if benchmark.choices else "\\boxed{0}"
     strict = sum(j.correct for j in answers.grade_many([constant] * len(golds), golds, benchmark.tolerance, benchmark.choices or None))
