@@ -131,8 +131,21 @@ def trained_on(run):
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 def read_jsonl(path, fields=()):
-    """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object, or lacks a field."""
-    rows = []
+    """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object, or lacks a field, and
+    where there is none."""
+    rows = list(iter_jsonl(path, fields))
+    if not rows:
+        raise InputError(f"{path} holds no rows.\nA JSONL file has one JSON object per line.")
+    return rows
+
+
+def rows_if_any(path):
+    """The rows of a JSONL file that need not be there, nor hold any."""
+    return read_jsonl(path) if path.exists() and path.stat().st_size else []
+
+
+def iter_jsonl(path, fields=()):
+    """The same, one row after the other."""
     try:
         lines = open(path, encoding="utf-8-sig", errors="strict")
     except OSError as error:
@@ -141,12 +154,9 @@ def read_jsonl(path, fields=()):
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    rows.append(_row(line, path, number, fields))
+                    yield _row(line, path, number, fields)
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text ({error}).") from error
-    if not rows:
-        raise InputError(f"{path} holds no rows.\nA JSONL file has one JSON object per line.")
-    return rows
 
 
 def _row(line, path, number, fields):
@@ -187,6 +197,11 @@ def write_atomic(path, data):
 
 def cannot_write(path, error):
     return Stopped(f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5)
+
+
+def utf8(text):
+    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def json_line(row):

@@ -1,4 +1,4 @@
-"""Where questions and noisy responses come from: hub datasets and local files, in one row schema.
+"""Where questions and noisy responses come from: hub datasets and local files, in one row schema, read as a stream.
 
 A row: id, question_id, question, gold, response, source, generator, sample, finish_reason; where the data brings a
 critique also critique (normalised), critique_raw, verdict and teacher.
@@ -6,43 +6,37 @@ critique also critique (normalised), critique_raw, verdict and teacher.
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from common import verdicts
-from common.files import InputError, content_id, read_jsonl
+from common import records, verdicts
+from common.files import InputError, content_id, utf8
+from common.grading.extraction import CLOSE, OPEN
 
 FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source", "generator")
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A dataset of the hub: its id, config and split, and which of our fields each column holds."""
+    """A dataset of the hub: its id, config and split, which of our fields each column holds, its licence.
+
+    unpack: for records whose columns are not our fields -> a dict of those.
+    """
 
     path: str
     config: str | None = None
     columns: dict = field(default_factory=dict)  # our field -> their column
     split: str = "train"
-    packed: bool = False  # question, response and critique in the form of WebInstruct-CFT (see `unpack`)
+    unpack: Callable | None = None
+    licence: str = ""
 
 
-READABLE = (".jsonl", ".json", ".parquet")
-# Columns as the hub serves them.
-SOURCES = {
-    "webinstruct-cft-50k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-50K", packed=True),
-    "webinstruct-cft-4k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-4K", packed=True),
-    "webinstruct-cft-600k": Hub("TIGER-Lab/WebInstruct-CFT", "WebInstruct-CFT-600K", packed=True),
-    "webinstruct": Hub("TIGER-Lab/WebInstructSub", None, {"question": "question", "response": "answer"}),
-    "metamath": Hub("meta-math/MetaMathQA", None, {"question": "query", "response": "response"}),
-    "numina": Hub("AI-MO/NuminaMath-CoT", None, {"question": "problem", "response": "solution"}),
-}
-
-
-def unpack(record):
+def webinstruct_cft(record):
     """A row of WebInstruct-CFT -> question, response, critique.
 
-    >>> unpack({"input": "Question:\\nq\\n\\nSolution:\\na\\n", "output": "Critique:\\nc"})
+    >>> webinstruct_cft({"input": "Question:\\nq\\n\\nSolution:\\na\\n", "output": "Critique:\\nc"})
     {'question': 'q', 'response': 'a', 'critique': 'c'}
     """
     if not all(isinstance(record.get(column), str) for column in ("input", "output")):
@@ -53,6 +47,38 @@ def unpack(record):
     # Split once only: a response may itself contain "Solution:".
     return {"question": question, "response": response.removesuffix("\n"),
             "critique": record["output"].removeprefix("Critique:\n")}
+
+
+def acemath(record):
+    """A row of AceMath's SFT data -> question (the first user turn), response. Other turns would need their history: ValueError.
+
+    >>> acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
+    {'question': 'q', 'response': 'a'}
+    """
+    turns = [turn for turn in record.get("messages") or () if isinstance(turn, dict) and turn.get("role") != "system"]
+    if len(turns) != 1 or turns[0].get("role") != "user":
+        raise ValueError(f"expected one user message in its column messages, seen {[turn.get('role') for turn in turns]}; it has {', '.join(record)}")
+    return {"question": turns[0].get("content"), "response": record.get("answer")}
+
+
+WEBINSTRUCT_CFT = dict(path="TIGER-Lab/WebInstruct-CFT", unpack=webinstruct_cft, licence="Apache-2.0")
+# Columns as the hub serves them.
+SOURCES = {
+    "webinstruct-cft-50k": Hub(config="WebInstruct-CFT-50K", **WEBINSTRUCT_CFT),
+    "webinstruct-cft-4k": Hub(config="WebInstruct-CFT-4K", **WEBINSTRUCT_CFT),
+    "webinstruct-cft-600k": Hub(config="WebInstruct-CFT-600K", **WEBINSTRUCT_CFT),
+    "webinstruct": Hub("TIGER-Lab/WebInstructSub", None, {"question": "question", "response": "answer"}, licence="Apache-2.0"),
+    "metamath": Hub("meta-math/MetaMathQA", None, {"question": "query", "response": "response"}, licence="MIT"),
+    "numina": Hub("AI-MO/NuminaMath-CoT", None, {"question": "problem", "response": "solution"}, licence="Apache-2.0"),
+    "acemath": Hub("nvidia/AceMath-Instruct-Training-Data", split="math_sft", unpack=acemath, licence="CC-BY-NC-4.0"),
+}
+
+
+def licence(source):
+    """A line on the licence of a source's rows (a name of the table, or a hub id that stands in it), "" where none is known."""
+    known = {key: hub.licence for name, hub in SOURCES.items() for key in (name, hub.path)}.get(source, "")
+    warning = ": for non-commercial use only, which may bind what is trained on it, too" if "-NC" in known else ""
+    return f"{source}: {known}{warning}" if known else ""
 
 
 def parse_map(pairs, flag):
@@ -66,27 +92,32 @@ def parse_map(pairs, flag):
     return result
 
 
-def rows(source, columns=(), verdict_values=(), revision=None, limit=None, need_response=True, drop_bad=False):
-    """-> (rows, counts): at most `limit` rows of a hub source, hub id or local file, checked, without exact duplicates.
+def rows(source, columns=(), verdict_values=(), revision=None, limit=None, size=None, seed=0, need_response=True, drop_bad=False):
+    """-> (rows, counts): rows of a hub source, hub id or local file, checked, without exact duplicates, in the source's order.
 
-    columns: pairs "field=column" for the FIELDS; a local file's own field names are taken as they are. verdict_values:
-    pairs "value=right" or "value=wrong" for a mapped verdict column (JSON spelling: true=right). A bad row raises
-    InputError, or is dropped and counted with drop_bad.
+    limit: read only so many records. size: of those a random sample, by seed, in one pass that holds no more than that; counts
+    then has how many there were. columns: pairs "field=column" for the FIELDS; a local file's own field names are taken as they
+    are. verdict_values: pairs "value=right" or "value=wrong" for a mapped verdict column (JSON spelling: true=right). A bad row
+    raises InputError, or is dropped and counted with drop_bad.
     """
     given, values = parse_map(columns, "--columns"), parse_map(verdict_values, "--verdict-values")
     if unknown := sorted(set(given) - set(FIELDS)):
         raise InputError(f"--columns: no field called {', '.join(unknown)}; the fields are {', '.join(FIELDS)}")
     if not set(values.values()) <= {"right", "wrong"}:
         raise InputError(f"--verdict-values: a value means right or wrong, not {sorted(set(values.values()))}")
-    records, origin, hub = _records(source, revision)
-    records = list(islice(records, limit))
-    seen_columns = {column for record in records for column in record}
+    stream, origin, hub = _records(source, revision)
+    seen_columns = set()
+    taken, n_read = records.sample(_watched(islice(stream, limit), seen_columns), size, seed)
+    if not taken:
+        raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
     mapping = _mapping(source, given, hub, seen_columns, need_response)
     result, seen, counts = [], set(), Counter()
-    for number, record in enumerate(records, 1):
+    if n_read > len(taken):
+        counts[f"of {n_read:,} rows, a random sample (--rows)"] = len(taken)
+    for number, record in taken:
         where = f"{source}, row {number}"
         try:
-            row = _row(unpack(record) if hub.packed else record, where, mapping, values, origin, need_response, counts)
+            row = _row(hub.unpack(record) if hub.unpack else record, where, mapping, values, origin, need_response, counts)
         except ValueError as error:
             if not drop_bad:
                 raise InputError(f"{where}: {error}\n"
@@ -104,32 +135,32 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, need_
     return result, counts
 
 
+def _watched(stream, columns):
+    """The records; the names of all their columns are added to `columns`."""
+    for record in stream:
+        columns.update(record)
+        yield record
+
+
 def _records(source, revision):
     """-> (iterable of dicts, name of the origin, the Hub entry; an empty one for a local file)."""
     path = Path(source)
     if path.is_file():
-        return _read_local(path), path.name, Hub("")
+        return records.local(path), path.name, Hub("")
     if source in SOURCES:
         hub = SOURCES[source]
-    elif source.count("/") == 1 and not source.startswith((".", "/")) and path.suffix not in READABLE:
+    elif source.count("/") == 1 and not source.startswith((".", "/")) and path.suffix not in records.READABLE:
         hub = Hub(source)
     else:
         raise InputError(f"--source {source!r} is no file here and no known source; known: tiny, {', '.join(SOURCES)},\n"
                          "a hub id such as org/name, or a .jsonl, .json or .parquet file")
-    import datasets
-
-    try:
-        stream = datasets.load_dataset(hub.path, hub.config, split=hub.split, streaming=True, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise InputError(f"{hub.path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Check the name and the connection, or download it and give the file: --source data.parquet") from error
-    return stream, source if hub.packed else hub.path, hub
+    return records.of_hub(hub.path, hub.config, hub.split, revision), source, hub
 
 
 def _mapping(source, given, hub, seen_columns, need_response):
     """Which column holds which field: as given, else as the hub entry says, else columns that bear a field's name."""
     own = {name: name for name in FIELDS if name in seen_columns}
-    mapping = (dict.fromkeys(("question", "response", "critique")) if hub.packed else own | hub.columns) | given
+    mapping = (dict.fromkeys(("question", "response", "critique")) if hub.unpack else own | hub.columns) | given
     columns = ", ".join(sorted(seen_columns))
     for name, column in given.items():
         if seen_columns and column not in seen_columns:
@@ -140,28 +171,6 @@ def _mapping(source, given, hub, seen_columns, need_response):
             raise InputError(f"{source} has no column {name!r}; its columns are {columns}\n"
                              f"Say which it is: --columns {name}=COLUMN")
     return {name: column or name for name, column in mapping.items()}
-
-
-def _read_local(path):
-    if path.suffix == ".jsonl":
-        return read_jsonl(path)
-    if path.suffix == ".json":
-        try:
-            records = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not JSON ({error}).") from error
-        if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-            raise InputError(f"{path}: expected a JSON list of objects; a file with one object per line is .jsonl")
-        return records
-    if path.suffix == ".parquet":
-        import pyarrow.lib
-        import pyarrow.parquet
-
-        try:
-            return pyarrow.parquet.read_table(path).to_pylist()
-        except (pyarrow.lib.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} is not a readable Parquet file ({error}).") from error
-    raise InputError(f"{path}: expected a file that ends in {', '.join(READABLE)}")
 
 
 def _row(record, where, mapping, values, origin, need_response, counts):
@@ -183,6 +192,7 @@ def _row(record, where, mapping, values, origin, need_response, counts):
 
 def make_row(question, response, gold, source, generator, sample=0, finish_reason=None):
     """One row of 01. Golds are text or null; ids are hashes of the content."""
+    question, response = utf8(question), response and utf8(response)  # tokenizers and Parquet take no lone surrogates
     return {
         "id": content_id(question, response), "question_id": content_id(question), "question": question,
         "gold": None if gold is None else str(gold), "response": response, "source": source, "generator": generator,
@@ -190,9 +200,20 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
     }
 
 
+def without_thinking(text):
+    """A generator's answer without its reasoning block; "" where the block never ends, as there is no answer then.
+
+    >>> without_thinking("<think>2? No, 3.</think>\\n\\nIt is 3."), without_thinking("<think>2? No,"), without_thinking("It is 3.")
+    ('It is 3.', '', 'It is 3.')
+    """
+    ends = [found.end() for found in CLOSE.finditer(text)]
+    return text[ends[-1] :].lstrip() if ends else "" if OPEN.match(text.lstrip()) else text
+
+
 def _critique(get, where, values, mapping, counts):
     """A critique that came with the data; its verdict from the mapped column where there is one, else from the text."""
-    raw, stated = get["critique"], verdicts.parse(get["critique"])
+    raw = utf8(get["critique"])
+    stated = verdicts.parse(raw)
     verdict = stated
     if "verdict" in mapping and get["verdict"] is not None:
         value = get["verdict"] if isinstance(get["verdict"], str) else json.dumps(get["verdict"])

@@ -1,10 +1,13 @@
 """Rows of any source come out in one schema; what is wrong with a source is said, what is wrong with a row is counted."""
 
 import json
+import tracemalloc
+from collections import Counter
 
 import pytest
 
 from common import prompts, sources
+from common import records as sampling
 from common.files import InputError
 
 RIGHT, WRONG = "Fine.\n\nConclusion: right [END]", "No, 2.\n\nConclusion: wrong [END]"
@@ -42,7 +45,7 @@ def write(path, records):
 def test_unpack_gives_back_what_was_packed(question, response, critique):
     """Through the very function that packs training prompts; only the first separator splits."""
     record = {"input": prompts.question_and_solution(question, response), "output": "Critique:\n" + critique}
-    assert sources.unpack(record) == {"question": question, "response": response, "critique": critique}
+    assert sources.webinstruct_cft(record) == {"question": question, "response": response, "critique": critique}
 
 
 @pytest.fixture
@@ -95,7 +98,68 @@ def test_columns_of_the_known_sources(hub, source, path, columns):
     """As their cards on the hub give them."""
     hub(path, [dict(zip(columns, ("q", "r"))) | {"original_question": "no", "messages": []}])
     (row,), _ = sources.rows(source)
-    assert (row["question"], row["response"], row["source"]) == ("q", "r", path)
+    assert (row["question"], row["response"], row["source"]) == ("q", "r", source)
+
+
+def acemath_record(*messages, answer="a"):
+    return {"messages": [{"role": role, "content": text} for role, text in messages], "answer": answer}
+
+
+def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
+    """As its card on the hub gives it: messages and answer; a row of several turns is a bad one, as its answer needs what came before."""
+    path = "nvidia/AceMath-Instruct-Training-Data"
+    hub(path, [acemath_record(("user", "q")), acemath_record(("system", "s"), ("user", "q2")),
+               acemath_record(("user", "q3"), ("assistant", "x"), ("user", "q4"))])
+    card = tmp_path / path / "README.md"
+    card.write_text(card.read_text().replace("split: train", "split: math_sft"))
+    with pytest.raises(InputError, match=r"row 3: expected one user message .* seen \['user', 'assistant', 'user'\]"):
+        sources.rows("acemath")
+    rows, counts = sources.rows("acemath", drop_bad=True)
+    assert [(row["question"], row["response"], row["source"]) for row in rows] == [("q", "a", "acemath"), ("q2", "a", "acemath")]
+    assert counts["bad rows dropped"] == 1
+    assert "non-commercial" in sources.licence("acemath") and sources.licence("acemath").startswith("acemath: CC-BY-NC-4.0")
+    assert sources.licence(path).startswith(path) and sources.licence("metamath") == "metamath: MIT" and sources.licence("my.jsonl") == ""
+
+
+def test_a_sample_is_the_same_for_its_seed_and_another_for_another():
+    records = [f"r{i}" for i in range(1000)]
+    picked, n_read = sampling.sample(iter(records), 100, seed=1)
+    assert n_read == 1000 and len(picked) == 100 and picked == sorted(picked) and all(records[n - 1] == record for n, record in picked)
+    assert picked == sampling.sample(iter(records), 100, seed=1)[0]
+    assert len(set(picked) & set(sampling.sample(iter(records), 100, seed=2)[0])) < 40
+    assert set(picked) < set(sampling.sample(iter(records), 200, seed=1)[0])  # a larger sample holds the smaller one
+    for size in (1000, 2000, None):
+        assert sampling.sample(iter(records), size, 1) == (list(enumerate(records, 1)), 1000)
+    assert sampling.sample(iter([]), 5, 1) == ([], 0)
+
+
+def test_each_record_is_as_likely_to_be_picked():
+    """Each of 20 positions is in a quarter of 2,000 samples of 5, up to 5 standard deviations (97 of 500)."""
+    counts = Counter(n for seed in range(2000) for n, _ in sampling.sample(range(20), 5, seed)[0])
+    assert set(counts) == set(range(1, 21)) and all(abs(count - 500) < 97 for count in counts.values())
+
+
+def test_a_sample_holds_no_more_than_its_size():
+    """A million records of 10 kB would be 10 GB."""
+    tracemalloc.start()
+    picked, n_read = sampling.sample(({"text": str(i) * 1000} for i in range(100_000)), 100, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(picked), n_read) == (100, 100_000) and peak < 5e6
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "data.parquet"])
+def test_a_random_sample_of_a_file(tmp_path, name):
+    records = [{"question": f"q{i}", "response": "r", **({"odd": i} if i == 1234 else {"odd": None})} for i in range(2500)]
+    write(tmp_path / name, records)
+    rows, counts = sources.rows(str(tmp_path / name), size=50, seed=3)
+    assert len(rows) == 50 and counts["of 2,500 rows, a random sample (--rows)"] == 50
+    numbers = [int(row["question"][1:]) for row in rows]
+    assert numbers == sorted(numbers) and max(numbers) > 1500
+    assert rows == sources.rows(str(tmp_path / name), size=50, seed=3)[0] != sources.rows(str(tmp_path / name), size=50, seed=4)[0]
+    first, _ = sources.rows(str(tmp_path / name), limit=60, size=50, seed=3)
+    assert len(first) == 50 and {int(row["question"][1:]) for row in first} < set(range(60))  # the limit is of what is read
+    assert sources.rows(str(tmp_path / name), columns=["gold=odd"], size=1, seed=0)[0][0]["gold"] is None  # a column that the sample may not hold
 
 
 @pytest.mark.parametrize("source", ["nowhere.jsonl", "webinstruct-cft", "a/b/c", "./here/none", "/no/such", ""])

@@ -43,11 +43,6 @@ class Request:
     finished: bool = False
 
 
-def utf8(text):
-    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def cut_at_stop(text, stop):
     """-> (text before the first stop string, whether there was one)."""
     found = [at for s in stop if (at := text.find(s)) >= 0]

@@ -11,7 +11,8 @@ import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
 
-from common.generate import cut_at_stop, utf8
+from common.files import utf8
+from common.generate import cut_at_stop
 
 # Neither is sharp: 4 to 32 steps and 1/2 to 1/32 of the batch differ by 10 % (128 texts of 100 tokens, batches of 16 and 32, CPU).
 STEPS = 8  # tokens between two looks at the texts: a finished row computes up to STEPS - 1 tokens in vain

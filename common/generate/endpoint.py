@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from common.files import InputError, Stopped
-from common.generate import cut_at_stop, utf8
+from common.files import InputError, Stopped, utf8
+from common.generate import cut_at_stop
 from common.generate.money import Money, dollars
 from common.generate.replies import read_answer, server_of
 
