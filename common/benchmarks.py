@@ -38,6 +38,7 @@ class Benchmark:
     choices: str = ""
     private: bool = False
     prepare: Callable = lambda record, seed: record
+    alone: str = ""  # the column with the question alone, where `question` is a function
     only: str = ""  # file beside this one with the ids of the rows that belong to it, 8 hex digits each
 
     def read(self, column, record):
@@ -87,11 +88,11 @@ BENCHMARKS = {
     "amc23": Benchmark("math-ai/amc23", (None,), "test", "question", "answer", 40,
                        "none stated; MAA contest", "adb99e9bd549de20"),
     "theoremqa": Benchmark("TIGER-Lab/TheoremQA", (None,), "test", _true_or_false, "Answer", 800, "MIT", "262cd572cb5f404c",
-                           tolerance=0.01),
+                           tolerance=0.01, alone="Question"),
     "mmlu_pro": Benchmark("TIGER-Lab/MMLU-Pro", (None,), "test", _options, "answer", 12032, "MIT", "b0ef0b8f047743bc", choices=LETTERS,
-                          form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP)),
+                          form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP), alone="question"),
     "gpqa": Benchmark("Idavidrein/gpqa", ("gpqa_diamond",), "train", _choices, "answer", 198, "CC-BY-4.0, not to be posted",
-                      choices="ABCD", form=(prompts.SYSTEM, prompts.GPQA_STOP), private=True, prepare=_shuffle),
+                      choices="ABCD", form=(prompts.SYSTEM, prompts.GPQA_STOP), private=True, prepare=_shuffle, alone="Question"),
 }
 TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}  # of the micro-world's questions that are never trained on
 NAMES = (*TINY, *BENCHMARKS)
@@ -111,6 +112,18 @@ def items(name, folder=None, revision=None, limit=None, seed=0):
 
     seed: of the micro-world and of the order of GPQA's options.
     """
+    return [item for item, _ in _pairs(name, folder, revision, limit, seed)]
+
+
+def alone(name, folder=None, revision=None, seed=0):
+    """-> list of {"id", "question"}, the ids of `items`: a benchmark's questions without options and what a prompt adds to them."""
+    benchmark = of(name)
+    return [{"id": item["id"], "question": record[benchmark.alone or benchmark.question]}
+            for item, record in _pairs(name, folder, revision, None, seed)]
+
+
+def _pairs(name, folder, revision, limit, seed):
+    """-> list of (item, the record it was made of)"""
     benchmark = of(name)
     if name == HELDOUT:
         raise InputError("heldout is a set to choose checkpoints on, not to report: --selection heldout")
@@ -118,14 +131,15 @@ def items(name, folder=None, revision=None, limit=None, seed=0):
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
     else:
         records = _local(name, benchmark, Path(folder)) if folder and not benchmark.private else _hub(benchmark, revision)
-    found = [_item(name, benchmark, record, number, seed) for number, record in enumerate(records, 1)]
+    pairs = [(_item(name, benchmark, record, number, seed), record) for number, record in enumerate(records, 1)]
     if benchmark.only:
         wanted = set((Path(__file__).parent / benchmark.only).read_text().split())
-        found = [item for item in found if content_id(item["question"])[:8] in wanted]
-    _number_equal(found)
+        pairs = [(item, record) for item, record in pairs if content_id(item["question"])[:8] in wanted]
+    found = [item for item, _ in pairs]
+    number_equal(found)
     if name in BENCHMARKS and limit is None:
         _compare(name, benchmark, found)
-    return found[:limit]
+    return pairs[:limit]
 
 
 def _item(name, benchmark, record, number, seed):
@@ -149,8 +163,8 @@ def _item(name, benchmark, record, number, seed):
     return item | {"options": sum(o != "N/A" for o in record["options"])} if benchmark.choices else item
 
 
-def _number_equal(found):
-    """The id is the question's hash; of questions that occur twice (TheoremQA, MMLU-Pro) the later ones count on."""
+def number_equal(found):
+    """Gives each item its id. The id is the question's hash; of questions that occur twice (TheoremQA, MMLU-Pro) the later ones count on."""
     seen = Counter()
     for item in found:
         item["id"] = content_id(item["question"])
@@ -173,12 +187,20 @@ def _compare(name, benchmark, found):
               f"{benchmark.digest}): a changed revision? Scores stand beside others of this digest only.")
 
 
-def _local(name, benchmark, folder):
+def _file(name, benchmark, folder):
     """A file of its own, or the larger set of which this one is a part."""
     path = folder / name / "test.jsonl"
     whole = folder / "math" / "test.jsonl"
-    if benchmark.only and not path.is_file() and whole.is_file():
-        path = whole
+    return whole if benchmark.only and not path.is_file() and whole.is_file() else path
+
+
+def is_local(name, folder):
+    """Whether `folder` holds the benchmark; a private one is never read from there."""
+    return not of(name).private and _file(name, of(name), Path(folder)).is_file()
+
+
+def _local(name, benchmark, folder):
+    path = _file(name, benchmark, folder)
     if not path.is_file():
         raise InputError(f"{path} is not there; --benchmarks-dir expects DIR/NAME/test.jsonl.\n"
                          "Leave --benchmarks-dir out to read the benchmark from the hub.")

@@ -124,6 +124,21 @@ def test_the_other_forms_by_hand(local, name):
         assert found[0]["options"] == 2
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_question_alone_is_the_records_own(local, tmp_path, name):
+    """Without options, suffix or stripping, under the same ids, also of questions that occur twice."""
+    records = OTHERS[name][0] * 2
+    asked = local(name, records)
+    column = next(column for column in ("question", "problem", "Question") if column in records[0])
+    assert benchmarks.alone(name, tmp_path) == [{"id": item["id"], "question": record[column]} for item, record in zip(asked, records)]
+
+
+def test_what_lies_in_a_folder(local, tmp_path):
+    local("math", MATH)
+    write(tmp_path / "gpqa" / "test.jsonl", GPQA)
+    assert [name for name in BENCHMARKS if benchmarks.is_local(name, tmp_path)] == ["math", "math500_validation"]  # cut out of it; GPQA is the hub's
+
+
 def test_gpqa_options_are_shuffled_by_the_seed(monkeypatch):
     """The right one is where the gold says, for every seed; over seeds it stands everywhere; one seed gives one order."""
     monkeypatch.setattr(benchmarks, "_hub", lambda benchmark, revision: GPQA)
