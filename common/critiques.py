@@ -3,10 +3,19 @@
 import statistics
 from collections import Counter
 
-from common import answers, verdicts
-from common.files import content_id
+from common import prompts, quality, verdicts
+from common.files import content_id, utf8
 
+SELF = "self"  # the teacher's name in critiques that the base itself wrote; it is none
 GRADED = 5_000  # responses graded at most for the report: hard golds take 15 ms each
+
+
+def prompt(row, form, tokenizer=None):
+    """What is asked about a response: a teacher by messages, as in the paper or in One-Shot CFT (form "one-shot"); a model that critiques
+    itself (its tokenizer is given) with the text that it would be trained on, which is also how the paper has it critique (A.4)."""
+    if tokenizer:
+        return prompts.render(prompts.critique_row_prompt(row["question"], row["response"]), prompts.template_for(tokenizer))
+    return prompts.teacher_critique_prompt(row["question"], row["response"], one_shot=form == "one-shot")
 
 
 def why_bad(text):
@@ -30,9 +39,11 @@ def asked(row, answer, teacher):
     row = {k: v for k, v in row.items() if k not in ("critique", "critique_raw", "verdict", "teacher")}  # of the data's own
     if "error" in answer:
         return row | {"teacher": teacher, "critique_raw": raw, "verdict": "unparsed"}, answer["error"]
+    raw = utf8(raw)
     verdict = verdicts.parse(raw)
     return row | {
-        "critique_id": content_id(row["id"], teacher, raw), "teacher": teacher, "critique": verdicts.normalise(raw, verdict),
+        "critique_id": content_id(row["id"], teacher, raw), "teacher": teacher,
+        "critique": verdicts.normalise(raw.removeprefix("Critique:\n"), verdict),  # 03 writes that line itself
         "critique_raw": raw, "verdict": verdict, "critique_finish_reason": answer["finish_reason"], "usage": answer["usage"],
         "usd": answer.get("usd"),
     }, None
@@ -48,25 +59,18 @@ def beside(new, old, teachers, order, key):
     return sorted(kept + new, key=lambda row: place[row[key]])
 
 
-def agreement(rows):
-    """Verdicts against golds, by the strict grader -> counts of the four cases, "skipped" where there were too many rows."""
-    rows = [row for row in rows if row["gold"] is not None]
-    step = -(-len(rows) // GRADED) or 1
-    rows = rows[::step]
-    judgements = answers.grade_many([row["response"] for row in rows], [row["gold"] for row in rows])
-    return dict(Counter(f"{'right' if j.correct else 'wrong'} called {row['verdict']}" for j, row in zip(judgements, rows)))
-
-
 def report(rows, failed):
     """What came of the critiques, for the manifest: verdicts, lengths in characters, finish reasons, verdict against gold."""
     lengths = [len(row["critique"]) for row in rows]
+    golden = [row for row in rows if row["gold"] is not None]
+    golden = golden[:: -(-len(golden) // GRADED) or 1]
     return {
         "critiques": len(rows), "failed": len(failed), "right": sum(row["verdict"] == "right" for row in rows),
         "characters": {"shortest": min(lengths), "median": int(statistics.median(lengths)), "longest": max(lengths)},
         "tokens": sum(usage["prompt_tokens"] + usage["completion_tokens"] for row in rows if (usage := row["usage"])),
         "finish_reasons": dict(Counter(str(row["critique_finish_reason"]) for row in rows)),
         "failed_for": dict(Counter(row["reason"][:80] for row in failed).most_common(10)),
-        "against_gold": agreement(rows),
+        "against_gold": dict(quality.cases(golden, quality.right(golden)[0])),
     }
 
 

@@ -80,30 +80,11 @@ def test_two_responses_of_one_id_are_both_kept():
     assert critiques.beside(rows, [], ["m"], ["a", "a", "b"], "id") == rows
 
 
-def graded(verdict, response, gold="2"):
-    return {"gold": gold, "response": response, "verdict": verdict}
-
-
-def test_agreement_counts_the_four_cases():
-    """By hand; rows without a gold are left out, and of too many rows every n-th is graded."""
-    rows = [graded("right", "\\boxed{2}")] * 3 + [graded("wrong", "\\boxed{2}")] + [graded("right", "\\boxed{3}")] * 2
-    rows.append(graded("wrong", "none"))
-    counts = {"right called right": 3, "right called wrong": 1, "wrong called right": 2, "wrong called wrong": 1}
-    assert critiques.agreement(rows) == counts and critiques.agreement(rows + [graded("right", "\\boxed{2}", None)] * 5) == counts
-    assert critiques.agreement([]) == {} and critiques.agreement([graded("right", "", None)]) == {}
-
-
-def test_agreement_of_many_rows_is_of_a_sample(monkeypatch):
-    monkeypatch.setattr(critiques, "GRADED", 10)
-    assert critiques.agreement([graded("right", "\\boxed{2}")] * 10) == {"right called right": 10}
-    assert critiques.agreement([graded("right", "\\boxed{2}")] * 95) == {"right called right": 10}  # every tenth
-
-
 def test_the_report():
     """By hand: lengths 4, 5 and 9; 3 answers of 12 tokens but one without usage; reasons cut to a line."""
     used = GOOD["usage"]
     drawn = [(9, "right", used | {"cached_tokens": 3}, "stop"), (4, "wrong", None, None), (5, "right", used, "stop")]
-    rows = [{"critique": "x" * n, "verdict": verdict, "usage": usage, "critique_finish_reason": finish, "gold": None}
+    rows = [ROW | {"critique": "x" * n, "verdict": verdict, "usage": usage, "critique_finish_reason": finish, "gold": None}
             for n, verdict, usage, finish in drawn]
     failed = [{"reason": "no verdict"}] * 2 + [{"reason": "y" * 300}]
     report = critiques.report(rows, failed)
@@ -111,3 +92,18 @@ def test_the_report():
     assert cut == "y" * len(cut) and 40 < len(cut) < 120 and report == {
         "critiques": 3, "failed": 3, "right": 2, "characters": {"median": 5, "shortest": 4, "longest": 9}, "tokens": 24,
         "finish_reasons": {"stop": 2, "None": 1}, "failed_for": {"no verdict": 2, cut: 1}, "against_gold": {}}
+
+
+def test_the_report_holds_verdicts_against_golds_of_a_sample(monkeypatch):
+    """Every response that has a gold; of too many, 10 of 95 spread evenly: every tenth."""
+    def judged(number, verdict, response):
+        return ROW | {"id": str(number), "question_id": str(number), "response": response, "verdict": verdict, "critique": "x", "usage": None,
+                      "critique_finish_reason": "stop"}
+
+    rows = [judged(n, "wrong" if n % 10 else "right", "\\boxed{2}" if n % 20 else "\\boxed{3}") for n in range(95)]
+    assert critiques.report(rows, [])["against_gold"] == {
+        "wrong called right": 5, "right called wrong": 85, "right called right": 5}
+    monkeypatch.setattr(critiques, "GRADED", 10)
+    report = critiques.report(rows, [])
+    assert report["against_gold"] == {"wrong called right": 5, "right called right": 5}
+    assert "verdict and gold agree on 50.0% of 10: wrong called right 5, right called right 5" in critiques.as_text(report)
