@@ -7,7 +7,9 @@ In: a source of questions, with or without responses. Out: `runs/<name>/01_respo
     python 01_sample.py                                        # tiny: the micro-world, its base and its forum
     python 01_sample.py --preset paper                         # the released WebInstruct-CFT-50K, with its critiques
     python 01_sample.py --preset paper --name mine --source my.jsonl --columns question=problem response=solution
+    python 01_sample.py --preset paper --name numina --source numina             # 50,000 of its rows, a random sample by seed
     python 01_sample.py --preset paper --name mine --source my.jsonl --model Qwen/Qwen2.5-Math-7B --samples 4   # draw responses
+    python 01_sample.py --preset one-shot --name one --source question.jsonl --model NAME --base-url URL        # once for each generator
 
 CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds. The tiny preset first
 pretrains a base model on a small web, where half of the solutions hold an error (a minute or two), then takes forum
@@ -23,9 +25,10 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper, one-shot (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the world, the base and the sampling")
-    limit: int | None = setting(None, "read at most this many rows of the source")
+    limit: int | None = setting(None, "read at most this many rows of the source, from its beginning")
+    rows: int = setting(50_000, "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)")
     source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file")
     revision: str | None = setting(None, "revision of a hub source")
     columns: list[str] = setting([], "which column holds which field: question=problem response=solution ...")
@@ -33,6 +36,7 @@ class Config:
     drop_bad: bool = setting(False, "leave rows without question or response out, counted, instead of stopping")
     model: str | None = setting(None, "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base")
     base_url: str | None = setting(None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1")
+    add: bool = setting(False, "keep the rows that stand of other sources and generators, too (else they are replaced)")
     template: str = setting("auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)")
     samples: int = setting(1, "responses per question")
     temperature: float = setting(0.7, "of the sampling; 0 is greedy")
@@ -65,8 +69,8 @@ from common.generate.journal import Journal
 
 run = files.run_folder(config.name)
 tiny = config.source == "tiny"
-if config.preset == "tiny" and not tiny:
-    raise InputError(f"the preset tiny is the micro-world, with its small limits, and does not fit --source {config.source}\n"
+if config.preset.startswith("tiny") and not tiny:
+    raise InputError(f"the preset {config.preset} is the micro-world, with its small limits, and does not fit --source {config.source}\n"
                      "Add --preset paper: the paper's values, which further flags change. Later scripts take the run's preset.")
 if tiny and not config.limit:
     raise InputError("the micro-world has no end: say how many questions, for example --limit 1600")
@@ -93,7 +97,9 @@ if tiny:
     read_counts = {}
 else:
     source_rows, read_counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
-                                             need_response=config.model is None, drop_bad=config.drop_bad)
+                                             config.rows, config.seed, need_response=config.model is None, drop_bad=config.drop_bad)
+if terms := sources.licence(config.source):
+    print(f"licence of {terms}")
 print(f"{config.source}: {len(source_rows)} rows" + "".join(f", {n} {what}" for what, n in read_counts.items() if n))
 
 # %% [markdown]
@@ -130,10 +136,10 @@ if config.model:
 rows, counts = source_rows, read_counts
 if config.model:
     failed = [a["error"] for a in answers if "error" in a]
-    drawn = [sources.make_row(row["question"], a["text"], row["gold"], row["source"], config.model, k, a["finish_reason"])
-             for (row, k), a in zip(asked, answers) if "error" not in a and a["text"].strip()]
+    drawn = [sources.make_row(row["question"], text, row["gold"], row["source"], config.model, k, a["finish_reason"])
+             for (row, k), a in zip(asked, answers) if "error" not in a and (text := sources.without_thinking(a["text"])).strip()]
     rows = list({row["id"]: row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
-    counts = {"failed": len(failed), "empty": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
+    counts = {"failed": len(failed), "empty, or all of it thinking": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
               "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}
     print(f"{len(rows)} responses" + "".join(f", {n} {what}" for what, n in counts.items() if n))
     if failed:
@@ -143,12 +149,23 @@ if config.model:
     if not rows:
         raise InputError(f"{config.model} gave no usable response.")
 
+# %% Beside those of other sources and generators (One-Shot CFT: ten generators of one question)
+made = {(row["source"], row["generator"]) for row in rows}
+before = files.read_manifest(run, "01") if config.add else {}
+if config.add:
+    stand = [row for row in files.rows_if_any(run / "01_responses.jsonl") if (row["source"], row["generator"]) not in made]
+    known = {(row["id"], row.get("critique_raw")) for row in stand}
+    counts["equal to a response that stands"] = sum((row["id"], row.get("critique_raw")) in known for row in rows)
+    rows = stand + [row for row in rows if (row["id"], row.get("critique_raw")) not in known]
+    print(f"{len(stand)} rows of other sources and generators stand before them")
+
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
 local = [config.source] if os.path.isfile(config.source) else []
 files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
-                     with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}))
+                     with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}),
+                     earlier=[*before.get("earlier", []), *([before["config"]] if before else [])])
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

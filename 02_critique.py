@@ -9,6 +9,7 @@ In: `01_responses.jsonl`. Out: `02_critiques.jsonl`, the same rows with a teache
     python 02_critique.py --name mine --model gpt-4o-mini --budget 5                   # needs OPENAI_API_KEY, costs money
     python 02_critique.py --name mine --model gpt-4o-mini --budget 5 --batch           # half the price, within 24 hours
     python 02_critique.py --name mine --model Qwen/Qwen2.5-72B-Instruct --base-url http://localhost:8000/v1
+    python 02_critique.py --name mine --self-critique base                             # a control: the base's own critiques
 
 The teacher is asked with the paper's prompt; the verdict is read from its last line. Rows that came with a critique pass
 through and nobody is asked. Every answer is journalled as it arrives, so whatever ends a run, the same command goes on
@@ -18,7 +19,7 @@ where it was; a kill loses what was in flight. Another `--model` adds its critiq
 """
 
 # %% Settings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.config import configure, setting
 
@@ -27,11 +28,14 @@ from common.config import configure, setting
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
-    seed: int = setting(0, "not used here: a teacher's answers are not seeded")
+    seed: int = setting(0, "of --self-critique; a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
     model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")
     base_url: str | None = setting(None, "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a set of rules")
     answers: bool = setting(False, "also ask for the teacher's own answer to every question, for the sft-teacher arm")
+    prompt: str = setting("paper", "how the teacher is asked: as in the paper, or as in One-Shot CFT", choices=["paper", "one-shot"])
+    self_critique: str | None = setting(None, "instead of a teacher, this model, loaded here (folder, hub id, or base: the run's own), is asked as "
+                                              "in training; for the control arm cft-self-critique of 03")
     ask_carried: bool = setting(False, "also ask about responses that came with a critique")
     temperature: float = setting(0.3, "of the teacher")
     top_p: float = setting(0.95, "of the teacher")
@@ -41,6 +45,7 @@ class Config:
     max_bad_share: float = setting(0.2, "stop when more than this share of the first 200 answers cannot be used")
     retry_failed: bool = setting(False, "ask again for rows that failed for good in an earlier run")
     partial: bool = setting(False, "write what there is when the run is stopped; the rest goes to 02_failed.jsonl")
+    batch_size: int = setting(32, "prompts per batch of --self-critique")
     concurrency: int = setting(256, "requests in flight at most")
     timeout: float = setting(300.0, "seconds for one request in all")
     batch: bool = setting(False, "by the server's Batch API (half the price, within 24 hours); what comes back bad is asked live")
@@ -50,6 +55,7 @@ class Config:
     price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
     price_out: float | None = setting(None, "USD per million tokens of answers")
     teacher_skip: float = setting(0.1, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)")
+    teacher_errors: float = setting(0.0, "tiny: share of the critiques in which the teacher calculates as sloppily as the web")
     critique_style: str = setting("full", "tiny: how critiques are written", choices=["full", "terse", "brief", "verdict"])
 
 
@@ -69,50 +75,54 @@ from common.generate.server import Server
 run = files.run_folder(config.name)
 everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "response", "gold", "source"))
 rows = everything[: config.limit]
-if config.base_url == "tiny" and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
+if config.base_url == "tiny" and not config.self_critique and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
     raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
                      "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
-given = [row for row in rows if "critique" in row]
-to_ask = list({row["id"]: row for row in rows if config.ask_carried or "critique" not in row}.values())  # each once
-questions = list({row["question_id"]: row for row in rows}.values()) if config.answers else []
+itself = config.self_critique
+given = [row for row in rows if "critique" in row and not itself]
+to_ask = list({row["id"]: row for row in rows if config.ask_carried or itself or "critique" not in row}.values())  # each once
+questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not itself else []
 print(f"{len(rows)} responses, {len(given)} of them with a critique already")
 
 # %% [markdown]
 """
 ## The teacher
-For the tiny preset it is a set of rules behind a real HTTP server on this machine; the client below is the one that
-asks GPT-4o.
+For the tiny preset it is a set of rules behind a real HTTP server here; the client below is the one that asks GPT-4o.
 """
 
-# %% Start the tiny teacher, or name the real one
-if config.base_url == "tiny":
+# %% Start the tiny teacher, or name the real one; or load the model that critiques itself
+model, base_url, engine, stop_teacher = config.model, config.base_url, None, lambda: None
+warmth = dict(temperature=None, top_p=None) if config.reasoning else dict(temperature=config.temperature, top_p=config.top_p)
+sampling = Sampling(**warmth, max_new_tokens=config.max_new_tokens)
+settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
+if itself:
+    from common.generate.local import Local
+
+    model, engine = critiques.SELF, Local(files.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size)
+    sampling, settings = replace(sampling, stop=prompts.STOP, seed=config.seed), {}  # asked once: a critique without a verdict is its own fault
+elif config.base_url == "tiny":
     from common.tiny import teacher
 
     if config.model != "tiny-teacher":
         raise InputError(f"--model {config.model} needs a server of its own: add --base-url (OpenAI's is https://api.openai.com/v1)")
-    model = teacher.model_name(config.teacher_skip, config.critique_style)
+    model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
-else:
-    model, base_url, stop_teacher = config.model, config.base_url, lambda: None
 money = Money(model, config.price_in, config.price_out, config.budget, config.yes)
-engine = Server(model, base_url, config.concurrency, config.timeout, money)
-warmth = dict(temperature=None, top_p=None) if config.reasoning else dict(temperature=config.temperature, top_p=config.top_p)
-sampling = Sampling(**warmth, max_new_tokens=config.max_new_tokens)
+engine = engine or Server(model, base_url, config.concurrency, config.timeout, money)
 
 # %% Ask for critiques, and for the teacher's own answers
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
-requests = [Request(prompts.teacher_critique_prompt(r["question"], r["response"]), check=critiques.why_bad) for r in to_ask]
+requests = [Request(critiques.prompt(row, config.prompt, itself and engine.tokenizer), check=critiques.why_bad) for row in to_ask]
 requests += [Request(prompts.teacher_answer_prompt(row["question"]), check=lambda text: None) for row in questions]
 files.check_disk(run, 8_000 * len(requests), "")  # an answer of 2 to 4 KB, in the journal and in its row
 stopped = None
 with Journal(run / "02_journal.jsonl") as journal:
-    settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
     batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
     if batch.outstanding() and not config.batch:
         raise InputError(f"a batch of an earlier start is not collected yet, and may have been paid: add --batch.\nTo give it up, and "
                          f"pay for its requests again: rm {run / '02_batches.jsonl'}")
     try:
-        if config.batch:
+        if config.batch and not itself:
             complete(batch, requests, sampling, journal, "02 batch", **settings)
         got = complete(engine, requests, sampling, journal, "02 critique", **settings)
     except Stopped as end:
@@ -128,17 +138,15 @@ judged += [critiques.asked(row, answer, model) for row, answer in zip(to_ask, go
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
 own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": model,
-        "answer": a["text"], "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
+        "answer": files.utf8(a["text"]), "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
        for row, a in zip(questions, got[len(to_ask):]) if "error" not in a]
-
 unanswered = [row | {"teacher": model, "reason": f"no answer of its own: {a['error']}"}
               for row, a in zip(questions, got[len(to_ask):]) if "error" in a]
 
 # %% Write, beside what other teachers have written
 def write(name, new, key, teachers):
     """New rows, in place of what these teachers had there."""
-    old = files.read_jsonl(run / name) if (run / name).exists() and (run / name).stat().st_size else []
-    files.write_jsonl(run / name, critiques.beside(new, old, teachers, [row[key] for row in everything], key))
+    files.write_jsonl(run / name, critiques.beside(new, files.rows_if_any(run / name), teachers, [row[key] for row in everything], key))
     print(f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}")
 
 
@@ -158,7 +166,7 @@ if config.answers or (run / "02_answers.jsonl").exists():
 report = critiques.report(good, failed)
 files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost,
                      teachers=sorted({row["teacher"] for row in good}), answers=len(own), unanswered=len(unanswered),
-                     server=engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
+                     server=None if itself else engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices:
     perhaps = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
@@ -166,7 +174,7 @@ if money.prices:
 print(f"next: python 03_build.py --name {config.name}")
 if stopped:
     raise stopped
-if failed or unanswered:
+if (failed or unanswered) and not itself:
     print(f"{len(failed)} responses have no critique, {len(unanswered)} questions no answer of the teacher (status 3): "
           f"{run / '02_failed.jsonl'} says why, --retry-failed asks again")
     sys.exit(3)

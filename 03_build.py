@@ -2,7 +2,8 @@
 """
 # 03 Build: critiques -> training sets
 
-In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<arm>.jsonl`, one training set per arm of Table 2:
+In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<arm>.jsonl`, one training set per arm, and `03_report.md` and
+`.png`, a page about the data to read before training.
 
 | arm | prompt | the model learns to write |
 |---|---|---|
@@ -10,12 +11,17 @@ In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<arm>.jsonl`, o
 | sft-verified | question | a response that the teacher judged right |
 | sft-teacher | question | the teacher's own answer |
 | cft | question and noisy response | the critique |
+| cft-short | the same | the critiques that are about as long as SFT answers (Table 10) |
+| cft-clean | the same | critiques whose verdict agrees with the gold |
+| mix | both | critiques, and the responses of another run, `--mix` (Table 9) |
 
-    python 03_build.py                                       # tiny: 800 rows for each of the four arms
-    python 03_build.py --name mine --arms cft sft --rows 5000
+    python 03_build.py                                                       # tiny: 800 rows for each arm
+    python 03_build.py --name mine --arms cft sft --rows 5000 --decontaminate all
+    python 03_build.py --name mine --arms cft --wrong-share 0.5 --suffix half          # the arm cft-half, beside the others
+    python 03_build.py --name mine --arms cft-shuffled cft-verdict                     # controls: built where they are named
 
-Seconds. Responses are put in one order, by seed, and each arm takes the first that fit: sft, sft-teacher and cft share their
-questions, sft-verified has more of those that were answered right. Arms have equal rows, not equal tokens.
+Responses are put in one order, by seed, and each arm takes the first that fit: sft, sft-teacher and cft share their questions,
+sft-verified has more of those that were answered right. Arms have equal rows, not equal tokens; the report says how many.
 """
 
 # %% Settings
@@ -27,75 +33,121 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper or one-shot (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the choice and order of rows")
     limit: int | None = setting(None, "use at most this many critiques")
-    teacher: list[str] = setting([], "whose critiques and answers (default: those of the last run of 02)")
-    arms: list[str] = setting([], "which arms: sft sft-verified sft-teacher cft (default: all whose inputs exist)")
+    teacher: list[str] = setting([], "whose critiques and answers, or all (default: those of the last run of 02)")
+    arms: list[str] = setting([], "which arms, also of the controls cft-shuffled cft-verdict cft-self-critique (default: all but those, where "
+                                  "their inputs exist)")
     rows: int = setting(50_000, "rows per arm")
-    select: str = setting("random", "which rows, when there are more: random, or longest critiques first", choices=["random", "longest"])
+    select: str = setting("random", "which rows, when there are more: random; longest or shortest critiques; length-matched: critiques about as "
+                                    "long as their response", choices=["random", "longest", "shortest", "length-matched"])
+    wrong_share: float | None = setting(None, "share of rows whose response is judged wrong, 0 to 1 (default: as it comes)")
+    per_question: int | None = setting(None, "rows of one question at most")
+    min_tokens: int | None = setting(None, "leave out critiques whose training row, prompt included, is shorter")
+    max_tokens: int | None = setting(None, "or longer (04 cuts or drops at its --cutoff, 2048)")
+    tokenizer: str = setting("Qwen/Qwen2.5-Math-7B", "whose tokens are counted: folder, hub id, or base (the run's)")
+    mix: str | None = setting(None, "a run of 01 whose responses are the other half of the arm mix")
+    decontaminate: list[str] = setting([], "leave out questions that stand in these benchmarks: names of common/benchmarks.py, all, or a "
+                                           ".jsonl file (the paper: none)")
+    benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
+    export: list[str] = setting([], "write the arms also for other trainers: alpaca (LLaMA-Factory), messages (ms-swift)")
+    suffix: str = setting("", "call the arms NAME-SUFFIX, so that they stand beside those of other settings")
     system: str = setting("You are a helpful assistant.", "system message of every row; '' for none")
 
 
 config = configure(Config, "03")
 
 # %% Read the critiques
-import random
+from collections import Counter
 
-from common import arms, files
+from common import arms, choice, critiques, data_report, decontaminate, exports, files, quality, sources
 from common.files import InputError
 
 run = files.run_folder(config.name)
 files.check_inputs(run, "02")
-everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"))
-made = files.read_manifest(run, "02")
-teachers = config.teacher or made.get("teachers") or sorted({row["teacher"] for row in everyones})
-if missing := set(teachers) - {row["teacher"] for row in everyones}:
-    raise InputError(f"{run / '02_critiques.jsonl'} holds no critique of {', '.join(sorted(missing))}, but of: "
-                     f"--teacher {' '.join(sorted({row['teacher'] for row in everyones}))}")
-critiques = [row for row in everyones if row["teacher"] in teachers][: config.limit]
-answers_file = run / "02_answers.jsonl"
-rows_of_answers = files.read_jsonl(answers_file) if answers_file.exists() else []
-answers = {a["question_id"]: a["answer"] for a in rows_of_answers if a["teacher"] in teachers}
-n_right = sum(row["verdict"] == "right" for row in critiques)
-failed_file = run / "02_failed.jsonl"
-failed = files.read_jsonl(failed_file) if failed_file.exists() and failed_file.stat().st_size else []
-if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
-    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out "
-          f"({failed_file} says why)")
-print(f"{len(critiques)} critiques of {', '.join(teachers)}, {n_right} right, {len(critiques) - n_right} wrong; {len(answers)} teacher's answers")
+everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"), ("id", "question_id", "critique_id", "teacher", "gold", "source", "finish_reason"))
+teachers, rows = choice.of_teachers(everyones, config.teacher, files.read_manifest(run, "02").get("teachers"))
+rows, left_out = choice.usable(rows[: config.limit])
+own, _ = choice.usable([row for row in everyones if row["teacher"] == critiques.SELF])
+answers_file, failed_file = run / "02_answers.jsonl", run / "02_failed.jsonl"
+answers = {a["question_id"]: a["answer"] for a in files.rows_if_any(answers_file) if a["teacher"] in teachers}
+if n_missing := len({row["id"] for row in files.rows_if_any(failed_file) if row["teacher"] in teachers}):
+    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({failed_file} says why)")
+verdicts = Counter(row["verdict"] for row in rows)
+print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
+others, mix_file = [], config.mix and files.stage_file(files.run_folder(config.mix), "01_responses.jsonl")
+if config.mix:
+    others = choice.order([row for row in files.read_jsonl(mix_file) if row["finish_reason"] != "length"], "random", config.seed)
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
+exports.check(config.export)
 if "sft-teacher" in config.arms and not answers:
     raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
 
+# %% Questions of the test sets
+notes = [line for source in sorted({row["source"] for row in rows + others}) if (line := sources.licence(source))]
+if config.decontaminate:
+    tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, seed=config.seed)
+    contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + own + others}, tests)
+    files.write_jsonl(run / "03_contaminated.jsonl", contaminated)
+    notes += decontaminate.lines(decontaminate.summary(contaminated, tests)) or ["no question of a test set was found"]
+    notes.append(f"held against {', '.join(tests)}; every match: {run / '03_contaminated.jsonl'}")
+    known = {match["question_id"] for match in contaminated if match["removed"]}
+    left_out["rows whose question stands in a test set"] = sum(row["question_id"] in known for row in rows)
+    rows, own, others = ([row for row in some if row["question_id"] not in known] for some in (rows, own, others))
+elif {row["source"] for row in rows} != {"tiny"}:
+    notes.append("the questions were not held against any test set (--decontaminate all); 05 says which it finds among them word for word")
+print("".join(f"note: {line}\n" for line in notes), end="")
+
+# %% How long the rows are, and which answers are right
+lengths = choice.Lengths(choice.tokenizer(config, run))
+length = choice.measured(rows + own, lengths, config.system)
+rows, too_long = choice.within(rows, config.min_tokens, config.max_tokens, length)
+right, graded = quality.right(rows)
+left_out.update(too_long)
+print("".join(f"left out: {n} {why}\n" for why, n in left_out.items() if n), end="")
+if not rows:
+    raise InputError(f"not one of {len(everyones)} critiques is left; the reasons stand above.")
+
 # %% Choose rows once for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
-# By response, not by critique: runs that differ only in how critiques are written then train on the same responses.
-order = sorted(critiques, key=lambda row: (row["id"], row["critique_id"]))
-random.Random(config.seed).shuffle(order)
-if config.select == "longest":
-    order.sort(key=lambda row: -len(row["critique"]))
+ordered = choice.order(rows, config.select, config.seed, length)
+given = arms.Given(config.system, answers, right, length, own, others, config.wrong_share, config.per_question)
 
-# %% Build and write each arm
-built = {}
-for name in config.arms or arms.ARMS:
-    rows, fitting = arms.build(name, order, answers, config.rows, config.system)
-    if not rows:
-        print(f"{name}: left out, no row has {arms.ARMS[name].needs}")
+# %% Build each arm
+suffix = f"-{config.suffix}" if config.suffix else ""
+built, summary, sizes, question_of = {}, [], set(), {row["id"]: row["question_id"] for row in everyones + others}
+for name in config.arms or [name for name in arms.ARMS if not arms.ARMS[name].control]:
+    arm, (arm_rows, fitting) = arms.ARMS[name], arms.build(name, ordered, given, config.rows)
+    if not arm_rows and name in config.arms:
+        raise InputError(f"{name}: of {fitting} rows with {arm.needs} none is left.\nTake it out of --arms, or choose less strictly: "
+                         "--wrong-share, --max-tokens, ...")
+    if not arm_rows or name not in config.arms and arms.same(arm_rows, built.get("cft" + suffix)):
+        print(f"{name}: left out, {'its rows are those of cft' if arm_rows else f'no row has {arm.needs}'}")
         continue
-    built[name] = len(rows)
-    files.write_jsonl(run / "03_data" / f"{name}.jsonl", rows)
-    few = f" (all that have {arms.ARMS[name].needs}; {config.rows} were asked for)" if fitting < config.rows else ""
-    print(f"{name}: {len(rows)} rows{few}")
-if len(set(built.values())) > 1:
-    print("note: the arms differ in size, so their scores compare different amounts of data")
-
-# %% Write the manifest
+    label = name + suffix
+    built[label] = [row | {"arm": label} for row in arm_rows]
+    summary.append(choice.summary(label, arm_rows, lengths, question_of))
+    sizes.add(len(arm_rows) / arm.parts)
+    wanted = config.rows * arm.parts
+    few = f" (all that have {arm.needs}{', at this --wrong-share' * (config.wrong_share is not None and arm.shared)}; {wanted} were asked for)"
+    print(f"{label}: {choice.line(summary[-1], lengths.unit)}{few * (len(arm_rows) < wanted)}")
 if not built:
     raise InputError("no arm could be built; the reasons stand above.")
-files.write_manifest(run / "03.run.json", config, [run / "02_critiques.jsonl"] + ([answers_file] if answers else []),
-                     rows=built, output_sha256={n: files.file_hash(run / "03_data" / f"{n}.jsonl") for n in built})
-print(f"wrote {', '.join(str(run / '03_data' / f'{name}.jsonl') for name in built)}")
+if len(sizes) > 1:
+    print("note: the arms differ in size, so their scores compare different amounts of data")
+
+# %% Write them, the page, what other trainers read, the manifest
+for name, some in built.items():
+    files.write_jsonl(run / "03_data" / f"{name}.jsonl", some)
+of_rows = dict(zip(("response", "critique", "cft row"), zip(*(length[row["critique_id"]] for row in rows))))
+data_report.write(run / "03_report.md", run / "03_report.png", rows, right, graded, left_out, summary, of_rows, lengths.unit, notes)
+exports.write(run / "03_export", built, config.export)
+inputs = [run / "02_critiques.jsonl", *([answers_file] if answers else []), *([mix_file] if config.mix else [])]
+files.write_manifest(run / "03.run.json", config, inputs, rows={name: len(some) for name, some in built.items()}, arms=summary, teachers=teachers,
+                     output_sha256={name: files.file_hash(run / "03_data" / f"{name}.jsonl") for name in built}, left_out=left_out,
+                     length_unit=lengths.unit, earlier=choice.earlier(run, built))
+print(f"wrote {', '.join(str(run / '03_data' / f'{name}.jsonl') for name in built)}, and {run / '03_report.md'} and .png")
 print(f"next: python 04_train.py --name {config.name}")

@@ -81,9 +81,9 @@ full = config.method == "full"
 check_flags(config, world)
 
 # %% The arms, the base model, its tokenizer
-built = list(json.loads(files.stage_file(run, "03.run.json").read_text())["rows"])
+last = json.loads(files.stage_file(run, "03.run.json").read_text())
 files.check_inputs(run, "03")
-arms = list(dict.fromkeys(config.arms)) or built
+arms, built = list(dict.fromkeys(config.arms)) or list(last["rows"]), [*last["rows"], *last.get("earlier", {})]
 if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))]:
     raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
 base = model.local_folder(files.last_checkpoint(run, config.after) if config.after else config.model or files.stage_file(run, "01_base"),

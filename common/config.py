@@ -14,9 +14,9 @@ from common.presets import PRESETS
 
 # Settings that count something of which there must be one.
 COUNTS = {"lora_rank", "lora_alpha", "gpus", "limit", "samples", "max_new_tokens", "batch_size", "concurrency", "timeout", "batch_tokens", "rows", "epochs", "global_batch",
-          "cutoff", "tokens_per_microbatch", "base_steps"}
+          "cutoff", "tokens_per_microbatch", "base_steps", "per_question", "min_tokens", "max_tokens"}
 MAY_BE_ZERO = {"seed", "processes", "holdout", "keep_last", "learning_rate", "weight_decay", "max_grad_norm", "save_every", "state_every", "threads", "temperature", "retries", "budget", "price_in", "price_out"}
-SHARES = {"mfu", "top_p", "warmup_ratio", "teacher_skip", "base_knows_gaps", "max_bad_share"}
+SHARES = {"mfu", "top_p", "warmup_ratio", "teacher_skip", "base_knows_gaps", "max_bad_share", "wrong_share", "teacher_errors"}
 CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")  # sys.argv is theirs, not the script's
 
 
@@ -75,7 +75,7 @@ def _check(config):
             expected = f"one of {', '.join(f.metadata['choices'])}"
         elif f.name in COUNTS and value is not None and not value >= 1:  # not: a NaN is out of range, too
             expected = "1 or more; leave it out for the default"
-        elif f.name in SHARES and not 0 <= value <= 1:
+        elif f.name in SHARES and value is not None and not 0 <= value <= 1:
             expected = "0 to 1"
         elif f.name in MAY_BE_ZERO and value is not None and not value >= 0:
             expected = "0 or more"

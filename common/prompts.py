@@ -11,6 +11,8 @@ SYSTEM = "You are a helpful assistant."
 CRITIQUE_INSTRUCTION = "Please critique whether the following solution to the question is correct.\n\n"
 SFT_INSTRUCTION = "Please reason step by step to solve the following question."  # original answers
 SFT_TEACHER_INSTRUCTION = "Please analyze and answer the following question step by step:"  # teacher answers
+# By the source of a response, where it is not SFT_INSTRUCTION: these sets were written by models. AceMath's is inferred.
+SFT_INSTRUCTIONS = dict.fromkeys(("metamath", "numina", "acemath"), SFT_TEACHER_INSTRUCTION)
 
 # Evaluation prompt of the maths benchmarks, also used to sample responses from a base model.
 SOLVE_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -25,6 +27,12 @@ GPQA_STOP = ["USER:", "ASSISTANT:", "### Instruction:", "Response:", "Problem:",
 TEACHER_CRITIQUE = (
     "You are a science expert. A student is trying to solve a question, please explain briefly whether his answer is "
     "correct or not. Finally, conclude your judgement with 'Conclusion: right/wrong [END]'"
+)
+ONE_SHOT_CRITIQUE = (  # One-Shot CFT (arXiv 2506.03295)
+    "You are a mathematics expert. Analyze if the student's solution to the given question is correct. Follow these steps: "
+    "1. Identify the key mathematical concepts and correct approach. 2. Check each step of the student's solution. "
+    "3. If incorrect, point out errors and provide the correct solution, putting your final answer within \\boxed{}. "
+    'Conclude with "Conclusion: right/wrong [END]"'
 )
 TEACHER_ANSWER = (
     "You are a science expert. You need to answer a given question clearly and conclude your answer with "
@@ -50,8 +58,10 @@ def sft_row_prompt(question, instruction=SFT_INSTRUCTION, system=SYSTEM):
     return _chat(f"{instruction}\n{question}", system)
 
 
-def teacher_critique_prompt(question, response):
-    """One user message (paper, A.1); the released script moved the first part into a system message."""
+def teacher_critique_prompt(question, response, one_shot=False):
+    """One user message (paper, A.1; the released script moved the first part into a system message), or One-Shot CFT's."""
+    if one_shot:
+        return _chat(f"{ONE_SHOT_CRITIQUE}\n\nQuestion:\n{question}\n\nStudent's Solution:\n{response}\n")
     return _chat(f"{TEACHER_CRITIQUE}\n\n{question_and_solution(question, response)}")
 
 

@@ -25,6 +25,12 @@ def encode(rows, tokenizer, template):
         yield from zip(asked, tokenizer(written, add_special_tokens=False).input_ids)
 
 
+def lengths(texts, tokenizer, special):
+    """How many tokens each text has; special: with what the tokenizer puts round it, as round a prompt."""
+    for at in range(0, len(texts), AT_ONCE):
+        yield from map(len, tokenizer.backend_tokenizer.encode_batch_fast(texts[at : at + AT_ONCE], add_special_tokens=special))
+
+
 def examples(rows, tokenizer, template, cutoff, overlong="truncate"):
     """Rows -> (list of {"id", "input_ids" (int32 tensor), "n_prompt"}, counts of what was dropped or cut).
 

@@ -1,18 +1,21 @@
 """Each arm's rows: which of the critiqued rows it takes, in which order, and the text that is trained on."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from common import prompts
-from common.arms import ARMS, build
+from common.arms import ARMS, Given, build, same
 from common.files import content_id
 from common.sources import make_row
 
-SYSTEM = "You are a helpful assistant."
+PLAIN = ("sft", "sft-verified", "sft-teacher", "cft", "cft-verdict")  # each row for itself
 
 
-def critiqued(question, response, verdict, teacher="t"):
-    row = make_row(question, response, "gold", "source", "generator")
-    critique = f"Checked.\n\nConclusion: {verdict} [END]"
+def critiqued(question, response, verdict, teacher="t", gold="gold", source="source"):
+    row = make_row(question, response, gold, source, "generator")
+    critique = f"Checked by {teacher}: {response}.\n\nConclusion: {verdict} [END]"
     return row | {"critique_id": content_id(row["id"], teacher, critique), "critique": critique, "verdict": verdict, "teacher": teacher}
 
 
@@ -20,72 +23,179 @@ def critiqued(question, response, verdict, teacher="t"):
 A, B, C = critiqued("q1", "r1", "wrong"), critiqued("q1", "r2", "right"), critiqued("q2", "r3", "right")
 AGAIN = critiqued("q1", "r1", "right", teacher="u")
 ROWS = [A, B, C, AGAIN]
-ANSWERS = {A["question_id"]: "the teacher's own", content_id("q3"): "unused"}
+GIVEN = Given(
+    answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused", C["question_id"]: " \n"},
+    right={A["id"]: False, B["id"]: False},  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
+    length={row["critique_id"]: lengths for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])},
+    own=[critiqued("q2", "r3", "wrong", teacher="self"), critiqued("q1", "r1", "right", teacher="self")],
+    others=[make_row("q9", "elsewhere", None, "source", "g"), make_row("q1", "is there", None, "source", "g"), *[
+        make_row(f"o{i}", "x", None, "metamath", "g") for i in range(9)]],
+)
 
 
-def made(name, rows=ROWS, size=10, answers=ANSWERS):
-    return build(name, rows, answers, size, SYSTEM)
+def made(name, rows=ROWS, size=10, given=GIVEN):
+    return build(name, rows, given, size)
+
+
+def responses(name, *arguments, **settings):
+    texts = {row["id"]: row["response"] for row in ROWS + GIVEN.others}
+    return [texts[row["response_id"]] for row in made(name, *arguments, **settings)[0]]
+
+
+def completions(rows):
+    return [row["completion"][0]["content"] for row in rows]
 
 
 @pytest.mark.parametrize("name, question, completion", [
-    ("cft", f"{prompts.CRITIQUE_INSTRUCTION}\nQuestion:\nq1\n\nSolution:\nr1\n", "Critique:\nChecked.\n\nConclusion: wrong [END]"),
+    ("cft", f"{prompts.CRITIQUE_INSTRUCTION}\nQuestion:\nq1\n\nSolution:\nr1\n", "Critique:\nChecked by t: r1.\n\nConclusion: wrong [END]"),
+    ("cft-verdict", f"{prompts.CRITIQUE_INSTRUCTION}\nQuestion:\nq1\n\nSolution:\nr1\n", "Critique:\nConclusion: wrong [END]"),
     ("sft", "Please reason step by step to solve the following question.\nq1", "r1"),
     ("sft-teacher", "Please analyze and answer the following question step by step:\nq1", "the teacher's own"),
 ])
 def test_the_text_of_a_row(name, question, completion):
     row = made(name)[0][0]
-    assert row["prompt"] == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    assert row["prompt"] == [{"role": "system", "content": prompts.SYSTEM}, {"role": "user", "content": question}]
     assert row["completion"] == [{"role": "assistant", "content": completion}]
-    assert (row["arm"], row["response_id"], row["verdict"]) == (name, A["id"], "wrong")
+    assert (row["arm"], row["response_id"], row["verdict"]) == (name, A["id"], None if name == "sft-teacher" else "wrong")
     assert set(row) == {"id", "prompt", "completion", "arm", "response_id", "verdict"}
 
 
-@pytest.mark.parametrize("name, responses", [
+@pytest.mark.parametrize("source, instruction", [
+    ("webinstruct-cft-50k", prompts.SFT_INSTRUCTION), ("my.jsonl", prompts.SFT_INSTRUCTION), ("metamath", prompts.SFT_TEACHER_INSTRUCTION),
+    ("numina", prompts.SFT_TEACHER_INSTRUCTION), ("acemath", prompts.SFT_TEACHER_INSTRUCTION)])
+def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction):
+    (row,), _ = made("sft", [critiqued("q", "r", "wrong", source=source)])
+    assert row["prompt"][1]["content"] == f"{instruction}\nq"
+
+
+@pytest.mark.parametrize("name, expected", [
     ("cft", ["r1", "r2", "r3", "r1"]),  # each critique is a text of its own
     ("sft", ["r1", "r2", "r3"]),  # r1, judged twice, would be trained on twice
     ("sft-verified", ["r2", "r3", "r1"]),  # r1 only by the second teacher's verdict
-    ("sft-teacher", ["r1"]),  # one answer a question, where the teacher gave one
+    ("sft-teacher", ["r1"]),  # one answer a question, where the teacher gave one that is not blank
+    ("cft-clean", ["r1"]),  # by A alone: what no gold speaks of is not clean
+    # Answers are 10, 20, 30 long, 20 in the mean; critiques 40, 9, 21, 22: ratios 2, 2.2, 1.05, 1.1.
+    ("cft-short", ["r3", "r1", "r1", "r2"]),
+    ("cft-self-critique", ["r1", "r3"]),  # by the order of the teacher's rows
+    ("mix", ["r1", "r2", "r3", "r1", "elsewhere", "x", "x", "x"]),  # one half each, no question twice
 ])
-def test_which_rows_an_arm_takes(name, responses):
+def test_which_rows_an_arm_takes(name, expected):
     rows, fitting = made(name)
-    by_id = {row["id"]: row["response"] for row in ROWS}
-    assert [by_id[row["response_id"]] for row in rows] == responses and fitting == len(responses)
+    assert responses(name) == expected and fitting == (4 if name == "mix" else len(expected))
     assert all(row["verdict"] == "right" for row in rows) or name != "sft-verified"
 
 
-@pytest.mark.parametrize("name", ARMS)
+def test_the_mean_answer_of_cft_short_is_that_of_the_sft_arm_of_the_same_size():
+    """One row: r1 of 10. Nearest in ratio is 9, then 21, 22, 40."""
+    assert responses("cft-short", size=1) == ["r2"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_size_takes_the_first_and_says_how_many_there_were(name):
     """The first ones: arms of different size limits then share their rows."""
     everything, fitting = made(name)
-    for size in range(5):
+    for size in range(1, 5):
         assert made(name, size=size) == (everything[:size], fitting)
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_no_training_text_stands_twice_and_ids_differ(name):
     rows, _ = made(name, ROWS + ROWS[::-1])
-    assert len({row["id"] for row in rows}) == len({str(row["prompt"] + row["completion"]) for row in rows}) == len(rows)
+    assert len({row["id"] for row in rows}) == len(rows) > 0 or name == "cft-shuffled"
+    if name != "cft-verdict":  # two teachers who say the same word make one text
+        assert len({str(row["prompt"] + row["completion"]) for row in rows}) == len(rows)
     others = {row["id"] for other in ARMS if other != name for row in made(other)[0]}
     assert not others & {row["id"] for row in rows}
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "cft-clean"])
 def test_a_gold_is_never_used(name):
     """Verified means judged right by the teacher, as in the paper; a gold would be help that the other arms do not get."""
-    assert made(name, [row | {"gold": None} for row in ROWS]) == made(name)
+    assert made(name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, right={})) == made(name)
+
+
+@pytest.mark.parametrize("name, without", [
+    ("sft-teacher", {"answers": {}}), ("cft-clean", {"right": {}}), ("cft-self-critique", {"own": []}), ("mix", {"others": []})])
+def test_an_arm_without_its_input_is_empty(name, without):
+    assert made(name)[0] and made(name, given=replace(GIVEN, **without)) == ([], 0)
 
 
 def test_an_arm_without_rows_is_empty():
-    assert made("sft-teacher", answers={}) == ([], 0) and made("sft-verified", [A]) == ([], 0) and made("cft", []) == ([], 0)
+    assert made("sft-verified", [A]) == ([], 0)
+    assert all(made(name, []) == ([], 0) for name in ARMS)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_an_empty_system_message_is_left_out(name):
-    rows, _ = build(name, ROWS, ANSWERS, 10, "")
+    rows, _ = made(name, given=replace(GIVEN, system=""))
     assert rows and all([m["role"] for m in row["prompt"]] == ["user"] for row in rows)
 
 
 def test_a_response_that_was_cut_is_judged_but_not_imitated():
     """As an SFT target it would teach to stop in the middle; its critique is as good as any."""
-    cut = B | {"finish_reason": "length"}
-    assert [made(name, [cut])[1] for name in ("sft", "sft-verified", "sft-teacher", "cft")] == [0, 0, 1, 1]
+    cut = A | {"finish_reason": "length"}
+    assert [made(name, [cut])[1] for name in ("sft", "sft-verified", "sft-teacher", "cft", "cft-clean", "cft-verdict")] == [0, 0, 1, 1, 1, 1]
+    assert made("mix", [cut])[0][0]["response_id"] == A["id"]
+
+
+# --- controls -------------------------------------------------------------------------------------------------------
+
+def many(shape):
+    """Critiqued rows of which `shape` gives the number of responses per question."""
+    return [critiqued(f"q{q}", f"r{q}.{i}", ("right", "wrong")[(q + i) % 2]) for q, n in enumerate(shape) for i in range(n)]
+
+
+@pytest.mark.parametrize("shape, other", [
+    ([1] * 10, "question_id"), ([1, 1], "question_id"), ([3, 1, 2], "question_id"), ([2, 2], "question_id"), ([5, 1, 1], "id"), ([7], "id")])
+def test_shuffled_critiques_never_stand_by_their_own_response(shape, other):
+    """Nor by their own question, unless one question has more than half of the rows. Prompts and critiques are those of cft."""
+    rows = many(shape)
+    shuffled, fitting = made("cft-shuffled", rows)
+    plain, _ = made("cft", rows)
+    assert fitting == len(rows) and [row["prompt"] for row in shuffled] == [row["prompt"] for row in plain]
+    assert Counter(completions(shuffled)) == Counter(completions(plain))
+    wrote = {f"Critique:\n{row['critique']}": row for row in rows}
+    asked = {row["id"]: row for row in rows}
+    for row in shuffled:
+        critique = wrote[row["completion"][0]["content"]]
+        assert critique[other] != asked[row["response_id"]][other] and row["verdict"] == critique["verdict"]
+
+
+def test_one_response_cannot_be_shuffled():
+    assert made("cft-shuffled", [A, AGAIN]) == ([], 2) and made("cft-shuffled", [A]) == ([], 1)
+
+
+# --- shares ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("share, size, n_right, n_wrong, got", [
+    (0.5, 10, 20, 20, (5, 5)), (0.0, 10, 20, 20, (10, 0)), (1.0, 10, 20, 20, (0, 10)), (0.25, 10, 20, 20, (8, 2)), (0.3, 10, 20, 20, (7, 3)),
+    (0.5, 10, 20, 3, (3, 3)), (0.9, 100, 2, 50, (2, 18)), (0.1, 100, 90, 2, (18, 2)),  # what there is limits the size, not the share
+    (1.0, 10, 20, 0, (0, 0)), (0.0, 10, 0, 20, (0, 0)), (0.5, 1, 5, 5, (1, 0)),
+])
+def test_a_share_of_wrong_ones(share, size, n_right, n_wrong, got):
+    rows = [critiqued(f"q{i}", f"r{i}", "right" if i < n_right else "wrong") for i in range(n_right + n_wrong)]
+    rows = rows[1::2] + rows[::2]
+    taken, _ = made("cft", rows, size, replace(GIVEN, wrong_share=share))
+    counts = Counter(row["verdict"] for row in taken)
+    assert (counts["right"], counts["wrong"]) == got
+    place = {row["id"]: i for i, row in enumerate(rows)}
+    places = [place[row["response_id"]] for row in taken]
+    assert places == sorted(places)  # in the order of choice
+    for verdict in ("right", "wrong"):  # the first ones of each
+        firsts = [row["id"] for row in rows if row["verdict"] == verdict][: counts[verdict]]
+        assert [row["response_id"] for row in taken if row["verdict"] == verdict] == firsts
+
+
+def test_a_share_leaves_the_verified_arm_alone():
+    assert made("sft-verified", given=replace(GIVEN, wrong_share=1.0)) == made("sft-verified")
+    assert responses("sft", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
+
+
+@pytest.mark.parametrize("most, expected", [(1, ["r1", "r3"]), (2, ["r1", "r2", "r3"]), (3, ["r1", "r2", "r3", "r1"])])
+def test_rows_of_one_question_at_most(most, expected):
+    assert responses("cft", given=replace(GIVEN, per_question=most)) == expected
+
+
+def test_same_arms_train_on_the_same_texts():
+    one, other = made("cft")[0], made("cft-short")[0]
+    assert same(one, other) and not same(one, other[1:]) and not same(one, made("cft-verdict")[0]) and not same(one, None)

@@ -16,7 +16,7 @@ from common.sources import make_row
 from tests.faults import FaultServer
 from tests.runs import SMALL, STAGES, contents, must_run, rows, run_script, write_rows
 
-ARMS = ("sft", "sft-verified", "sft-teacher", "cft")
+ARMS = ("sft", "sft-verified", "sft-teacher", "cft", "cft-short")  # cft-clean would be cft again: the tiny teacher is always right
 MODELS = ("base", *ARMS)
 FIELDS_01 = ["id", "question_id", "question", "gold", "response", "source", "generator", "sample", "finish_reason"]
 FIELDS_02 = [*FIELDS_01, "critique_id", "teacher", "critique", "critique_raw", "verdict", "critique_finish_reason", "usage", "usd"]
@@ -26,7 +26,7 @@ FIELDS_02 = [*FIELDS_01, "critique_id", "teacher", "critique", "critique_raw", "
 
 def test_every_file_of_the_floor_plan(finished):
     expected = {"01_responses.jsonl", "02_critiques.jsonl", "02_answers.jsonl", "02_failed.jsonl", "05_results.md",
-                "05_results.png", "05_outputs.html", "05_eval/scores.json", *(f"0{n}.run.json" for n in range(1, 6))}
+                "03_report.md", "03_report.png", "05_results.png", "05_outputs.html", "05_eval/scores.json", *(f"0{n}.run.json" for n in range(1, 6))}
     for arm in ARMS:
         expected |= {f"03_data/{arm}.jsonl", f"04_train/{arm}/metrics.jsonl", f"04_train/{arm}/loss.png"}
         expected |= {f"04_train/{arm}/step-00000{n}/model.safetensors" for n in (2, 4, 6)}  # 24 rows in batches of 4
@@ -73,13 +73,13 @@ def test_rows_of_03(finished):
         for row in built:
             of = critiques[row["response_id"]]
             assert list(row) == ["id", "prompt", "completion", "arm", "response_id", "verdict"]
-            assert row["arm"] == arm and row["verdict"] == of["verdict"]
+            assert row["arm"] == arm and row["verdict"] == (None if arm == "sft-teacher" else of["verdict"])
             assert [m["role"] for m in row["prompt"]] == ["system", "user"]
             assert row["prompt"][0]["content"] == "You are a helpful assistant."
             assert of["question"] in row["prompt"][1]["content"]
             (completion,) = row["completion"]
             assert completion["role"] == "assistant"
-            if arm == "cft":
+            if arm.startswith("cft"):
                 assert of["response"] in row["prompt"][1]["content"]
                 assert completion["content"] == "Critique:\n" + of["critique"]
                 assert completion["content"].endswith(f"\n\nConclusion: {of['verdict']} [END]")
@@ -150,7 +150,7 @@ def test_manifests_are_true(finished):
     for arm in ARMS:
         folder = finished.folder / made[5]["engines"][arm]["folder"]
         assert folder.name == "step-000006" and made[5]["engines"][arm]["content"] == model_id(folder)
-    assert list(made[4]["checkpoints"]) == list(ARMS) == list(arms.ARMS)
+    assert list(made[4]["checkpoints"]) == list(ARMS) == [arm for arm in arms.ARMS if arm in ARMS]
 
 
 def test_report_of_02_can_be_counted_again(finished):
@@ -410,7 +410,7 @@ def test_each_teacher_has_its_own_failures(taught):
     ask(B)
     assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (1, B), (2, B)]
     assert rows(run / "02_failed.jsonl") == [failed, unanswered]
-    assert "note:" not in must_run(run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft")
+    assert "note: 1 responses" not in must_run(run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft")
     asked, server.fault = len(server.asked), None
     ask(A, "--answers", status=3)  # it failed for good: asking again needs a word
     assert len(server.asked) == asked

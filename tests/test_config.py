@@ -179,9 +179,14 @@ RANGES = {  # setting: scripts, values out of its range, what is expected, value
     "top_p": ("125", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
     "max_new_tokens": ("125", [0], OUT, [1]),
     "samples": ("15", [0], OUT, [1]),
-    "batch_size": ("15", [0], OUT, [1]),
+    "batch_size": ("125", [0], OUT, [1]),
     "processes": ("5", [-1], MORE, [0, 8]),
-    "rows": ("3", [0], OUT, [1]),
+    "rows": ("13", [0], OUT, [1]),
+    "wrong_share": ("3", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "per_question": ("3", [0], OUT, [1]),
+    "min_tokens": ("3", [0], OUT, [1]),
+    "max_tokens": ("3", [0], OUT, [1]),
+    "teacher_errors": ("2", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
     "warmup_ratio": ("4", [1.5, "nan"], SHARE, [0]),
 }
 

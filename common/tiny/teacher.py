@@ -1,10 +1,11 @@
 """The micro-world's teacher: rules behind a real OpenAI-compatible HTTP server on loopback.
 
 It answers the paper's two teacher prompts. How it writes rides in the model name, as with any server that serves
-several models: "tiny-teacher:skip=0.2:critique=full".
+several models: "tiny-teacher:skip=0.2:critique=full" (":errors=0.2" where it makes some).
   skip      the share of the lines before the last that its own answers leave out
   critique  full: redoes every line; terse: leaves lines out with probability skip, never the first wrong one;
             brief: the first wrong line and the right result; verdict: the conclusion alone
+  errors    the share of critiques in which it calculates as sloppily as the web, and judges by that
 """
 
 import json
@@ -22,8 +23,8 @@ _QUESTION = re.compile(r"Start with (\d+)((?:\n\(\d\) [-+*] \d)+)")
 _LINE = re.compile(r"\((\d)\) \d+ [-+*] \d = (\d+)")
 
 
-def model_name(skip, critique):
-    return f"tiny-teacher:skip={skip}:critique={critique}"
+def model_name(skip, critique, errors=0.0):
+    return f"tiny-teacher:skip={skip}:critique={critique}" + (f":errors={errors}" if errors else "")
 
 
 # Differs from the paper: the tiny teacher ends its answers in a box, as the web does, although the prompt asks for 'Answer: ...'.
@@ -36,9 +37,11 @@ def answer(problem, skip):
     return world.solution(problem, values, shown)
 
 
-def critique(problem, response, skip, style):
-    """Judge a response, in one of the CRITIQUES styles."""
-    values = world.chain(problem)
+def critique(problem, response, skip, style, errors=0.0):
+    """Judge a response, in one of the CRITIQUES styles; the teacher is mistaken in a share `errors` of them, where there is something
+    to be mistaken about (a carry, a borrow, the larger tables)."""
+    mistaken = random.Random(f"errors {problem.question} {response}").random() < errors
+    values = world.chain(problem, sloppy=mistaken)
     student = {int(n) - 1: int(value) for n, value in _LINE.findall(response)}
     boxed = re.findall(r"\\boxed\{ (\d+) \}", response)
     last = len(values) - 1
@@ -66,9 +69,9 @@ def reply(model, messages):
         raise ValueError("the tiny teacher knows only the micro-world's questions")
     steps = re.findall(r"\(\d\) ([-+*]) (\d)", found[2])
     problem = world.Problem(int(found[1]), tuple((op, int(n)) for op, n in steps))
-    if text.startswith(prompts.TEACHER_CRITIQUE):
-        response = text.split("\n\nSolution:\n", 1)[1]
-        return critique(problem, response, float(settings["skip"]), settings["critique"])
+    for opening, label in ((prompts.TEACHER_CRITIQUE, "\n\nSolution:\n"), (prompts.ONE_SHOT_CRITIQUE, "\n\nStudent's Solution:\n")):
+        if text.startswith(opening):
+            return critique(problem, text.split(label, 1)[1], float(settings["skip"]), settings["critique"], float(settings.get("errors", 0)))
     return answer(problem, float(settings["skip"]))
 
 

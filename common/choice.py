@@ -1,0 +1,141 @@
+"""Which critiqued rows are trained on: what can be used at all, how long it is, and in which order it is taken."""
+
+import math
+import random
+from collections import Counter
+
+from common import arms, files, prompts, tokens
+from common.critiques import SELF
+from common.files import InputError
+from common.model import load_tokenizer, local_folder
+
+def of_teachers(rows, asked, last):
+    """-> (teachers, their rows). asked: names, ["all"], or none: then those of 02's last run, or else all. The base is no teacher."""
+    there = sorted({row["teacher"] for row in rows} - {SELF})
+    teachers = there if asked == ["all"] else asked or [name for name in last or () if name in there] or there
+    if not there or set(teachers) - set(there):
+        raise InputError(f"02_critiques.jsonl holds no critique of {', '.join(sorted(set(teachers) - set(there))) or 'a teacher'}, but of: "
+                         f"--teacher {' '.join(there) or '(none; the base is none: run 02_critique.py with a teacher)'}")
+    return teachers, [row for row in rows if row["teacher"] in teachers]
+
+
+def tokenizer(config, run):
+    """The tokenizer whose tokens are counted; None, with a note, where the run has no base or a hub id cannot be had, and no setting needs it."""
+    try:
+        name = files.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
+        return load_tokenizer(local_folder(name, weights=False))
+    except InputError as error:
+        if config.min_tokens or config.max_tokens or config.tokenizer != "base" and config.tokenizer.count("/") != 1:
+            raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
+        print(f"note: lengths are in characters, as there is no tokenizer {config.tokenizer} to be had (--tokenizer FOLDER)")
+
+def usable(rows):
+    """Critiqued rows -> (those that can be trained on, counts of why the others cannot).
+
+    A file that several hands wrote may hold a critique twice, one without a verdict, or blank texts. InputError where an id
+    stands for two texts.
+    """
+    kept, texts, counts = {}, {}, Counter()
+    for row in rows:
+        lacks = [name for name in ("question", "response", "critique") if not isinstance(row.get(name), str) or not row[name].strip()]
+        if lacks:
+            counts[f"rows with an empty {lacks[0]}"] += 1
+            continue
+        if row.get("verdict") not in ("right", "wrong"):
+            counts["critiques without a verdict"] += 1
+            continue
+        for key, text in (("id", (row["question"], row["response"])), ("critique_id", (row["id"], row["critique"], row["verdict"]))):
+            known = texts.setdefault(row[key], text)
+            if known != text:
+                raise InputError(f"the {key} {row[key]} stands for two texts: {' | '.join(known)[:200]!r} and {' | '.join(text)[:200]!r}\n"
+                                 "An id is a hash of what it names: make the file again with 01 and 02.")
+        counts["duplicate critiques"] += row["critique_id"] in kept
+        kept.setdefault(row["critique_id"], row)
+    return list(kept.values()), +counts
+
+
+class Lengths:
+    """How long texts are as they stand in training: tokens, or characters where there is no tokenizer. Equal texts are counted once."""
+
+    def __init__(self, tokenizer=None):
+        self.tokenizer, self.unit, self.known = tokenizer, "tokens" if tokenizer else "characters", {}
+        self.template = tokenizer and prompts.template_for(tokenizer)
+
+    def completions(self, texts):
+        """-> the length of each, with the end token that is learned, too."""
+        if not self.tokenizer:
+            return [len(text) for text in texts]
+        return self._count([prompts.render_completion(text, self.template, self.tokenizer) for text in texts], special=False)
+
+    def prompts(self, some):
+        """-> the length of each prompt (messages)."""
+        if not self.tokenizer:
+            return [sum(len(message["content"]) for message in messages) for messages in some]
+        return self._count([prompts.render(messages, self.template) for messages in some], special=True)
+
+    def _count(self, texts, special):
+        keys = [hash((text, special)) for text in texts]  # the texts themselves would be held twice
+        new = {key: text for key, text in zip(keys, texts) if key not in self.known}
+        self.known.update(zip(new, tokens.lengths(list(new.values()), self.tokenizer, special)))
+        return [self.known[key] for key in keys]
+
+
+def measured(rows, lengths, system):
+    """{critique_id: (length of the response, of the critique, of the whole cft row)}, as they stand in training."""
+    asked, written = zip(*(arms.cft(row, system) for row in rows)) if rows else ((), ())
+    of_critiques = lengths.completions(written)
+    return {row["critique_id"]: (response, critique, prompt + critique) for row, response, critique, prompt in
+            zip(rows, lengths.completions([row["response"] for row in rows]), of_critiques, lengths.prompts(asked))}
+
+
+def order(rows, select, seed, length=None):
+    """All rows in the order in which the arms take them. length: as `measured` gives it, not needed for "random".
+
+    Ties, and everything with "random", by a shuffle of the responses, not of the critiques: runs that differ only in how critiques
+    are written then train on the same responses.
+    """
+    rows = sorted(rows, key=lambda row: (row["id"], row.get("critique_id", "")))
+    random.Random(seed).shuffle(rows)
+    key = {
+        "random": lambda row: 0,
+        "longest": lambda row: -length[row["critique_id"]][1],
+        "shortest": lambda row: length[row["critique_id"]][1],
+        "length-matched": lambda row: abs(math.log(length[row["critique_id"]][1] / length[row["critique_id"]][0])),
+    }[select]
+    return sorted(rows, key=key)
+
+
+def within(rows, low, high, length):
+    """-> (rows whose cft row, prompt included, is of low to high (None: no bound) in length, counts of the others)."""
+    counts = Counter()
+    kept = []
+    for row in rows:
+        whole = length[row["critique_id"]][2]
+        why = "too short (--min-tokens)" if whole < (low or 0) else "too long (--max-tokens)" if high and whole > high else None
+        counts.update([why] if why else [])
+        kept += [] if why else [row]
+    return kept, counts
+
+
+def summary(name, rows, lengths, question_of):
+    """What an arm holds; sums of prompts and of what is learned, and the longest row, in the unit of `lengths`. right: the rows whose
+    response is judged right, None where some have no verdict."""
+    asked, written = lengths.prompts([row["prompt"] for row in rows]), lengths.completions([row["completion"][0]["content"] for row in rows])
+    return {"arm": name, "rows": len(rows), "questions": len({question_of[row["response_id"]] for row in rows}),
+            "right": None if None in {row["verdict"] for row in rows} else sum(row["verdict"] == "right" for row in rows), "prompt": sum(asked), "completion": sum(written),
+            "longest": max(map(sum, zip(asked, written)))}
+
+
+def line(arm, unit):
+    """An arm's summary in words."""
+    judged = "" if arm["right"] is None else f", {arm['right'] / arm['rows']:.0%} judged right"
+    return (f"{arm['rows']:,} rows of {arm['questions']:,} questions{judged}, {arm['prompt'] + arm['completion']:,} {unit}, {arm['completion']:,} of them learned")
+
+
+def earlier(run, built):
+    """{arm: what made it} of training sets in 03_data that earlier commands built, and that still stand as they were."""
+    last = files.read_manifest(run, "03")
+    made = last.get("earlier", {}) | {name: {key: last[key] for key in ("config", "inputs", "finished", "commit")} | {"sha256": sha}
+                                      for name, sha in last.get("output_sha256", {}).items()}
+    stands = {file.stem: files.file_hash(file) for file in (run / "03_data").glob("*.jsonl") if file.stem not in built}
+    return {name: about for name, about in made.items() if stands.get(name) == about["sha256"]}
