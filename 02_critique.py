@@ -13,9 +13,8 @@ In: `01_responses.jsonl`. Out: `02_critiques.jsonl`, the same rows with a teache
 
 The teacher is asked with the paper's prompt; the verdict is read from its last line. Rows that came with a critique pass
 through and nobody is asked. Every answer is journalled as it arrives, so whatever ends a run, the same command goes on
-where it was; a kill loses what was in flight. Another `--model` adds its critiques to those that stand. Ends with status
-0: all rows; 3: some failed (02_failed.jsonl; 03 goes on without them); 2: input; 4: key, quota, budget or no server; 5: disk;
-130: Ctrl-C.
+where it was; a kill loses what was in flight. Another `--model` adds its critiques to those that stand. Status 0: all
+rows; 3: some failed (02_failed.jsonl; 03 goes on without them); 2: input; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C.
 """
 
 # %% Settings
@@ -36,6 +35,7 @@ class Config:
     prompt: str = setting("paper", "how the teacher is asked: as in the paper, or as in One-Shot CFT", choices=["paper", "one-shot"])
     self_critique: str | None = setting(None, "instead of a teacher, this model, loaded here (folder, hub id, or base: the run's own), is asked as "
                                               "in training; for the control arm cft-self-critique of 03")
+    carried_only: bool = setting(False, "ask nobody: responses that came without a critique are left out")
     ask_carried: bool = setting(False, "also ask about responses that came with a critique")
     temperature: float = setting(0.3, "of the teacher")
     top_p: float = setting(0.95, "of the teacher")
@@ -80,9 +80,9 @@ if config.base_url == "tiny" and not config.self_critique and (foreign := [row["
                      "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
 itself = config.self_critique
 given = [row for row in rows if "critique" in row and not itself]
-to_ask = list({row["id"]: row for row in rows if config.ask_carried or itself or "critique" not in row}.values())  # each once
-questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not itself else []
-print(f"{len(rows)} responses, {len(given)} of them with a critique already")
+to_ask = list({row["id"]: row for row in rows if not config.carried_only and (config.ask_carried or itself or "critique" not in row)}.values())
+questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not (itself or config.carried_only) else []
+print(f"{len(rows)} responses, {len(given)} of them with a critique already" + ", the others are left out" * config.carried_only)
 
 # %% [markdown]
 """
@@ -168,7 +168,7 @@ files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], 
                      teachers=sorted({row["teacher"] for row in good}), answers=len(own), unanswered=len(unanswered),
                      server=None if itself else engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
-if money.prices:
+if money.prices and (to_ask or questions):
     perhaps = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
     print(f"cost of {model} in this run: {dollars(money.spent)}{perhaps}")
 print(f"next: python 03_build.py --name {config.name}")

@@ -82,6 +82,9 @@ if config.mix:
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
+suffix = f"-{config.suffix}" if config.suffix else ""
+if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not (name + suffix).replace("-", "").replace("_", "").isalnum()]:
+    raise InputError(f"--suffix {config.suffix!r} would make {clash[0] + suffix!r} of {clash[0]}: another arm, or no plain name.\nTake another: --suffix half")
 exports.check(config.export)
 if "sft-teacher" in config.arms and not answers:
     raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
@@ -97,7 +100,9 @@ if config.decontaminate:
     known = {match["question_id"] for match in contaminated if match["removed"]}
     left_out["rows whose question stands in a test set"] = sum(row["question_id"] in known for row in rows)
     rows, own, others = ([row for row in some if row["question_id"] not in known] for some in (rows, own, others))
-elif {row["source"] for row in rows} != {"tiny"}:
+else:
+    (run / "03_contaminated.jsonl").unlink(missing_ok=True)  # of an earlier build
+if not config.decontaminate and {row["source"] for row in rows} != {"tiny"}:
     notes.append("the questions were not held against any test set (--decontaminate all); 05 says which it finds among them word for word")
 print("".join(f"note: {line}\n" for line in notes), end="")
 
@@ -117,7 +122,6 @@ ordered = choice.order(rows, config.select, config.seed, length)
 given = arms.Given(config.system, answers, right, length, own, others, config.wrong_share, config.per_question)
 
 # %% Build each arm
-suffix = f"-{config.suffix}" if config.suffix else ""
 built, summary, sizes, question_of = {}, [], set(), {row["id"]: row["question_id"] for row in everyones + others}
 for name in config.arms or [name for name in arms.ARMS if not arms.ARMS[name].control]:
     arm, (arm_rows, fitting) = arms.ARMS[name], arms.build(name, ordered, given, config.rows)
@@ -142,8 +146,7 @@ if len(sizes) > 1:
 # %% Write them, the page, what other trainers read, the manifest
 for name, some in built.items():
     files.write_jsonl(run / "03_data" / f"{name}.jsonl", some)
-of_rows = dict(zip(("response", "critique", "cft row"), zip(*(length[row["critique_id"]] for row in rows))))
-data_report.write(run / "03_report.md", run / "03_report.png", rows, right, graded, left_out, summary, of_rows, lengths.unit, notes)
+data_report.write(run / "03_report.md", run / "03_report.png", rows, right, graded, left_out, summary, choice.by_kind(rows, length), lengths.unit, notes)
 exports.write(run / "03_export", built, config.export)
 inputs = [run / "02_critiques.jsonl", *([answers_file] if answers else []), *([mix_file] if config.mix else [])]
 files.write_manifest(run / "03.run.json", config, inputs, rows={name: len(some) for name, some in built.items()}, arms=summary, teachers=teachers,

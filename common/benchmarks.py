@@ -115,11 +115,11 @@ def items(name, folder=None, revision=None, limit=None, seed=0):
     return [item for item, _ in _pairs(name, folder, revision, limit, seed)]
 
 
-def alone(name, folder=None, revision=None, seed=0):
+def alone(name, folder=None, revision=None, seed=0, limit=None):
     """-> list of {"id", "question"}, the ids of `items`: a benchmark's questions without options and what a prompt adds to them."""
     benchmark = of(name)
     return [{"id": item["id"], "question": record[benchmark.alone or benchmark.question]}
-            for item, record in _pairs(name, folder, revision, None, seed)]
+            for item, record in _pairs(name, folder, revision, limit, seed)]
 
 
 def _pairs(name, folder, revision, limit, seed):

@@ -3,6 +3,7 @@
 import math
 import random
 from collections import Counter
+from pathlib import Path
 
 from common import arms, files, prompts, tokens
 from common.critiques import SELF
@@ -23,7 +24,7 @@ def tokenizer(config, run):
     """The tokenizer whose tokens are counted; None, with a note, where the run has no base or a hub id cannot be had, and no setting needs it."""
     try:
         name = files.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
-        return load_tokenizer(local_folder(name, weights=False))
+        return load_tokenizer(name if Path(name).is_dir() else local_folder(name, weights=False))  # a tokenizer's folder needs no model
     except InputError as error:
         if config.min_tokens or config.max_tokens or config.tokenizer != "base" and config.tokenizer.count("/") != 1:
             raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
@@ -86,6 +87,13 @@ def measured(rows, lengths, system):
     of_critiques = lengths.completions(written)
     return {row["critique_id"]: (response, critique, prompt + critique) for row, response, critique, prompt in
             zip(rows, lengths.completions([row["response"] for row in rows]), of_critiques, lengths.prompts(asked))}
+
+
+def by_kind(rows, length):
+    """{"response": lengths of the distinct responses, "critique": ..., "cft row": ...}, for the report."""
+    responses = {row["id"]: length[row["critique_id"]][0] for row in rows}
+    return {"response": list(responses.values()), "critique": [length[row["critique_id"]][1] for row in rows],
+            "cft row": [length[row["critique_id"]][2] for row in rows]}
 
 
 def order(rows, select, seed, length=None):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common import benchmarks
-from common.files import InputError, read_jsonl
+from common.files import InputError, iter_jsonl, read_jsonl, rows_if_any
 
 GRAM, LOOK, REMOVE = 10, 0.5, 0.6
 EFFORT = 30_000_000  # steps of difflib for one pair at the very most, about a second (see _ratio); real pairs take up to 3 million
@@ -211,6 +211,20 @@ def lines(counts):
     """A summary in words, of the benchmarks that were hit at all."""
     return [f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its {n['items']:,} items ({n['exact']:,} of them word for "
             f"word); {n['borderline']:,} borderline ones kept" for name, n in counts.items() if n["removed"] or n["borderline"]]
+
+
+def seen(run, tests, folder=None, revisions=None, seed=0):
+    """Lines that say which of the `tests` ({benchmark: items}) stand word for word among the questions of a run, but for those that 03 left out."""
+    if not (run / "01_responses.jsonl").exists():
+        return []
+    questions = {row["question_id"]: row["question"] for row in iter_jsonl(run / "01_responses.jsonl", ("question_id", "question"))}
+    out = {row["question_id"] for row in rows_if_any(run / "03_contaminated.jsonl") if row["removed"]}
+    questions = {name: text for name, text in questions.items() if name not in out}
+    alone = {name: benchmarks.alone(name, folder, (revisions or {}).get(name), seed, len(items)) if benchmarks.of(name).alone else items
+             for name, items in tests.items()}
+    counts = {name: overlap(questions, items) for name, items in alone.items()}
+    return [f"{name}: {n:,} of {len(alone[name]):,} questions stand word for word among those of {run}, so that what was trained on them may "
+            "know the answers (03_build.py --decontaminate all leaves them out)" for name, n in counts.items() if n]
 
 
 def overlap(questions, items):
