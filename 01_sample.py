@@ -25,7 +25,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny, paper, one-shot (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the world, the base and the sampling")
     limit: int | None = setting(None, "read at most this many rows of the source, from its beginning")
     rows: int = setting(50_000, "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)")

@@ -26,7 +26,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of --self-critique; a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
     model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")

@@ -13,7 +13,8 @@ In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<arm>.jsonl`, o
 | cft | question and noisy response | the critique |
 | cft-short | the same | the critiques that are about as long as SFT answers (Table 10) |
 | cft-clean | the same | critiques whose verdict agrees with the gold |
-| mix | both | critiques, and the responses of another run, `--mix` (Table 9) |
+| sft-other | question | the responses of another run, `--mix` |
+| mix | as in both | cft and sft-other in one set (Table 9) |
 
     python 03_build.py                                                       # tiny: 800 rows for each arm
     python 03_build.py --name mine --arms cft sft --rows 5000 --decontaminate all
@@ -33,7 +34,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny, paper or one-shot (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the choice and order of rows")
     limit: int | None = setting(None, "use at most this many critiques")
     teacher: list[str] = setting([], "whose critiques and answers, or all (default: those of the last run of 02)")
@@ -59,6 +60,7 @@ class Config:
 config = configure(Config, "03")
 
 # %% Read the critiques
+import re
 from collections import Counter
 
 from common import arms, choice, critiques, data_report, decontaminate, exports, files, quality, sources
@@ -78,12 +80,13 @@ verdicts = Counter(row["verdict"] for row in rows)
 print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
 others, mix_file = [], config.mix and files.stage_file(files.run_folder(config.mix), "01_responses.jsonl")
 if config.mix:
-    others = choice.order([row for row in files.read_jsonl(mix_file) if row["finish_reason"] != "length"], "random", config.seed)
+    others = [row | {"critique_id": None, "verdict": None} for row in files.read_jsonl(mix_file) if row["finish_reason"] != "length"]
+    others = choice.order(others, "random", config.seed)
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
 suffix = f"-{config.suffix}" if config.suffix else ""
-if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not (name + suffix).replace("-", "").replace("_", "").isalnum()]:
+if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not re.fullmatch(r"[\w.-]+", name + suffix)]:
     raise InputError(f"--suffix {config.suffix!r} would make {clash[0] + suffix!r} of {clash[0]}: another arm, or no plain name.\nTake another: --suffix half")
 exports.check(config.export)
 if "sft-teacher" in config.arms and not answers:

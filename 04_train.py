@@ -5,7 +5,7 @@
 In: `03_data/<arm>.jsonl` and a base model. Out: `04_train/<arm>/step-000050/` (Hugging Face folders), `metrics.jsonl`
 and `loss.png`, for each arm.
 
-    python 04_train.py                                                     # tiny: four arms of 50 steps on a CPU
+    python 04_train.py                                                     # tiny: five arms of 50 steps on a CPU
     torchrun --nproc-per-node 8 04_train.py --preset paper                 # Qwen2.5-Math-7B on 8 GPUs (qlora: on one of 24 GB)
     python 04_train.py --preset paper --dry-run --gpus 8 --gpu H100        # what that takes, without a GPU
     python 04_train.py --name mine --model FOLDER_OR_HUB_ID --arms cft --save-every 20
@@ -25,7 +25,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny, paper, lora or qlora (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper, lora, qlora, one-shot (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the row order, and of new adapters")
     limit: int | None = setting(None, "train on at most this many rows of each training set")
     model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")

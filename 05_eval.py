@@ -5,7 +5,7 @@
 In: models and test sets. Out: `05_eval/<model>/<benchmark>.jsonl` (the exact prompt, output and grades of every item) with its
 score and manifest, `05_results.md` and `.png`, and `05_outputs.html`, a page to read the outputs in.
 
-    python 05_eval.py                                                  # tiny: the base and the four arms, greedy
+    python 05_eval.py                                                  # tiny: the base and every arm, greedy
     python 05_eval.py --name mine --benchmarks gsm8k math500           # the base and the last checkpoint of each arm
     python 05_eval.py --name mine --model base runs/mine/04_train/cft --benchmarks math500     # the best of all checkpoints
     python 05_eval.py --name control --preset paper --model cft=TIGER-Lab/Qwen2.5-Math-7B-CFT --paper table2
@@ -25,7 +25,7 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny or paper (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of bootstraps, samples and GPQA's options and, tiny, of the world")
     limit: int | None = setting(None, "use the first so many items of each benchmark, the validation set included")
     model: list[str] = setting([], "models: base, an arm, a folder (of a model, an adapter, or of checkpoints, of which the best is taken), a hub "

@@ -22,7 +22,7 @@ class Given:
     right: dict = field(default_factory=dict)  # {response id: whether the strict grader finds its answer right}, where there is a gold
     length: dict = field(default_factory=dict)  # {critique_id: (response, critique, whole row)}, see choice.measured
     own: list = field(default_factory=list)  # critiques by the base itself (02 --self-critique)
-    others: list = field(default_factory=list)  # responses of another run, for the mix
+    others: list = field(default_factory=list)  # responses of another run, whose critique_id and verdict are None
     wrong_share: float | None = None
     per_question: int | None = None
 
@@ -83,7 +83,7 @@ def _shuffled(rows, given):
 def _with_others(rows, given):
     """As many SFT rows of the other run behind them, none of a question that is there already."""
     there = {row["question_id"] for row in rows}
-    return rows + [row | {"critique_id": None, "verdict": None} for row in given.others if row["question_id"] not in there][: len(rows)]
+    return rows + [row for row in given.others if row["question_id"] not in there][: len(rows)]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ ARMS = {
     "cft": Arm(_cft, A_CRITIQUE),
     "cft-short": Arm(_cft, A_CRITIQUE + " and a finished response to be as long as", pool=_as_long_as_answers),
     "cft-clean": Arm(_cft, "a gold with which the verdict agrees", fits=lambda row, given: given.right.get(row["id"]) is (row["verdict"] == "right")),
+    "sft-other": Arm(_sft, "a finished response of another run (--mix)", "id", pool=lambda rows, given, size: given.others, judged=False, shared=False),
     "mix": Arm(lambda row, given: (_cft if row["critique_id"] else _sft)(row, given), A_CRITIQUE + ", beside the responses of another run (--mix)",
                pool=lambda rows, given, size: rows if given.others else [], change=_with_others, parts=2),
     "cft-shuffled": Arm(_cft, A_CRITIQUE + " of several responses", change=_shuffled, control=True),

@@ -102,7 +102,7 @@ def order(rows, select, seed, length=None):
     Ties, and everything with "random", by a shuffle of the responses, not of the critiques: runs that differ only in how critiques
     are written then train on the same responses.
     """
-    rows = sorted(rows, key=lambda row: (row["id"], row.get("critique_id", "")))
+    rows = sorted(rows, key=lambda row: (row["id"], row["critique_id"]))
     random.Random(seed).shuffle(rows)
     key = {
         "random": lambda row: 0,

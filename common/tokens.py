@@ -31,6 +31,8 @@ def lengths(texts, tokenizer, special):
         yield from map(len, tokenizer.backend_tokenizer.encode_batch_fast(texts[at : at + AT_ONCE], add_special_tokens=special))
 
 
+# Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff out between prompt and answer, so that an
+# answer under half of it stays whole and the end of the prompt goes, "assistant" included.
 def examples(rows, tokenizer, template, cutoff, overlong="truncate"):
     """Rows -> (list of {"id", "input_ids" (int32 tensor), "n_prompt"}, counts of what was dropped or cut).
 

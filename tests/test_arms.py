@@ -28,8 +28,9 @@ GIVEN = Given(
     right={A["id"]: False, B["id"]: False},  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
     length={row["critique_id"]: lengths for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])},
     own=[critiqued("q2", "r3", "wrong", teacher="self"), critiqued("q1", "r1", "right", teacher="self")],
-    others=[make_row("q9", "elsewhere", None, "source", "g"), make_row("q1", "is there", None, "source", "g"), *[
-        make_row(f"o{i}", "x", None, "metamath", "g") for i in range(9)]],
+    others=[row | {"critique_id": None, "verdict": None} for row in (
+        make_row("q9", "elsewhere", None, "source", "g"), make_row("q1", "is there", None, "source", "g"),
+        *(make_row(f"o{i}", "x", None, "metamath", "g") for i in range(9)))],
 )
 
 
@@ -77,11 +78,12 @@ def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction
     # Answers are 10, 20, 30 long, 20 in the mean; critiques 40, 9, 21, 22: ratios 2, 2.2, 1.05, 1.1.
     ("cft-short", ["r3", "r1", "r1", "r2"]),
     ("cft-self-critique", ["r1", "r3"]),  # by the order of the teacher's rows
+    ("sft-other", ["elsewhere", "is there", *["x"] * 8]),
     ("mix", ["r1", "r2", "r3", "r1", "elsewhere", "x", "x", "x"]),  # one half each, no question twice
 ])
 def test_which_rows_an_arm_takes(name, expected):
     rows, fitting = made(name)
-    assert responses(name) == expected and fitting == (4 if name == "mix" else len(expected))
+    assert responses(name) == expected and fitting == {"mix": 4, "sft-other": 11}.get(name, len(expected))
     assert all(row["verdict"] == "right" for row in rows) or name != "sft-verified"
 
 
@@ -115,14 +117,14 @@ def test_a_gold_is_never_used(name):
 
 
 @pytest.mark.parametrize("name, without", [
-    ("sft-teacher", {"answers": {}}), ("cft-clean", {"right": {}}), ("cft-self-critique", {"own": []}), ("mix", {"others": []})])
+    ("sft-teacher", {"answers": {}}), ("cft-clean", {"right": {}}), ("cft-self-critique", {"own": []}), ("mix", {"others": []}), ("sft-other", {"others": []})])
 def test_an_arm_without_its_input_is_empty(name, without):
     assert made(name)[0] and made(name, given=replace(GIVEN, **without)) == ([], 0)
 
 
 def test_an_arm_without_rows_is_empty():
     assert made("sft-verified", [A]) == ([], 0)
-    assert all(made(name, []) == ([], 0) for name in ARMS)
+    assert all(made(name, []) == ([], 0) for name in ARMS if name != "sft-other")
 
 
 @pytest.mark.parametrize("name", PLAIN)

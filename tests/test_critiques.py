@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from common import critiques
+from common import arms, critiques, prompts
 from common.files import content_id
+from common.tiny import base
 
 ROW = {"id": "r1", "question_id": "q1", "question": "1+1?", "gold": "2", "response": "It is \\boxed{2}.", "source": "mine",
        "generator": None, "sample": 0, "finish_reason": "stop"}
@@ -22,6 +23,24 @@ OWN = {"critique": "Old.\n\nConclusion: wrong [END]", "critique_raw": "Old. Conc
 ])
 def test_what_counts_as_a_critique(text, why):
     assert critiques.why_bad(text) == why
+
+
+def test_what_is_asked():
+    """A teacher by messages; a model that critiques itself by the very text that it would be trained on."""
+    assert critiques.prompt(ROW, "paper") == prompts.teacher_critique_prompt("1+1?", ROW["response"])
+    assert critiques.prompt(ROW, "one-shot") == prompts.teacher_critique_prompt("1+1?", ROW["response"], one_shot=True)
+    trained, _ = arms.cft(ROW | {"critique": "c"}, prompts.SYSTEM)
+    assert critiques.prompt(ROW, "paper", base.tokenizer()) == prompts.render(trained, "chatml")
+
+
+def test_the_label_that_03_writes_does_not_stand_twice():
+    row, _ = critiques.asked(ROW, GOOD | {"text": "Critique:\nFine.\n\nConclusion: right"}, critiques.SELF)
+    assert row["critique"] == "Fine.\n\nConclusion: right [END]" and row["critique_raw"].startswith("Critique:")
+
+
+def test_half_a_character_of_a_server_is_a_question_mark():
+    row, _ = critiques.asked(ROW, GOOD | {"text": "Fine \ud83d.\n\nConclusion: right [END]"}, "m")
+    assert row["critique_raw"].startswith("Fine ?.")
 
 
 def test_a_good_answer_makes_a_row():

@@ -16,7 +16,7 @@ from tests.conftest import SHARED
 
 
 def naive(questions, tests):
-    """The rule as PROTOCOL's section 7 has it, on every pair: the oracle of the index and its bounds."""
+    """The rule on every pair: the oracle of the index and its bounds."""
     grams = lambda words: {tuple(words[i : i + 10]) for i in range(len(words) - 9)}
     items = [(name, item, words, grams(words)) for name, found in tests.items() for item in found if (words := tokens(item["question"]))]
     found = []
@@ -155,6 +155,37 @@ def test_overlap_is_literal_and_keeps_operators():
     assert overlap({str(i): record["question"] for i, record in enumerate(test[:100])}, test) == 100
     trained = {p.question: p.question for p in world.problems("train", 0, 300)}
     assert overlap(trained, test) == 0 == overlap({}, test)
+
+
+def test_what_05_finds_among_the_questions_of_a_run(tmp_path):
+    """But not what 03 left out; of MMLU-Pro the question alone counts. A run without 01, or without such questions: nothing."""
+    items = benchmarks.items("tiny", limit=5, seed=0)
+    rows = [{"question_id": str(i), "question": item["question"].upper()} for i, item in enumerate(items[:3])]
+    rows.append({"question_id": "m", "question": " which  letter? "})
+    run, folder = tmp_path / "run", tmp_path / "sets"
+    write(run / "01_responses.jsonl", rows)
+    write(folder / "mmlu_pro" / "test.jsonl", [{"question": "Which letter?", "options": ["a", "b"], "answer": "A"}])
+    sets = {"tiny": items, "mmlu_pro": benchmarks.items("mmlu_pro", folder, limit=1)}
+    tiny, mmlu = decontaminate.seen(run, sets, folder)
+    assert tiny.startswith(f"tiny: 3 of 5 questions stand word for word among those of {run}") and mmlu.startswith("mmlu_pro: 1 of 1 ")
+    write(run / "03_contaminated.jsonl", [{"question_id": "0", "removed": True}, {"question_id": "1", "removed": False}, {"question_id": "m", "removed": True}])
+    (line,) = decontaminate.seen(run, sets, folder)
+    assert line.startswith("tiny: 2 of 5") and "--decontaminate" in line
+    assert decontaminate.seen(run, {"tiny": items[3:]}) == decontaminate.seen(tmp_path, sets) == []
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_summary_in_words():
+    counts = {"math": {"items": 5000, "hit": 3199, "exact": 2941, "removed": 3550, "borderline": 125},
+              "aime24": {"items": 30, "hit": 0, "exact": 0, "removed": 0, "borderline": 0},
+              "amc23": {"items": 40, "hit": 0, "exact": 0, "removed": 0, "borderline": 1}}
+    assert decontaminate.lines(counts) == [
+        "math: 3,550 questions removed, which match 3,199 of its 5,000 items (2,941 of them word for word); 125 borderline ones kept",
+        "amc23: 0 questions removed, which match 0 of its 40 items (0 of them word for word); 1 borderline ones kept"]
 
 
 # --- against all pairs ----------------------------------------------------------------------------------------------

@@ -111,6 +111,12 @@ def test_teacher_prompts():
     assert asked == {"role": "user", "content": (
         "You are a science expert. A student is trying to solve a question, please explain briefly whether his answer is correct or not. "
         "Finally, conclude your judgement with 'Conclusion: right/wrong [END]'\n\nQuestion:\n1+1?\n\nSolution:\n3\n")}
+    (asked,) = prompts.teacher_critique_prompt("1+1?", "3", one_shot=True)  # One-Shot CFT's
+    assert asked == {"role": "user", "content": (
+        "You are a mathematics expert. Analyze if the student's solution to the given question is correct. Follow these steps: 1. Identify the key "
+        "mathematical concepts and correct approach. 2. Check each step of the student's solution. 3. If incorrect, point out errors and provide "
+        "the correct solution, putting your final answer within \\boxed{}. Conclude with \"Conclusion: right/wrong [END]\"\n\nQuestion:\n1+1?\n\n"
+        "Student's Solution:\n3\n")}
     system, user = prompts.teacher_answer_prompt("1+1?")
     assert system == {"role": "system", "content": "You are a science expert. You need to answer a given question clearly and conclude your "
                                                    "answer with 'Answer: [YOUR ANSWER]'"}

@@ -8,7 +8,7 @@ import pytest
 
 from common import prompts, sources
 from common import records as sampling
-from common.files import InputError
+from common.files import InputError, json_line
 
 RIGHT, WRONG = "Fine.\n\nConclusion: right [END]", "No, 2.\n\nConclusion: wrong [END]"
 GOOD = {"question": "1+1?", "response": "2", "gold": "2", "critique": RIGHT, "source": "web", "generator": "m", "teacher": "t"}
@@ -36,7 +36,7 @@ def write(path, records):
     elif path.suffix == ".json":
         path.write_text(json.dumps(records))
     else:
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+        path.write_text("".join(json_line(r) for r in records))
 
 
 @pytest.mark.parametrize("response", ["a", "a\n\nSolution:\nb", "Solution:\nx", "\n\nSolution:\n", "", "a\n\n", "Question:\nq"])
@@ -175,6 +175,20 @@ def test_all_file_types_give_the_same_rows(read):
     rows = [read(records, name)[0] for name in ("data.parquet", "data.json", "data.jsonl")]
     plain = [[{k: v for k, v in row.items() if k != "source"} for row in some] for some in rows]
     assert len(plain[0]) == 3 and plain[0] == plain[1] == plain[2]
+
+
+@pytest.mark.parametrize("text, answer", [
+    ("<think>2? No, 3.</think>\n\nIt is 3.", "It is 3."), ("<think>2?", ""), ("It is 3.", "It is 3."), ("no opening</think> so 3", "so 3"),
+    ("<|begin_of_thought|>x<|end_of_thought|> 3", "3"), ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "d"), ("I <think> not", "I <think> not"), ("", "")])
+def test_thinking_is_not_part_of_a_response(text, answer):
+    assert sources.without_thinking(text) == answer
+
+
+def test_half_a_character_is_a_question_mark(read):
+    """A lone surrogate: what no tokenizer and no UTF-8 file can hold."""
+    (row,), _ = read([{"question": "q \ud83d", "response": "r \ude00", "critique": "\ud83d " + RIGHT}])
+    assert (row["question"], row["response"], row["critique_raw"]) == ("q ?", "r ?", "? " + RIGHT)
+    assert row["id"] == sources.make_row("q ?", "r ?", None, "s", "g")["id"]
 
 
 def test_a_row_has_the_whole_schema(read):

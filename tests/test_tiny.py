@@ -128,6 +128,23 @@ def test_the_verdict_is_whether_the_answer_is_the_gold(style):
             assert verdicts.parse(teacher.critique(p, response, 0.3, style)) == expected, response
 
 
+def test_a_teacher_who_makes_errors_calculates_as_sloppily_as_the_web():
+    """In about that share of the critiques, the same ones each time; where nothing can go wrong its critique is right all the same."""
+    mistaken = teacher.critique(P, SLOPPY, 0.0, "full", errors=1.0)
+    assert mistaken == "Check each line:\n(1) 17 + 5 = 12 right\n(2) 12 - 7 = 15 right\n(3) 15 * 1 = 15 not 16\n\nConclusion: wrong [END]"
+    said = [[teacher.critique(p, row["response"], 0.0, "full", errors) for row, p in zip(world.forum_rows(0, 2000), problems(2000))]
+            for errors in (0.0, 0.3, 1.0)]
+    can_err = sum(a != c for a, c in zip(said[0], said[2]))
+    assert can_err > 1000 and abs(sum(a != b for a, b in zip(said[0], said[1])) / can_err - 0.3) < 0.07
+    assert all(b in (a, c) for a, b, c in zip(*said))
+    name = teacher.model_name(0.1, "full", 0.3)
+    assert name == "tiny-teacher:skip=0.1:critique=full:errors=0.3" and teacher.model_name(0.1, "full") == "tiny-teacher:skip=0.1:critique=full"
+    row, p = next(world.forum_rows(0, 1)), problems(1)[0]
+    for one_shot in (False, True):  # it answers both prompts
+        asked = prompts.teacher_critique_prompt(row["question"], row["response"], one_shot)
+        assert teacher.reply(name, asked) == teacher.critique(p, row["response"] + "\n", 0.1, "full", 0.3)
+
+
 def test_a_terse_critique_always_shows_the_first_wrong_line():
     for row, p in zip(world.forum_rows(1, 200), problems(200, [1])):
         full = teacher.critique(p, row["response"], 0.0, "full").split("\n")
