@@ -115,7 +115,7 @@ OTHERS = {  # name -> (records, [(question as it is asked, gold)])
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_other_forms_by_hand(local, name):
-    """As PROTOCOL's table of the released code has them: True/False golds, options without "N/A", maths questions stripped."""
+    """As the released code has them: True/False golds, options without "N/A", maths questions stripped."""
     records, expected = OTHERS[name]
     found = local(name, records)
     assert [(item["question"], item["gold"]) for item in found] == expected

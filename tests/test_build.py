@@ -88,7 +88,7 @@ EXPECTED = {
     "cft-self-critique": ["1a self", "3a self"],
 }
 CONTROLS = ["cft-shuffled", "cft-verdict", "cft-self-critique"]
-ALL = ["sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean", "mix", *CONTROLS]
+ALL = ["sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean", "sft-other", "mix", *CONTROLS]
 LEFT_OUT = {"duplicate critiques": 2, "critiques without a verdict": 1, "rows with an empty critique": 1,
             "rows whose question stands in a test set": 3, "too short (--min-tokens)": 1, "too long (--max-tokens)": 1}
 
@@ -155,10 +155,11 @@ def test_arms_are_those_written_by_hand(everything, arm):
 
 
 def test_a_mix_holds_the_cft_rows_and_as_many_of_the_other_run_or_all_it_has(everything):
-    """Not those of a question that is there, nor in the exam, nor cut."""
-    cft, mix = everything.data["cft"], everything.data["mix"]
+    """Not those in the exam, nor cut ones; in the mix none of a question that is there already."""
+    cft, other, mix = (everything.data[arm] for arm in ("cft", "sft-other", "mix"))
     assert [row["completion"] for row in mix[:4]] == [row["completion"] for row in cft]
-    assert sorted(named("mix", mix[4:])) == ["y", "z"] and {row["verdict"] for row in mix[4:]} == {None}
+    assert sorted(named("sft-other", other)) == ["x1", "y", "z"] and sorted(named("mix", mix[4:])) == ["y", "z"]
+    assert {row["verdict"] for row in other + mix[4:]} == {None} and None not in {row["verdict"] for row in mix[:4]}
     instruction = {row["completion"][0]["content"]: row["prompt"][1]["content"].partition("\n")[0] for row in mix[4:]}
     assert instruction == {"It is y.": prompts.SFT_TEACHER_INSTRUCTION, "It is z.": prompts.SFT_INSTRUCTION}  # by source: numina, own
 
@@ -245,4 +246,297 @@ def test_exports_say_what_the_arms_say(everything):
 def test_the_same_command_elsewhere_gives_the_same_bytes(everything):
     """Data, exports, page, picture and the matches."""
     first, second = outputs(everything.run), outputs(everything.again().run)
-    assert len(first) == 10 + 21 + 3 and second == first
+    assert len(first) == 11 + 23 + 3 and second == first
+
+
+# --- a user's mistakes ------------------------------------------------------------------------------------------------
+
+def conflicting_ids(run):
+    first, *others = rows(run / "02_critiques.jsonl")
+    write_rows(run / "02_critiques.jsonl", [first, first | {"question": "Another?"}, *others])
+
+
+def all_called_right(run):
+    write_rows(run / "02_critiques.jsonl", [row | {"verdict": "right"} for row in list(CRITIQUES.values())[4:13]])
+
+
+def nothing(run):
+    """Leave it as it is."""
+
+
+ONE_ITEM = ["--decontaminate", "one/test.jsonl"]
+MISTAKES = {  # flags, what stderr has to hold, how to mend it, what brings the mistake about
+    "unknown export": (["--export", "alpaca", "parquet"], "unknown export forms ['parquet']", "--export alpaca messages", nothing),
+    "unknown test set": (["--decontaminate", "nope"], "unknown benchmark 'nope'", "math500", nothing),
+    "the tiny test set": (["--decontaminate", "gsm8k", "tiny"], "tiny cannot be checked", "Name other test sets", nothing),
+    "unknown run to mix": (["--mix", "nope"], "runs/nope/01_responses.jsonl is not there", "python 01_sample.py --name nope", nothing),
+    "an id for two texts": ([], "stands for two texts", "make the file again with 01 and 02", conflicting_ids),
+    "a share that leaves nothing": (["--arms", "sft-verified", "cft", "--wrong-share", "0.5"], "cft: of 9 rows", "--wrong-share", all_called_right),
+    "nothing is left": (["--max-tokens", "1"], "not one of 23 critiques is left", "the reasons stand above", nothing),
+}
+
+
+def refused(folder, model, flags, seen, mend, prepare):
+    """The run is as it was, and the message says what was seen and how to go on."""
+    run = folder / "runs" / "own"
+    prepare(run)
+    before = contents(folder) | {"manifest": manifest(run)}
+    done = run_script(folder, *BUILD, model, *flags)
+    assert done.returncode == 2 and seen in done.stderr and mend in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert contents(folder) | {"manifest": manifest(run)} == before
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_leaves_what_stands(everything, tiny_model, tmp_path, mistake):
+    shutil.copytree(everything.folder, tmp_path, dirs_exist_ok=True)
+    refused(tmp_path, tiny_model, *mistake)
+
+
+def test_a_mistake_after_the_comparison_leaves_its_matches_as_they_were(everything, tiny_model, tmp_path):
+    """03_contaminated.jsonl speaks of the data that stands, which held 2 questions against another test set."""
+    shutil.copytree(everything.folder, tmp_path, dirs_exist_ok=True)
+    write_rows(tmp_path / "one" / "test.jsonl", EXAM[:1])
+    refused(tmp_path, tiny_model, [*ONE_ITEM, "--arms", "cft", "sft-teacher", "--wrong-share", "0.5"], "sft-teacher: of 4 rows", "--wrong-share",
+            all_called_right)
+
+
+# --- several settings, a run's own base, the base's own critiques -----------------------------------------------------------
+
+N = 24
+ASKED = [make_row(f"What is {n} + 1?", f"It is {n + 1 + n % 2}.", str(n + 1), "own", "somebody", finish_reason="stop") for n in range(N)]
+# Half of what the model learns to write has no verdict, so that a trained one gives both kinds as its own critiques.
+SHORT = [critiqued(row, A, *[("So.\n\nConclusion: right [END]", "right"), ("?", "wrong")][n % 2]) for n, row in enumerate(ASKED)]
+SHORT += [critiqued(row, B, "No.\n\nConclusion: wrong [END]", "wrong") for row in ASKED[:4]]
+TRAIN = ["--global-batch", 4, "--epochs", 10, "--learning-rate", "1e-2", "--save-every", 0]
+HALF, WHOLE = (["--rows", 8, "--seed", 1, "--suffix", "half"], ["--rows", 8, "--seed", 2])
+BUILD_OWN = [*BUILD, "base"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, tiny_model):
+    """A run with a base that 03 built with two settings and 04 trained on one arm of each: its folder and what was printed. To be copied."""
+    folder = tmp_path_factory.mktemp("settings")
+    run = folder / "runs" / "own"
+    runs.make_base(run, tiny_model)
+    write_rows(run / "01_responses.jsonl", ASKED)
+    write_rows(run / "02_critiques.jsonl", SHORT)
+    write_rows(run / "02_answers.jsonl", [{"question_id": row["question_id"], "teacher": A, "answer": f"{row['gold']}."} for row in ASKED])
+    (run / "02.run.json").write_text(json.dumps({"teachers": [A], "inputs": {}}))
+    printed = [must_run(folder, *BUILD_OWN, *flags) for flags in (HALF, WHOLE)]
+    printed.append(must_run(folder, "04_train.py", "--name", "own", "--arms", "cft-half", "cft", *TRAIN))
+    return SimpleNamespace(folder=folder, run=run, printed=printed)
+
+
+@pytest.fixture
+def copied(settings, tmp_path):
+    shutil.copytree(settings.folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "runs" / "own"
+
+
+BUILT = ["sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean"]
+
+
+def test_another_seed_takes_other_rows_in_each_arm(settings):
+    for arm in ("sft", "sft-verified", "sft-teacher", "cft"):
+        one, two = ({row["response_id"] for row in rows(settings.run / "03_data" / f"{name}.jsonl")} for name in (f"{arm}-half", arm))
+        assert len(one) == len(two) == 8 and one != two, arm
+
+
+def test_arms_of_two_settings_stand_beside_each_other_and_are_trained_in_one_call(settings):
+    made = manifest(settings.run)
+    stand = {path.stem for path in (settings.run / "03_data").iterdir()}
+    assert set(made["rows"]) | set(made["earlier"]) == stand and set(made["rows"]) == {arm for arm in stand if not arm.endswith("-half")}
+    for arm, about in made["earlier"].items():
+        assert arm.endswith("-half") and about["sha256"] == file_hash(settings.run / "03_data" / f"{arm}.jsonl")
+        assert (about["config"]["suffix"], about["config"]["seed"], about["config"]["rows"]) == ("half", 1, 8)
+        assert list(about["inputs"]) == ["runs/own/02_critiques.jsonl", "runs/own/02_answers.jsonl"]
+        assert {row["arm"] for row in rows(settings.run / "03_data" / f"{arm}.jsonl")} == {arm}
+    assert "cft-half: 8 rows" in settings.printed[0] and "cft: 8 rows" in settings.printed[1] and "-half" not in settings.printed[1]
+    assert manifest(settings.run, "04")["checkpoints"] == {"cft-half": ["step-000020"], "cft": ["step-000020"]}
+    for arm in ("cft-half", "cft"):
+        trained = json.loads((settings.run / "04_train" / arm / "settings.json").read_text())
+        assert trained["data_sha256"] == [file_hash(settings.run / "03_data" / f"{arm}.jsonl")]
+
+
+def test_a_training_set_that_was_changed_or_removed_is_no_longer_offered(copied):
+    """The others of those settings are."""
+    folder, stood = copied.parent.parent, set(manifest(copied)["earlier"])
+    changed = copied / "03_data" / "cft-half.jsonl"
+    write_rows(changed, rows(changed)[1:])
+    (copied / "03_data" / "sft-half.jsonl").unlink()
+    must_run(folder, *BUILD_OWN, *WHOLE)
+    assert set(manifest(copied)["earlier"]) == stood - {"cft-half", "sft-half"}
+    done = run_script(folder, "04_train.py", "--name", "own", "--dry-run", "--arms", "cft-half", "sft-half", *TRAIN)
+    assert done.returncode == 2 and "03 built no arms ['cft-half', 'sft-half']" in done.stderr and "Give some of those: --arms sft" in done.stderr
+    assert "sft-verified-half" in done.stderr
+
+
+def test_a_training_set_that_was_changed_since_is_not_trained_on_unsaid(copied):
+    changed = copied / "03_data" / "cft.jsonl"
+    write_rows(changed, rows(changed)[1:])
+    done = run_script(copied.parent.parent, "04_train.py", "--name", "own", "--dry-run", "--arms", "cft", *TRAIN)
+    assert "cft.jsonl" in done.stdout + done.stderr
+
+
+def test_a_mix_of_a_run_with_itself_never_has_a_question_twice(copied):
+    """24 questions: 16 in the critiques, so 8 are left for the other half, which is said."""
+    printed = must_run(copied.parent.parent, *BUILD_OWN, "--arms", "mix", "--mix", "own", "--rows", 16)
+    question_of = {row["id"]: row["question"] for row in ASKED}
+    mix = rows(copied / "03_data" / "mix.jsonl")
+    assert Counter(row["completion"][0]["content"].startswith("Critique:") for row in mix) == {True: 16, False: 8}
+    assert len({question_of[row["response_id"]] for row in mix}) == 24
+    assert re.search(r"^mix: 24 rows of 24 questions, .* 32 were asked for\)$", printed, re.M)
+    assert "runs/own/01_responses.jsonl" in manifest(copied)["inputs"]
+
+
+SELF_CRITIQUE = ["02_critique.py", "--preset", "paper", "--name", "own", "--max-new-tokens", 20, "--self-critique"]
+
+
+def test_a_base_that_writes_no_critique_leaves_the_teachers_rows(copied):
+    """It is untrained. Its arm is then refused, and the others are built as before."""
+    folder, stood, before = copied.parent.parent, (copied / "02_critiques.jsonl").read_bytes(), outputs(copied)
+    done = run_script(folder, *SELF_CRITIQUE, "base")
+    assert done.returncode == 3 and "not one of 24 critiques has a verdict" in done.stderr
+    assert (copied / "02_critiques.jsonl").read_bytes() == stood
+    assert [(row["id"], row["teacher"]) for row in rows(copied / "02_failed.jsonl")] == [(row["id"], SELF) for row in ASKED]
+    done = run_script(folder, *BUILD_OWN, *WHOLE, "--arms", "cft", "cft-self-critique")
+    assert done.returncode == 2 and "cft-self-critique: of 0 rows with a critique by the base itself (02 --self-critique) none" in done.stderr
+    assert outputs(copied) == before
+    assert "have no critique" not in must_run(folder, *BUILD_OWN, *WHOLE) and outputs(copied) == before
+
+
+@pytest.fixture(scope="module")
+def self_critiqued(settings, tmp_path_factory):
+    """A trained checkpoint has critiqued the responses itself, and 03 has built from what there is."""
+    folder = tmp_path_factory.mktemp("self")
+    shutil.copytree(settings.folder, folder, dirs_exist_ok=True)
+    printed = [must_run(folder, *SELF_CRITIQUE, "runs/own/04_train/cft/step-000020", "--temperature", 1, "--top-p", 1),
+               must_run(folder, *BUILD_OWN, "--seed", 2, "--arms", "cft", "cft-self-critique")]
+    return SimpleNamespace(run=folder / "runs" / "own", printed=printed)
+
+
+def test_critiques_of_the_model_itself_are_an_arm_of_their_own(self_critiqued):
+    """Those without a verdict are counted, status 0; the base is a teacher of no other arm."""
+    run, critiques = self_critiqued.run, rows(self_critiqued.run / "02_critiques.jsonl")
+    own, failed = [row for row in critiques if row["teacher"] == SELF], rows(run / "02_failed.jsonl")
+    assert 0 < len(own) < N and len(own) + len(failed) == N and {row["teacher"] for row in failed} == {SELF}
+    assert f"{len(own)} critiques, " in self_critiqued.printed[0] and f"{len(failed)} rows failed" in self_critiqued.printed[0]
+    assert manifest(run, "02")["report"]["failed"] == len(failed) and [row for row in critiques if row["teacher"] != SELF] == sorted(
+        SHORT, key=lambda row: [r["id"] for r in ASKED].index(row["id"]))
+    cft, by_itself = (rows(run / "03_data" / f"{arm}.jsonl") for arm in ("cft", "cft-self-critique"))
+    assert {row["completion"][0]["content"] for row in cft} <= {f"Critique:\n{row['critique']}" for row in SHORT}
+    said = {row["id"]: f"Critique:\n{row['critique']}" for row in own}
+    assert [(row["response_id"], row["completion"][0]["content"]) for row in by_itself] == [
+        (i, said[i]) for i in dict.fromkeys(row["response_id"] for row in cft) if i in said]  # in the order of cft
+
+
+def test_the_teachers_of_the_last_run_are_still_those_after_a_self_critique(self_critiqued):
+    """03 takes those of 02's last run (here teacher-a), and the base is none."""
+    assert manifest(self_critiqued.run)["teachers"] == [A]
+
+
+# --- 01: samples of a source, beside other sources and generators -----------------------------------------------------------
+
+OWN_RESPONSES = [{"question": f"What is {n}?", "response": f"It is {n}."} for n in range(12)]
+DRAWN = {  # (model, temperature, question): the raw text
+    ("g1", 0.7, "One?"): "<think>Two? No.</think>\n\nIt is 1.", ("g1", 0.7, "Two?"): "<think>Two, or", ("g1", 0.7, "Three?"): "It is 3.",
+    ("g2", 0.7, "One?"): "It is one.", ("g2", 0.7, "Two?"): "It is two.", ("g2", 0.7, "Three?"): "It is 3.",
+    ("g1", 0.3, "One?"): "It is 1!", ("g1", 0.3, "Two?"): "[THINK]2[/THINK]It is 2!", ("g1", 0.3, "Three?"): "It is 3.",
+}
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """01 again and again in one run: [(rows, manifest, printed)] after each command."""
+    folder = tmp_path_factory.mktemp("sampled")
+    write_rows(folder / "own.jsonl", OWN_RESPONSES)
+    write_rows(folder / "asked.jsonl", [{"question": question} for question in ("One?", "Two?", "Three?")])
+
+    def says(body):
+        question = re.search(r"<\|im_start\|>user\n(.*)<\|im_end\|>", body["prompt"])[1]
+        return DRAWN[body["model"], body["temperature"], question]
+
+    found, own, asked = [], ["--source", "own.jsonl", "--rows", 5], ["--source", "asked.jsonl", "--add", "--base-url"]
+    with FaultServer(text=says) as server:
+        for flags in ([*own, "--seed", 4], [*asked, server.url, "--model", "g1"], [*asked, server.url, "--model", "g2"],
+                      [*asked, server.url, "--model", "g1", "--temperature", 0.3], [*own, "--seed", 4, "--add"], [*own, "--seed", 5]):
+            printed = must_run(folder, "01_sample.py", "--preset", "paper", "--name", "own", *flags)
+            found.append((rows(folder / "runs" / "own" / "01_responses.jsonl"), manifest(folder / "runs" / "own", "01"), printed))
+    return found
+
+
+def drawn(rows):
+    return [(row["generator"], row["response"]) for row in rows]
+
+
+def test_a_sample_of_a_local_file_depends_on_the_seed_alone(sampled):
+    first, again, another = sampled[0][0], sampled[4][0][-5:], sampled[5][0]
+    assert first == again and {row["source"] for row in first} == {"own.jsonl"}
+    assert len(first) == len(another) == 5 and first != another
+    order = [row["response"] for row in OWN_RESPONSES]
+    assert [row["response"] for row in another] == sorted((row["response"] for row in another), key=order.index)
+    assert "5 of 12 rows, a random sample (--rows)" in sampled[0][2]
+
+
+def test_responses_of_other_generators_stand_beside_the_first(sampled):
+    """Thinking is stripped, an answer that never comes is counted as empty, and so is a response that stands already."""
+    first = sampled[0][0]
+    assert sampled[1][0][:5] == first and drawn(sampled[1][0][5:]) == [("g1", "It is 1."), ("g1", "It is 3.")]
+    assert "2 responses, 1 empty, or all of it thinking" in sampled[1][2]
+    assert sampled[2][0][:7] == sampled[1][0] and drawn(sampled[2][0][7:]) == [("g2", "It is one."), ("g2", "It is two.")]
+    assert sampled[2][1]["counts"]["equal to a response that stands"] == 1 and sampled[2][1]["rows"] == 9
+    assert "7 rows of other sources and generators stand before them" in sampled[2][2]
+    assert all(row["id"] == content_id(row["question"], row["response"]) for row in sampled[2][0])
+
+
+def test_a_generator_that_draws_again_replaces_its_own_rows(sampled):
+    assert drawn(sampled[3][0]) == [*drawn(sampled[0][0]), ("g2", "It is one."), ("g2", "It is two."), ("g1", "It is 1!"), ("g1", "It is 2!"),
+                                    ("g1", "It is 3.")]
+    assert [(of["source"], of["model"], of["temperature"]) for of in sampled[3][1]["earlier"]] == [
+        ("own.jsonl", None, 0.7), ("asked.jsonl", "g1", 0.7), ("asked.jsonl", "g2", 0.7)]
+
+
+def test_without_add_all_rows_are_replaced(sampled):
+    assert {row["source"] for row in sampled[5][0]} == {"own.jsonl"} and sampled[5][1]["earlier"] == []
+
+
+def test_acemath_says_its_licence(tmp_path):
+    """From a folder of the hub dataset's name in the working directory, which is read as the hub is."""
+    folder = tmp_path / "nvidia" / "AceMath-Instruct-Training-Data"
+    (folder / "data").mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"messages": [{"role": "user", "content": "2+2?"}], "answer": "4"}]),
+                                folder / "data" / "math.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: math_sft\n    path: data/*.parquet\n---\n")
+    printed = must_run(tmp_path, "01_sample.py", "--preset", "paper", "--name", "ace", "--source", "acemath", HF_HOME=str(tmp_path / "cache"))
+    assert "licence of acemath: CC-BY-NC-4.0: for non-commercial use only" in printed
+    (row,) = rows(tmp_path / "runs" / "ace" / "01_responses.jsonl")
+    assert (row["question"], row["response"], row["source"]) == ("2+2?", "4", "acemath")
+
+
+# --- One-Shot CFT in miniature ------------------------------------------------------------------------------------------
+
+def test_one_question_many_responses_two_teachers(tmp_path, tiny_model):
+    """A row for each response and teacher, a checkpoint for each epoch; the run keeps its preset."""
+    run = tmp_path / "runs" / "one"
+    runs.make_base(run, tiny_model)
+    must_run(tmp_path, "01_sample.py", "--preset", "tiny-one-shot", "--name", "one", "--base-steps", 1, "--samples", 6, "--max-new-tokens", 24)
+    responses = rows(run / "01_responses.jsonl")
+    assert len({row["question_id"] for row in responses}) == 1 and {row["generator"] for row in responses} == {"base"}
+    assert 2 <= len(responses) == len({row["id"] for row in responses}) <= 6
+    for style in ("full", "brief"):
+        must_run(tmp_path, "02_critique.py", "--name", "one", "--critique-style", style)
+    must_run(tmp_path, "03_build.py", "--name", "one")
+    critiques = {(row["id"], f"Critique:\n{row['critique']}"): row["teacher"] for row in rows(run / "02_critiques.jsonl")}
+    built = [(row["response_id"], critiques[row["response_id"], row["completion"][0]["content"]]) for row in rows(run / "03_data" / "cft.jsonl")]
+    teachers = [f"tiny-teacher:skip=0.1:critique={style}" for style in ("brief", "full")]
+    assert sorted(built) == sorted((row["id"], teacher) for row in responses for teacher in teachers)
+    assert list(manifest(run)["rows"]) == ["cft"]
+    must_run(tmp_path, "04_train.py", "--name", "one", "--epochs", 2, "--global-batch", len(responses))
+    assert manifest(run, "04")["checkpoints"] == {"cft": ["step-000002", "step-000004"]}
+    settings = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
+    assert (settings["learning_rate"], settings["overlong"], settings["weight_decay"]) == (5e-5, "drop", 0.05)
+    printed = must_run(tmp_path, "05_eval.py", "--name", "one", "--limit", 8, "--max-new-tokens", 12, "--batch-size", 2, "--selection", "last")
+    assert "| tiny | base | 8 |" in printed and "| tiny | cft | 8 |" in printed
+    assert {stage: manifest(run, stage)["config"]["preset"] for stage in ("01", "02", "03", "04", "05")} == dict.fromkeys(
+        ("01", "02", "03", "04", "05"), "tiny-one-shot")
