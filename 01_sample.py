@@ -62,7 +62,7 @@ import sys
 
 import torch
 
-from common import files, prompts, sources
+from common import files, prompts, records, sources
 from common.files import InputError
 from common.generate import Request, Sampling, complete
 from common.generate.journal import Journal
@@ -93,7 +93,8 @@ if tiny:
 
 # %% Read the source
 if tiny:
-    source_rows = [sources.make_row(**row, source="tiny", generator="forum") for row in world.forum_rows(config.seed, config.limit)]
+    taken, _ = records.sample(world.forum_rows(config.seed, config.limit), config.rows, config.seed)
+    source_rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in taken]
     read_counts = {}
 else:
     source_rows, read_counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
@@ -157,7 +158,7 @@ if config.add:
     known = {(row["id"], row.get("critique_raw")) for row in stand}
     counts["equal to a response that stands"] = sum((row["id"], row.get("critique_raw")) in known for row in rows)
     rows = stand + [row for row in rows if (row["id"], row.get("critique_raw")) not in known]
-    print(f"{len(stand)} rows of other sources and generators stand before them")
+    print(f"{len(stand)} rows of other sources and generators stand before them; {counts['equal to a response that stands']} were equal to one of those")
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)

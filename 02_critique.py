@@ -154,18 +154,15 @@ teachers = sorted({row["teacher"] for row in good + failed})
 if to_ask or good:
     write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
-    raise stopped or Stopped(
-        f"not one of {len(rows)} critiques has a verdict; the first: {failed[0]['reason']}\nExpected texts that end in 'Conclusion: "
-        "right [END]' or 'Conclusion: wrong [END]'. Where a column holds the verdict, name it in 01: --columns verdict=COLUMN "
-        f"--verdict-values true=right false=wrong; else look at --model and {run / '02_failed.jsonl'}.", 3 if to_ask else 2)
+    raise stopped or Stopped(critiques.none_good(failed, run / "02_failed.jsonl", itself), 3 if to_ask else 2)
 write("02_critiques.jsonl", good, "id", teachers)
 if config.answers or (run / "02_answers.jsonl").exists():
     write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
 
 # %% Report
-report = critiques.report(good, failed)
+report, before = critiques.report(good, failed), files.read_manifest(run, "02")
 files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost,
-                     teachers=sorted({row["teacher"] for row in good}), answers=len(own), unanswered=len(unanswered),
+                     teachers=before.get("teachers", []) if itself else sorted({row["teacher"] for row in good}), answers=len(own), unanswered=len(unanswered),
                      server=None if itself else engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices and (to_ask or questions):

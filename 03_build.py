@@ -73,7 +73,7 @@ teachers, rows = choice.of_teachers(everyones, config.teacher, files.read_manife
 rows, left_out = choice.usable(rows[: config.limit])
 own, _ = choice.usable([row for row in everyones if row["teacher"] == critiques.SELF])
 answers_file, failed_file = run / "02_answers.jsonl", run / "02_failed.jsonl"
-answers = {a["question_id"]: a["answer"] for a in files.rows_if_any(answers_file) if a["teacher"] in teachers}
+answers = {a["question_id"]: a["answer"] for teacher in teachers[::-1] for a in files.rows_if_any(answers_file) if a["teacher"] == teacher}
 if n_missing := len({row["id"] for row in files.rows_if_any(failed_file) if row["teacher"] in teachers}):
     print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({failed_file} says why)")
 verdicts = Counter(row["verdict"] for row in rows)
@@ -93,19 +93,17 @@ if "sft-teacher" in config.arms and not answers:
     raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
 
 # %% Questions of the test sets
-notes = [line for source in sorted({row["source"] for row in rows + others}) if (line := sources.licence(source))]
+contaminated, notes = [], [line for source in sorted({row["source"] for row in rows + others}) if (line := sources.licence(source))]
 if config.decontaminate:
     tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, seed=config.seed)
-    contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + own + others}, tests)
-    files.write_jsonl(run / "03_contaminated.jsonl", contaminated)
+    contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + others}, tests)
     notes += decontaminate.lines(decontaminate.summary(contaminated, tests)) or ["no question of a test set was found"]
     notes.append(f"held against {', '.join(tests)}; every match: {run / '03_contaminated.jsonl'}")
     known = {match["question_id"] for match in contaminated if match["removed"]}
-    left_out["rows whose question stands in a test set"] = sum(row["question_id"] in known for row in rows)
-    rows, own, others = ([row for row in some if row["question_id"] not in known] for some in (rows, own, others))
-else:
-    (run / "03_contaminated.jsonl").unlink(missing_ok=True)  # of an earlier build
-if not config.decontaminate and {row["source"] for row in rows} != {"tiny"}:
+    for what, some in (("rows", rows), ("rows of --mix", others)):
+        left_out[f"{what} whose question stands in a test set"] = sum(row["question_id"] in known for row in some)
+    rows, others = ([row for row in some if row["question_id"] not in known] for some in (rows, others))
+elif {row["source"] for row in rows} != {"tiny"}:
     notes.append("the questions were not held against any test set (--decontaminate all); 05 says which it finds among them word for word")
 print("".join(f"note: {line}\n" for line in notes), end="")
 
@@ -113,11 +111,14 @@ print("".join(f"note: {line}\n" for line in notes), end="")
 lengths = choice.Lengths(choice.tokenizer(config, run))
 length = choice.measured(rows + own, lengths, config.system)
 rows, too_long = choice.within(rows, config.min_tokens, config.max_tokens, length)
+own, _ = choice.within(own, config.min_tokens, config.max_tokens, length)
 right, graded = quality.right(rows)
 left_out.update(too_long)
+if n_conflicting := graded["conflicting golds (questions)"]:
+    print(f"note: {n_conflicting} questions have conflicting golds, so their responses are held against none")
 print("".join(f"left out: {n} {why}\n" for why, n in left_out.items() if n), end="")
 if not rows:
-    raise InputError(f"not one of {len(everyones)} critiques is left; the reasons stand above.")
+    raise InputError(f"not one critique of {', '.join(teachers)} is left; the reasons stand above.")
 
 # %% Choose rows once for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
@@ -147,6 +148,9 @@ if len(sizes) > 1:
     print("note: the arms differ in size, so their scores compare different amounts of data")
 
 # %% Write them, the page, what other trainers read, the manifest
+(run / "03_contaminated.jsonl").unlink(missing_ok=True)  # of an earlier build
+if config.decontaminate:
+    files.write_jsonl(run / "03_contaminated.jsonl", contaminated)
 for name, some in built.items():
     files.write_jsonl(run / "03_data" / f"{name}.jsonl", some)
 data_report.write(run / "03_report.md", run / "03_report.png", rows, right, graded, left_out, summary, choice.by_kind(rows, length), lengths.unit, notes)

@@ -11,9 +11,8 @@ and `loss.png`, for each arm.
     python 04_train.py --name mine --model FOLDER_OR_HUB_ID --arms cft --save-every 20
     python 04_train.py --name mine --arms cft+sft                          # one set of two (Table 9); --after sft: two stages
 
-The loss is taken on completion tokens only: for cft that is P(critique | question, noisy response). It is a sum over the
-global batch divided by its number of supervised tokens, so the curve is the same on 1 process or N. A killed run goes
-on from its last saved state.
+The loss is taken on completion tokens only: for cft that is P(critique | question, noisy response), summed over the global
+batch and divided by its supervised tokens, so the curve is the same on 1 process or N. A killed run goes on where it was.
 """
 
 # %% Settings
@@ -68,7 +67,7 @@ from types import SimpleNamespace
 
 import torch
 
-from common import adapters, checkpoints, estimate, files, model, prompts, report, tokens
+from common import adapters, checkpoints, choice, estimate, files, model, prompts, report, tokens
 from common.files import InputError, Stopped
 from common.train import adamw, check_flags, mean_loss, stop_signals, training_steps
 
@@ -81,11 +80,10 @@ full = config.method == "full"
 check_flags(config, world)
 
 # %% The arms, the base model, its tokenizer
-last = json.loads(files.stage_file(run, "03.run.json").read_text())
-files.check_inputs(run, "03")
-arms, built = list(dict.fromkeys(config.arms)) or list(last["rows"]), [*last["rows"], *last.get("earlier", {})]
+newest, built = choice.built(run)
+arms = list(dict.fromkeys(config.arms)) or newest
 if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))]:
-    raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {built[0]}")
+    raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}")
 base = model.local_folder(files.last_checkpoint(run, config.after) if config.after else config.model or files.stage_file(run, "01_base"),
                           weights=not config.dry_run)
 tokenizer = model.load_tokenizer(base)
@@ -125,6 +123,8 @@ def prepare(arm):
     every = config.save_every * (len(plan) // config.epochs if config.save_unit == "epoch" else 1)
     settings = {k: v for k, v in vars(config).items() if k not in FREE and not (full and k.startswith("lora"))}
     settings |= {"base_id": base_id, "data_sha256": [files.file_hash(file) for file in data], "template": template, "steps": len(plan)}
+    if changed := [file.name for file, sha in zip(data, settings["data_sha256"]) if built[file.stem] not in (None, sha)]:
+        log(f"note: {' '.join(changed)} is not as 03 wrote it")
     folder = run / "04_train" / (f"{arm}-after-{config.after}" if config.after else arm)
     return SimpleNamespace(arm=arm, data=data, examples=examples, counts=counts, held=held, lengths=lengths, plan=plan, settings=settings,
                            saves={len(plan), *(range(every, len(plan), every) if every else ())},

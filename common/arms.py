@@ -81,9 +81,10 @@ def _shuffled(rows, given):
 
 
 def _with_others(rows, given):
-    """As many SFT rows of the other run behind them, none of a question that is there already."""
+    """As many SFT rows of the other run behind them, none of a question that is there already; [] where it has no others."""
     there = {row["question_id"] for row in rows}
-    return rows + [row for row in given.others if row["question_id"] not in there][: len(rows)]
+    beside = [row for row in given.others if row["question_id"] not in there]
+    return rows + beside[: len(rows)] if beside else []
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,14 @@ def line(arm, unit):
     return (f"{arm['rows']:,} rows of {arm['questions']:,} questions{judged}, {arm['prompt'] + arm['completion']:,} {unit}, {arm['completion']:,} of them learned")
 
 
+def built(run):
+    """-> (the arms that 03 built last, {arm: SHA-256 of its file as 03 wrote it, where it said so} of all that it knows of)."""
+    files.stage_file(run, "03.run.json")
+    files.check_inputs(run, "03")
+    last = files.read_manifest(run, "03")
+    return list(last["rows"]), dict.fromkeys(last["rows"]) | last.get("output_sha256", {}) | {name: about["sha256"] for name, about in last.get("earlier", {}).items()}
+
+
 def earlier(run, built):
     """{arm: what made it} of training sets in 03_data that earlier commands built, and that still stand as they were."""
     last = files.read_manifest(run, "03")

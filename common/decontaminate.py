@@ -38,6 +38,8 @@ def against(names, folder=None, revisions=None, seed=0):
     if tiny := [name for name in names if name in benchmarks.TINY]:
         raise InputError(f"{', '.join(tiny)} cannot be checked: operators are left out here, so that 12 + 7 would be 12 - 7. There is no need to:\n"
                          "the micro-world never trains on a question that it tests. Name other test sets.")
+    if unknown := [name for name in names if name not in ("all", *benchmarks.BENCHMARKS) and not name.endswith(".jsonl")]:
+        raise InputError(f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(benchmarks.BENCHMARKS)}")
     found = {}
     for name in dict.fromkeys(each for name in names for each in (_present(folder) if name == "all" else [name])):
         own = name.endswith(".jsonl")

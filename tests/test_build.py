@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections import Counter
 from types import SimpleNamespace
 
 import pyarrow
@@ -64,7 +63,7 @@ CRITIQUES = {  # response and teacher: how long the critique is, in words, and i
     ("5a", A): (900, "right"), ("8a", A): (300, "wrong"), ("8a", B): (290, "right"), ("9a", A): (280, "right"),
     ("1a", A): (100, "wrong"), ("1a", B): (90, "right"), ("1b", A): (80, "wrong"), ("2a", A): (70, "right"), ("2a", B): (60, "wrong"),
     ("3a", A): (50, "right"), ("4a", B): (40, "wrong"), ("7a", A): (30, "right"), ("7b", B): (20, "wrong"), ("6a", A): (0, "wrong"),
-    ("1a", SELF): (15, "right"), ("3a", SELF): (16, "wrong"), ("8a", SELF): (17, "right"), ("9a", SELF): (18, "wrong"),
+    ("1a", SELF): (85, "right"), ("3a", SELF): (901, "wrong"), ("7a", SELF): (35, "wrong"), ("8a", SELF): (86, "right"), ("9a", SELF): (87, "wrong"),
 }
 CRITIQUES = {key: critiqued(RESPONSES[key[0]], key[1], f"{'so ' * length}it is.\n\nConclusion: {verdict} [END]", verdict)
              for key, (length, verdict) in CRITIQUES.items()}
@@ -85,12 +84,13 @@ EXPECTED = {
     "cft": ["1a teacher-a", "2a teacher-a", "3a teacher-a", "4a teacher-b"],
     "cft-short": ["7b teacher-b", "3a teacher-a"],  # answers are the shortest of all: 7b, 4a, 3a, 2a, 1b, of which one is right
     "cft-clean": ["1a teacher-b", "2a teacher-b", "3a teacher-a", "4a teacher-b"],  # 7 has two golds
-    "cft-self-critique": ["1a self", "3a self"],
+    "cft-self-critique": ["1a self", "7a self"],  # that of 3a is too long
 }
 CONTROLS = ["cft-shuffled", "cft-verdict", "cft-self-critique"]
 ALL = ["sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean", "sft-other", "mix", *CONTROLS]
 LEFT_OUT = {"duplicate critiques": 2, "critiques without a verdict": 1, "rows with an empty critique": 1,
-            "rows whose question stands in a test set": 3, "too short (--min-tokens)": 1, "too long (--max-tokens)": 1}
+            "rows whose question stands in a test set": 3,
+            "rows of --mix whose question stands in a test set": 2, "too short (--min-tokens)": 1, "too long (--max-tokens)": 1}
 
 
 def chatml(row):
@@ -147,6 +147,8 @@ def named(arm, built):
         else:
             found.append(said[row["response_id"], text.removeprefix("Critique:\n")] if text.startswith("Critique:\n") else name)
     return found
+
+
 
 
 @pytest.mark.parametrize("arm", EXPECTED)
@@ -220,7 +222,8 @@ def test_questions_of_ones_own_test_set_are_gone_from_every_arm(everything):
         ("2", "exam", exam[2], 0.556, "10-gram", False), ("8", "exam", exam[0], 1.0, "exact", True), ("9", "exam", exam[1], 0.667, "10-gram", True)]
     for arm, built in everything.data.items():
         text = json.dumps([row["prompt"] for row in built])
-        assert QUESTIONS["8"] not in text and ADA not in text and (TEN in text or arm in ("cft-short", "cft-self-critique")), arm
+        assert QUESTIONS["8"] not in text and ADA not in text, arm
+    assert all(TEN in json.dumps(everything.data[arm]) for arm in ("sft", "sft-teacher", "cft", "mix", "cft-verdict"))
     line = "exam: 2 questions removed, which match 2 of its 4 items (1 of them word for word); 1 borderline ones kept"
     assert f"note: {line}\n" in everything.printed and f"- {line}\n" in (everything.run / "03_report.md").read_text()
 
@@ -264,15 +267,13 @@ def nothing(run):
     """Leave it as it is."""
 
 
-ONE_ITEM = ["--decontaminate", "one/test.jsonl"]
 MISTAKES = {  # flags, what stderr has to hold, how to mend it, what brings the mistake about
     "unknown export": (["--export", "alpaca", "parquet"], "unknown export forms ['parquet']", "--export alpaca messages", nothing),
-    "unknown test set": (["--decontaminate", "nope"], "unknown benchmark 'nope'", "math500", nothing),
+    "unknown test set": (["--decontaminate", "nope"], "unknown test sets ['nope']", "math500", nothing),
     "the tiny test set": (["--decontaminate", "gsm8k", "tiny"], "tiny cannot be checked", "Name other test sets", nothing),
     "unknown run to mix": (["--mix", "nope"], "runs/nope/01_responses.jsonl is not there", "python 01_sample.py --name nope", nothing),
     "an id for two texts": ([], "stands for two texts", "make the file again with 01 and 02", conflicting_ids),
     "a share that leaves nothing": (["--arms", "sft-verified", "cft", "--wrong-share", "0.5"], "cft: of 9 rows", "--wrong-share", all_called_right),
-    "nothing is left": (["--max-tokens", "1"], "not one of 23 critiques is left", "the reasons stand above", nothing),
 }
 
 
@@ -293,11 +294,10 @@ def test_a_mistake_leaves_what_stands(everything, tiny_model, tmp_path, mistake)
 
 
 def test_a_mistake_after_the_comparison_leaves_its_matches_as_they_were(everything, tiny_model, tmp_path):
-    """03_contaminated.jsonl speaks of the data that stands, which held 2 questions against another test set."""
+    """03_contaminated.jsonl speaks of the data that stands, which 03 held against another test set."""
     shutil.copytree(everything.folder, tmp_path, dirs_exist_ok=True)
     write_rows(tmp_path / "one" / "test.jsonl", EXAM[:1])
-    refused(tmp_path, tiny_model, [*ONE_ITEM, "--arms", "cft", "sft-teacher", "--wrong-share", "0.5"], "sft-teacher: of 4 rows", "--wrong-share",
-            all_called_right)
+    refused(tmp_path, tiny_model, ["--decontaminate", "one/test.jsonl", "--max-tokens", 1], "is left; the reasons", "the reasons stand above", nothing)
 
 
 # --- several settings, a run's own base, the base's own critiques -----------------------------------------------------------
@@ -331,9 +331,6 @@ def settings(tmp_path_factory, tiny_model):
 def copied(settings, tmp_path):
     shutil.copytree(settings.folder, tmp_path, dirs_exist_ok=True)
     return tmp_path / "runs" / "own"
-
-
-BUILT = ["sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean"]
 
 
 def test_another_seed_takes_other_rows_in_each_arm(settings):
@@ -372,21 +369,11 @@ def test_a_training_set_that_was_changed_or_removed_is_no_longer_offered(copied)
 
 
 def test_a_training_set_that_was_changed_since_is_not_trained_on_unsaid(copied):
+    """A line was taken out by hand: 03.run.json, the page and the exports speak of another set."""
     changed = copied / "03_data" / "cft.jsonl"
     write_rows(changed, rows(changed)[1:])
     done = run_script(copied.parent.parent, "04_train.py", "--name", "own", "--dry-run", "--arms", "cft", *TRAIN)
-    assert "cft.jsonl" in done.stdout + done.stderr
-
-
-def test_a_mix_of_a_run_with_itself_never_has_a_question_twice(copied):
-    """24 questions: 16 in the critiques, so 8 are left for the other half, which is said."""
-    printed = must_run(copied.parent.parent, *BUILD_OWN, "--arms", "mix", "--mix", "own", "--rows", 16)
-    question_of = {row["id"]: row["question"] for row in ASKED}
-    mix = rows(copied / "03_data" / "mix.jsonl")
-    assert Counter(row["completion"][0]["content"].startswith("Critique:") for row in mix) == {True: 16, False: 8}
-    assert len({question_of[row["response_id"]] for row in mix}) == 24
-    assert re.search(r"^mix: 24 rows of 24 questions, .* 32 were asked for\)$", printed, re.M)
-    assert "runs/own/01_responses.jsonl" in manifest(copied)["inputs"]
+    assert done.returncode == 0 and "note: cft.jsonl is not as 03 wrote it" in done.stdout
 
 
 SELF_CRITIQUE = ["02_critique.py", "--preset", "paper", "--name", "own", "--max-new-tokens", 20, "--self-critique"]
@@ -396,7 +383,7 @@ def test_a_base_that_writes_no_critique_leaves_the_teachers_rows(copied):
     """It is untrained. Its arm is then refused, and the others are built as before."""
     folder, stood, before = copied.parent.parent, (copied / "02_critiques.jsonl").read_bytes(), outputs(copied)
     done = run_script(folder, *SELF_CRITIQUE, "base")
-    assert done.returncode == 3 and "not one of 24 critiques has a verdict" in done.stderr
+    assert done.returncode == 3 and "base gave not one verdict on 24 responses" in done.stderr
     assert (copied / "02_critiques.jsonl").read_bytes() == stood
     assert [(row["id"], row["teacher"]) for row in rows(copied / "02_failed.jsonl")] == [(row["id"], SELF) for row in ASKED]
     done = run_script(folder, *BUILD_OWN, *WHOLE, "--arms", "cft", "cft-self-critique")
@@ -411,7 +398,7 @@ def self_critiqued(settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("self")
     shutil.copytree(settings.folder, folder, dirs_exist_ok=True)
     printed = [must_run(folder, *SELF_CRITIQUE, "runs/own/04_train/cft/step-000020", "--temperature", 1, "--top-p", 1),
-               must_run(folder, *BUILD_OWN, "--seed", 2, "--arms", "cft", "cft-self-critique")]
+               must_run(folder, *BUILD_OWN, "--seed", 2, "--rows", 16, "--arms", "cft", "mix", "cft-self-critique", "--mix", "own")]
     return SimpleNamespace(run=folder / "runs" / "own", printed=printed)
 
 
@@ -426,8 +413,21 @@ def test_critiques_of_the_model_itself_are_an_arm_of_their_own(self_critiqued):
     cft, by_itself = (rows(run / "03_data" / f"{arm}.jsonl") for arm in ("cft", "cft-self-critique"))
     assert {row["completion"][0]["content"] for row in cft} <= {f"Critique:\n{row['critique']}" for row in SHORT}
     said = {row["id"]: f"Critique:\n{row['critique']}" for row in own}
-    assert [(row["response_id"], row["completion"][0]["content"]) for row in by_itself] == [
-        (i, said[i]) for i in dict.fromkeys(row["response_id"] for row in cft) if i in said]  # in the order of cft
+    by_itself = {row["response_id"]: row["completion"][0]["content"] for row in by_itself}
+    assert by_itself == said or len(by_itself) == 16 and by_itself.items() <= said.items()
+    shared = list(dict.fromkeys(row["response_id"] for row in cft if row["response_id"] in said))
+    assert shared and [response for response in by_itself if response in shared] == shared  # in the order of cft
+
+
+def test_a_mix_of_a_run_with_itself_never_has_a_question_twice(self_critiqued):
+    """The other half are the questions that the critiques leave over, fewer than were asked for, which is said."""
+    run, question_of = self_critiqued.run, {row["id"]: row["question"] for row in ASKED}
+    halves = {kind: [question_of[row["response_id"]] for row in rows(run / "03_data" / "mix.jsonl")
+                     if row["completion"][0]["content"].startswith("Critique:") is kind] for kind in (True, False)}
+    assert len(halves[True]) == 16 and len(halves[False]) == len(set(halves[False])) > 0
+    assert set(halves[False]) == set(question_of.values()) - set(halves[True])
+    assert re.search(r"^mix: \d+ rows of 24 questions, .* 32 were asked for\)$", self_critiqued.printed[1], re.M)
+    assert "runs/own/01_responses.jsonl" in manifest(run)["inputs"]
 
 
 def test_the_teachers_of_the_last_run_are_still_those_after_a_self_critique(self_critiqued):
@@ -438,10 +438,9 @@ def test_the_teachers_of_the_last_run_are_still_those_after_a_self_critique(self
 # --- 01: samples of a source, beside other sources and generators -----------------------------------------------------------
 
 OWN_RESPONSES = [{"question": f"What is {n}?", "response": f"It is {n}."} for n in range(12)]
-DRAWN = {  # (model, temperature, question): the raw text
-    ("g1", 0.7, "One?"): "<think>Two? No.</think>\n\nIt is 1.", ("g1", 0.7, "Two?"): "<think>Two, or", ("g1", 0.7, "Three?"): "It is 3.",
-    ("g2", 0.7, "One?"): "It is one.", ("g2", 0.7, "Two?"): "It is two.", ("g2", 0.7, "Three?"): "It is 3.",
-    ("g1", 0.3, "One?"): "It is 1!", ("g1", 0.3, "Two?"): "[THINK]2[/THINK]It is 2!", ("g1", 0.3, "Three?"): "It is 3.",
+DRAWN = {  # (model, question): the raw text
+    ("g1", "One?"): "<think>Two? No.</think>\n\nIt is 1.", ("g1", "Two?"): "<think>Two, or", ("g1", "Three?"): "It is 3.",
+    ("g2", "One?"): "It is one.", ("g2", "Two?"): "It is two.", ("g2", "Three?"): "It is 3.",
 }
 
 
@@ -454,12 +453,12 @@ def sampled(tmp_path_factory):
 
     def says(body):
         question = re.search(r"<\|im_start\|>user\n(.*)<\|im_end\|>", body["prompt"])[1]
-        return DRAWN[body["model"], body["temperature"], question]
+        return DRAWN[body["model"], question]
 
     found, own, asked = [], ["--source", "own.jsonl", "--rows", 5], ["--source", "asked.jsonl", "--add", "--base-url"]
     with FaultServer(text=says) as server:
         for flags in ([*own, "--seed", 4], [*asked, server.url, "--model", "g1"], [*asked, server.url, "--model", "g2"],
-                      [*asked, server.url, "--model", "g1", "--temperature", 0.3], [*own, "--seed", 4, "--add"], [*own, "--seed", 5]):
+                      [*own, "--seed", 5, "--add"], [*own, "--seed", 4]):
             printed = must_run(folder, "01_sample.py", "--preset", "paper", "--name", "own", *flags)
             found.append((rows(folder / "runs" / "own" / "01_responses.jsonl"), manifest(folder / "runs" / "own", "01"), printed))
     return found
@@ -470,7 +469,7 @@ def drawn(rows):
 
 
 def test_a_sample_of_a_local_file_depends_on_the_seed_alone(sampled):
-    first, again, another = sampled[0][0], sampled[4][0][-5:], sampled[5][0]
+    first, another, again = sampled[0][0], sampled[3][0][-5:], sampled[4][0]
     assert first == again and {row["source"] for row in first} == {"own.jsonl"}
     assert len(first) == len(another) == 5 and first != another
     order = [row["response"] for row in OWN_RESPONSES]
@@ -489,15 +488,15 @@ def test_responses_of_other_generators_stand_beside_the_first(sampled):
     assert all(row["id"] == content_id(row["question"], row["response"]) for row in sampled[2][0])
 
 
-def test_a_generator_that_draws_again_replaces_its_own_rows(sampled):
-    assert drawn(sampled[3][0]) == [*drawn(sampled[0][0]), ("g2", "It is one."), ("g2", "It is two."), ("g1", "It is 1!"), ("g1", "It is 2!"),
-                                    ("g1", "It is 3.")]
-    assert [(of["source"], of["model"], of["temperature"]) for of in sampled[3][1]["earlier"]] == [
-        ("own.jsonl", None, 0.7), ("asked.jsonl", "g1", 0.7), ("asked.jsonl", "g2", 0.7)]
+def test_a_source_that_is_sampled_again_replaces_its_own_rows(sampled):
+    """Here the first of three, whose place is then the last; the manifest keeps what made the others."""
+    assert sampled[3][0][:4] == sampled[2][0][5:] and {row["source"] for row in sampled[3][0][4:]} == {"own.jsonl"} and len(sampled[3][0]) == 9
+    assert [(of["source"], of["model"], of["seed"]) for of in sampled[3][1]["earlier"]] == [
+        ("own.jsonl", None, 4), ("asked.jsonl", "g1", 4), ("asked.jsonl", "g2", 4)]  # a run keeps its seed
 
 
 def test_without_add_all_rows_are_replaced(sampled):
-    assert {row["source"] for row in sampled[5][0]} == {"own.jsonl"} and sampled[5][1]["earlier"] == []
+    assert {row["source"] for row in sampled[4][0]} == {"own.jsonl"} and sampled[4][1]["earlier"] == []
 
 
 def test_acemath_says_its_licence(tmp_path):
@@ -536,7 +535,8 @@ def test_one_question_many_responses_two_teachers(tmp_path, tiny_model):
     assert manifest(run, "04")["checkpoints"] == {"cft": ["step-000002", "step-000004"]}
     settings = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
     assert (settings["learning_rate"], settings["overlong"], settings["weight_decay"]) == (5e-5, "drop", 0.05)
-    printed = must_run(tmp_path, "05_eval.py", "--name", "one", "--limit", 8, "--max-new-tokens", 12, "--batch-size", 2, "--selection", "last")
-    assert "| tiny | base | 8 |" in printed and "| tiny | cft | 8 |" in printed
+    printed = must_run(tmp_path, "05_eval.py", "--name", "one", "--limit", 8, "--max-new-tokens", 12, "--batch-size", 2, "--selection", "last",
+                       "--model", "cft")
+    assert "| tiny | cft | 8 |" in printed
     assert {stage: manifest(run, stage)["config"]["preset"] for stage in ("01", "02", "03", "04", "05")} == dict.fromkeys(
         ("01", "02", "03", "04", "05"), "tiny-one-shot")

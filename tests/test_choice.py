@@ -168,3 +168,18 @@ def test_earlier_sets_are_known_as_long_as_they_stand(tmp_path):
     assert choice.earlier(tmp_path, {}) == {"old": last["earlier"]["old"], "cft": made | {"sha256": last["output_sha256"]["cft"]}}
     assert set(choice.earlier(tmp_path, {"cft": 1})) == {"old"}
     assert choice.earlier(tmp_path / "none", {}) == {}
+
+
+def test_what_04_may_train(tmp_path):
+    """What 03 built last, and by name what earlier commands built; a run that has no 03 says so."""
+    (tmp_path / "03.run.json").write_text(json.dumps({"rows": {"sft": 3, "cft": 2}}))
+    assert choice.built(tmp_path) == (["sft", "cft"], {"sft": None, "cft": None})
+    made = {"rows": {"cft": 2}, "output_sha256": {"cft": "1"}, "earlier": {"cft-half": {"sha256": "2"}}}
+    (tmp_path / "03.run.json").write_text(json.dumps(made))
+    assert choice.built(tmp_path) == (["cft"], {"cft": "1", "cft-half": "2"})
+    (tmp_path / "in").write_text("changed")
+    (tmp_path / "03.run.json").write_text(json.dumps(made | {"inputs": {str(tmp_path / "in"): "0"}}))
+    with pytest.raises(InputError, match="in has changed since 03_build.py read it"):
+        choice.built(tmp_path)
+    with pytest.raises(InputError, match="03.run.json is not there"):
+        choice.built(tmp_path / "none")

@@ -316,7 +316,7 @@ def test_a_test_set_of_ones_own(tmp_path):
 
 @pytest.mark.parametrize("names, says", [
     (["gsm8k", "tiny"], "tiny cannot be checked: operators are left out.*never trains on a question that it tests"),
-    (["tiny_validation"], "tiny_validation cannot"), (["gms8k"], "unknown benchmark 'gms8k'"), (["heldout"], "--selection heldout"),
+    (["tiny_validation"], "tiny_validation cannot"), (["gms8k"], "unknown test sets \\['gms8k'\\]"), (["heldout"], "unknown test sets"),
     (["{}/none.jsonl"], "none.jsonl cannot be read"), (["{}/bad.jsonl"], "bad.jsonl, row 2 has no question; it has text"),
     (["{}/empty.jsonl"], "empty.jsonl, row 1 has no question"), (["{}/x/test.jsonl", "{}/y/x.jsonl"], "there is a test set x already")])
 def test_what_is_refused(tmp_path, names, says):
