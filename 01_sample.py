@@ -29,11 +29,11 @@ class Config:
     seed: int = setting(0, "of the world, the base and the sampling")
     limit: int | None = setting(None, "read at most this many rows of the source, from its beginning")
     rows: int = setting(50_000, "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)")
-    source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file")
+    source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file; NAME=FILE: a known source, downloaded")
     revision: str | None = setting(None, "revision of a hub source")
     columns: list[str] = setting([], "which column holds which field: question=problem response=solution ...")
     verdict_values: list[str] = setting([], "what a verdict column's values mean: true=right false=wrong")
-    drop_bad: bool = setting(False, "leave rows without question or response out, counted, instead of stopping")
+    drop_bad: bool = setting(False, "leave rows without question or response out, counted (also among --rows), instead of stopping")
     model: str | None = setting(None, "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base")
     base_url: str | None = setting(None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1")
     add: bool = setting(False, "keep the rows that stand of other sources and generators, too (else they are replaced)")
@@ -153,20 +153,23 @@ if config.model:
 # %% Beside those of other sources and generators (One-Shot CFT: ten generators of one question)
 made = {(row["source"], row["generator"]) for row in rows}
 before = files.read_manifest(run, "01") if config.add else {}
+earlier = [*before.get("earlier", []), *([before["config"]] if before else [])]
+if namesakes := {one["source"] for one in earlier if os.path.basename(one["source"]) == os.path.basename(config.source)} - {config.source}:
+    raise InputError(f"{config.source} and {' '.join(namesakes)} would both be the source {os.path.basename(config.source)}.\nRename one of the files.")
 if config.add:
     stand = [row for row in files.rows_if_any(run / "01_responses.jsonl") if (row["source"], row["generator"]) not in made]
-    known = {(row["id"], row.get("critique_raw")) for row in stand}
-    counts["equal to a response that stands"] = sum((row["id"], row.get("critique_raw")) in known for row in rows)
-    rows = stand + [row for row in rows if (row["id"], row.get("critique_raw")) not in known]
+    known = {sources.key(row) for row in stand}
+    counts["equal to a response that stands"] = sum(sources.key(row) in known for row in rows)
+    rows = stand + [row for row in rows if sources.key(row) not in known]
     print(f"{len(stand)} rows of other sources and generators stand before them; {counts['equal to a response that stands']} were equal to one of those")
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
-local = [config.source] if os.path.isfile(config.source) else []
+local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
 files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
                      with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}),
-                     earlier=[*before.get("earlier", []), *([before["config"]] if before else [])])
+                     earlier=earlier)
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

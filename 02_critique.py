@@ -73,7 +73,7 @@ from common.generate.money import Money, dollars
 from common.generate.server import Server
 
 run = files.run_folder(config.name)
-everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "response", "gold", "source"))
+everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "response", "gold", "source", "generator"))
 rows = everything[: config.limit]
 if config.base_url == "tiny" and not config.self_critique and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
     raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
@@ -83,6 +83,9 @@ given = [row for row in rows if "critique" in row and not itself]
 to_ask = list({row["id"]: row for row in rows if not config.carried_only and (config.ask_carried or itself or "critique" not in row)}.values())
 questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not (itself or config.carried_only) else []
 print(f"{len(rows)} responses, {len(given)} of them with a critique already" + ", the others are left out" * config.carried_only)
+if not given and not to_ask:
+    raise InputError("not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); or name "
+                     "the column that holds the critiques in 01: --columns critique=COLUMN")
 
 # %% [markdown]
 """
@@ -146,17 +149,17 @@ unanswered = [row | {"teacher": model, "reason": f"no answer of its own: {a['err
 # %% Write, beside what other teachers have written
 def write(name, new, key, teachers):
     """New rows, in place of what these teachers had there."""
-    files.write_jsonl(run / name, critiques.beside(new, files.rows_if_any(run / name), teachers, [row[key] for row in everything], key))
+    files.write_jsonl(run / name, critiques.beside(new, files.rows_if_any(run / name), teachers, everything, key))
     print(f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}")
 
 
 teachers = sorted({row["teacher"] for row in good + failed})
-if to_ask or good:
+if judged:
     write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
     raise stopped or Stopped(critiques.none_good(failed, run / "02_failed.jsonl", itself), 3 if to_ask else 2)
 write("02_critiques.jsonl", good, "id", teachers)
-if config.answers or (run / "02_answers.jsonl").exists():
+if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
     write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
 
 # %% Report

@@ -21,8 +21,8 @@ In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<arm>.jsonl`, o
     python 03_build.py --name mine --arms cft --wrong-share 0.5 --suffix half          # the arm cft-half, beside the others
     python 03_build.py --name mine --arms cft-shuffled cft-verdict                     # controls: built where they are named
 
-Responses are put in one order, by seed, and each arm takes the first that fit: sft, sft-teacher and cft share their questions,
-sft-verified has more of those that were answered right. Arms have equal rows, not equal tokens; the report says how many.
+Responses are put in one order, by seed, and each arm takes the first that fit: with one response a question sft, sft-teacher and
+cft share their questions, sft-verified has more of those that were answered right. Arms have equal rows, not equal tokens; the report says how many.
 """
 
 # %% Settings
@@ -60,6 +60,7 @@ class Config:
 config = configure(Config, "03")
 
 # %% Read the critiques
+import math
 import re
 from collections import Counter
 
@@ -68,26 +69,31 @@ from common.files import InputError
 
 run = files.run_folder(config.name)
 files.check_inputs(run, "02")
-everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"), ("id", "question_id", "critique_id", "teacher", "gold", "source", "finish_reason"))
+everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"), 
+                             ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"))
 teachers, rows = choice.of_teachers(everyones, config.teacher, files.read_manifest(run, "02").get("teachers"))
 rows, left_out = choice.usable(rows[: config.limit])
 own, _ = choice.usable([row for row in everyones if row["teacher"] == critiques.SELF])
 answers_file, failed_file = run / "02_answers.jsonl", run / "02_failed.jsonl"
 answers = {a["question_id"]: a["answer"] for teacher in teachers[::-1] for a in files.rows_if_any(answers_file) if a["teacher"] == teacher}
-if n_missing := len({row["id"] for row in files.rows_if_any(failed_file) if row["teacher"] in teachers}):
+failed = files.rows_if_any(failed_file)
+if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
     print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({failed_file} says why)")
 verdicts = Counter(row["verdict"] for row in rows)
 print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
 others, mix_file = [], config.mix and files.stage_file(files.run_folder(config.mix), "01_responses.jsonl")
 if config.mix:
-    others = [row | {"critique_id": None, "verdict": None} for row in files.read_jsonl(mix_file) if row["finish_reason"] != "length"]
+    found = files.read_jsonl(mix_file, ("id", "question_id", "question", "response", "source", "finish_reason"))
+    others = list({row["id"]: row | {"critique_id": None, "verdict": None} for row in found if row["finish_reason"] != "length"}.values())
     others = choice.order(others, "random", config.seed)
 
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
 suffix = f"-{config.suffix}" if config.suffix else ""
-if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not re.fullmatch(r"[\w.-]+", name + suffix)]:
-    raise InputError(f"--suffix {config.suffix!r} would make {clash[0] + suffix!r} of {clash[0]}: another arm, or no plain name.\nTake another: --suffix half")
+if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not re.fullmatch(r"(?!.*-after-)[\w.-]{1,80}", name + suffix)]:
+    raise InputError(f"--suffix {config.suffix!r} would make {(clash[0] + suffix)[:99]!r} of {clash[0]}: another arm, or no plain name.\nTake another: --suffix half")
+if (config.min_tokens or 0) > (config.max_tokens or config.min_tokens or 0):
+    raise InputError(f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\nGive the smaller one first.")
 exports.check(config.export)
 if "sft-teacher" in config.arms and not answers:
     raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
@@ -111,18 +117,21 @@ print("".join(f"note: {line}\n" for line in notes), end="")
 lengths = choice.Lengths(choice.tokenizer(config, run))
 length = choice.measured(rows + own, lengths, config.system)
 rows, too_long = choice.within(rows, config.min_tokens, config.max_tokens, length)
-own, _ = choice.within(own, config.min_tokens, config.max_tokens, length)
+left = {row["id"] for row in rows}
+own, _ = choice.within([row for row in own if row["id"] in left], config.min_tokens, config.max_tokens, length)
 right, graded = quality.right(rows)
 left_out.update(too_long)
 if n_conflicting := graded["conflicting golds (questions)"]:
     print(f"note: {n_conflicting} questions have conflicting golds, so their responses are held against none")
+if right and not any(right.values()):
+    print(f"note: not one of {len(right)} responses gives its gold: does the gold's column hold the final answer alone?")
 print("".join(f"left out: {n} {why}\n" for why, n in left_out.items() if n), end="")
 if not rows:
     raise InputError(f"not one critique of {', '.join(teachers)} is left; the reasons stand above.")
 
 # %% Choose rows once for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
-ordered = choice.order(rows, config.select, config.seed, length)
+ordered = choice.order(rows, config.select, config.seed, length, {row["id"] for row in everyones + failed})
 given = arms.Given(config.system, answers, right, length, own, others, config.wrong_share, config.per_question)
 
 # %% Build each arm
@@ -130,8 +139,8 @@ built, summary, sizes, question_of = {}, [], set(), {row["id"]: row["question_id
 for name in config.arms or [name for name in arms.ARMS if not arms.ARMS[name].control]:
     arm, (arm_rows, fitting) = arms.ARMS[name], arms.build(name, ordered, given, config.rows)
     if not arm_rows and name in config.arms:
-        raise InputError(f"{name}: of {fitting} rows with {arm.needs} none is left.\nTake it out of --arms, or choose less strictly: "
-                         "--wrong-share, --max-tokens, ...")
+        raise InputError(f"{name}: of {fitting} rows with {arm.needs} none is left.\nTake it out of --arms, or "
+                         + ("choose less strictly: --wrong-share, --max-tokens, --decontaminate" if fitting else "give what it needs"))
     if not arm_rows or name not in config.arms and arms.same(arm_rows, built.get("cft" + suffix)):
         print(f"{name}: left out, {'its rows are those of cft' if arm_rows else f'no row has {arm.needs}'}")
         continue
@@ -147,17 +156,25 @@ if not built:
 if len(sizes) > 1:
     print("note: the arms differ in size, so their scores compare different amounts of data")
 
+a_row = {one["arm"]: one["completion"] / one["rows"] for one in summary}
+if a_row.get("cft-short" + suffix, 0) >= a_row.get("cft" + suffix, math.inf):
+    print("note: a row of cft-short is no shorter than one of cft: here critiques are no longer than answers")
+
 # %% Write them, the page, what other trainers read, the manifest
 (run / "03_contaminated.jsonl").unlink(missing_ok=True)  # of an earlier build
 if config.decontaminate:
     files.write_jsonl(run / "03_contaminated.jsonl", contaminated)
 for name, some in built.items():
     files.write_jsonl(run / "03_data" / f"{name}.jsonl", some)
-data_report.write(run / "03_report.md", run / "03_report.png", rows, right, graded, left_out, summary, choice.by_kind(rows, length), lengths.unit, notes)
+shown = rows + own * ("cft-self-critique" + suffix in built)
+data_report.write(run / "03_report.md", run / "03_report.png", shown, right, graded, left_out, summary, choice.by_kind(rows, length), lengths.unit, notes)
 exports.write(run / "03_export", built, config.export)
-inputs = [run / "02_critiques.jsonl", *([answers_file] if answers else []), *([mix_file] if config.mix else [])]
-files.write_manifest(run / "03.run.json", config, inputs, rows={name: len(some) for name, some in built.items()}, arms=summary, teachers=teachers,
+inputs = [answers_file] * bool(answers) + [mix_file] * bool(config.mix) + [name for name in config.decontaminate if name.endswith(".jsonl")]
+earlier = choice.earlier(run, built)
+files.write_manifest(run / "03.run.json", config, [run / "02_critiques.jsonl", *inputs], rows={name: len(some) for name, some in built.items()}, arms=summary, teachers=teachers,
                      output_sha256={name: files.file_hash(run / "03_data" / f"{name}.jsonl") for name in built}, left_out=left_out,
-                     length_unit=lengths.unit, earlier=choice.earlier(run, built))
+                     length_unit=lengths.unit, earlier=earlier)
 print(f"wrote {', '.join(str(run / '03_data' / f'{name}.jsonl') for name in built)}, and {run / '03_report.md'} and .png")
+if earlier:
+    print(f"from earlier commands stand {', '.join(earlier)}: {run / '03.run.json'} says how they were made, 04 trains them where --arms names them")
 print(f"next: python 04_train.py --name {config.name}")

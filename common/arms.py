@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, zip_longest
 
 from common import prompts
 from common.files import content_id
@@ -57,7 +57,7 @@ def _finished(row, given):
 
 def _as_long_as_answers(rows, given, size):
     """The critiques that are nearest in length to the mean answer of the sft arm."""
-    answers = [given.length[row["critique_id"]][0] for row in _fitting(ARMS["sft"], rows, given)[:size]]
+    answers = [given.length[row["critique_id"]][0] for row in _take(ARMS["sft"], rows, given, size)[0]]
     mean = sum(answers) / max(1, len(answers))
     return sorted(rows, key=lambda row: abs(math.log(given.length[row["critique_id"]][1] / mean))) if answers else []
 
@@ -81,10 +81,10 @@ def _shuffled(rows, given):
 
 
 def _with_others(rows, given):
-    """As many SFT rows of the other run behind them, none of a question that is there already; [] where it has no others."""
+    """Each with an SFT row of the other run behind it, none of a question that is there already; [] where it has no others."""
     there = {row["question_id"] for row in rows}
-    beside = [row for row in given.others if row["question_id"] not in there]
-    return rows + beside[: len(rows)] if beside else []
+    others = [row for row in given.others if row["question_id"] not in there][: len(rows)]
+    return [row for pair in zip_longest(rows, others) for row in pair if row] if others else []
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Arm:
 
     build: Callable  # (row, given) -> prompt, completion
     needs: str  # what a row must have, for the report
-    once_per: str = "critique_id"  # rows that agree in this field would train on the same text: the first stands
+    once_per: tuple = ("critique_id",)  # rows that agree in these fields would train on the same text: the first stands
     fits: Callable = lambda row, given: True
     pool: Callable = lambda rows, given, size: rows  # of which rows, in which order
     change: Callable = lambda rows, given: rows  # of those that were taken
@@ -105,51 +105,75 @@ class Arm:
 
 A_CRITIQUE = "a critique with a verdict"
 ARMS = {
-    "sft": Arm(_sft, "a finished response", "id", _finished),
-    "sft-verified": Arm(_sft, "a finished response judged right", "id",
+    "sft": Arm(_sft, "a finished response", ("id",), _finished),
+    "sft-verified": Arm(_sft, "a finished response that one of the teachers judged right", ("id",),
                         lambda row, given: row["verdict"] == "right" and _finished(row, given), shared=False),
-    "sft-teacher": Arm(_sft_teacher, "an answer of the teacher (02 --answers)", "question_id",
+    "sft-teacher": Arm(_sft_teacher, "an answer of the teacher (02 --answers)", ("question_id",),
                        lambda row, given: given.answers.get(row["question_id"], "").strip() != "", judged=False),
     "cft": Arm(_cft, A_CRITIQUE),
     "cft-short": Arm(_cft, A_CRITIQUE + " and a finished response to be as long as", pool=_as_long_as_answers),
     "cft-clean": Arm(_cft, "a gold with which the verdict agrees", fits=lambda row, given: given.right.get(row["id"]) is (row["verdict"] == "right")),
-    "sft-other": Arm(_sft, "a finished response of another run (--mix)", "id", pool=lambda rows, given, size: given.others, judged=False, shared=False),
+    "sft-other": Arm(_sft, "a finished response of another run (--mix)", ("id",), pool=lambda rows, given, size: given.others, judged=False, shared=False),
     "mix": Arm(lambda row, given: (_cft if row["critique_id"] else _sft)(row, given), A_CRITIQUE + ", beside the responses of another run (--mix)",
                pool=lambda rows, given, size: rows if given.others else [], change=_with_others, parts=2),
     "cft-shuffled": Arm(_cft, A_CRITIQUE + " of several responses", change=_shuffled, control=True),
-    "cft-verdict": Arm(_verdict, A_CRITIQUE, control=True),
+    "cft-verdict": Arm(_verdict, A_CRITIQUE, ("id", "verdict"), control=True),
     "cft-self-critique": Arm(_cft, "a critique by the base itself (02 --self-critique)", pool=_base_critiques, control=True),
 }
 
 
 def _fitting(arm, rows, given):
-    """Rows that can serve, each training text once, at most --per-question of a question."""
-    found, of_question = {}, Counter()
+    """Rows that can serve, each training text once."""
+    found = {}
     for row in rows:
-        if arm.fits(row, given) and row[arm.once_per] not in found and of_question[row["question_id"]] < (given.per_question or math.inf):
-            found[row[arm.once_per]] = row
-            of_question[row["question_id"]] += 1
+        if arm.fits(row, given):
+            found.setdefault(tuple(row[name] for name in arm.once_per), row)
     return list(found.values())
+
+
+def _of_each_question(rows, most, wrong_share):
+    """At most so many rows of a question: the first ones, or where a share is asked for, those of the verdict that it lacks so far; the
+    questions whose responses were all judged alike, which leave no choice, come first."""
+    of_question, taken, n_wrong = {}, [], 0
+    for row in rows:
+        of_question.setdefault(row["question_id"], []).append(row)
+    for some in sorted(of_question.values(), key=lambda some: len({row["verdict"] for row in some})):
+        for _ in range(min(most, len(some))):
+            wanted = "wrong" if wrong_share is not None and n_wrong < wrong_share * (len(taken) + 1) else "right"
+            pick = next((row for row in some if row["verdict"] == wanted), some[0]) if wrong_share is not None else some[0]
+            some.remove(pick)
+            taken.append(pick)
+            n_wrong += pick["verdict"] == "wrong"
+    chosen = {id(row) for row in taken}
+    return [row for row in rows if id(row) in chosen]
 
 
 def _by_share(rows, wrong_share, size):
     """The first `size` rows, or fewer, of which this share is judged wrong, in the order given."""
     right, wrong = ([row for row in rows if row["verdict"] == verdict] for verdict in ("right", "wrong"))
     most = [len(some) / share for some, share in ((wrong, wrong_share), (right, 1 - wrong_share)) if share]
-    size = int(min(size, *most))
+    size = int(min(size, *most) + 1e-6)  # 3 right ones of 0.3 are 10 rows, whatever 3 / (1 - 0.7) is
     n_wrong = min(round(size * wrong_share), len(wrong))
     taken = {row["critique_id"] for row in chain(wrong[:n_wrong], right[: size - n_wrong])}
     return [row for row in rows if row["critique_id"] in taken]
 
 
+def _take(arm, rows, given, size):
+    """-> (the rows that an arm takes of those in its pool, how many could serve)."""
+    fitting = _fitting(arm, rows, given)
+    share = given.wrong_share if arm.shared else None
+    if given.per_question:
+        fitting = _of_each_question(fitting, given.per_question, share)
+    return fitting[:size] if share is None else _by_share(fitting, share, size), len(fitting)
+
+
 def build(name, rows, given, size):
-    """The first `size` rows that fit the arm. -> (training rows, how many rows would have fitted).
+    """The first `size` rows that fit the arm. -> (training rows, how many rows could have served).
 
     rows: critiqued rows in the order of choice, the same for every arm, so that arms share questions where they can.
     """
     arm = ARMS[name]
-    fitting = _fitting(arm, arm.pool(rows, given, size), given)
-    taken = fitting[:size] if given.wrong_share is None or not arm.shared else _by_share(fitting, given.wrong_share, size)
+    taken, n_fitting = _take(arm, arm.pool(rows, given, size), given, size)
     result = []
     for row in arm.change(taken, given):
         prompt, completion = arm.build(row, given)
@@ -158,7 +182,7 @@ def build(name, rows, given, size):
             "completion": [{"role": "assistant", "content": completion}], "arm": name, "response_id": row["id"],
             "verdict": row["verdict"] if arm.judged else None,
         })
-    return result, len(fitting)
+    return result, n_fitting
 
 
 def same(rows, others):

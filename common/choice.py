@@ -24,9 +24,11 @@ def tokenizer(config, run):
     """The tokenizer whose tokens are counted; None, with a note, where the run has no base or a hub id cannot be had, and no setting needs it."""
     try:
         name = files.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
-        return load_tokenizer(name if Path(name).is_dir() else local_folder(name, weights=False))  # a tokenizer's folder needs no model
+        words = load_tokenizer(name if Path(name).is_dir() else local_folder(name, weights=False))  # a tokenizer's folder needs no model
+        prompts.check_template(prompts.template_for(words), words)
+        return words
     except InputError as error:
-        if config.min_tokens or config.max_tokens or config.tokenizer != "base" and config.tokenizer.count("/") != 1:
+        if config.min_tokens or config.max_tokens or config.select != "random" or config.tokenizer != "base" and config.tokenizer.count("/") != 1:
             raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
         print(f"note: lengths are in characters, as there is no tokenizer {config.tokenizer} to be had (--tokenizer FOLDER)")
 
@@ -46,12 +48,11 @@ def usable(rows):
             counts["critiques without a verdict"] += 1
             continue
         for key, text in (("id", (row["question"], row["response"])), ("critique_id", (row["id"], row["critique"], row["verdict"]))):
-            known = texts.setdefault(row[key], text)
-            if known != text:
-                raise InputError(f"the {key} {row[key]} stands for two texts: {' | '.join(known)[:200]!r} and {' | '.join(text)[:200]!r}\n"
+            if texts.setdefault(row[key], files.content_id(*text)) != files.content_id(*text):  # as ids are: whatever form of Unicode
+                raise InputError(f"the {key} {row[key]} stands for two texts, of which one is {' | '.join(text)[:200]!r}\n"
                                  "An id is a hash of what it names: make the file again with 01 and 02.")
-        counts["duplicate critiques"] += row["critique_id"] in kept
-        kept.setdefault(row["critique_id"], row)
+        counts["duplicate critiques"] += (row["critique_id"], row["gold"]) in kept
+        kept.setdefault((row["critique_id"], row["gold"]), row)  # of two golds both, so that the conflict is seen
     return list(kept.values()), +counts
 
 
@@ -96,14 +97,24 @@ def by_kind(rows, length):
             "cft row": [length[row["critique_id"]][2] for row in rows]}
 
 
-def order(rows, select, seed, length=None):
+def order(rows, select, seed, length=None, responses=()):
     """All rows in the order in which the arms take them. length: as `measured` gives it, not needed for "random".
 
-    Ties, and everything with "random", by a shuffle of the responses, not of the critiques: runs that differ only in how critiques
-    are written then train on the same responses.
+    Ties, and everything with "random", by a shuffle of the responses, not of the critiques: runs that differ only in how critiques are
+    written, or in which of them failed or were left out, then train on the same responses. responses: ids of all there are, at least
+    those of the rows. The second critiques of the responses, the third ones and so on are shuffled for themselves.
     """
-    rows = sorted(rows, key=lambda row: (row["id"], row["critique_id"]))
-    random.Random(seed).shuffle(rows)
+    ids, places, nth = sorted({row["id"] for row in rows}.union(responses)), {}, Counter()
+    keys = {}
+    for row in sorted(rows, key=lambda row: (row["id"], row["critique_id"])):
+        k = nth[row["id"]]
+        nth[row["id"]] += 1
+        if k not in places:
+            shuffled = ids.copy()
+            random.Random(f"{seed} {k}" if k else seed).shuffle(shuffled)
+            places[k] = {name: at for at, name in enumerate(shuffled)}
+        keys[row["critique_id"], row["id"]] = (places[k][row["id"]], k)
+    rows = sorted(rows, key=lambda row: keys[row["critique_id"], row["id"]])
     key = {
         "random": lambda row: 0,
         "longest": lambda row: -length[row["critique_id"]][1],
@@ -143,6 +154,7 @@ def line(arm, unit):
 def built(run):
     """-> (the arms that 03 built last, {arm: SHA-256 of its file as 03 wrote it, where it said so} of all that it knows of)."""
     files.stage_file(run, "03.run.json")
+    files.check_inputs(run, "02")
     files.check_inputs(run, "03")
     last = files.read_manifest(run, "03")
     return list(last["rows"]), dict.fromkeys(last["rows"]) | last.get("output_sha256", {}) | {name: about["sha256"] for name, about in last.get("earlier", {}).items()}

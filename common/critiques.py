@@ -59,13 +59,18 @@ def none_good(failed, path, itself):
             f"--verdict-values true=right false=wrong; else look at --model and {path}.")
 
 
-def beside(new, old, teachers, order, key):
+def beside(new, old, teachers, now, key):
     """New rows, of `teachers`, beside those of others that stand: by the order of what was asked about, then as they came.
 
-    order: the ids (`key`: "id" or "question_id") that are still there; old rows of other ids are dropped.
+    now: the rows of 01 that are there; old rows of others are dropped, and what 01 says today of a response (its gold, source, generator)
+    holds for all of its critiques. key: "id", or "question_id" for the teachers' own answers.
     """
-    place = {name: at for at, name in reversed(list(enumerate(order)))}
-    kept = [row for row in old if row["teacher"] not in teachers and row[key] in place]
+    place, today = {}, {}
+    for at, row in enumerate(now):
+        place.setdefault(row[key], at)
+        today.setdefault(row[key], {name: row[name] for name in ("gold", "source", "generator")})
+    kept = [row | {name: value for name, value in today[row[key]].items() if name in row}
+            for row in old if row["teacher"] not in teachers and row[key] in place]
     return sorted(kept + new, key=lambda row: place[row[key]])
 
 

@@ -95,8 +95,9 @@ def _by_source(groups, key, counted, least=1):
 def _golds(groups, gold_counts):
     names = data_chart.named(groups, "teacher")
     totals = [g for g in groups if g["source"] is None and g["agrees"][0] is not None and g["teacher"] in names + [None] * (len(names) > 1)]
+    graded = ["Responses: " + ", ".join(f"{cell(what)} {n:,}" for what, n in gold_counts.items()) + "."] if gold_counts else []
     if not totals:
-        return ""
+        return graded[0] if gold_counts and gold_counts["conflicting golds (questions)"] else ""
     head = ["teacher", *(case.replace("_", " called ") for case in CASES), "agrees %", "95% interval", "of wrong ones, called right %",
             "95% interval"]
     table = markdown(head, [
@@ -104,7 +105,6 @@ def _golds(groups, gold_counts):
          percent(g["agrees"][0]), interval(*g["agrees"][1:]), percent(g["accepts"][0]), interval(*g["accepts"][1:])] for g in totals], 1)
     said = ("A response is right where its final answer equals the gold, by the strict grader; a critique may fault its reasoning with good "
             "reason. The intervals take critiques as independent: where a few questions have many, they are too narrow.")
-    graded = ["Responses: " + ", ".join(f"{cell(what)} {n:,}" for what, n in gold_counts.items()) + "."] if gold_counts else []
     return "\n\n".join([said, table, *graded])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common import benchmarks
-from common.files import InputError, iter_jsonl, read_jsonl, rows_if_any
+from common.files import InputError, read_jsonl
 
 GRAM, LOOK, REMOVE = 10, 0.5, 0.6
 EFFORT = 30_000_000  # steps of difflib for one pair at the very most, about a second (see _ratio); real pairs take up to 3 million
@@ -30,7 +30,7 @@ OPTION = re.compile(r"(?:\s(?i:answer choices|choices|options)\s?:)?(?:\s|\$?\\[
 def against(names, folder=None, revisions=None, seed=0):
     """The test sets to check against. -> {benchmark: [{"id", "question"}, ...]}, each question alone, the ids those of 05.
 
-    names: of common/benchmarks.py, "all" of them (with `folder` those that lie there; a note says which do not), or paths to a .jsonl of
+    names: of common/benchmarks.py, "all" of them (with `folder` those that lie there, else those that take no login; a note says which are not), or paths to a .jsonl of
     one's own: the text, or the first of a list of turns, in a column question, problem or prompt. Such a set is called like its file, or
     like its folder where the file is test.jsonl. revisions: {benchmark: revision on the hub}. seed: of GPQA's ids.
     Raises InputError for an unknown name, for the micro-world's sets, for two sets of one name, and for what cannot be read.
@@ -51,9 +51,9 @@ def against(names, folder=None, revisions=None, seed=0):
 
 
 def _present(folder):
-    names = [name for name in benchmarks.BENCHMARKS if not folder or benchmarks.is_local(name, folder)]
+    names = [name for name, row in benchmarks.BENCHMARKS.items() if (benchmarks.is_local(name, folder) if folder else not row.private)]
     if missing := [name for name in benchmarks.BENCHMARKS if name not in names]:
-        print(f"note: not in {folder}, so not checked: {' '.join(missing)}")
+        print(f"note: not checked, since {f'not in {folder}' if folder else 'it takes a login (name it)'}: {' '.join(missing)}")
     return names
 
 
@@ -71,7 +71,8 @@ def _own(path):
 
 
 def tokens(question):
-    """The words that are compared, without options.
+    """The words that are compared, without options. So a bare "Which of the following is true?" equals every other one: of 29 MMLU questions
+    with stems of under ten words that were found in MMLU-Pro 24 are the same question, and rather some too many are left out than too few.
 
     >>> tokens("What is $2^{10}$?\\nA: 1,024\\nB: 20\\nC: 210")
     ['what', 'is', '2', '10']
@@ -215,26 +216,28 @@ def lines(counts):
             f"word); {n['borderline']:,} borderline ones kept" for name, n in counts.items() if n["removed"] or n["borderline"]]
 
 
-def seen(run, tests, folder=None, revisions=None, seed=0):
-    """Lines that say which of the `tests` ({benchmark: items}) stand word for word among the questions of a run, but for those that 03 left out."""
-    if not (run / "01_responses.jsonl").exists():
-        return []
-    questions = {row["question_id"]: row["question"] for row in iter_jsonl(run / "01_responses.jsonl", ("question_id", "question"))}
-    out = {row["question_id"] for row in rows_if_any(run / "03_contaminated.jsonl") if row["removed"]}
-    questions = {name: text for name, text in questions.items() if name not in out}
-    alone = {name: benchmarks.alone(name, folder, (revisions or {}).get(name), seed, len(items)) if benchmarks.of(name).alone else items
-             for name, items in tests.items()}
-    counts = {name: overlap(questions, items) for name, items in alone.items()}
-    return [f"{name}: {n:,} of {len(alone[name]):,} questions stand word for word among those of {run}, so that what was trained on them may "
-            "know the answers (03_build.py --decontaminate all leaves them out)" for name, n in counts.items() if n]
+def plain(question):
+    """A question in lower case without white space, operators kept: by which two are the same word for word."""
+    return "".join(question.lower().split())
 
 
-def overlap(questions, items):
-    """How many items' question is literally among the training questions: in lower case, without white space, operators kept.
+def seen(trained, tests, folder=None, revisions=None, seed=0):
+    """Lines that say how many items of each test set stand word for word among what an arm was trained on.
 
-    questions: {question_id: text}. items: of one benchmark, as benchmarks.items or, where a prompt adds something to the question
-    (options, "True or False"), benchmarks.alone gives them.
+    trained: {arm: set of `plain` questions, None where they are not known}. tests: {benchmark: items}, as 05 asks them.
     """
-    plain = lambda text: "".join(text.lower().split())
-    known = {plain(question) for question in questions.values()}
+    lines = [f"what {arm} was trained on no longer stands in 03_data, so it was not held against the test sets"
+             for arm, known in trained.items() if known is None]
+    for name, items in tests.items():
+        if benchmarks.of(name).alone:  # the prompt adds something to the question: options, "True or False"
+            items = benchmarks.alone(name, folder, (revisions or {}).get(name), seed, len(items))
+        counts = {arm: overlap(known, items) for arm, known in trained.items() if known}
+        if hit := ", ".join(f"{arm} {n:,}" for arm, n in counts.items() if n):
+            lines.append(f"{name}: of its {len(items):,} questions so many stand word for word in the training sets: {hit} (03_build.py "
+                         f"--decontaminate {name} leaves them out)")
+    return lines
+
+
+def overlap(known, items):
+    """How many items' question is among the `plain` questions. items: of one benchmark, with the question alone."""
     return sum(plain(item["question"]) in known for item in items)

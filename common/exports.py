@@ -49,19 +49,20 @@ def check(forms):
 def write(folder, sets, forms):
     """Write training sets into `folder`, one file per arm and form, and dataset_info.json. -> the paths, that one last.
 
-    sets: {arm: rows of 03}, a row's prompt being [system, user] or [user]. forms: names of FORMS, otherwise InputError; of none
-    nothing is written.
-    dataset_info.json lists every export that stands in the folder, so earlier ones of another form or arm stay readable.
+    sets: {arm: rows of 03}, a row's prompt being [system, user] or [user]. forms: names of FORMS, otherwise InputError; what
+    stands of these arms in other forms is written anew, too, so that no export is older than 03_data.
+    dataset_info.json lists every export that stands in the folder, so those of other arms stay readable.
     A row without a system message gets the trainer's own one (of Qwen: "You are Qwen, ..."), unless that is switched off
     there: LLaMA-Factory --default_system '', ms-swift --system ''.
     """
     check(forms)
     written = []
-    for form in forms:
-        convert, ending, write_rows, _ = FORMS[form]
+    for form, (convert, ending, write_rows, _) in FORMS.items():
         for arm, rows in sets.items():
-            written.append(folder / f"{arm}_{form}.{ending}")
-            write_rows(written[-1], map(convert, rows))
+            path = folder / f"{arm}_{form}.{ending}"
+            if form in forms or path.exists():  # what stands is of an earlier build, and written anew
+                write_rows(path, map(convert, rows))
+                written.append(path)
     if written:
         written.append(folder / "dataset_info.json")
         files.write_json(written[-1], {file.stem: {"file_name": file.name} | entry for form, (_, ending, _, entry) in FORMS.items()

@@ -58,6 +58,18 @@ def sft_row_prompt(question, instruction=SFT_INSTRUCTION, system=SYSTEM):
     return _chat(f"{instruction}\n{question}", system)
 
 
+def question_of(messages):
+    """The question of a training row's prompt, as far as it can be told: up to the first "Solution:" of a critique row.
+
+    >>> question_of(critique_row_prompt("1+1?", "2")), question_of(sft_row_prompt("1+1?"))
+    ('1+1?', '1+1?')
+    """
+    text = messages[-1]["content"]
+    if text.startswith(CRITIQUE_INSTRUCTION):
+        return text.removeprefix(f"{CRITIQUE_INSTRUCTION}\nQuestion:\n").partition("\n\nSolution:\n")[0]
+    return text.partition("\n")[2]
+
+
 def teacher_critique_prompt(question, response, one_shot=False):
     """One user message (paper, A.1; the released script moved the first part into a system message), or One-Shot CFT's."""
     if one_shot:

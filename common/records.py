@@ -51,7 +51,7 @@ def local(path):
         raise InputError(f"{path}: expected a file that ends in {', '.join(READABLE)}")
 
 
-def of_hub(path, config, split, revision):
+def of_hub(path, config, split, revision, name):
     """The records of a dataset of the hub, streamed: nothing is kept on disk. InputError where it, or the connection, is not there."""
     import datasets
 
@@ -59,4 +59,4 @@ def of_hub(path, config, split, revision):
         yield from datasets.load_dataset(path, config, split=split, streaming=True, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:  # also of a connection that breaks off on the way
         raise InputError(f"{path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Check the name and the connection, or download it and give the file: --source data.parquet") from error
+                         f"Check the name and the connection, or download it and give the file: --source {'' if name == path else name + '='}data.parquet") from error

@@ -3,7 +3,7 @@
 from itertools import combinations
 from pathlib import Path
 
-from common import benchmarks, comparisons, files, scores, stats
+from common import benchmarks, comparisons, decontaminate, files, prompts, scores, stats
 from common.files import InputError, content_id
 
 HELDOUT = 500  # questions at most
@@ -35,21 +35,43 @@ def validation_set(choice, names, run, models=(), folder=None, revisions=None, l
     return name, benchmarks.items(name, folder, revision, limit, seed), line
 
 
+def trained_on(run):
+    """{arm: the questions that it was trained on, `decontaminate.plain`}, read from its training sets; None where those have changed since.
+
+    An arm of a second stage was trained on what its first stage was, too."""
+    built = {files.file_hash(file): file for file in (run / "03_data").glob("*.jsonl")}
+    found, after = {}, {}
+    for path in sorted((run / "04_train").glob("*/settings.json")):
+        settings, arm = files.read_settings(path), path.parent.name
+        after[arm] = settings.get("after")
+        shas = settings.get("data_sha256", ["?"])
+        found[arm] = {decontaminate.plain(prompts.question_of(row["prompt"])) for sha in shas for row in files.iter_jsonl(built[sha], ("prompt",))
+                      } if set(shas) <= set(built) else None
+    for arm in [arm for arm in found if after[arm]]:
+        first = found.get(after[arm])
+        found[arm] = None if first is None or found[arm] is None else found[arm] | first
+    return found
+
+
 def heldout(run):
-    """Questions of 01 with a gold that are in no training set of 03, in the order of 01."""
+    """Questions of 01 with a gold on which no arm was trained, in the order of 01."""
     rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold"))
-    built = {files.file_hash(file) for file in files.stage_file(run, "03_data").glob("*.jsonl")}
-    for settings in sorted(files.stage_file(run, "04_train").glob("*/settings.json")):
-        if not set(files.read_settings(settings).get("data_sha256", ["?"])) <= built:
-            raise InputError(f"{settings.parent} was trained on other data than stands in {run / '03_data'} now, so that what is held out is not known.\n"
-                             f"Train it again (rm -r {settings.parent}; python 04_train.py --name {run.name}), or take --selection validation.")
-    used = {row["response_id"] for file in files.stage_file(run, "03_data").glob("*.jsonl") for row in files.read_jsonl(file, ("response_id",))}
-    trained = {row["question_id"] for row in rows if row["id"] in used}
-    left = {row["question_id"]: row for row in rows if row["gold"] and row["question_id"] not in trained}
+    files.stage_file(run, "04_train")
+    trained = trained_on(run)
+    if changed := [arm for arm, questions in trained.items() if questions is None]:
+        folder = run / "04_train" / changed[0]
+        raise InputError(f"{folder} was trained on other data than stands in {run / '03_data'} now, so that what is held out is not known.\n"
+                         f"Train it again (rm -r {folder}; python 04_train.py --name {run.name}), or take --selection validation.")
+    known, left, golds = set().union(*trained.values()), {}, {}
+    for row in rows:
+        if str(row["gold"] or "").strip() and decontaminate.plain(row["question"]) not in known:
+            left.setdefault(row["question_id"], row)
+            golds.setdefault(row["question_id"], set()).add(str(row["gold"]))
+    left = [row for name, row in left.items() if len(golds[name]) == 1]  # of two golds nobody knows which is meant
     if not left:
         raise InputError(f"every question of {run} that has a gold was trained on, or none has one: nothing is held out.\n"
                          "Build with fewer rows (03_build.py --rows N) and train again; or take --selection validation")
-    return [{"id": content_id(row["question"]), "question": row["question"], "gold": str(row["gold"])} for row in list(left.values())[:HELDOUT]]
+    return [{"id": content_id(row["question"]), "question": row["question"], "gold": str(row["gold"])} for row in left[:HELDOUT]]
 
 
 def choose(candidate, results, name, seed=0):
@@ -79,7 +101,7 @@ def choose(candidate, results, name, seed=0):
         table[i] |= dict(zip(("difference", "difference_low", "difference_high"), stats.paired_difference(values[best], values[i], seed=seed)))
         table[i] |= {"p": ps[min(i, best), max(i, best)], "holm": corrected[min(i, best), max(i, best)]}
     apart = sum(table[i]["holm"] < 0.05 for i in others)
-    line = f"{candidate.label}: step {table[best]['step']}{f' of {len(table)} checkpoints' * (len(table) > 1)}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
+    line = f"{candidate.label}: step {table[best]['step']}{f', chosen of {len(table)} checkpoints' * (len(table) > 1)}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
     if others:
         near = table[min(others, key=lambda i: table[i]["difference"])]
         line += (f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); the nearest is "

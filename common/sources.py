@@ -15,7 +15,7 @@ from common import records, verdicts
 from common.files import InputError, content_id, utf8
 from common.grading.extraction import CLOSE, OPEN
 
-FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source", "generator")
+FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source", "generator", "finish_reason")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,10 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, size=
     if not taken:
         raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
     mapping = _mapping(source, given, hub, seen_columns, need_response)
-    result, seen, counts = [], set(), Counter()
+    if not hub.unpack:
+        used = [name if name == column else f"{name}={column}" for name, column in mapping.items() if column in seen_columns]
+        print(f"columns: {', '.join(used)}; not used: {', '.join(sorted(seen_columns - set(mapping.values()))) or 'none'}")
+    result, seen, counts = [], {}, Counter()
     if n_read > len(taken):
         counts[f"of {n_read:,} rows, a random sample (--rows)"] = len(taken)
     for number, record in taken:
@@ -124,15 +127,19 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, size=
                                  "Mend the row, or add --drop-bad to leave such rows out and count them.") from None
             counts["bad rows dropped"] += 1
             continue
-        key = (row["id"], row.get("critique_raw"))
-        if key in seen:
-            counts["exact duplicates dropped"] += 1
-        else:
-            seen.add(key)
+        known = seen.setdefault(key(row), row)
+        if known is row:
             result.append(row)
+        else:
+            counts["exact duplicates dropped" if known.get("verdict") == row.get("verdict") else "rows dropped whose verdict contradicts an equal one"] += 1
     if not result:
         raise InputError(f"{source} holds no usable rows ({dict(counts) or 'it is empty'}).")
     return result, counts
+
+
+def key(row):
+    """What makes two rows one: the response, the critique that came with it and its teacher, and the gold."""
+    return row["id"], row.get("critique_raw"), row.get("teacher"), row["gold"]
 
 
 def _watched(stream, columns):
@@ -144,22 +151,28 @@ def _watched(stream, columns):
 
 def _records(source, revision):
     """-> (iterable of dicts, name of the origin, the Hub entry; an empty one for a local file)."""
+    name, _, file = source.partition("=")
     path = Path(source)
     if path.is_file():
         return records.local(path), path.name, Hub("")
+    if name in SOURCES and Path(file).is_file():  # downloaded: read as what it is
+        return records.local(Path(file)), name, SOURCES[name]
+    source = {hub.path: name for name, hub in reversed(SOURCES.items())}.get(source, source)
     if source in SOURCES:
         hub = SOURCES[source]
     elif source.count("/") == 1 and not source.startswith((".", "/")) and path.suffix not in records.READABLE:
         hub = Hub(source)
     else:
         raise InputError(f"--source {source!r} is no file here and no known source; known: tiny, {', '.join(SOURCES)},\n"
-                         "a hub id such as org/name, or a .jsonl, .json or .parquet file")
-    return records.of_hub(hub.path, hub.config, hub.split, revision), source, hub
+                         "a hub id such as org/name, or a .jsonl, .json or .parquet file; NAME=FILE for a known source that you downloaded")
+    return records.of_hub(hub.path, hub.config, hub.split, revision, source), source, hub
 
 
 def _mapping(source, given, hub, seen_columns, need_response):
     """Which column holds which field: as given, else as the hub entry says, else columns that bear a field's name."""
     own = {name: name for name in FIELDS if name in seen_columns}
+    if hub.unpack and given:
+        raise InputError(f"{source} has a form of its own, so that --columns {' '.join(given)} cannot be given.\nLeave --columns out.")
     mapping = (dict.fromkeys(("question", "response", "critique")) if hub.unpack else own | hub.columns) | given
     columns = ", ".join(sorted(seen_columns))
     for name, column in given.items():
@@ -179,10 +192,12 @@ def _row(record, where, mapping, values, origin, need_response, counts):
     for name in ("question", "response") if need_response else ("question",):
         if not isinstance(get[name], str) or not get[name].strip():
             raise ValueError(f"no {name} (column {mapping[name]!r} holds {get[name]!r})")
+    if isinstance(get.get("gold"), (list, dict)):
+        raise ValueError(f"the gold is no text or number (column {mapping['gold']!r} holds {str(get['gold'])[:60]})")
     if not isinstance(get.get("critique") or "", str):
         raise ValueError(f"the critique is no text (column {mapping['critique']!r} holds {get['critique']!r})")
-    row = make_row(get["question"], get.get("response"), get.get("gold"), get.get("source") or origin,
-                   get.get("generator") or "unknown")
+    row = make_row(get["question"], get.get("response"), get.get("gold"), str(get.get("source") or origin), str(get.get("generator") or "unknown"),
+                   finish_reason=get.get("finish_reason"))
     if get.get("critique"):
         row |= _critique(get, where, values, mapping, counts)
     elif get.get("verdict") is not None:
@@ -222,7 +237,7 @@ def _critique(get, where, values, mapping, counts):
             example = "true=right false=wrong" if value in ("true", "false") else f"{value}=right (or {value}=wrong) ..."
             raise InputError(f"{where}: column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
                              f"Say what its values mean: --verdict-values {example}")
-        counts["verdict column and critique text disagree"] += stated not in ("unparsed", verdict)
+        counts["critiques whose text says another verdict than the column, which counts"] += stated not in ("unparsed", verdict)
     return {
         "critique": raw if verdict == "unparsed" else verdicts.normalise(raw, verdict), "critique_raw": raw,
         "verdict": verdict, "teacher": str(get.get("teacher") or "unknown"),

@@ -28,7 +28,7 @@ def encode(rows, tokenizer, template):
 def lengths(texts, tokenizer, special):
     """How many tokens each text has; special: with what the tokenizer puts round it, as round a prompt."""
     for at in range(0, len(texts), AT_ONCE):
-        yield from map(len, tokenizer.backend_tokenizer.encode_batch_fast(texts[at : at + AT_ONCE], add_special_tokens=special))
+        yield from map(len, tokenizer(texts[at : at + AT_ONCE], add_special_tokens=special).input_ids)
 
 
 # Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff out between prompt and answer, so that an

@@ -79,7 +79,7 @@ def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction
     ("cft-short", ["r3", "r1", "r1", "r2"]),
     ("cft-self-critique", ["r1", "r3"]),  # by the order of the teacher's rows
     ("sft-other", ["elsewhere", "is there", *["x"] * 8]),
-    ("mix", ["r1", "r2", "r3", "r1", "elsewhere", "x", "x", "x"]),  # one half each, no question twice
+    ("mix", ["r1", "elsewhere", "r2", "x", "r3", "x", "r1", "x"]),  # one half each, no question twice
 ])
 def test_which_rows_an_arm_takes(name, expected):
     rows, fitting = made(name)
@@ -196,6 +196,43 @@ def test_a_share_leaves_the_verified_arm_alone():
 @pytest.mark.parametrize("most, expected", [(1, ["r1", "r3"]), (2, ["r1", "r2", "r3"]), (3, ["r1", "r2", "r3", "r1"])])
 def test_rows_of_one_question_at_most(most, expected):
     assert responses("cft", given=replace(GIVEN, per_question=most)) == expected
+
+
+@pytest.mark.parametrize("share, most, expected", [
+    (1.0, 1, (0, 20)), (0.0, 1, (20, 0)), (0.5, 1, (10, 10)), (0.25, 2, (30, 10)), (None, 1, (20, 0)), (None, 3, (60, 0))])
+def test_a_share_with_rows_of_one_question_at_most(share, most, expected):
+    """20 questions, each with five right responses and then five wrong ones: all questions serve, whichever verdict is asked for."""
+    rows = [critiqued(f"q{q}", f"r{i}", "right" if i < 5 else "wrong") for q in range(20) for i in range(10)]
+    taken, _ = made("cft", rows, 1000, replace(GIVEN, wrong_share=share, per_question=most))
+    counts = Counter(row["verdict"] for row in taken)
+    assert (counts["right"], counts["wrong"]) == expected
+    question = {row["id"]: row["question_id"] for row in rows}
+    assert set(Counter(question[row["response_id"]] for row in taken).values()) == {most}
+
+
+@pytest.mark.parametrize("share, n_right, size", [(0.7, 3, 10), (0.44, 14, 25), (0.9, 1, 10)])
+def test_a_share_is_not_lost_to_rounding(share, n_right, size):
+    rows = [critiqued(f"q{i}", "r", "right" if i < n_right else "wrong") for i in range(60)]
+    taken, _ = made("cft", rows, 1000, replace(GIVEN, wrong_share=share))
+    assert len(taken) == size and sum(row["verdict"] == "right" for row in taken) == n_right
+
+
+def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
+    """Of the wrong responses alone: r1, 10 long, not r2 and r3."""
+    assert responses("cft-short", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
+    rows = [critiqued(f"q{i}", "r", "wrong" if i < 3 else "right") for i in range(6)]
+    length = {row["critique_id"]: ((5, 40) if i < 3 else (100, 100), 99)[0] + (0,) for i, row in enumerate(rows)}
+    length[rows[1]["critique_id"]] = (5, 6, 0)
+    taken, _ = made("cft-short", rows, 1, replace(GIVEN, length=length, wrong_share=1.0))
+    assert taken[0]["response_id"] == rows[1]["id"]
+
+
+def test_two_teachers_who_say_the_same_word_are_one_verdict_row():
+    assert len(made("cft-verdict", [A, critiqued("q1", "r1", "wrong", teacher="v"), AGAIN])[0]) == 2
+
+
+def test_a_mix_without_other_questions_is_none():
+    assert made("mix", given=replace(GIVEN, others=[GIVEN.others[1]])) == ([], 4)
 
 
 def test_same_arms_train_on_the_same_texts():

@@ -76,13 +76,13 @@ OTHERS = {  # a run of 01: one question that is asked already, two that stand in
     "y": make_row("What is y?", "It is y.", None, "numina", "g"), "z": make_row("What is z?", "It is z.", None, "own", "g", finish_reason="stop"),
     "cut": make_row("What is cut?", "It is", None, "numina", "g", finish_reason="length"),
 }
-# --select longest --per-question 1 --wrong-share 0.5: the longest of each question, then as many right as wrong ones in that order.
+# --select longest --per-question 1 --wrong-share 0.5: one of each question, right or wrong as the half needs it, the longest of those.
 EXPECTED = {
-    "sft": ["1a", "2a"],  # 1a called wrong; 4a, the other wrong one, was cut
+    "sft": ["1a", "2a", "3a", "7b"],  # 1a called wrong; 4a, another wrong one, was cut; of 7 the wrong one, which was lacking
     "sft-verified": ["1a", "2a", "3a", "7a"],  # 1a by its second teacher
     "sft-teacher": ["1 teacher-a", "2 teacher-a", "3 teacher-a", "4 teacher-b"],
     "cft": ["1a teacher-a", "2a teacher-a", "3a teacher-a", "4a teacher-b"],
-    "cft-short": ["7b teacher-b", "3a teacher-a"],  # answers are the shortest of all: 7b, 4a, 3a, 2a, 1b, of which one is right
+    "cft-short": ["7b teacher-b", "4a teacher-b", "3a teacher-a", "2a teacher-a"],  # answers are the shortest of all: 7b, 4a, 3a, then 2a called right
     "cft-clean": ["1a teacher-b", "2a teacher-b", "3a teacher-a", "4a teacher-b"],  # 7 has two golds
     "cft-self-critique": ["1a self", "7a self"],  # that of 3a is too long
 }
@@ -159,9 +159,11 @@ def test_arms_are_those_written_by_hand(everything, arm):
 def test_a_mix_holds_the_cft_rows_and_as_many_of_the_other_run_or_all_it_has(everything):
     """Not those in the exam, nor cut ones; in the mix none of a question that is there already."""
     cft, other, mix = (everything.data[arm] for arm in ("cft", "sft-other", "mix"))
-    assert [row["completion"] for row in mix[:4]] == [row["completion"] for row in cft]
-    assert sorted(named("sft-other", other)) == ["x1", "y", "z"] and sorted(named("mix", mix[4:])) == ["y", "z"]
-    assert {row["verdict"] for row in other + mix[4:]} == {None} and None not in {row["verdict"] for row in mix[:4]}
+    critiques, sft = ([row for row in mix if (row["verdict"] is None) is other_half] for other_half in (False, True))
+    assert [row["completion"] for row in critiques] == [row["completion"] for row in cft] and [mix[1], mix[3]] == sft  # in turn, as far as they go
+    assert sorted(named("sft-other", other)) == ["x1", "y", "z"] and sorted(named("mix", sft)) == ["y", "z"]
+    assert {row["verdict"] for row in other} == {None}
+    mix = critiques + sft
     instruction = {row["completion"][0]["content"]: row["prompt"][1]["content"].partition("\n")[0] for row in mix[4:]}
     assert instruction == {"It is y.": prompts.SFT_TEACHER_INSTRUCTION, "It is z.": prompts.SFT_INSTRUCTION}  # by source: numina, own
 
@@ -183,7 +185,7 @@ def test_what_was_left_out_is_the_same_in_print_page_and_manifest(everything):
     printed = {why: int(n) for n, why in re.findall(r"^left out: (\d+) (.*)$", everything.printed, re.M)}
     assert printed == LEFT_OUT == {why: n for why, n in manifest(everything.run)["left_out"].items() if n}
     assert {why: int(n) for why, n in table(page, "Left out")} == LEFT_OUT
-    assert "\n9 critiques of 7 responses to 5 questions.\n" in page and f"by critiques: {A} (5), {B} (4)\n" in page
+    assert "\n11 critiques of 7 responses to 5 questions.\n" in page and f"by critiques: {A} (5), {B} (4), self (2)\n" in page
     assert "conflicting golds (questions) 1" in page and "Responses: graded 5, timed out 0, without a gold 0" in page
 
 
@@ -210,7 +212,7 @@ def test_the_sizes_of_the_arms_are_the_same_in_print_page_and_manifest(everythin
     assert "note: the arms differ in size" in everything.printed
     assert {path.rsplit("/", 1)[-1]: digest for path, digest in made["inputs"].items()} == {
         "02_critiques.jsonl": file_hash(everything.run / "02_critiques.jsonl"), "02_answers.jsonl": file_hash(everything.run / "02_answers.jsonl"),
-        "01_responses.jsonl": file_hash(everything.folder / "runs" / "other" / "01_responses.jsonl")}
+        "01_responses.jsonl": file_hash(everything.folder / "runs" / "other" / "01_responses.jsonl"), "exam.jsonl": file_hash(everything.folder / "exam.jsonl")}
 
 
 def test_questions_of_ones_own_test_set_are_gone_from_every_arm(everything):
@@ -348,7 +350,8 @@ def test_arms_of_two_settings_stand_beside_each_other_and_are_trained_in_one_cal
         assert (about["config"]["suffix"], about["config"]["seed"], about["config"]["rows"]) == ("half", 1, 8)
         assert list(about["inputs"]) == ["runs/own/02_critiques.jsonl", "runs/own/02_answers.jsonl"]
         assert {row["arm"] for row in rows(settings.run / "03_data" / f"{arm}.jsonl")} == {arm}
-    assert "cft-half: 8 rows" in settings.printed[0] and "cft: 8 rows" in settings.printed[1] and "-half" not in settings.printed[1]
+    assert "cft-half: 8 rows" in settings.printed[0] and "\ncft: 8 rows" in settings.printed[1]
+    assert "from earlier commands stand sft-half, sft-verified-half, sft-teacher-half, cft-half, " in settings.printed[1]
     assert manifest(settings.run, "04")["checkpoints"] == {"cft-half": ["step-000020"], "cft": ["step-000020"]}
     for arm in ("cft-half", "cft"):
         trained = json.loads((settings.run / "04_train" / arm / "settings.json").read_text())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common import benchmarks, candidates, paper_tables, scores, selection
+from common import benchmarks, candidates, paper_tables, prompts, scores, selection
 from common.candidates import Candidate
 from common.files import InputError, file_hash
 from common.generate.journal import Journal
@@ -181,7 +181,7 @@ def test_the_best_is_chosen_and_of_equals_the_earliest():
     where, url, table, line = choose([0] * 8 + [1] * 2, [1] * 10, [1] * 10)
     assert where == "f2" and [row["chosen"] for row in table] == [False, True, False]
     assert (table[0]["p"], table[0]["holm"], table[2]["p"]) == (2 / 256, 6 / 256, 1) and table[0]["difference"] == 0.8
-    assert line == ("cft: step 20 of 3 checkpoints, 100.0% of 10 (the best of 3, so it flatters); told apart from 1 of the 2 others (Holm over all pairs); "
+    assert line == ("cft: step 20, chosen of 3 checkpoints, 100.0% of 10 (the best of 3, so it flatters); told apart from 1 of the 2 others (Holm over all pairs); "
                     "the nearest is step 30, +0.0 [+0.0, +0.0] points; equal to it, and later: step 30")
 
 
@@ -229,9 +229,15 @@ def test_the_validation_set_is_not_reported(tmp_path, reported):
 def test_held_out_questions_are_those_that_no_arm_trained_on(run):
     """By question, not by response: another response to a question that was trained on is no held-out question."""
     responses = [{"id": f"r{n}", "question_id": f"q{n // 2}", "question": f"What is {n // 2}?", "gold": None if n == 9 else str(n // 2)} for n in range(10)]
-    write_rows(run / "01_responses.jsonl", responses)
-    write_rows(run / "03_data" / "cft.jsonl", [{"response_id": "r0"}])
-    write_rows(run / "03_data" / "sft.jsonl", [{"response_id": "r3"}])
+    twins = [{"id": "t0", "question_id": "t0", "question": "what is 0 ?", "gold": "0"}, {"id": "t1", "question_id": "q2", "question": "What is 2?", "gold": " "},
+             *({"id": f"u{gold}", "question_id": "u", "question": "Two golds?", "gold": gold} for gold in "78")]
+    write_rows(run / "01_responses.jsonl", responses + twins)
+
+    def trained_rows(*questions, make=prompts.sft_row_prompt):
+        return [{"prompt": make(question)} for question in questions]
+
+    write_rows(run / "03_data" / "cft.jsonl", trained_rows("What is 0?", make=lambda q: prompts.critique_row_prompt(q, "r\n\nSolution:\nr")))
+    write_rows(run / "03_data" / "sft.jsonl", trained_rows("What is 1?", "Of another run?"))
     settings = {"steps": 6, "base": str(run / "01_base")}
     for arm in ("sft", "cft"):
         (run / "04_train" / arm / "settings.json").write_text(json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / f"{arm}.jsonl")]}))
@@ -244,7 +250,15 @@ def test_held_out_questions_are_those_that_no_arm_trained_on(run):
     selection.validation_set("heldout", ["math"], run, elsewhere)
     with pytest.raises(InputError, match="is no checkpoint of"):
         selection.validation_set("heldout", ["math"], run.parent / "another", elsewhere)
-    write_rows(run / "03_data" / "cft.jsonl", [{"response_id": r["id"]} for r in rows(run / "01_responses.jsonl")])
+    assert selection.trained_on(run) == {"cft": {"whatis0?"}, "sft": {"whatis1?", "ofanotherrun?"}}
+    write_rows(run / "01_responses.jsonl", [row | {"id": row["id"] + " redrawn"} for row in responses])  # by the text, whatever 01 holds now
+    assert [i["question"] for i in selection.heldout(run)] == ["What is 2?", "What is 3?", "What is 4?"]
+    later = settings | {"after": "sft", "data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}
+    write_rows(run / "04_train" / "cft-after-sft" / "settings.json", [later])
+    assert selection.trained_on(run)["cft-after-sft"] == {"whatis0?", "whatis1?", "ofanotherrun?"}
+    shutil.rmtree(run / "04_train" / "cft-after-sft")
+    write_rows(run / "03_data" / "cft.jsonl", trained_rows(*(r["question"] for r in rows(run / "01_responses.jsonl"))))
+    assert selection.trained_on(run)["cft"] is None
     with pytest.raises(InputError, match="cft was trained on other data than stands in"):  # then nobody knows what it has seen
         selection.heldout(run)
     (run / "04_train" / "cft" / "settings.json").write_text(json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}))

@@ -24,7 +24,7 @@ def some(n, seed=0):
 # --- what can be used -----------------------------------------------------------------------------------------------
 
 def test_what_cannot_be_used_is_left_out_and_counted():
-    good, other = critiqued("q", "r", "right"), critiqued("q2", "r", "wrong")
+    good, other = critiqued("q é", "r", "right"), critiqued("q2", "r", "wrong")
     bad = [good | {"verdict": "unparsed"}, good | {"verdict": None}, {k: v for k, v in good.items() if k != "verdict"}, good | {"critique": " \n"},
            good | {"response": ""}, good | {"question": None}, good | {"critique": 3}]
     rows, counts = choice.usable([*bad, good, other, dict(good)])
@@ -32,6 +32,10 @@ def test_what_cannot_be_used_is_left_out_and_counted():
     assert counts == {"critiques without a verdict": 3, "rows with an empty critique": 2, "rows with an empty response": 1,
                       "rows with an empty question": 1, "duplicate critiques": 1}
     assert choice.usable([good]) == ([good], {})
+    other_gold = good | {"gold": "another"}  # stays, so that the conflict is seen; the arms take the critique once
+    assert choice.usable([good, other_gold]) == ([good, other_gold], {})
+    decomposed = good | {"question": "q e\u0301"}  # ids do not tell forms of Unicode apart
+    assert choice.usable([good, decomposed]) == ([good], {"duplicate critiques": 1})
 
 
 @pytest.mark.parametrize("change", [{"question": "another"}, {"response": "another"}, {"critique": "another"}, {"verdict": "wrong"}])
@@ -81,7 +85,7 @@ def test_characters_where_there_is_no_tokenizer():
 
 
 def config(**settings):
-    return SimpleNamespace(**{"tokenizer": "Qwen/Qwen2.5-Math-7B", "min_tokens": None, "max_tokens": None} | settings)
+    return SimpleNamespace(**{"tokenizer": "Qwen/Qwen2.5-Math-7B", "min_tokens": None, "max_tokens": None, "select": "random"} | settings)
 
 
 def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
@@ -93,7 +97,7 @@ def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
     for settings in (dict(), dict(tokenizer="base")):
         assert choice.tokenizer(config(**settings), tmp_path / "none") is None
         assert "lengths are in characters" in capsys.readouterr().out
-    for settings in (dict(min_tokens=3), dict(max_tokens=3), dict(tokenizer="base", max_tokens=3), dict(tokenizer="/no/such"),
+    for settings in (dict(min_tokens=3), dict(max_tokens=3), dict(tokenizer="base", max_tokens=3), dict(select="longest"), dict(tokenizer="/no/such"),
                      dict(tokenizer="runs/none/01_base")):
         with pytest.raises(InputError, match="--tokenizer FOLDER"):
             choice.tokenizer(config(**settings), tmp_path / "none")
@@ -124,6 +128,29 @@ def test_random_is_by_seed_alone_and_not_by_how_critiques_are_written():
     assert one == choice.order(rows[::-1], "random", 1) != choice.order(rows, "random", 2)
     rewritten = [row | {"critique": row["critique"] * 2, "critique_id": content_id("another", row["id"])} for row in rows]
     assert [row["id"] for row in choice.order(rewritten, "random", 1)] == [row["id"] for row in one]
+
+
+def test_the_order_of_responses_does_not_depend_on_which_critiques_there_are():
+    """A critique that failed, or was left out, moves no other row; with two teachers the second critiques are shuffled for themselves."""
+    rows = some(60)
+    ids = {row["id"] for row in rows}
+    order = [row["id"] for row in choice.order(rows, "random", 3)]
+    for missing in (rows[7], rows[40]):
+        left = [row for row in rows if row is not missing]
+        assert [row["id"] for row in choice.order(left, "random", 3, responses=ids)] == [name for name in order if name != missing["id"]]
+    both = rows + [row | {"teacher": "u", "critique_id": content_id("u", row["id"])} for row in rows[:50]]
+    mixed = choice.order(both, "random", 3)
+    assert len(mixed) == 110 and len({row["critique_id"] for row in mixed}) == 110
+    firsts = list(dict.fromkeys(row["id"] for row in mixed))
+    assert len(set(firsts[:30])) == 30 and sum(a["id"] == b["id"] for a, b in zip(mixed, mixed[1:])) < 10  # not a response's two together
+
+
+def test_the_shuffle_is_that_of_the_ids():
+    """By hand: the reported runs of the miniature stand on it."""
+    rows = some(20)
+    ids = sorted(row["id"] for row in rows)
+    random.Random(5).shuffle(ids)
+    assert [row["id"] for row in choice.order(rows, "random", 5)] == ids
 
 
 def test_every_row_is_as_likely_to_be_first():

@@ -83,20 +83,21 @@ def test_new_rows_stand_beside_those_of_other_teachers_in_the_order_of_the_respo
     def row(name, teacher, text="x"):
         return {"id": name, "teacher": teacher, "critique": text}
 
-    old = [row("c", "a", "old"), row("a", "b"), row("gone", "b"), row("c", "b")]
+    now = [{"id": name, "gold": f"gold of {name}", "source": "s", "generator": "g"} for name in "abc"]
+    old = [row("c", "a", "old"), row("a", "b"), row("gone", "b"), row("c", "b") | {"gold": "a wrong one, mended in 01 since"}]
     new = [row("c", "a", "new"), row("a", "a")]
-    expected = [row("a", "b"), row("a", "a"), row("c", "b"), row("c", "a", "new")]
-    got = critiques.beside(new, old, ["a"], ["a", "b", "c"], "id")
+    expected = [row("a", "b"), row("a", "a"), row("c", "b") | {"gold": "gold of c"}, row("c", "a", "new")]
+    got = critiques.beside(new, old, ["a"], now, "id")
     assert sorted(got, key=str) == sorted(expected, key=str) and [r["id"] for r in got] == ["a", "a", "c", "c"]
-    again = critiques.beside(new, got, ["a"], ["a", "b", "c"], "id")
-    assert again == critiques.beside(new, again, ["a"], ["a", "b", "c"], "id") and len(again) == 4
-    assert critiques.beside([], old, ["a", "b"], ["a"], "id") == []
+    again = critiques.beside(new, got, ["a"], now, "id")
+    assert again == critiques.beside(new, again, ["a"], now, "id") and len(again) == 4
+    assert critiques.beside([], old, ["a", "b"], now[:1], "id") == []
 
 
 def test_two_responses_of_one_id_are_both_kept():
     """Ids are of content: the same response drawn twice."""
     rows = [{"id": "a", "teacher": "m", "n": n} for n in range(2)]
-    assert critiques.beside(rows, [], ["m"], ["a", "a", "b"], "id") == rows
+    assert critiques.beside(rows, [], ["m"], [dict.fromkeys(("id", "gold", "source", "generator"), name) for name in "aab"], "id") == rows
 
 
 def test_the_report():

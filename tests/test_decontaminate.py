@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 import pytest
 
 from common import benchmarks, decontaminate
-from common.decontaminate import against, matches, overlap, summary, tokens
+from common.decontaminate import against, matches, overlap, plain, summary, tokens
 from common.files import InputError, content_id
 from common.tiny import world
 from tests.conftest import SHARED
@@ -150,28 +150,25 @@ def test_no_text_of_a_private_set_comes_out():
 
 def test_overlap_is_literal_and_keeps_operators():
     items = [{"question": "Start with 12\n(1) + 7"}, {"question": "Find $x + 1$."}, {"question": "Other"}]
-    assert overlap({"a": "start with 12 (1) + 7", "b": "Find $x+1$."}, items) == 2 and overlap({"a": "Start with 12\n(1) - 7"}, items) == 0
+    assert overlap(set(map(plain, ["start with 12 (1) + 7", "Find $x+1$."])), items) == 2 and overlap({plain("Start with 12\n(1) - 7")}, items) == 0
     test = world.test_items(0, 300)
-    assert overlap({str(i): record["question"] for i, record in enumerate(test[:100])}, test) == 100
-    trained = {p.question: p.question for p in world.problems("train", 0, 300)}
-    assert overlap(trained, test) == 0 == overlap({}, test)
+    assert overlap({plain(record["question"]) for record in test[:100]}, test) == 100
+    trained = {plain(p.question) for p in world.problems("train", 0, 300)}
+    assert overlap(trained, test) == 0 == overlap(set(), test)
 
 
-def test_what_05_finds_among_the_questions_of_a_run(tmp_path):
-    """But not what 03 left out; of MMLU-Pro the question alone counts. A run without 01, or without such questions: nothing."""
+def test_what_05_finds_among_what_was_trained_on(tmp_path):
+    """Each arm for itself; of MMLU-Pro the question alone counts. What is not known is said."""
     items = benchmarks.items("tiny", limit=5, seed=0)
-    rows = [{"question_id": str(i), "question": item["question"].upper()} for i, item in enumerate(items[:3])]
-    rows.append({"question_id": "m", "question": " which  letter? "})
-    run, folder = tmp_path / "run", tmp_path / "sets"
-    write(run / "01_responses.jsonl", rows)
+    known = {plain(item["question"].upper()) for item in items[:3]} | {plain(" which  letter? ")}
+    folder = tmp_path / "sets"
     write(folder / "mmlu_pro" / "test.jsonl", [{"question": "Which letter?", "options": ["a", "b"], "answer": "A"}])
     sets = {"tiny": items, "mmlu_pro": benchmarks.items("mmlu_pro", folder, limit=1)}
-    tiny, mmlu = decontaminate.seen(run, sets, folder)
-    assert tiny.startswith(f"tiny: 3 of 5 questions stand word for word among those of {run}") and mmlu.startswith("mmlu_pro: 1 of 1 ")
-    write(run / "03_contaminated.jsonl", [{"question_id": "0", "removed": True}, {"question_id": "1", "removed": False}, {"question_id": "m", "removed": True}])
-    (line,) = decontaminate.seen(run, sets, folder)
-    assert line.startswith("tiny: 2 of 5") and "--decontaminate" in line
-    assert decontaminate.seen(run, {"tiny": items[3:]}) == decontaminate.seen(tmp_path, sets) == []
+    unknown, tiny, mmlu = decontaminate.seen({"cft": known, "sft": {plain(items[0]["question"])}, "other": {"x"}, "old": None}, sets, folder)
+    assert unknown.startswith("what old was trained on no longer stands")
+    assert tiny.startswith("tiny: of its 5 questions so many stand word for word in the training sets: cft 3, sft 1 (03_build.py --decontaminate")
+    assert mmlu.startswith("mmlu_pro: of its 1 questions so many stand word for word in the training sets: cft 1 ")
+    assert decontaminate.seen({"other": {"x"}}, sets, folder) == decontaminate.seen({}, sets, folder) == []
 
 
 def write(path, rows):
@@ -289,13 +286,14 @@ def test_the_questions_alone_under_the_ids_of_05(folder, capsys):
 
 def test_all_are_those_that_lie_there(folder, capsys):
     assert list(against(["all"], folder)) == ["gsm8k", "math", "math500_validation", "theoremqa", "mmlu_pro"]  # the validation set is cut out of MATH
-    assert f"note: not in {folder}, so not checked: math500 minerva_math olympiadbench aime24 aime25 amc23 gpqa\n" in capsys.readouterr().out
+    assert f"note: not checked, since not in {folder}: math500 minerva_math olympiadbench aime24 aime25 amc23 gpqa\n" in capsys.readouterr().out
 
 
-def test_all_without_a_folder_are_all_of_the_table(monkeypatch):
+def test_all_without_a_folder_are_all_of_the_table(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(benchmarks, "_hub", lambda benchmark, revision: asked.append((benchmark.path, revision)) or [])
-    assert list(against(["all"], revisions={"gsm8k": "abc"})) == list(benchmarks.BENCHMARKS)
+    assert list(against(["all"], revisions={"gsm8k": "abc"})) == [name for name in benchmarks.BENCHMARKS if name != "gpqa"]
+    assert "note: not checked, since it takes a login (name it): gpqa\n" in capsys.readouterr().out
     assert asked[0] == ("openai/gsm8k", "abc") and {revision for _, revision in asked[1:]} == {None}
 
 
@@ -344,7 +342,7 @@ def test_what_mathS_training_questions_hold_of_its_test():
     """Known: 2,936 items of MATH's test, 320 of the validation set and none of MATH-500 are inside, but for white space. By tokens 5 more of
     MATH: a comma moved, ^{2} for ^2 (3), z^4 + z^2 + 1 for z^4 - z^2 + 1, which is in MATH-500; and options after one question."""
     questions, tests = trained("simplerl_math_train_8523.jsonl"), against(["math", "math500", "math500_validation", "gsm8k"], SHARED / "benchmarks")
-    assert [overlap(questions, tests[name]) for name in tests] == [2936, 0, 320, 0]
+    assert [overlap(set(map(plain, questions.values())), tests[name]) for name in tests] == [2936, 0, 320, 0]
     counts = summary(matches(questions, tests), tests)
     assert [counts[name]["exact"] for name in tests] == [2941, 1, 320, 0]
     assert [counts[name]["hit"] for name in tests] == [3199, 84, 338, 0] and counts["math"]["removed"] == 3550

@@ -91,6 +91,16 @@ def test_forms_together_and_one_after_the_other_give_the_same_files(tmp_path):
     assert contents[0] == contents[1] and len(contents[0]) == 9
 
 
+def test_an_arm_that_is_built_again_is_exported_again(tmp_path):
+    """Else its export would hold the rows of an earlier build, whatever was taken out since."""
+    first, second = sets_of("", ["q"]), sets_of("", ["other"])
+    exports.write(tmp_path, {name: first[name] for name in ("cft", "sft-teacher")}, ["alpaca"])
+    exports.write(tmp_path, {"cft": second["cft"]}, [])
+    exports.write(tmp_path / "fresh", {"cft": second["cft"], "sft-teacher": first["sft-teacher"]}, ["alpaca"])
+    for name in ("cft_alpaca.json", "sft-teacher_alpaca.json", "dataset_info.json"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
 def test_an_unknown_form_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match="'csv'.*--export alpaca messages"):
         exports.write(tmp_path / "03_export", sets_of("", ["q"]), ["alpaca", "csv"])

@@ -101,6 +101,49 @@ def test_columns_of_the_known_sources(hub, source, path, columns):
     assert (row["question"], row["response"], row["source"]) == ("q", "r", source)
 
 
+def test_two_teachers_who_say_the_same_are_two_rows(read):
+    rows, counts = read([GOOD, GOOD | {"teacher": "u"}, GOOD | {"source": "elsewhere"}])
+    assert [row["teacher"] for row in rows] == ["t", "u"] and counts == {"exact duplicates dropped": 1}
+
+
+def test_a_verdict_that_contradicts_that_of_an_equal_row_is_counted(read):
+    plain = {"question": "q", "response": "r", "critique": "Fine.", "ok": True}
+    rows, counts = read([plain, plain | {"ok": False}], columns=["verdict=ok"], verdict_values=["true=right", "false=wrong"])
+    assert [row["verdict"] for row in rows] == ["right"] and counts["rows dropped whose verdict contradicts an equal one"] == 1
+
+
+@pytest.mark.parametrize("gold", [["5"], {"answer": 5}])
+def test_a_gold_is_a_text_or_a_number(read, gold):
+    with pytest.raises(InputError, match="row 1: the gold is no text or number"):
+        read([GOOD | {"gold": gold}])
+
+
+def test_a_finish_reason_comes_along_and_odd_names_are_text(read):
+    (row,), _ = read([GOOD | {"finish_reason": "length", "source": {"a": 1}, "generator": 3}])
+    assert (row["finish_reason"], row["source"], row["generator"]) == ("length", "{'a': 1}", "3")
+
+
+def test_columns_that_are_not_used_are_said(read, capsys):
+    """A gold under another name would be missed in silence."""
+    read([{"question": "q", "solution": "r", "gold_answer": "3"}], columns=["response=solution"])
+    assert "columns: question, response=solution; not used: gold_answer\n" in capsys.readouterr().out
+
+
+def test_a_known_source_that_was_downloaded_is_read_as_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data.parquet", PACKED)
+    rows, _ = sources.rows("webinstruct-cft-50k=data.parquet")
+    assert [row["source"] for row in rows] == ["webinstruct-cft-50k"] * 3 and rows[0]["critique"] == RIGHT
+    with pytest.raises(InputError, match="webinstruct-cft-50k has a form of its own|has a form of its own"):
+        sources.rows("webinstruct-cft-50k=data.parquet", ["gold=output"])
+
+
+def test_a_known_source_by_its_hub_id_is_the_same_source(hub):
+    """The SFT instruction and the licence go by its name."""
+    hub("meta-math/MetaMathQA", [{"query": "q", "response": "r"}])
+    assert sources.rows("meta-math/MetaMathQA") == sources.rows("metamath")
+
+
 def acemath_record(*messages, answer="a"):
     return {"messages": [{"role": role, "content": text} for role, text in messages], "answer": answer}
 
@@ -261,8 +304,8 @@ def test_only_exact_duplicates_are_dropped(read):
     """Two teachers' critiques of one response are two rows; the ids are of the content, whatever else stands in the row."""
     again = [GOOD, GOOD | {"critique": WRONG}, GOOD | {"gold": "other"}, GOOD | {"response": "2 "}, GOOD]
     rows, counts = read(again)
-    assert [(r["response"], r.get("verdict")) for r in rows] == [("2", "right"), ("2", "wrong"), ("2 ", "right")]
-    assert counts["exact duplicates dropped"] == 2 and rows[0]["id"] == rows[1]["id"] != rows[2]["id"]
+    assert [(r["response"], r.get("verdict"), r["gold"]) for r in rows] == [("2", "right", "2"), ("2", "wrong", "2"), ("2", "right", "other"), ("2 ", "right", "2")]
+    assert counts == {"exact duplicates dropped": 1} and rows[0]["id"] == rows[1]["id"] == rows[2]["id"] != rows[3]["id"]
     assert len({r["question_id"] for r in rows}) == 1
 
 
@@ -284,7 +327,7 @@ def test_a_verdict_column_decides_and_the_critique_ends_in_it(read, value, value
     if verdict != "unparsed":
         assert row["critique"].endswith(f"\n\nConclusion: {verdict} [END]") and row["critique"].count("[END]") == 1
     stated = "right" if critique == RIGHT else "wrong" if "wrong" in critique else verdict
-    assert counts["verdict column and critique text disagree"] == (stated != verdict)
+    assert counts["critiques whose text says another verdict than the column, which counts"] == (stated != verdict)
 
 
 @pytest.mark.parametrize("value, values", [(True, []), ("yes", ["no=wrong"]), (True, ["True=right"]), ("yes", ["yes=correct"]), ([1], [])])
