@@ -160,7 +160,8 @@ bases = {one.label: paper_tables.base_of(candidates.origin(one)) for one in mode
 beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, bases, config.temperature)) for table in printed]
 
 # %% Write tables, charts, the page and the manifest
-said = notes + scores.notes(scored, found, tests) + decontaminate.seen(selection.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed)
+said = notes + scores.notes(scored, found, tests) + selection.unequal(run, arms)
+said += decontaminate.seen(selection.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed)
 sections = {"Scores": results.scores_table(scored), f"Against {baseline}": results.comparisons_table(compared),
             "Over seeds": results.seeds_table(by_seed), "Choice of checkpoints": results.selection_table(selected), "The paper": "\n\n".join(beside)}
 results.write(run / "05_results.md", sections, [results.settings_line(run.name, config, len(shots)), *said])

@@ -42,7 +42,7 @@ def write(path_md, path_png, rows, right=None, gold_counts=None, counts=None, ar
     write_atomic(path_md, "\n\n".join([f"# Training data of {cell(path_md.parent.name)}", *picture, *body]) + "\n")
 
 
-def cell(name, most=60):
+def cell(name, most=100):
     """Any text as one line that Markdown shows as it is: nothing in it ends a cell, opens a tag, a link or a formula.
 
     >>> cell("a|b\\n<i>")

@@ -53,6 +53,16 @@ def trained_on(run):
     return found
 
 
+def unequal(run, arms):
+    """A line where arms that are compared were trained for different numbers of steps, [] otherwise."""
+    steps = {path.parent.name: files.read_settings(path).get("steps") for path in sorted((run / "04_train").glob("*/settings.json"))}
+    steps = {arm: n for arm, n in steps.items() if arm in arms}
+    if len(set(steps.values())) < 2:
+        return []
+    return ["The arms were trained for different numbers of steps, so they differ in more than in their kind: "
+            f"{', '.join(f'{arm} {n}' for arm, n in steps.items())}."]
+
+
 def heldout(run):
     """Questions of 01 with a gold on which no arm was trained, in the order of 01."""
     rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold"))

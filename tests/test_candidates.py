@@ -226,6 +226,14 @@ def test_the_validation_set_is_not_reported(tmp_path, reported):
         selection.validation_set("validation", reported, tmp_path)
 
 
+def test_arms_of_unequal_length_are_said(run):
+    for arm, steps in (("sft", 6), ("cft", 6), ("mix", 12)):
+        write_rows(run / "04_train" / arm / "settings.json", [{"steps": steps}])
+    assert selection.unequal(run, ["base", "sft", "cft"]) == [] == selection.unequal(run, ["mix"])
+    (line,) = selection.unequal(run, ["base", "cft", "mix"])
+    assert line.endswith("cft 6, mix 12.")
+
+
 def test_held_out_questions_are_those_that_no_arm_trained_on(run):
     """By question, not by response: another response to a question that was trained on is no held-out question."""
     responses = [{"id": f"r{n}", "question_id": f"q{n // 2}", "question": f"What is {n // 2}?", "gold": None if n == 9 else str(n // 2)} for n in range(10)]

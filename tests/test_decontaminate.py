@@ -171,11 +171,6 @@ def test_what_05_finds_among_what_was_trained_on(tmp_path):
     assert decontaminate.seen({"other": {"x"}}, sets, folder) == decontaminate.seen({}, sets, folder) == []
 
 
-def write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_a_summary_in_words():
     counts = {"math": {"items": 5000, "hit": 3199, "exact": 2941, "removed": 3550, "borderline": 125},
               "aime24": {"items": 30, "hit": 0, "exact": 0, "removed": 0, "borderline": 0},
