@@ -154,10 +154,10 @@ def write(name, new, key, teachers):
 
 
 teachers = sorted({row["teacher"] for row in good + failed})
-if judged:
+if to_ask or good:
     write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
-    raise stopped or Stopped(critiques.none_good(failed, run / "02_failed.jsonl", itself), 3 if to_ask else 2)
+    raise stopped or Stopped(critiques.none_good(failed, to_ask and run / "02_failed.jsonl", itself), 3 if to_ask else 2)
 write("02_critiques.jsonl", good, "id", teachers)
 if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
     write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
