@@ -69,16 +69,15 @@ from common.files import InputError
 
 run = files.run_folder(config.name)
 files.check_inputs(run, "02")
-everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"), 
+everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"),
                              ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"))
 teachers, rows = choice.of_teachers(everyones, config.teacher, files.read_manifest(run, "02").get("teachers"))
 rows, left_out = choice.usable(rows[: config.limit])
 own, _ = choice.usable([row for row in everyones if row["teacher"] == critiques.SELF])
-answers_file, failed_file = run / "02_answers.jsonl", run / "02_failed.jsonl"
+answers_file, failed = run / "02_answers.jsonl", files.rows_if_any(run / "02_failed.jsonl")
 answers = {a["question_id"]: a["answer"] for teacher in teachers[::-1] for a in files.rows_if_any(answers_file) if a["teacher"] == teacher}
-failed = files.rows_if_any(failed_file)
 if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
-    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({failed_file} says why)")
+    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({run / '02_failed.jsonl'} says why)")
 verdicts = Counter(row["verdict"] for row in rows)
 print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
 others, mix_file = [], config.mix and files.stage_file(files.run_folder(config.mix), "01_responses.jsonl")
@@ -87,6 +86,7 @@ if config.mix:
     others = list({row["id"]: row | {"critique_id": None, "verdict": None} for row in found if row["finish_reason"] != "length"}.values())
     others = choice.order(others, "random", config.seed)
 
+# %% Settings that cannot be meant
 if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
 suffix = f"-{config.suffix}" if config.suffix else ""
@@ -99,7 +99,7 @@ if "sft-teacher" in config.arms and not answers:
     raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
 
 # %% Questions of the test sets
-contaminated, notes = [], [line for source in sorted({row["source"] for row in rows + others}) if (line := sources.licence(source))]
+contaminated, notes = [], [line for source in sorted({str(row["source"]) for row in rows + others}) if (line := sources.licence(source))]
 if config.decontaminate:
     tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, seed=config.seed)
     contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + others}, tests)
