@@ -154,8 +154,8 @@ if config.model:
 made = {(row["source"], row["generator"]) for row in rows}
 before = files.read_manifest(run, "01") if config.add else {}
 earlier = [*before.get("earlier", []), *([before["config"]] if before else [])]
-if namesakes := {one["source"] for one in earlier if os.path.basename(one["source"]) == os.path.basename(config.source)} - {config.source}:
-    raise InputError(f"{config.source} and {' '.join(namesakes)} would both be the source {os.path.basename(config.source)}.\nRename one of the files.")
+if namesakes := {one["source"] for one in earlier if sources.called(one["source"]) == sources.called(config.source)} - {config.source}:
+    raise InputError(f"{config.source} and {' '.join(namesakes)} would both be the source {sources.called(config.source)}.\nRename one of the files.")
 if config.add:
     stand = [row for row in files.rows_if_any(run / "01_responses.jsonl") if (row["source"], row["generator"]) not in made]
     known = {sources.key(row) for row in stand}

@@ -64,7 +64,7 @@ import math
 import re
 from collections import Counter
 
-from common import arms, choice, critiques, data_report, decontaminate, exports, files, quality, sources
+from common import arms, benchmarks, choice, critiques, data_report, decontaminate, exports, files, quality, sources
 from common.files import InputError
 
 run = files.run_folder(config.name)
@@ -91,15 +91,14 @@ if unknown := [name for name in config.arms if name not in arms.ARMS]:
     raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
 suffix = f"-{config.suffix}" if config.suffix else ""
 if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not re.fullmatch(r"(?!.*-after-)[\w.-]{1,80}", name + suffix)]:
-    raise InputError(f"--suffix {config.suffix!r} would make {(clash[0] + suffix)[:99]!r} of {clash[0]}: another arm, or no plain name.\nTake another: --suffix half")
+    raise InputError(f"--suffix {config.suffix!r} would make {(clash[0] + suffix)[:99]!r} of {clash[0]}: another arm, or no plain name.\n"
+                     "Take another: --suffix half")
 if (config.min_tokens or 0) > (config.max_tokens or config.min_tokens or 0):
     raise InputError(f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\nGive the smaller one first.")
 exports.check(config.export)
-if "sft-teacher" in config.arms and not answers:
-    raise InputError(f"the arm sft-teacher needs {answers_file}.\nRun: python 02_critique.py --name {config.name} --answers")
 
 # %% Questions of the test sets
-contaminated, notes = [], [line for source in sorted({str(row["source"]) for row in rows + others}) if (line := sources.licence(source))]
+tests, contaminated, notes = {}, [], [line for source in sorted({str(row["source"]) for row in rows + others}) if (line := sources.licence(source))]
 if config.decontaminate:
     tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, seed=config.seed)
     contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + others}, tests)
@@ -139,8 +138,7 @@ built, summary, sizes, question_of = {}, [], set(), {row["id"]: row["question_id
 for name in config.arms or [name for name in arms.ARMS if not arms.ARMS[name].control]:
     arm, (arm_rows, fitting) = arms.ARMS[name], arms.build(name, ordered, given, config.rows)
     if not arm_rows and name in config.arms:
-        raise InputError(f"{name}: of {fitting} rows with {arm.needs} none is left.\nTake it out of --arms, or "
-                         + ("choose less strictly: --wrong-share, --max-tokens, --decontaminate" if fitting else "give what it needs"))
+        raise InputError(f"{name}: of {fitting} rows with {arm.needs} none is left.\nTake it out of --arms, or {arm.mend.format(name=config.name)}")
     if not arm_rows or name not in config.arms and arms.same(arm_rows, built.get("cft" + suffix)):
         print(f"{name}: left out, {'its rows are those of cft' if arm_rows else f'no row has {arm.needs}'}")
         continue
@@ -155,7 +153,6 @@ if not built:
     raise InputError("no arm could be built; the reasons stand above.")
 if len(sizes) > 1:
     print("note: the arms differ in size, so their scores compare different amounts of data")
-
 a_row = {one["arm"]: one["completion"] / one["rows"] for one in summary}
 if a_row.get("cft-short" + suffix, 0) >= a_row.get("cft" + suffix, math.inf):
     print("note: a row of cft-short is no shorter than one of cft: here critiques are no longer than answers")
@@ -169,10 +166,11 @@ for name, some in built.items():
 shown = rows + own * ("cft-self-critique" + suffix in built)
 data_report.write(run / "03_report.md", run / "03_report.png", shown, right, graded, left_out, summary, choice.by_kind(rows, length), lengths.unit, notes)
 exports.write(run / "03_export", built, config.export)
-inputs = [answers_file] * bool(answers) + [mix_file] * bool(config.mix) + [name for name in config.decontaminate if name.endswith(".jsonl")]
+inputs = [answers_file] * bool(answers) + [mix_file] * bool(config.mix)
+inputs += benchmarks.local_files(config.benchmarks_dir, tests, *(name for name in config.decontaminate if name.endswith(".jsonl")))
 earlier = choice.earlier(run, built)
-files.write_manifest(run / "03.run.json", config, [run / "02_critiques.jsonl", *inputs], rows={name: len(some) for name, some in built.items()}, arms=summary, teachers=teachers,
-                     output_sha256={name: files.file_hash(run / "03_data" / f"{name}.jsonl") for name in built}, left_out=left_out,
+files.write_manifest(run / "03.run.json", config, [run / "02_critiques.jsonl", *inputs], arms=summary, teachers=teachers,
+                     rows={name: len(some) for name, some in built.items()}, output_sha256={name: files.file_hash(run / "03_data" / f"{name}.jsonl") for name in built}, left_out=left_out,
                      length_unit=lengths.unit, earlier=earlier)
 print(f"wrote {', '.join(str(run / '03_data' / f'{name}.jsonl') for name in built)}, and {run / '03_report.md'} and .png")
 if earlier:

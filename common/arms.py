@@ -93,6 +93,7 @@ class Arm:
 
     build: Callable  # (row, given) -> prompt, completion
     needs: str  # what a row must have, for the report
+    mend: str = "choose less strictly: --wrong-share, --max-tokens, --decontaminate, ..."  # where no row has it
     once_per: tuple = ("critique_id",)  # rows that agree in these fields would train on the same text: the first stands
     fits: Callable = lambda row, given: True
     pool: Callable = lambda rows, given, size: rows  # of which rows, in which order
@@ -105,20 +106,22 @@ class Arm:
 
 A_CRITIQUE = "a critique with a verdict"
 ARMS = {
-    "sft": Arm(_sft, "a finished response", ("id",), _finished),
-    "sft-verified": Arm(_sft, "a finished response that one of the teachers judged right", ("id",),
-                        lambda row, given: row["verdict"] == "right" and _finished(row, given), shared=False),
-    "sft-teacher": Arm(_sft_teacher, "an answer of the teacher (02 --answers)", ("question_id",),
+    "sft": Arm(_sft, "a finished response", once_per=("id",), fits=_finished),
+    "sft-verified": Arm(_sft, "a finished response that one of the teachers judged right", once_per=("id",),
+                        fits=lambda row, given: row["verdict"] == "right" and _finished(row, given), shared=False),
+    "sft-teacher": Arm(_sft_teacher, "an answer of the teacher", "run: python 02_critique.py --name {name} --answers", ("question_id",),
                        lambda row, given: given.answers.get(row["question_id"], "").strip() != "", judged=False),
     "cft": Arm(_cft, A_CRITIQUE),
     "cft-short": Arm(_cft, A_CRITIQUE + " and a finished response to be as long as", pool=_as_long_as_answers),
     "cft-clean": Arm(_cft, "a gold with which the verdict agrees", fits=lambda row, given: given.right.get(row["id"]) is (row["verdict"] == "right")),
-    "sft-other": Arm(_sft, "a finished response of another run (--mix)", ("id",), pool=lambda rows, given, size: given.others, judged=False, shared=False),
-    "mix": Arm(lambda row, given: (_cft if row["critique_id"] else _sft)(row, given), A_CRITIQUE + ", beside the responses of another run (--mix)",
+    "sft-other": Arm(_sft, "a finished response of another run", "name that run: --mix RUN", ("id",),
+                     pool=lambda rows, given, size: given.others, judged=False, shared=False),
+    "mix": Arm(lambda row, given: (_cft if row["critique_id"] else _sft)(row, given), A_CRITIQUE + ", beside another run's responses to other questions", "name that run: --mix RUN",
                pool=lambda rows, given, size: rows if given.others else [], change=_with_others, parts=2),
     "cft-shuffled": Arm(_cft, A_CRITIQUE + " of several responses", change=_shuffled, control=True),
-    "cft-verdict": Arm(_verdict, A_CRITIQUE, ("id", "verdict"), control=True),
-    "cft-self-critique": Arm(_cft, "a critique by the base itself (02 --self-critique)", pool=_base_critiques, control=True),
+    "cft-verdict": Arm(_verdict, A_CRITIQUE, once_per=("id", "verdict"), control=True),
+    "cft-self-critique": Arm(_cft, "a critique by the base itself", "run: python 02_critique.py --name {name} --self-critique base",
+                             pool=_base_critiques, control=True),
 }
 
 

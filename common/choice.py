@@ -10,6 +10,7 @@ from common.critiques import SELF
 from common.files import InputError
 from common.model import load_tokenizer, local_folder
 
+
 def of_teachers(rows, asked, last):
     """-> (teachers, their rows). asked: names, ["all"], or none: then those of 02's last run, or else all. The base is no teacher."""
     there = sorted({row["teacher"] for row in rows} - {SELF})
@@ -31,6 +32,7 @@ def tokenizer(config, run):
         if config.min_tokens or config.max_tokens or config.select != "random" or config.tokenizer != "base" and config.tokenizer.count("/") != 1:
             raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
         print(f"note: lengths are in characters, as there is no tokenizer {config.tokenizer} to be had (--tokenizer FOLDER)")
+
 
 def usable(rows):
     """Critiqued rows -> (those that can be trained on, counts of why the others cannot).
@@ -141,14 +143,15 @@ def summary(name, rows, lengths, question_of):
     response is judged right, None where some have no verdict."""
     asked, written = lengths.prompts([row["prompt"] for row in rows]), lengths.completions([row["completion"][0]["content"] for row in rows])
     return {"arm": name, "rows": len(rows), "questions": len({question_of[row["response_id"]] for row in rows}),
-            "right": None if None in {row["verdict"] for row in rows} else sum(row["verdict"] == "right" for row in rows), "prompt": sum(asked), "completion": sum(written),
-            "longest": max(map(sum, zip(asked, written)))}
+            "right": None if None in {row["verdict"] for row in rows} else sum(row["verdict"] == "right" for row in rows),
+            "prompt": sum(asked), "completion": sum(written), "longest": max(map(sum, zip(asked, written)))}
 
 
 def line(arm, unit):
     """An arm's summary in words."""
     judged = "" if arm["right"] is None else f", {arm['right'] / arm['rows']:.0%} judged right"
-    return (f"{arm['rows']:,} rows of {arm['questions']:,} questions{judged}, {arm['prompt'] + arm['completion']:,} {unit}, {arm['completion']:,} of them learned")
+    return (f"{arm['rows']:,} rows of {arm['questions']:,} questions{judged}, {arm['prompt'] + arm['completion']:,} {unit}, "
+            f"{arm['completion']:,} of them learned")
 
 
 def built(run):
@@ -157,7 +160,8 @@ def built(run):
     files.check_inputs(run, "02")
     files.check_inputs(run, "03")
     last = files.read_manifest(run, "03")
-    return list(last["rows"]), dict.fromkeys(last["rows"]) | last.get("output_sha256", {}) | {name: about["sha256"] for name, about in last.get("earlier", {}).items()}
+    newest = dict.fromkeys(last["rows"]) | last.get("output_sha256", {})
+    return list(last["rows"]), newest | {name: about["sha256"] for name, about in last.get("earlier", {}).items()}
 
 
 def earlier(run, built):

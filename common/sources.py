@@ -149,23 +149,31 @@ def _watched(stream, columns):
         yield record
 
 
+def called(source):
+    """What the rows of a --source are called: a known name, also of its hub id or of a downloaded file (NAME=FILE); a file's name; a hub id.
+
+    >>> called("meta-math/MetaMathQA"), called("metamath=x/data.parquet"), called("x/my.jsonl"), called("org/name")
+    ('metamath', 'metamath', 'my.jsonl', 'org/name')
+    """
+    name = {hub.path: name for name, hub in reversed(SOURCES.items())}.get(source, source.partition("=")[0])
+    if name in SOURCES:
+        return name
+    return Path(source).name if Path(source).is_file() or Path(source).suffix in records.READABLE else source
+
+
 def _records(source, revision):
-    """-> (iterable of dicts, name of the origin, the Hub entry; an empty one for a local file)."""
-    name, _, file = source.partition("=")
-    path = Path(source)
-    if path.is_file():
-        return records.local(path), path.name, Hub("")
-    if name in SOURCES and Path(file).is_file():  # downloaded: read as what it is
-        return records.local(Path(file)), name, SOURCES[name]
-    source = {hub.path: name for name, hub in reversed(SOURCES.items())}.get(source, source)
-    if source in SOURCES:
-        hub = SOURCES[source]
-    elif source.count("/") == 1 and not source.startswith((".", "/")) and path.suffix not in records.READABLE:
+    """-> (iterable of dicts, what the rows are called, the Hub entry; an empty one for a local file)."""
+    name, file = called(source), Path(source if Path(source).is_file() else source.partition("=")[2] or source)
+    if file.is_file():
+        return records.local(file), name, SOURCES.get(name, Hub(""))
+    if name in SOURCES and "=" not in source:
+        hub = SOURCES[name]
+    elif source.count("/") == 1 and not source.startswith((".", "/")) and file.suffix not in records.READABLE:
         hub = Hub(source)
     else:
         raise InputError(f"--source {source!r} is no file here and no known source; known: tiny, {', '.join(SOURCES)},\n"
                          "a hub id such as org/name, or a .jsonl, .json or .parquet file; NAME=FILE for a known source that you downloaded")
-    return records.of_hub(hub.path, hub.config, hub.split, revision, source), source, hub
+    return records.of_hub(hub.path, hub.config, hub.split, revision, name), name, hub
 
 
 def _mapping(source, given, hub, seen_columns, need_response):
