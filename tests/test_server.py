@@ -293,6 +293,16 @@ def test_the_first_200_are_those_that_came_first(journal):
         assert len(server.asked) == n
 
 
+@pytest.mark.parametrize("key", ["x", "none", "EMPTY"])
+def test_a_placeholder_of_a_key_is_no_secret(journal, monkeypatch, key):
+    """Servers of one's own are asked with such; taken out of answers it would break their very field names ("te***t")."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    text = "x is none, the set is EMPTY.\n\nConclusion: right [END]"
+    with FaultServer(text=lambda body: text) as server:
+        (record,) = ask(make(server.url), ["a"], journal)
+    assert record["text"] == text
+
+
 def test_a_key_in_an_answer_is_not_kept(journal, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with FaultServer(text=lambda body: f"Your key is {KEY}.\n\nConclusion: right [END]") as server:

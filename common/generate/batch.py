@@ -57,7 +57,7 @@ class Batch:
             raise Stopped("interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.",
                           130) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:  # the last three: no object of a Batch API
-            kind, reason = explain(error, self.server.model, self.server.key)
+            kind, reason = explain(error, self.server.model, self.server.secret)
             if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (404, 405, 501):
                 kind, reason = 2, "it has no Batch API (files and batches).\nLeave --batch out"
             elif not isinstance(kind, int):
@@ -98,7 +98,7 @@ class Batch:
                 batch = once.batches.create(input_file_id=file.id, endpoint=part["url"], completion_window="24h",
                                             metadata={"cft_part": name}).id
             except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
-                if explain(error, self.server.model, self.server.key)[0] == 4:
+                if explain(error, self.server.model, self.server.secret)[0] == 4:
                     raise
                 time.sleep(pause)
                 batch = self._find(name)
@@ -127,7 +127,7 @@ class Batch:
         keys = set(part["keys"])
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
             content = self.api.files.content(file).content
-            for line in (content.replace(self.server.key.encode(), b"***") if self.server.key else content).splitlines():
+            for line in (content.replace(self.server.secret.encode(), b"***") if self.server.secret else content).splitlines():
                 key, status, body = _fields(line)
                 try:
                     if key in self.open:  # not so: foreign, twice, or taken before
@@ -145,7 +145,7 @@ class Batch:
         elif batch.status == "failed":
             said = "; ".join(f"{error.code}: {error.message}" for error in errors)
             self._note(part, batch=batch_id, collected="failed")
-            raise Stopped(f"the batch {batch_id} failed: {hide(said, self.server.key)}\nMend that, or leave --batch out, then run the "
+            raise Stopped(f"the batch {batch_id} failed: {hide(said, self.server.secret)}\nMend that, or leave --batch out, then run the "
                           "same command again.", 4)
         if others:
             print(f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there")
@@ -180,7 +180,7 @@ class Batch:
             if status == 200:
                 answer = self.server.finish(task, body, batch=True)
             else:
-                kind, reason = meaning(status or 500, body.get("error", body), self.server.model, key=self.server.key)
+                kind, reason = meaning(status or 500, body.get("error", body), self.server.model, key=self.server.secret)
                 answer = {"error": reason} if kind == "row" else None
         except (ValueError, AttributeError):
             return False

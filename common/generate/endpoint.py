@@ -25,6 +25,8 @@ class Endpoint:
         self.money = money or Money(model)
         self.base_url = server_of(base_url)
         self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
+        # What is taken out of all that is kept. A placeholder for a server of one's own ("EMPTY", "x") is no secret, but a word of answers.
+        self.secret = self.key if len(self.key) >= 12 else ""
 
     def where(self):
         return self.base_url or "the OpenAI API"

@@ -137,7 +137,7 @@ class Server(Endpoint):
                 self._lose(task, worst)
                 raise
             except Exception as error:
-                kind, reason = explain(error, self.model, self.key)
+                kind, reason = explain(error, self.model, self.secret)
                 headers = getattr(getattr(error, "response", None), "headers", None)
                 if kind == 2 and task.larger and error.status_code == 400:
                     kind = "row"  # a model may have no more room than was asked for at first
@@ -164,7 +164,7 @@ class Server(Endpoint):
         self._heard(response.headers)
         if "html" in response.headers.get("content-type", ""):
             raise WebPage
-        content = response.content.replace(self.key.encode(), b"***") if self.key else response.content  # a server may repeat it
+        content = response.content.replace(self.secret.encode(), b"***") if self.secret else response.content  # a server may repeat it
         answer = self.finish(task, json.loads(content))
         self.last_good, self.useless = time.monotonic(), None
         self.gate.answered(self.last_good - began)
