@@ -29,14 +29,15 @@ class Config:
     seed: int = setting(0, "of the world, the base and the sampling")
     limit: int | None = setting(None, "read at most this many rows of the source, from its beginning")
     rows: int = setting(50_000, "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)")
-    source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file; NAME=FILE: a known source, downloaded")
+    source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file; "
+                                                 "NAME=FILE: a known source, downloaded")
     revision: str | None = setting(None, "revision of a hub source")
     columns: list[str] = setting([], "which column holds which field: question=problem response=solution ...")
     verdict_values: list[str] = setting([], "what a verdict column's values mean: true=right false=wrong")
     drop_bad: bool = setting(False, "leave rows without question or response out, counted (also among --rows), instead of stopping")
     model: str | None = setting(None, "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base")
     base_url: str | None = setting(None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1")
-    add: bool = setting(False, "keep the rows that stand of other sources and generators, too (else they are replaced)")
+    add: bool = setting(False, "keep the rows that stand, but for those of this very --source and --model (without it all are replaced)")
     template: str = setting("auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)")
     samples: int = setting(1, "responses per question")
     temperature: float = setting(0.7, "of the sampling; 0 is greedy")
@@ -62,12 +63,12 @@ import sys
 
 import torch
 
-from common import files, prompts, records, sources
+from common import files, prompts, records, sources, stages
 from common.files import InputError
 from common.generate import Request, Sampling, complete
 from common.generate.journal import Journal
 
-run = files.run_folder(config.name)
+run = stages.run_folder(config.name)
 tiny = config.source == "tiny"
 if config.preset.startswith("tiny") and not tiny:
     raise InputError(f"the preset {config.preset} is the micro-world, with its small limits, and does not fit --source {config.source}\n"
@@ -99,7 +100,7 @@ if tiny:
 else:
     source_rows, read_counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
                                              config.rows, config.seed, need_response=config.model is None, drop_bad=config.drop_bad)
-if terms := sources.licence(config.source):
+if terms := sources.licence(sources.called(config.source)):
     print(f"licence of {terms}")
 print(f"{config.source}: {len(source_rows)} rows" + "".join(f", {n} {what}" for what, n in read_counts.items() if n))
 
@@ -125,7 +126,7 @@ if config.model:
         engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
         template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
     prompts.check_template(template, getattr(engine, "tokenizer", None))
-    questions = {row["question_id"]: row for row in source_rows}  # once each
+    questions = {(row["question_id"], row["gold"]): row for row in source_rows}  # of two golds both; equal requests are asked once
     asked = [(row, k) for row in questions.values() for k in range(config.samples)]
     requests = [Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked]
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed)
@@ -139,37 +140,38 @@ if config.model:
     failed = [a["error"] for a in answers if "error" in a]
     drawn = [sources.make_row(row["question"], text, row["gold"], row["source"], config.model, k, a["finish_reason"])
              for (row, k), a in zip(asked, answers) if "error" not in a and (text := sources.without_thinking(a["text"])).strip()]
-    rows = list({row["id"]: row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
+    rows = list({sources.key(row): row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
     counts = {"failed": len(failed), "empty, or all of it thinking": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
               "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}
     print(f"{len(rows)} responses" + "".join(f", {n} {what}" for what, n in counts.items() if n))
     if failed:
         print(f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed (status 3)")
-    if config.samples > 1 and config.temperature > 0 and len(questions) > 1 and len(rows) == len({row["question_id"] for row in rows}):
+    n_questions, n_different = (len({row[key] for row in rows}) for key in ("question_id", "id"))
+    if config.samples > 1 and config.temperature > 0 and 1 < n_questions == n_different:
         print(f"note: all samples of a question are equal: {config.model} or its server ignores --temperature")
     if not rows:
         raise InputError(f"{config.model} gave no usable response.")
 
-# %% Beside those of other sources and generators (One-Shot CFT: ten generators of one question)
-made = {(row["source"], row["generator"]) for row in rows}
-before = files.read_manifest(run, "01") if config.add else {}
-earlier = [*before.get("earlier", []), *([before["config"]] if before else [])]
-if namesakes := {one["source"] for one in earlier if sources.called(one["source"]) == sources.called(config.source)} - {config.source}:
-    raise InputError(f"{config.source} and {' '.join(namesakes)} would both be the source {sources.called(config.source)}.\nRename one of the files.")
+# %% Beside those that other commands took (One-Shot CFT: ten generators of one question)
+commands, stand = [], []
 if config.add:
-    stand = [row for row in files.rows_if_any(run / "01_responses.jsonl") if (row["source"], row["generator"]) not in made]
+    kept, n_replaced = stages.standing(run, config.source, config.model)
+    commands, stand = [made for made, _ in kept], [row for _, some in kept for row in some]
     known = {sources.key(row) for row in stand}
-    counts["equal to a response that stands"] = sum(sources.key(row) in known for row in rows)
-    rows = stand + [row for row in rows if sources.key(row) not in known]
-    print(f"{len(stand)} rows of other sources and generators stand before them; {counts['equal to a response that stands']} were equal to one of those")
+    n_read, rows = len(rows), [row for row in rows if sources.key(row) not in known]
+    counts["equal to a response that stands"] = n_read - len(rows)
+    print(f"{len(stand)} rows of other sources and models stand before them; {n_read - len(rows)} were equal to one of those; "
+          f"{n_replaced} rows that this source and model gave before are replaced")
+commands.append({"config": vars(config), "rows": len(rows)})
+rows = stand + rows
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
 local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
-files.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
+stages.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
                      counts=dict(counts), questions=len({row["question_id"] for row in rows}),
                      with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}),
-                     earlier=earlier)
+                     commands=commands)
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

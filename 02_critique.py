@@ -64,7 +64,7 @@ config = configure(Config, "02")
 # %% Read the responses
 import sys
 
-from common import critiques, files, prompts
+from common import critiques, files, prompts, stages
 from common.files import InputError, Stopped
 from common.generate import Request, Sampling, complete
 from common.generate.batch import Batch
@@ -72,20 +72,24 @@ from common.generate.journal import Journal
 from common.generate.money import Money, dollars
 from common.generate.server import Server
 
-run = files.run_folder(config.name)
-everything = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "response", "gold", "source", "generator"))
+run = stages.run_folder(config.name)
+everything = files.read_jsonl(stages.stage_file(run, "01_responses.jsonl"),
+                              ("id", "question_id", "question", "response", "gold", "source", "generator"))
 rows = everything[: config.limit]
 if config.base_url == "tiny" and not config.self_critique and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
     raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
                      "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
 itself = config.self_critique
-given = [row for row in rows if "critique" in row and not itself]
-to_ask = list({row["id"]: row for row in rows if not config.carried_only and (config.ask_carried or itself or "critique" not in row)}.values())
-questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not (itself or config.carried_only) else []
+given = [] if itself else [row for row in rows if "critique" in row]
+to_ask, questions = [], []
+if not config.carried_only:
+    anew = config.ask_carried or itself
+    to_ask = list({(row["id"], row["gold"]): row for row in rows if anew or "critique" not in row}.values())  # of two golds both
+    questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not itself else []
 print(f"{len(rows)} responses, {len(given)} of them with a critique already" + ", the others are left out" * config.carried_only)
 if not given and not to_ask:
-    raise InputError("not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); or name "
-                     "the column that holds the critiques in 01: --columns critique=COLUMN")
+    raise InputError("not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); "
+                     "or name the column that holds the critiques in 01: --columns critique=COLUMN")
 
 # %% [markdown]
 """
@@ -95,13 +99,13 @@ For the tiny preset it is a set of rules behind a real HTTP server here; the cli
 
 # %% Start the tiny teacher, or name the real one; or load the model that critiques itself
 model, base_url, engine, stop_teacher = config.model, config.base_url, None, lambda: None
-warmth = dict(temperature=None, top_p=None) if config.reasoning else dict(temperature=config.temperature, top_p=config.top_p)
-sampling = Sampling(**warmth, max_new_tokens=config.max_new_tokens)
+temperature, top_p = (None, None) if config.reasoning else (config.temperature, config.top_p)
+sampling = Sampling(temperature, top_p, config.max_new_tokens)
 settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
 if itself:
     from common.generate.local import Local
 
-    model, engine = critiques.SELF, Local(files.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size)
+    model, engine = critiques.SELF, Local(stages.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size)
     sampling, settings = replace(sampling, stop=prompts.STOP, seed=config.seed), {}  # asked once: a critique without a verdict is its own fault
 elif config.base_url == "tiny":
     from common.tiny import teacher
@@ -115,7 +119,7 @@ engine = engine or Server(model, base_url, config.concurrency, config.timeout, m
 
 # %% Ask for critiques, and for the teacher's own answers
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
-requests = [Request(critiques.prompt(row, config.prompt, itself and engine.tokenizer), check=critiques.why_bad) for row in to_ask]
+requests = [Request(critiques.prompt(row, config.prompt, engine.tokenizer if itself else None), check=critiques.why_bad) for row in to_ask]
 requests += [Request(prompts.teacher_answer_prompt(row["question"]), check=lambda text: None) for row in questions]
 files.check_disk(run, 8_000 * len(requests), "")  # an answer of 2 to 4 KB, in the journal and in its row
 stopped = None
@@ -140,11 +144,7 @@ judged = [critiques.carried(row) for row in given if row["verdict"] != "unparsed
 judged += [critiques.asked(row, answer, model) for row, answer in zip(to_ask, got)]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
-own = [{"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": model,
-        "answer": files.utf8(a["text"]), "finish_reason": a["finish_reason"], "usage": a["usage"], "usd": a.get("usd")}
-       for row, a in zip(questions, got[len(to_ask):]) if "error" not in a]
-unanswered = [row | {"teacher": model, "reason": f"no answer of its own: {a['error']}"}
-              for row, a in zip(questions, got[len(to_ask):]) if "error" in a]
+own, unanswered = critiques.own_answers(questions, got[len(to_ask):], model)
 
 # %% Write, beside what other teachers have written
 def write(name, new, key, teachers):
@@ -157,16 +157,17 @@ teachers = sorted({row["teacher"] for row in good + failed})
 if to_ask or good:
     write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
-    raise stopped or Stopped(critiques.none_good(failed, to_ask and run / "02_failed.jsonl", itself), 3 if to_ask else 2)
+    raise stopped or Stopped(critiques.none_good(failed, run / "02_failed.jsonl" if to_ask else None, itself), 3 if to_ask else 2)
 write("02_critiques.jsonl", good, "id", teachers)
 if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
     write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
 
 # %% Report
-report, before = critiques.report(good, failed), files.read_manifest(run, "02")
-files.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost,
-                     teachers=before.get("teachers", []) if itself else sorted({row["teacher"] for row in good}), answers=len(own), unanswered=len(unanswered),
-                     server=None if itself else engine.base_url, partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
+report = critiques.report(good, failed)
+last = stages.read_manifest(run, "02").get("teachers", []) if itself else sorted({row["teacher"] for row in good})  # those that 03 takes
+stages.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost, teachers=last,
+                      answers=len(own), unanswered=len(unanswered), server=None if itself else engine.base_url,
+                      partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
 print(critiques.as_text(report))
 if money.prices and (to_ask or questions):
     perhaps = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""

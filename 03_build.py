@@ -59,120 +59,122 @@ class Config:
 
 config = configure(Config, "03")
 
-# %% Read the critiques
-import math
-import re
+# %% Settings that cannot be meant
 from collections import Counter
 
-from common import arms, benchmarks, choice, critiques, data_report, decontaminate, exports, files, quality, sources
+from common import arms, choice, critiques, data_report, decontaminate, exports, files, quality, sources, stages
 from common.files import InputError
 
-run = files.run_folder(config.name)
-files.check_inputs(run, "02")
-everyones = files.read_jsonl(files.stage_file(run, "02_critiques.jsonl"),
-                             ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"))
-teachers, rows = choice.of_teachers(everyones, config.teacher, files.read_manifest(run, "02").get("teachers"))
-rows, left_out = choice.usable(rows[: config.limit])
-own, _ = choice.usable([row for row in everyones if row["teacher"] == critiques.SELF])
-answers_file, failed = run / "02_answers.jsonl", files.rows_if_any(run / "02_failed.jsonl")
-answers = {a["question_id"]: a["answer"] for teacher in teachers[::-1] for a in files.rows_if_any(answers_file) if a["teacher"] == teacher}
-if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
-    print(f"note: {n_missing} responses have no critique, or no answer, of {', '.join(teachers)} and are left out ({run / '02_failed.jsonl'} says why)")
-verdicts = Counter(row["verdict"] for row in rows)
-print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
-others, mix_file = [], config.mix and files.stage_file(files.run_folder(config.mix), "01_responses.jsonl")
-if config.mix:
-    found = files.read_jsonl(mix_file, ("id", "question_id", "question", "response", "source", "finish_reason"))
-    others = list({row["id"]: row | {"critique_id": None, "verdict": None} for row in found if row["finish_reason"] != "length"}.values())
-    others = choice.order(others, "random", config.seed)
-
-# %% Settings that cannot be meant
-if unknown := [name for name in config.arms if name not in arms.ARMS]:
-    raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(arms.ARMS)}")
-suffix = f"-{config.suffix}" if config.suffix else ""
-if clash := [name for name in arms.ARMS if suffix and name + suffix in arms.ARMS or not re.fullmatch(r"(?!.*-after-)[\w.-]{1,80}", name + suffix)]:
-    raise InputError(f"--suffix {config.suffix!r} would make {(clash[0] + suffix)[:99]!r} of {clash[0]}: another arm, or no plain name.\n"
-                     "Take another: --suffix half")
-if (config.min_tokens or 0) > (config.max_tokens or config.min_tokens or 0):
+run = stages.run_folder(config.name)
+labels = arms.labels(config.arms, config.suffix)  # {arm: what it is called here}
+if config.min_tokens and config.max_tokens and config.min_tokens > config.max_tokens:
     raise InputError(f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\nGive the smaller one first.")
 exports.check(config.export)
 
+# %% Read the critiques, the teacher's own answers, the responses of another run
+stages.check_inputs(run, "02")
+written = files.read_jsonl(stages.stage_file(run, "02_critiques.jsonl"),
+                           ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"))
+failed = files.rows_if_any(run / "02_failed.jsonl")
+teachers, rows = choice.of_teachers(written, config.teacher, stages.read_manifest(run, "02").get("teachers"))
+rows, left_out = choice.usable(rows[: config.limit])
+self_critiques, _ = choice.usable([row for row in written if row["teacher"] == critiques.SELF])
+answers = choice.answers(run / "02_answers.jsonl", teachers)
+mix_file = stages.stage_file(stages.run_folder(config.mix), "01_responses.jsonl") if config.mix else None
+others, left_out["rows of --mix without a finished response"] = choice.others(mix_file, config.seed) if config.mix else ([], 0)
+
+verdicts = Counter(row["verdict"] for row in rows)
+print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
+if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
+    print(f"note: of {n_missing} responses a critique, or an answer to their question, by one of {', '.join(teachers)} is missing "
+          f"({run / '02_failed.jsonl'} says why)")
+
 # %% Questions of the test sets
-tests, contaminated, notes = {}, [], [line for source in sorted({str(row["source"]) for row in rows + others}) if (line := sources.licence(source))]
+notes = [line for source in sorted({str(row["source"]) for row in rows + others}) if (line := sources.licence(source))]
+tests, contaminated = {}, []
 if config.decontaminate:
-    tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, seed=config.seed)
+    tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, config.seed)
     contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + others}, tests)
     notes += decontaminate.lines(decontaminate.summary(contaminated, tests)) or ["no question of a test set was found"]
     notes.append(f"held against {', '.join(tests)}; every match: {run / '03_contaminated.jsonl'}")
-    known = {match["question_id"] for match in contaminated if match["removed"]}
-    for what, some in (("rows", rows), ("rows of --mix", others)):
-        left_out[f"{what} whose question stands in a test set"] = sum(row["question_id"] in known for row in some)
-    rows, others = ([row for row in some if row["question_id"] not in known] for some in (rows, others))
+    removed = {match["question_id"] for match in contaminated if match["removed"]}
+    left_out["rows whose question stands in a test set"] = sum(row["question_id"] in removed for row in rows)
+    left_out["rows of --mix whose question stands in a test set"] = sum(row["question_id"] in removed for row in others)
+    rows = [row for row in rows if row["question_id"] not in removed]
+    others = [row for row in others if row["question_id"] not in removed]
 elif {row["source"] for row in rows} != {"tiny"}:
     notes.append("the questions were not held against any test set (--decontaminate all); 05 says which it finds among them word for word")
-print("".join(f"note: {line}\n" for line in notes), end="")
 
-# %% How long the rows are, and which answers are right
+# %% How long the rows are
 lengths = choice.Lengths(choice.tokenizer(config, run))
-length = choice.measured(rows + own, lengths, config.system)
-rows, too_long = choice.within(rows, config.min_tokens, config.max_tokens, length)
-left = {row["id"] for row in rows}
-own, _ = choice.within([row for row in own if row["id"] in left], config.min_tokens, config.max_tokens, length)
-right, graded = quality.right(rows)
-left_out.update(too_long)
+length = choice.measured(rows + self_critiques, lengths, config.system)
+rows, out_of_bounds = choice.within(rows, config.min_tokens, config.max_tokens, length)
+left_out.update(out_of_bounds)
+there = {row["id"] for row in rows}
+self_critiques, _ = choice.within([row for row in self_critiques if row["id"] in there], config.min_tokens, config.max_tokens, length)
+
+# %% Which responses give the gold answer, and what is left
+gives_gold, graded = quality.gives_gold(rows, quality.golds(written))
 if n_conflicting := graded["conflicting golds (questions)"]:
-    print(f"note: {n_conflicting} questions have conflicting golds, so their responses are held against none")
-if right and not any(right.values()):
-    print(f"note: not one of {len(right)} responses gives its gold: does the gold's column hold the final answer alone?")
-print("".join(f"left out: {n} {why}\n" for why, n in left_out.items() if n), end="")
+    notes.append(f"{n_conflicting} questions have conflicting golds, so their responses are held against none")
+if gives_gold and not any(gives_gold.values()):
+    notes.append(f"not one of {len(gives_gold)} responses gives its gold: does the gold's column hold the final answer alone?")
+if n_same := len(rows) - len({(row["id"], row["critique"]) for row in rows}):
+    notes.append(f"{n_same} critiques are word for word another teacher's of the same response; an arm takes such a text once")
+for line in [f"note: {line}" for line in notes] + [f"left out: {n} {why}" for why, n in left_out.items() if n]:
+    print(line)
 if not rows:
     raise InputError(f"not one critique of {', '.join(teachers)} is left; the reasons stand above.")
 
-# %% Choose rows once for all arms
+# %% Put the rows in one order, for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
-ordered = choice.order(rows, config.select, config.seed, length, {row["id"] for row in everyones + failed})
-given = arms.Given(config.system, answers, right, length, own, others, config.wrong_share, config.per_question)
+responses = {row["id"] for row in written + failed}
+ordered = choice.order(rows, config.select, config.seed, length, responses)
+given = arms.Given(config.system, answers, gives_gold, length, self_critiques, others, config.wrong_share, config.per_question)
 
 # %% Build each arm
-built, summary, sizes, question_of = {}, [], set(), {row["id"]: row["question_id"] for row in everyones + others}
-for name in config.arms or [name for name in arms.ARMS if not arms.ARMS[name].control]:
-    arm, (arm_rows, fitting) = arms.ARMS[name], arms.build(name, ordered, given, config.rows)
-    if not arm_rows and name in config.arms:
-        raise InputError(f"{name}: of {fitting} rows with {arm.needs} none is left.\nTake it out of --arms, or {arm.mend.format(name=config.name)}")
-    if not arm_rows or name not in config.arms and arms.same(arm_rows, built.get("cft" + suffix)):
-        print(f"{name}: left out, {'its rows are those of cft' if arm_rows else f'no row has {arm.needs}'}")
-        continue
-    label = name + suffix
-    built[label] = [row | {"arm": label} for row in arm_rows]
-    summary.append(choice.summary(label, arm_rows, lengths, question_of))
-    sizes.add(len(arm_rows) / arm.parts)
-    wanted = config.rows * arm.parts
-    few = f" (all that have {arm.needs}{', at this --wrong-share' * (config.wrong_share is not None and arm.shared)}; {wanted} were asked for)"
-    print(f"{label}: {choice.line(summary[-1], lengths.unit)}{few * (len(arm_rows) < wanted)}")
+built, summaries = {}, {}
+question_of = {row["id"]: row["question_id"] for row in written + others}
+for name, label in labels.items():
+    arm_rows, n_fitting = arms.build(name, ordered, given, config.rows)
+    few = arms.few(name, arm_rows, n_fitting, given, config.rows)
+    if not arm_rows and config.arms:
+        raise InputError(f"{name}: no row{few}\nTake it out of --arms, or {arms.ARMS[name].mend.format(name=config.name)}")
+    if not arm_rows:
+        print(f"{name}: left out, no row{few}")
+    elif not config.arms and arms.same(arm_rows, built.get(labels["cft"])):
+        print(f"{name}: left out, its rows are those of cft")
+    else:
+        built[label] = [row | {"arm": label} for row in arm_rows]
+        summaries[name] = choice.summary(label, arm_rows, lengths, question_of)
+        print(f"{label}: {choice.line(summaries[name], lengths.unit)}{few}")
 if not built:
     raise InputError("no arm could be built; the reasons stand above.")
-if len(sizes) > 1:
-    print("note: the arms differ in size, so their scores compare different amounts of data")
-a_row = {one["arm"]: one["completion"] / one["rows"] for one in summary}
-if a_row.get("cft-short" + suffix, 0) >= a_row.get("cft" + suffix, math.inf):
-    print("note: a row of cft-short is no shorter than one of cft: here critiques are no longer than answers")
+for line in arms.unlike(summaries):
+    print(f"note: {line}")
 
-# %% Write them, the page, what other trainers read, the manifest
+# %% Write them, the page, what other trainers read
+paths = {name: run / "03_data" / f"{name}.jsonl" for name in built}
+for name, path in paths.items():
+    files.write_jsonl(path, built[name])
 (run / "03_contaminated.jsonl").unlink(missing_ok=True)  # of an earlier build
 if config.decontaminate:
     files.write_jsonl(run / "03_contaminated.jsonl", contaminated)
-for name, some in built.items():
-    files.write_jsonl(run / "03_data" / f"{name}.jsonl", some)
-shown = rows + own * ("cft-self-critique" + suffix in built)
-data_report.write(run / "03_report.md", run / "03_report.png", shown, right, graded, left_out, summary, choice.by_kind(rows, length), lengths.unit, notes)
+shown = rows + self_critiques if labels.get("cft-self-critique") in built else rows
+data_report.write(run / "03_report.md", run / "03_report.png", shown, gives_gold, graded, left_out, summaries.values(),
+                  choice.by_kind(rows, length), lengths.unit, notes)
 exports.write(run / "03_export", built, config.export)
-inputs = [answers_file] * bool(answers) + [mix_file] * bool(config.mix)
-inputs += benchmarks.local_files(config.benchmarks_dir, tests, *(name for name in config.decontaminate if name.endswith(".jsonl")))
-earlier = choice.earlier(run, built)
-files.write_manifest(run / "03.run.json", config, [run / "02_critiques.jsonl", *inputs], arms=summary, teachers=teachers,
-                     rows={name: len(some) for name, some in built.items()}, output_sha256={name: files.file_hash(run / "03_data" / f"{name}.jsonl") for name in built}, left_out=left_out,
-                     length_unit=lengths.unit, earlier=earlier)
-print(f"wrote {', '.join(str(run / '03_data' / f'{name}.jsonl') for name in built)}, and {run / '03_report.md'} and .png")
+print(f"wrote {', '.join(map(str, paths.values()))}, and {run / '03_report.md'} and .png")
+
+# %% The manifest
+inputs = [run / "02_critiques.jsonl", *([run / "02_answers.jsonl"] if answers else []), *([mix_file] if config.mix else [])]
+inputs += decontaminate.local_files(config.decontaminate, config.benchmarks_dir, tests)
+earlier = stages.earlier(run, built)
+stages.write_manifest(run / "03.run.json", config, inputs, arms=[*summaries.values()], teachers=teachers, left_out=left_out, length_unit=lengths.unit,
+                      rows={name: len(some) for name, some in built.items()}, earlier=earlier,
+                      output_sha256={name: files.file_hash(path) for name, path in paths.items()},
+                      responses={"number": len(responses), "ids": files.content_id(*sorted(responses))})  # which the order is made of
 if earlier:
-    print(f"from earlier commands stand {', '.join(earlier)}: {run / '03.run.json'} says how they were made, 04 trains them where --arms names them")
+    print(f"from earlier commands stand {', '.join(earlier)}: {run / '03.run.json'} says how they were made, "
+          "04 trains them where --arms names them")
 print(f"next: python 04_train.py --name {config.name}")

@@ -67,11 +67,11 @@ from types import SimpleNamespace
 
 import torch
 
-from common import adapters, checkpoints, choice, estimate, files, model, prompts, report, tokens
+from common import adapters, checkpoints, estimate, files, model, prompts, report, stages, tokens
 from common.files import InputError, Stopped
 from common.train import adamw, check_flags, mean_loss, stop_signals, training_steps
 
-run = files.run_folder(config.name)
+run = stages.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
 rank, world, device = model.init_distributed()
 world = config.gpus or world if config.dry_run else world
@@ -80,11 +80,11 @@ full = config.method == "full"
 check_flags(config, world)
 
 # %% The arms, the base model, its tokenizer
-newest, built = choice.built(run)
+newest, built = stages.built(run)
 arms = list(dict.fromkeys(config.arms)) or newest
 if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))]:
     raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}")
-base = model.local_folder(files.last_checkpoint(run, config.after) if config.after else config.model or files.stage_file(run, "01_base"),
+base = model.local_folder(stages.last_checkpoint(run, config.after) if config.after else config.model or stages.stage_file(run, "01_base"),
                           weights=not config.dry_run)
 tokenizer = model.load_tokenizer(base)
 shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "qlora")
@@ -107,7 +107,7 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 
 # %% One arm: what it trains on, in which order, and where it is saved
 def prepare(arm):
-    data = [files.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
+    data = [stages.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
     rows = [row for file in data for row in files.read_jsonl(file, ("id", "prompt", "completion"))[: config.limit]]
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
     if len(examples) <= config.holdout:
@@ -140,7 +140,7 @@ for job in jobs:
 if config.dry_run:
     raise SystemExit
 for job in jobs:
-    files.check_settings(job.folder / "settings.json", job.settings)
+    stages.check_settings(job.folder / "settings.json", job.settings)
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
 needed = estimate.disk(shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize)  # an arm's states go before the next arm
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
@@ -212,7 +212,7 @@ for job in jobs:
 
 # %% Write the manifest
 if rank == 0:
-    files.write_manifest(run / "04.run.json", config, list(dict.fromkeys(file for job in jobs for file in job.data)), base=str(base), base_id=base_id,
+    stages.write_manifest(run / "04.run.json", config, list(dict.fromkeys(file for job in jobs for file in job.data)), base=str(base), base_id=base_id,
                          processes=world, checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs})
 for job in jobs:
     log(f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}")

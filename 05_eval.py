@@ -68,12 +68,12 @@ from dataclasses import asdict
 
 import torch
 
-from common import benchmarks, candidates, comparisons, decontaminate, files, page, paper_tables, prompts, results, scores, selection
+from common import benchmarks, best_checkpoint, candidates, comparisons, decontaminate, files, page, paper_tables, prompts, results, scores, stages
 from common.files import InputError
 from common.generate import Sampling, complete
 from common.generate.journal import Journal
 
-run = files.run_folder(config.name)
+run = stages.run_folder(config.name)
 printed = paper_tables.named(config.paper)
 if printed and not config.model and not (run / "04_train").exists():  # nothing to score yet
     print("\n\n".join(paper_tables.side_by_side(table, {}) for table in printed))
@@ -126,12 +126,12 @@ def evaluate(one, sets):
 # Training goes on after the best one: which is reported is a choice, and made on the test set it flatters the score.
 selected, notes = [], []
 if any(one.checkpoints for one in models):
-    validation, items, line = selection.validation_set(config.selection, config.benchmarks, run, models, revisions=revisions, **source)
+    validation, items, line = best_checkpoint.validation_set(config.selection, config.benchmarks, run, models, revisions=revisions, **source)
     notes.append(line)
 for one in models:
     if one.checkpoints:
         tried = {key: result for checkpoint in one.checkpoints for key, result in evaluate(checkpoint, {validation: items}).items()}
-        one.where, one.url, table, line = selection.choose(one, tried, validation, config.seed)
+        one.where, one.url, table, line = best_checkpoint.choose(one, tried, validation, config.seed)
         selected += table
         notes.append(line)
         print(line)
@@ -160,8 +160,8 @@ bases = {one.label: paper_tables.base_of(candidates.origin(one)) for one in mode
 beside = [paper_tables.side_by_side(table, scores.for_paper(table, scored, bases, config.temperature)) for table in printed]
 
 # %% Write tables, charts, the page and the manifest
-said = notes + scores.notes(scored, found, tests) + selection.unequal(run, arms)
-said += decontaminate.seen(selection.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed)
+said = notes + scores.notes(scored, found, tests) + best_checkpoint.unequal(run, arms)
+said += decontaminate.seen(best_checkpoint.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed)
 sections = {"Scores": results.scores_table(scored), f"Against {baseline}": results.comparisons_table(compared),
             "Over seeds": results.seeds_table(by_seed), "Choice of checkpoints": results.selection_table(selected), "The paper": "\n\n".join(beside)}
 results.write(run / "05_results.md", sections, [results.settings_line(run.name, config, len(shots)), *said])
@@ -170,7 +170,8 @@ results.selection_chart(selected, run / "05_selection.png")
 page.write_page(run / "05_outputs.html", {key: result.rows for key, result in found.items()}, scored, benchmarks.private(tests), run.name)
 headline = {"engines": engines, "scores": scored, "comparisons": compared, "seeds": by_seed, "selection": selected}
 files.write_json(run / "05_eval" / "scores.json", headline)
-files.write_manifest(run / "05.run.json", config, benchmarks.local_files(config.benchmarks_dir, tests, config.few_shot), **headline)
+read = [config.few_shot] if config.few_shot else []
+stages.write_manifest(run / "05.run.json", config, benchmarks.local_files(config.benchmarks_dir, tests) + read, **headline)
 print("\n" + "\n\n".join([*(text for heading, text in sections.items() if text and heading != "Scores"), *said]))
 print(f"\nwrote {run / '05_results.md'} and .png, {run / '05_outputs.html'} (open it in a browser: every output), and {run / '05_eval'}")
 print(f"next: read runs/{config.name}/05_results.md, then change one setting: python 01_sample.py --help")

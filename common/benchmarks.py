@@ -96,7 +96,7 @@ BENCHMARKS = {
 }
 TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}  # of the micro-world's questions that are never trained on
 NAMES = (*TINY, *BENCHMARKS)
-HELDOUT = "heldout"  # a run's own questions, see selection.py
+HELDOUT = "heldout"  # a run's own questions, see best_checkpoint.py
 PLAIN = Benchmark(None, (), "", "question", "gold", 0, "")  # how questions of one's own, and the micro-world's, are asked
 
 
@@ -241,7 +241,6 @@ def private(names):
     return [name for name in names if of(name).private]
 
 
-def local_files(folder, names, *others):
-    """The files that were read, for the manifest."""
-    paths = [Path(folder) / name / "test.jsonl" for name in names if folder] + [Path(other) for other in others if other]
-    return [str(path) for path in paths if path.is_file()]
+def local_files(folder, names):
+    """The files in `folder` (None: the hub) from which these test sets are read, for the manifest."""
+    return [str(_file(name, of(name), Path(folder))) for name in names if folder and name in BENCHMARKS and is_local(name, folder)]

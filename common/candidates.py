@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import arms, files, model, prompts
+from common import arms, model, prompts, stages
 from common.files import InputError
 from common.generate.local import Local
 from common.generate.money import Money
@@ -35,7 +35,7 @@ def candidates(run, names, base_url=None, selection="auto"):
     training.
     """
     choose = selection not in ("auto", "last")
-    found = [_read(run, name, base_url, selection) for name in names or ["base", *arms.trained(files.stage_file(run, "04_train"))]]
+    found = [_read(run, name, base_url, selection) for name in names or ["base", *arms.trained(stages.stage_file(run, "04_train"))]]
     by_label = {}
     for candidate in found:
         by_label.setdefault(candidate.label, []).append(candidate)
@@ -54,11 +54,11 @@ def _read(run, name, base_url, selection):
     if url:
         return Candidate(label or _plain(where), where, url, arm=label, step=_step(where))
     if where in (*arms.ARMS, *arms.trained(run / "04_train")):
-        last = files.last_checkpoint(run, where)
+        last = stages.last_checkpoint(run, where)
         found = Candidate(label or where, str(last), arm=label, step=_step(str(last)))
         return found if selection in ("auto", "last") else _with_checkpoints(found, run / "04_train" / where)
     if where == "base":
-        return Candidate(label or "base", model.local_folder(files.trained_on(run)), arm=label)
+        return Candidate(label or "base", model.local_folder(stages.trained_from(run)), arm=label)
     if Path(where).is_dir() and list(Path(where).glob("step-*[0-9]")):
         own = Path(where).resolve().parent == (run / "04_train").resolve()
         parts = [part for part in Path(where).parts[-3:] if part not in ("04_train", "/")]
@@ -143,7 +143,7 @@ def origin(one):
     said, seen = [str(one.where)], str(one.where)
     for _ in range(3):  # an arm trained after another one says that other one
         for file, key in ((Path(seen).parent / "settings.json", "base"), (Path(seen) / "adapter_config.json", "base_model_name_or_path")):
-            if file.is_file() and (base := files.read_settings(file).get(key)):
+            if file.is_file() and (base := stages.read_settings(file).get(key)):
                 seen = str(base)
                 said.append(seen)
                 break

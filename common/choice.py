@@ -2,10 +2,12 @@
 
 import math
 import random
+import shlex
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
-from common import arms, files, prompts, tokens
+from common import arms, files, prompts, stages, tokens
 from common.critiques import SELF
 from common.files import InputError
 from common.model import load_tokenizer, local_folder
@@ -14,17 +16,32 @@ from common.model import load_tokenizer, local_folder
 def of_teachers(rows, asked, last):
     """-> (teachers, their rows). asked: names, ["all"], or none: then those of 02's last run, or else all. The base is no teacher."""
     there = sorted({row["teacher"] for row in rows} - {SELF})
-    teachers = there if asked == ["all"] else asked or [name for name in last or () if name in there] or there
+    teachers = there if asked == ["all"] else list(dict.fromkeys(asked)) or [name for name in last or () if name in there] or there
     if not there or set(teachers) - set(there):
         raise InputError(f"02_critiques.jsonl holds no critique of {', '.join(sorted(set(teachers) - set(there))) or 'a teacher'}, but of: "
-                         f"--teacher {' '.join(there) or '(none; the base is none: run 02_critique.py with a teacher)'}")
+                         f"--teacher {shlex.join(there) or '(none; the base is none: run 02_critique.py with a teacher)'}")
     return teachers, [row for row in rows if row["teacher"] in teachers]
+
+
+def answers(path, teachers):
+    """{question_id: a teacher's own answer, a text}; of several teachers the first one's. {} where 02 was not asked for them."""
+    rows = files.rows_if_any(path, ("question_id", "teacher", "answer"))
+    return {row["question_id"]: row["answer"] for teacher in reversed(teachers) for row in rows
+            if row["teacher"] == teacher and isinstance(row["answer"], str) and row["answer"].strip()}
+
+
+def others(path, seed):
+    """The finished responses of another run, shuffled, as rows that nobody judged. -> (rows, how many of its rows are none)"""
+    rows = files.read_jsonl(path, ("id", "question_id", "question", "response", "source", "finish_reason"))
+    finished = [row | {"critique_id": None, "verdict": None} for row in rows if row["finish_reason"] != "length"
+                and all(isinstance(row[name], str) and row[name].strip() for name in ("question", "response"))]
+    return order(list({row["id"]: row for row in finished}.values()), "random", seed), len(rows) - len(finished)
 
 
 def tokenizer(config, run):
     """The tokenizer whose tokens are counted; None, with a note, where the run has no base or a hub id cannot be had, and no setting needs it."""
     try:
-        name = files.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
+        name = stages.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
         words = load_tokenizer(name if Path(name).is_dir() else local_folder(name, weights=False))  # a tokenizer's folder needs no model
         prompts.check_template(prompts.template_for(words), words)
         return words
@@ -49,12 +66,14 @@ def usable(rows):
         if row.get("verdict") not in ("right", "wrong"):
             counts["critiques without a verdict"] += 1
             continue
-        for key, text in (("id", (row["question"], row["response"])), ("critique_id", (row["id"], row["critique"], row["verdict"]))):
-            if texts.setdefault(row[key], files.content_id(*text)) != files.content_id(*text):  # as ids are: whatever form of Unicode
+        for key, text in (("question_id", (row["question"],)), ("id", (row["question"], row["response"])),
+                          ("critique_id", (row["id"], row["critique"], row["verdict"]))):
+            digest = files.content_id(*text)  # as ids are: whatever form of Unicode
+            if texts.setdefault(row[key], digest) != digest:
                 raise InputError(f"the {key} {row[key]} stands for two texts, of which one is {' | '.join(text)[:200]!r}\n"
                                  "An id is a hash of what it names: make the file again with 01 and 02.")
-        counts["duplicate critiques"] += (row["critique_id"], row["gold"]) in kept
-        kept.setdefault((row["critique_id"], row["gold"]), row)  # of two golds both, so that the conflict is seen
+        counts["duplicate critiques"] += row["critique_id"] in kept
+        kept.setdefault(row["critique_id"], row)
     return list(kept.values()), +counts
 
 
@@ -84,19 +103,27 @@ class Lengths:
         return [self.known[key] for key in keys]
 
 
+class Length(NamedTuple):
+    """How long the response, the critique, and the whole cft row, prompt included, are in training."""
+
+    response: int
+    critique: int
+    row: int
+
+
 def measured(rows, lengths, system):
-    """{critique_id: (length of the response, of the critique, of the whole cft row)}, as they stand in training."""
+    """{critique_id: Length}"""
     asked, written = zip(*(arms.cft(row, system) for row in rows)) if rows else ((), ())
     of_critiques = lengths.completions(written)
-    return {row["critique_id"]: (response, critique, prompt + critique) for row, response, critique, prompt in
+    return {row["critique_id"]: Length(response, critique, prompt + critique) for row, response, critique, prompt in
             zip(rows, lengths.completions([row["response"] for row in rows]), of_critiques, lengths.prompts(asked))}
 
 
 def by_kind(rows, length):
     """{"response": lengths of the distinct responses, "critique": ..., "cft row": ...}, for the report."""
-    responses = {row["id"]: length[row["critique_id"]][0] for row in rows}
-    return {"response": list(responses.values()), "critique": [length[row["critique_id"]][1] for row in rows],
-            "cft row": [length[row["critique_id"]][2] for row in rows]}
+    found = [length[row["critique_id"]] for row in rows]
+    responses = {row["id"]: one.response for row, one in zip(rows, found)}
+    return {"response": list(responses.values()), "critique": [one.critique for one in found], "cft row": [one.row for one in found]}
 
 
 def order(rows, select, seed, length=None, responses=()):
@@ -106,35 +133,33 @@ def order(rows, select, seed, length=None, responses=()):
     written, or in which of them failed or were left out, then train on the same responses. responses: ids of all there are, at least
     those of the rows. The second critiques of the responses, the third ones and so on are shuffled for themselves.
     """
-    ids, places, nth = sorted({row["id"] for row in rows}.union(responses)), {}, Counter()
-    keys = {}
-    for row in sorted(rows, key=lambda row: (row["id"], row["critique_id"])):
-        k = nth[row["id"]]
-        nth[row["id"]] += 1
-        if k not in places:
-            shuffled = ids.copy()
-            random.Random(f"{seed} {k}" if k else seed).shuffle(shuffled)
-            places[k] = {name: at for at, name in enumerate(shuffled)}
-        keys[row["critique_id"], row["id"]] = (places[k][row["id"]], k)
-    rows = sorted(rows, key=lambda row: keys[row["critique_id"], row["id"]])
+    critiques, keyed = {}, []  # {response id: its rows}; [(place of the response in the shuffle of the kth critiques, k, row)]
+    for row in sorted(rows, key=lambda row: str(row["critique_id"])):
+        critiques.setdefault(row["id"], []).append(row)
+    for k in range(max(map(len, critiques.values()), default=0)):
+        shuffled = sorted(critiques.keys() | set(responses))
+        random.Random(f"{seed} {k}" if k else seed).shuffle(shuffled)
+        keyed += [(place, k, critiques[name][k]) for place, name in enumerate(shuffled) if len(critiques.get(name, ())) > k]
+    rows = [row for _, _, row in sorted(keyed, key=lambda each: each[:2])]
     key = {
-        "random": lambda row: 0,
-        "longest": lambda row: -length[row["critique_id"]][1],
-        "shortest": lambda row: length[row["critique_id"]][1],
-        "length-matched": lambda row: abs(math.log(length[row["critique_id"]][1] / length[row["critique_id"]][0])),
-    }[select]
-    return sorted(rows, key=key)
+        "longest": lambda one: -one.critique,
+        "shortest": lambda one: one.critique,
+        "length-matched": lambda one: abs(math.log(one.critique / one.response)),
+    }
+    return rows if select == "random" else sorted(rows, key=lambda row: key[select](length[row["critique_id"]]))
 
 
 def within(rows, low, high, length):
     """-> (rows whose cft row, prompt included, is of low to high (None: no bound) in length, counts of the others)."""
-    counts = Counter()
-    kept = []
+    kept, counts = [], Counter()
     for row in rows:
-        whole = length[row["critique_id"]][2]
-        why = "too short (--min-tokens)" if whole < (low or 0) else "too long (--max-tokens)" if high and whole > high else None
-        counts.update([why] if why else [])
-        kept += [] if why else [row]
+        whole = length[row["critique_id"]].row
+        if low and whole < low:
+            counts["too short (--min-tokens)"] += 1
+        elif high and whole > high:
+            counts["too long (--max-tokens)"] += 1
+        else:
+            kept.append(row)
     return kept, counts
 
 
@@ -152,22 +177,3 @@ def line(arm, unit):
     judged = "" if arm["right"] is None else f", {arm['right'] / arm['rows']:.0%} judged right"
     return (f"{arm['rows']:,} rows of {arm['questions']:,} questions{judged}, {arm['prompt'] + arm['completion']:,} {unit}, "
             f"{arm['completion']:,} of them learned")
-
-
-def built(run):
-    """-> (the arms that 03 built last, {arm: SHA-256 of its file as 03 wrote it, where it said so} of all that it knows of)."""
-    files.stage_file(run, "03.run.json")
-    files.check_inputs(run, "02")
-    files.check_inputs(run, "03")
-    last = files.read_manifest(run, "03")
-    newest = dict.fromkeys(last["rows"]) | last.get("output_sha256", {})
-    return list(last["rows"]), newest | {name: about["sha256"] for name, about in last.get("earlier", {}).items()}
-
-
-def earlier(run, built):
-    """{arm: what made it} of training sets in 03_data that earlier commands built, and that still stand as they were."""
-    last = files.read_manifest(run, "03")
-    made = last.get("earlier", {}) | {name: {key: last[key] for key in ("config", "inputs", "finished", "commit")} | {"sha256": sha}
-                                      for name, sha in last.get("output_sha256", {}).items()}
-    stands = {file.stem: files.file_hash(file) for file in (run / "03_data").glob("*.jsonl") if file.stem not in built}
-    return {name: about for name, about in made.items() if stands.get(name) == about["sha256"]}

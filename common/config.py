@@ -8,7 +8,8 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from common.files import InputError, read_manifest, run_folder
+from common.files import InputError
+from common.stages import read_manifest, run_folder
 from common.presets import PRESETS
 
 

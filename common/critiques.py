@@ -6,7 +6,7 @@ from collections import Counter
 from common import prompts, quality, verdicts
 from common.files import content_id, utf8
 
-SELF = "self"  # the teacher's name in critiques that the base itself wrote; it is none
+SELF = "(the base itself)"  # in place of a teacher's name in critiques that it wrote; it is none, and none is called like that
 GRADED = 5_000  # responses graded at most for the report: hard golds take 15 ms each
 
 
@@ -49,6 +49,19 @@ def asked(row, answer, teacher):
     }, None
 
 
+def own_answers(questions, answers, teacher):
+    """Rows with a question, and the record of the teacher's own answer to each -> (rows of 02_answers.jsonl, failed rows)."""
+    good, failed = [], []
+    for row, answer in zip(questions, answers):
+        if "error" in answer:
+            failed.append(row | {"teacher": teacher, "reason": f"no answer of its own: {answer['error']}"})
+        else:
+            good.append({"question_id": row["question_id"], "question": row["question"], "gold": row["gold"], "teacher": teacher,
+                         "answer": utf8(answer["text"]), "finish_reason": answer["finish_reason"], "usage": answer["usage"],
+                         "usd": answer.get("usd")})
+    return good, failed
+
+
 def none_good(failed, path, itself):
     """What to say where not one critique has a verdict. path: of the failed rows, where they were written. itself: the model that critiqued itself, if one did."""
     if itself:
@@ -68,9 +81,12 @@ def beside(new, old, teachers, now, key):
     place, today = {}, {}
     for at, row in enumerate(now):
         place.setdefault(row[key], at)
-        today.setdefault(row[key], {name: row[name] for name in ("gold", "source", "generator")})
-    kept = [row | {name: value for name, value in today[row[key]].items() if name in row}
-            for row in old if row["teacher"] not in teachers and row[key] in place]
+        today.setdefault(row[key], {}).setdefault(row["gold"], {name: row[name] for name in ("gold", "source", "generator")})
+    kept = []
+    for row in old:
+        if row["teacher"] not in teachers and row[key] in place:
+            said = today[row[key]]  # by gold: of two golds that conflict, both stay
+            kept.append(row | {name: value for name, value in said.get(row.get("gold"), next(iter(said.values()))).items() if name in row})
     return sorted(kept + new, key=lambda row: place[row[key]])
 
 
@@ -85,7 +101,7 @@ def report(rows, failed):
         "tokens": sum(usage["prompt_tokens"] + usage["completion_tokens"] for row in rows if (usage := row["usage"])),
         "finish_reasons": dict(Counter(str(row["critique_finish_reason"]) for row in rows)),
         "failed_for": dict(Counter(row["reason"][:80] for row in failed).most_common(10)),
-        "against_gold": dict(quality.cases(golden, quality.right(golden)[0])),
+        "against_gold": dict(quality.cases(golden, quality.gives_gold(golden, quality.golds(rows))[0])),
     }
 
 

@@ -18,7 +18,7 @@ CASES = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")
 def write(path_md, path_png, rows, right=None, gold_counts=None, counts=None, arms=(), lengths=None, unit="characters", notes=()):
     """Write 03_report.md and 03_report.png; sections and panels without content are left out, and without a panel the picture.
 
-    rows: critiqued rows of 02. right, gold_counts: what quality.right gave. counts: {reason: how many were left out for it}. arms: dicts
+    rows: critiqued rows of 02. right, gold_counts: what quality.gives_gold gave. counts: {reason: how many were left out for it}. arms: dicts
     of arm, rows, questions, right (rows judged right, None where no verdict applies) and, as sums in `unit`, prompt, completion (what is
     learned), longest (one row). lengths: {"response": [...], "critique": [...], ...} in `unit`, "tokens" or "characters". notes: lines.
     Equal input gives equal bytes.
@@ -83,25 +83,28 @@ def _by_source(groups, key, counted, least=1):
     """A row a source, a column a teacher: a share in per cent (and of how many, the sum of `counted`). "" for less than `least` sources,
     and where nothing was counted."""
     cells = {(g["teacher"], g["source"]): f"{percent(g[key][0])} ({sum(g[of] for of in counted):,})" for g in groups if g[key][0] is not None}
-    columns, lines = [(name, cell(name)) for name in data_chart.named(groups, "teacher")], [(name, cell(name)) for name in data_chart.named(groups, "source")]
-    if not cells or len(lines) < least:
+    teachers, sources = _shown(groups, "teacher"), _shown(groups, "source")
+    if not cells or len(sources) < least:
         return ""
-    for names, what in ((columns, "teacher"), (lines, "source")):
-        if len(names) > 1:
-            names.append((None, f"all {data_chart.n_named(groups, what):,}"))
-    return markdown(["source", *(name for _, name in columns)], [[name, *(cells.get((t, s), "-") for t, _ in columns)] for s, name in lines], 1)
+    return markdown(["source", *teachers.values()], [[label, *(cells.get((t, s), "-") for t in teachers)] for s, label in sources.items()], 1)
+
+
+def _shown(groups, what):
+    """{name: how it is written} of the teachers or sources that are shown; None, all of them, last where they are several."""
+    names = {name: cell(name) for name in data_chart.named(groups, what)}
+    return names | ({None: f"all {data_chart.n_named(groups, what):,}"} if len(names) > 1 else {})
 
 
 def _golds(groups, gold_counts):
-    names = data_chart.named(groups, "teacher")
-    totals = [g for g in groups if g["source"] is None and g["agrees"][0] is not None and g["teacher"] in names + [None] * (len(names) > 1)]
+    teachers = _shown(groups, "teacher")
+    totals = [g for g in groups if g["source"] is None and g["agrees"][0] is not None and g["teacher"] in teachers]
     graded = ["Responses: " + ", ".join(f"{cell(what)} {n:,}" for what, n in gold_counts.items()) + "."] if gold_counts else []
     if not totals:
         return graded[0] if gold_counts and gold_counts["conflicting golds (questions)"] else ""
     head = ["teacher", *(case.replace("_", " called ") for case in CASES), "agrees %", "95% interval", "of wrong ones, called right %",
             "95% interval"]
     table = markdown(head, [
-        [f"all {data_chart.n_named(groups, 'teacher'):,}" if g["teacher"] is None else cell(g["teacher"]), *(f"{g[case]:,}" for case in CASES),
+        [teachers[g["teacher"]], *(f"{g[case]:,}" for case in CASES),
          percent(g["agrees"][0]), interval(*g["agrees"][1:]), percent(g["accepts"][0]), interval(*g["accepts"][1:])] for g in totals], 1)
     said = ("A response is right where its final answer equals the gold, by the strict grader; a critique may fault its reasoning with good "
             "reason. The intervals take critiques as independent: where a few questions have many, they are too narrow.")

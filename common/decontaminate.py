@@ -6,12 +6,14 @@ The rule, on a question's tokens, its lower-case [a-z0-9]+ words: contaminated w
 The ratio is that of tokens, SequenceMatcher(None, item, question, autojunk=False).ratio(), in this order: difflib is not symmetric, but
 few pairs cross a threshold when turned round. Of characters, different questions of one kind pass 0.6 (letters are alike anywhere); with
 autojunk the ratio of a long question depends on how often its words occur. Operators are no tokens: x + 3 and x - 3 are the same to it.
-Options are left out on both sides (what follows the first "A." of "A.", "B.", "C.", also "(A)" or "A:"): an MMLU question has others in MMLU-Pro.
+A text with options (what follows the first "A." of "A.", "B.", "C.", also "(A)" or "A:") is compared with and without them, and the nearest
+pair counts: an MMLU question has others in MMLU-Pro, while in another spelling, "(a)", they are not told from the parts of a question.
 """
 
 import re
 from collections import Counter, defaultdict
 from difflib import SequenceMatcher
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +29,41 @@ OPTION = re.compile(r"(?:\s(?i:answer choices|choices|options)\s?:)?(?:\s|\$?\\[
 
 # --- what is compared -----------------------------------------------------------------------------------------------
 
-def against(names, folder=None, revisions=None, seed=0):
+def against(names, folder=None, seed=0):
     """The test sets to check against. -> {benchmark: [{"id", "question"}, ...]}, each question alone, the ids those of 05.
 
     names: of common/benchmarks.py, "all" of them (with `folder` those that lie there, else those that take no login; a note says which are not), or paths to a .jsonl of
     one's own: the text, or the first of a list of turns, in a column question, problem or prompt. Such a set is called like its file, or
-    like its folder where the file is test.jsonl. revisions: {benchmark: revision on the hub}. seed: of GPQA's ids.
+    like its folder where the file is test.jsonl. seed: of GPQA's ids.
     Raises InputError for an unknown name, for the micro-world's sets, for two sets of one name, and for what cannot be read.
     """
     if tiny := [name for name in names if name in benchmarks.TINY]:
         raise InputError(f"{', '.join(tiny)} cannot be checked: operators are left out here, so that 12 + 7 would be 12 - 7. There is no need to:\n"
                          "the micro-world never trains on a question that it tests. Name other test sets.")
-    if unknown := [name for name in names if name not in ("all", *benchmarks.BENCHMARKS) and not name.endswith(".jsonl")]:
+    if unknown := [name for name in names if name not in ("all", *benchmarks.BENCHMARKS) and not _is_own(name)]:
         raise InputError(f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(benchmarks.BENCHMARKS)}")
     found = {}
     for name in dict.fromkeys(each for name in names for each in (_present(folder) if name == "all" else [name])):
-        own = name.endswith(".jsonl")
-        title = name if not own else Path(name).parent.resolve().name if Path(name).stem == "test" else Path(name).stem
+        title = _title(name)
         if title in found:
             raise InputError(f"{name}: there is a test set {title} already; rename the file, or leave one out")
-        found[title] = _own(name) if own else benchmarks.alone(name, folder, (revisions or {}).get(name), seed)
+        found[title] = _own(name) if _is_own(name) else benchmarks.alone(name, folder, seed=seed)
     return found
+
+
+def local_files(names, folder, tests):
+    """The files that `against` read, for the manifest. tests: what it gave."""
+    own = {_title(name): name for name in names if _is_own(name)}
+    return [*own.values(), *benchmarks.local_files(folder, [title for title in tests if title not in own])]
+
+
+def _is_own(name):
+    return name.endswith(".jsonl")
+
+
+def _title(name):
+    path = Path(name)
+    return name if not _is_own(name) else path.parent.resolve().name if path.stem == "test" else path.stem
 
 
 def _present(folder):
@@ -63,24 +79,27 @@ def _own(path):
         text = next((row[column] for column in COLUMNS if column in row), None)
         text = text[0] if isinstance(text, list) and text else text  # later turns of MT-Bench lean on the first
         if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{path}, row {number} has no question; it has {', '.join(row)}.\n"
-                             f"Expected a text, or a list of turns, in a column {', '.join(COLUMNS)}.")
+            raise InputError(f"{path}, row {number} holds no text in a column {', '.join(COLUMNS)}; its columns are {', '.join(row) or 'none'}.\n"
+                             "Expected the question there, or a list of turns.")
         found.append({"question": text})
     benchmarks.number_equal(found)
     return found
 
 
-def tokens(question):
-    """The words that are compared, without options. So a bare "Which of the following is true?" equals every other one: of 29 MMLU questions
-    with stems of under ten words that were found in MMLU-Pro 24 are the same question, and rather some too many are left out than too few.
+def forms(question):
+    """The words that are compared: without options, and where it has some also with them. -> one or two lists of words, or none
 
-    >>> tokens("What is $2^{10}$?\\nA: 1,024\\nB: 20\\nC: 210")
-    ['what', 'is', '2', '10']
+    A bare "Which of the following is true?" equals every other one: of 29 MMLU questions with stems of under ten words that were found in
+    MMLU-Pro 24 are the same question, and rather some too many are left out than too few.
+
+    >>> forms("What is $2^{10}$?\\nA: 1,024\\nB: 20\\nC: 210")
+    [['what', 'is', '2', '10'], ['what', 'is', '2', '10', 'a', '1', '024', 'b', '20', 'c', '210']]
     """
     marks = list(OPTION.finditer(question))
     at = "".join(mark[1] for mark in marks).find("ABC")
     stem = question[: marks[at].start()] if at >= 0 else question
-    return re.findall("[a-z0-9]+", stem.lower()) or re.findall("[a-z0-9]+", question.lower())
+    words = [re.findall("[a-z0-9]+", text.lower()) for text in dict.fromkeys((stem, question))]
+    return [some for some in words if some]
 
 
 # --- the comparison -------------------------------------------------------------------------------------------------
@@ -94,12 +113,16 @@ def matches(questions, tests):
     A question, or an item, without a token matches nothing.
     """
     items = [(name, item) for name, found in tests.items() for item in found]
-    place, index = {name: i for i, name in enumerate(tests)}, _Index([tokens(item["question"]) for _, item in items])
+    texts = [(number, words) for number, (_, item) in enumerate(items) for words in forms(item["question"])]
+    place, index = {name: i for i, name in enumerate(tests)}, _Index([words for _, words in texts])
     found, unread = [], 0
     for question_id, question in questions.items():
-        words = tokens(question)
-        unread += not words
-        for number, ratio, how in sorted(index.near(words), key=lambda hit: (place[items[hit[0]][0]], -hit[1], hit[0])):
+        written, nearest = forms(question), {}  # {number of the item: (ratio, how)}
+        unread += not written
+        for entry, ratio, how in chain.from_iterable(map(index.near, written)):
+            number = texts[entry][0]
+            nearest[number] = max(nearest.get(number, (0.0, "")), (ratio, how))
+        for number, (ratio, how) in sorted(nearest.items(), key=lambda hit: (place[items[hit[0]][0]], -hit[1][0], hit[0])):
             name, item = items[number]
             private = name in benchmarks.BENCHMARKS and benchmarks.of(name).private
             found.append({"question_id": question_id, "question": None if private else question, "benchmark": name, "item": item["id"],
@@ -129,7 +152,7 @@ class _Index:
 
     def near(self, words):
         """-> [(number of the item, ratio, how)]"""
-        equal = self.equal.get(" ".join(words), []) if words else []
+        equal = self.equal.get(" ".join(words), [])
         found = [(number, 1.0, "exact") for number in equal]
         matcher = None
         for number in self._candidates(words).tolist():

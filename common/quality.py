@@ -15,24 +15,29 @@ VERDICTS = ("right", "wrong")  # all else, "unparsed" or none at all, is counted
 NOTHING = (None, None, None)
 
 
-def right(rows):
-    """Which responses give the gold answer. -> ({id: True or False}, counts), each response graded once.
+def golds(rows):
+    """{question_id: its golds as texts}: none where all are blank, several where they conflict."""
+    found = {}
+    for row in rows:
+        gold = "" if row["gold"] is None else str(row["gold"]).strip()
+        found.setdefault(row["question_id"], set()).update({gold} - {""})
+    return found
+
+
+def gives_gold(rows, golds):
+    """Which responses give the gold answer. -> ({id: True or False}, counts), each response graded once. golds: of the questions, as above.
 
     Left out and counted: responses without a gold (None or blank), those whose question has different golds in different rows (even if
     they are the same number in two forms: which one is meant is not for us to say; counted as questions), and those that took the
     grader too long. A row without a gold shares that of its question.
     """
-    golds = {}
-    for row in rows:
-        gold = "" if row["gold"] is None else str(row["gold"]).strip()
-        golds.setdefault(row["question_id"], set()).update({gold} - {""})
     responses = list({row["id"]: row for row in rows}.values())
     known = [row for row in responses if len(golds[row["question_id"]]) == 1]
     judged = answers.grade_many([row["response"] for row in known], [min(golds[row["question_id"]]) for row in known])
     found = {row["id"]: j.correct for row, j in zip(known, judged) if not j.timed_out}
     return found, {
         "graded": len(found), "timed out": len(known) - len(found), "without a gold": sum(not golds[row["question_id"]] for row in responses),
-        "conflicting golds (questions)": sum(len(of) > 1 for of in golds.values()),
+        "conflicting golds (questions)": sum(len(golds[name]) > 1 for name in {row["question_id"] for row in rows}),
     }
 
 

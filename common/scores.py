@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from common import answers, benchmarks, paper_grader, stats
-from common.files import InputError, content_id, environment, file_hash, read_jsonl, write_json, write_jsonl
+from common import answers, benchmarks, paper_grader, stages, stats
+from common.files import InputError, content_id, file_hash, read_jsonl, write_json, write_jsonl
 from common.generate import Request
 
 JUDGED = ("extracted", "how", "strict", "timed_out", "paper", "paper_timed_out")
@@ -191,7 +191,7 @@ def write_score(folder, result, about, seed=0):
     """Score a Result and write `folder`/<benchmark>.score.json: the score with all that is needed to make it again."""
     result.score = score(result, seed)
     write_json(folder / f"{result.benchmark}.score.json", {"score": result.score, "grader": grader_id(result.benchmark), "conditions": result.conditions,
-                                                           "took": result.took, **about, **environment()})
+                                                           "took": result.took, **about, **stages.environment()})
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ critique also critique (normalised), critique_raw, verdict and teacher.
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,8 +46,7 @@ def webinstruct_cft(record):
     if not found:
         raise ValueError("its input column has no 'Question: ... Solution: ...'")
     # Split once only: a response may itself contain "Solution:".
-    return {"question": question, "response": response.removesuffix("\n"),
-            "critique": record["output"].removeprefix("Critique:\n")}
+    return {"question": question, "response": response.removesuffix("\n"), "critique": record["output"].removeprefix("Critique:\n")}
 
 
 def acemath(record):
@@ -177,18 +177,20 @@ def _records(source, revision):
 
 
 def _mapping(source, given, hub, seen_columns, need_response):
-    """Which column holds which field: as given, else as the hub entry says, else columns that bear a field's name."""
+    """Which column holds which field: as given, else as the hub entry says, or where there is none columns that bear a field's name.
+
+    (NuminaMath-CoT has a column "source", the contest: a known source goes by its own name.)"""
     own = {name: name for name in FIELDS if name in seen_columns}
     if hub.unpack and given:
         raise InputError(f"{source} has a form of its own, so that --columns {' '.join(given)} cannot be given.\nLeave --columns out.")
-    mapping = (dict.fromkeys(("question", "response", "critique")) if hub.unpack else own | hub.columns) | given
+    mapping = (dict.fromkeys(("question", "response", "critique")) if hub.unpack else hub.columns or own) | given
     columns = ", ".join(sorted(seen_columns))
     for name, column in given.items():
-        if seen_columns and column not in seen_columns:
+        if column not in seen_columns:
             raise InputError(f"{source} has no column {column!r} for {name}; its columns are {columns}\n"
                              f"Name the right one: --columns {name}=COLUMN")
     for name in ("question", "response") if need_response else ("question",):
-        if seen_columns and name not in mapping:
+        if name not in mapping:
             raise InputError(f"{source} has no column {name!r}; its columns are {columns}\n"
                              f"Say which it is: --columns {name}=COLUMN")
     return {name: column or name for name, column in mapping.items()}
@@ -218,7 +220,8 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
     question, response = utf8(question), response and utf8(response)  # tokenizers and Parquet take no lone surrogates
     return {
         "id": content_id(question, response), "question_id": content_id(question), "question": question,
-        "gold": None if gold is None else str(gold), "response": response, "source": source, "generator": generator,
+        "gold": None if gold is None or gold != gold else str(gold),  # NaN: pandas' word for none
+        "response": response, "source": source, "generator": generator,
         "sample": sample, "finish_reason": finish_reason,
     }
 
@@ -235,14 +238,16 @@ def without_thinking(text):
 
 def _critique(get, where, values, mapping, counts):
     """A critique that came with the data; its verdict from the mapped column where there is one, else from the text."""
-    raw = utf8(get["critique"])
+    raw = utf8(get["critique"]).removeprefix("Critique:\n")  # which 03 writes before each
     stated = verdicts.parse(raw)
     verdict = stated
-    if "verdict" in mapping and get["verdict"] is not None:
+    if "verdict" in mapping and get["verdict"] is None:
+        counts["verdicts read from the critique's text, where the column holds none"] += 1
+    elif "verdict" in mapping:
         value = get["verdict"] if isinstance(get["verdict"], str) else json.dumps(get["verdict"])
         verdict = values.get(value, value)
         if verdict not in ("right", "wrong", "unparsed"):
-            example = "true=right false=wrong" if value in ("true", "false") else f"{value}=right (or {value}=wrong) ..."
+            example = "true=right false=wrong" if value in ("true", "false") else f"{shlex.quote(value)}=right (or {shlex.quote(value)}=wrong) ..."
             raise InputError(f"{where}: column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
                              f"Say what its values mean: --verdict-values {example}")
         counts["critiques whose text says another verdict than the column, which counts"] += stated not in ("unparsed", verdict)

@@ -19,7 +19,7 @@ from transformers import (
     Qwen2Config, Qwen2ForCausalLM,
 )
 
-from common import adapters, estimate, files, prompts, tokens
+from common import adapters, estimate, files, prompts, stages, tokens
 from common import checkpoints as C
 from common import model as M
 from common.files import InputError
@@ -454,7 +454,7 @@ def test_qlora_with_8bit_adamw_and_merge(tmp_path, tiny_model):
         a, b = (adapter.get(f"base_model.model.{name.replace('.weight', half)}") for half in (".lora_A.weight", ".lora_B.weight"))
         assert (a is None) == ("_proj.weight" not in name)
         torch.testing.assert_close(merged[name], weight if a is None else weight + 2 * b @ a)
-    assert files.last_checkpoint(run, "cft") == folder / "merged" and M.local_folder(folder / "merged")
+    assert stages.last_checkpoint(run, "cft") == folder / "merged" and M.local_folder(folder / "merged")
     settings = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
     assert (settings["method"], settings["optimizer"]) == ("qlora", "adamw8bit")
 

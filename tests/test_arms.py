@@ -1,13 +1,17 @@
 """Each arm's rows: which of the critiqued rows it takes, in which order, and the text that is trained on."""
 
+import random
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
 from common import prompts
-from common.arms import ARMS, Given, build, same
-from common.files import content_id
+from common.arms import ARMS, Given, _first, build, few, labels, same, unlike
+from common.choice import Length
+from common.critiques import SELF
+from common.files import InputError, content_id
 from common.sources import make_row
 
 PLAIN = ("sft", "sft-verified", "sft-teacher", "cft", "cft-verdict")  # each row for itself
@@ -24,10 +28,10 @@ A, B, C = critiqued("q1", "r1", "wrong"), critiqued("q1", "r2", "right"), critiq
 AGAIN = critiqued("q1", "r1", "right", teacher="u")
 ROWS = [A, B, C, AGAIN]
 GIVEN = Given(
-    answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused", C["question_id"]: " \n"},
-    right={A["id"]: False, B["id"]: False},  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
-    length={row["critique_id"]: lengths for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])},
-    own=[critiqued("q2", "r3", "wrong", teacher="self"), critiqued("q1", "r1", "right", teacher="self")],
+    answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused"},
+    gives_gold={A["id"]: False, B["id"]: False},  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
+    length={row["critique_id"]: Length(*lengths) for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])},
+    self_critiques=[critiqued("q2", "r3", "wrong", teacher=SELF), critiqued("q1", "r1", "right", teacher=SELF)],
     others=[row | {"critique_id": None, "verdict": None} for row in (
         make_row("q9", "elsewhere", None, "source", "g"), make_row("q1", "is there", None, "source", "g"),
         *(make_row(f"o{i}", "x", None, "metamath", "g") for i in range(9)))],
@@ -103,7 +107,7 @@ def test_size_takes_the_first_and_says_how_many_there_were(name):
 @pytest.mark.parametrize("name", ARMS)
 def test_no_training_text_stands_twice_and_ids_differ(name):
     rows, _ = made(name, ROWS + ROWS[::-1])
-    assert len({row["id"] for row in rows}) == len(rows) > 0 or name == "cft-shuffled"
+    assert len({row["id"] for row in rows}) == len(rows) > 0
     if name != "cft-verdict":  # two teachers who say the same word make one text
         assert len({str(row["prompt"] + row["completion"]) for row in rows}) == len(rows)
     others = {row["id"] for other in ARMS if other != name for row in made(other)[0]}
@@ -113,11 +117,11 @@ def test_no_training_text_stands_twice_and_ids_differ(name):
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "cft-clean"])
 def test_a_gold_is_never_used(name):
     """Verified means judged right by the teacher, as in the paper; a gold would be help that the other arms do not get."""
-    assert made(name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, right={})) == made(name)
+    assert made(name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, gives_gold={})) == made(name)
 
 
 @pytest.mark.parametrize("name, without", [
-    ("sft-teacher", {"answers": {}}), ("cft-clean", {"right": {}}), ("cft-self-critique", {"own": []}), ("mix", {"others": []}), ("sft-other", {"others": []})])
+    ("sft-teacher", {"answers": {}}), ("cft-clean", {"gives_gold": {}}), ("cft-self-critique", {"self_critiques": []}), ("mix", {"others": []}), ("sft-other", {"others": []})])
 def test_an_arm_without_its_input_is_empty(name, without):
     assert made(name)[0] and made(name, given=replace(GIVEN, **without)) == ([], 0)
 
@@ -221,14 +225,18 @@ def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
     """Of the wrong responses alone: r1, 10 long, not r2 and r3."""
     assert responses("cft-short", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
     rows = [critiqued(f"q{i}", "r", "wrong" if i < 3 else "right") for i in range(6)]
-    length = {row["critique_id"]: ((5, 40) if i < 3 else (100, 100), 99)[0] + (0,) for i, row in enumerate(rows)}
-    length[rows[1]["critique_id"]] = (5, 6, 0)
+    length = {row["critique_id"]: Length(5, 40, 0) if i < 3 else Length(100, 100, 0) for i, row in enumerate(rows)}
+    length[rows[1]["critique_id"]] = Length(5, 6, 0)
     taken, _ = made("cft-short", rows, 1, replace(GIVEN, length=length, wrong_share=1.0))
     assert taken[0]["response_id"] == rows[1]["id"]
 
 
-def test_two_teachers_who_say_the_same_word_are_one_verdict_row():
+def test_two_teachers_who_say_the_same_are_one_row():
+    """Of their verdict, or of the whole critique: a text that stood twice would count twice."""
     assert len(made("cft-verdict", [A, critiqued("q1", "r1", "wrong", teacher="v"), AGAIN])[0]) == 2
+    echo = A | {"teacher": "v", "critique_id": "another"}
+    for name in ("cft", "cft-clean", "cft-short"):
+        assert made(name, [A, echo], given=replace(GIVEN, length=GIVEN.length | {"another": GIVEN.length[A["critique_id"]]})) == made(name, [A])
 
 
 def test_a_mix_without_other_questions_is_none():
@@ -238,3 +246,72 @@ def test_a_mix_without_other_questions_is_none():
 def test_same_arms_train_on_the_same_texts():
     one, other = made("cft")[0], made("cft-short")[0]
     assert same(one, other) and not same(one, other[1:]) and not same(one, made("cft-verdict")[0]) and not same(one, None)
+
+
+def test_what_arms_are_called():
+    assert list(labels([])) == [name for name, arm in ARMS.items() if not arm.control] and labels(["cft", "cft"]) == {"cft": "cft"}
+    assert labels(["cft-verdict"], "half") == {"cft-verdict": "cft-verdict-half"}
+    for asked, suffix, says in ((["cfd"], "", "unknown arms .'cfd'.; the arms are: --arms sft"), ([], "short", "'cft-short': another arm"),
+                                ([], "after-sft", "no plain name"), ([], "a/b", "no plain name"), ([], "x" * 80, "no plain name")):
+        with pytest.raises(InputError, match=says):
+            labels(asked, suffix)
+
+
+def test_what_is_said_of_small_and_unlike_arms():
+    assert few("cft", [1] * 5, 9, GIVEN, 5) == few("mix", [1] * 10, 9, GIVEN, 5) == ""
+    assert few("cft", [1] * 4, 9, GIVEN, 5) == " (of 9 that have a critique with a verdict; 5 were asked for)"
+    limits = replace(GIVEN, wrong_share=0.5, per_question=1)
+    assert ", under --wrong-share and --per-question; 2,000 were" in few("mix", [], 9, limits, 1000)
+    assert ", under --per-question; 5 were" in few("sft-verified", [], 9, limits, 5)  # which takes no share
+    equal = {name: {"rows": 4 * ARMS[name].parts, "completion": 40 * ARMS[name].parts} for name in ("sft", "cft", "mix")}
+    assert unlike(equal) == []
+    assert len(unlike(equal | {"sft": {"rows": 3, "completion": 1}})) == 1
+    assert "no shorter than one of cft" in unlike(equal | {"cft-short": {"rows": 4, "completion": 40}})[0]
+    assert unlike(equal | {"cft-short": {"rows": 4, "completion": 39}}) == []
+
+
+# --- the first rows that can stand together -------------------------------------------------------------------------
+
+def first_by_trying(rows, size, most, share):
+    """Of all sets of the right size that keep to both limits the first in the order of their places."""
+    for places in combinations(range(len(rows)), size):
+        chosen = [rows[place] for place in places]
+        n_wrong = sum(row["verdict"] == "wrong" for row in chosen)
+        of_question = Counter(row["question_id"] for row in chosen).values()
+        if max(of_question, default=0) <= (most or size) and (share is None or n_wrong == round(size * share)):
+            return chosen
+    return None
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.25, 0.5, 0.7, 1.0])
+def test_no_set_of_rows_comes_before_the_one_taken_nor_is_larger(share):
+    """Of up to 9 rows all sets are tried. Larger: within what both verdicts allow, so that no row stands beyond the share."""
+    rng = random.Random(f"sets {share}")
+    for _ in range(150):
+        rows = [{"question_id": rng.randrange(rng.choice([1, 3, 6])), "verdict": rng.choice(["right", "wrong"]), "n": n}
+                for n in range(rng.randint(0, 9))]
+        size, most = rng.randint(1, 10), rng.choice([None, 1, 2, 3])
+        taken = _first(rows, size, most, share)
+        assert taken == first_by_trying(rows, len(taken), most, share)
+        larger = len(taken) + 1
+        if larger <= min(size, len(rows)) and (share is None or (larger * share).is_integer()):
+            assert first_by_trying(rows, larger, most, share) is None
+
+
+def test_what_leaves_no_choice_is_kept_for_later():
+    """10 questions with both verdicts, then 10 with wrong ones alone: all 20 serve a half, since the first ten give right ones."""
+    rows = [critiqued(f"q{q}", verdict, verdict) for q in range(20) for verdict in (["wrong", "right"] if q < 10 else ["wrong"])]
+    assert len(made("cft", rows, 100, replace(GIVEN, wrong_share=0.5, per_question=1))[0]) == 20
+
+
+def test_the_shortest_stay_the_shortest_under_both_limits():
+    """Three questions with a right and a wrong one each, in the order of choice: of two rows the first two that fit, whoever has more."""
+    rows = [critiqued(q, v, v) for q, v in (("a", "right"), ("b", "wrong"), ("a", "wrong"), ("c", "right"), ("b", "right"), ("c", "wrong"))]
+    taken, _ = made("cft", rows, 2, replace(GIVEN, wrong_share=0.5, per_question=1))
+    assert [row["response_id"] for row in taken] == [rows[0]["id"], rows[1]["id"]]
+
+
+def test_a_mix_takes_no_more_of_a_question_than_asked_for():
+    others = [row | {"critique_id": None, "verdict": None} for row in (make_row("other", f"r{i}", None, "s", "g") for i in range(5))]
+    rows = [critiqued(f"q{i}", "r", "right") for i in range(6)]
+    assert sum(row["verdict"] is None for row in made("mix", rows, given=replace(GIVEN, others=others, per_question=1))[0]) == 1

@@ -11,13 +11,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from common import prompts
+from common.critiques import SELF
 from common.files import content_id, file_hash
 from common.sources import make_row
 from tests import runs
 from tests.faults import FaultServer
 from tests.runs import contents, must_run, rows, run_script, write_rows
 
-A, B, SELF = "teacher-a", "teacher-b", "self"
+A, B = "teacher-a", "teacher-b"
 BUILD = ["03_build.py", "--preset", "paper", "--name", "own", "--tokenizer"]  # and the folder of a tokenizer
 OUTPUTS = re.compile(r"03_(data/|export/|report\.|contaminated\.)")
 
@@ -75,21 +76,22 @@ OTHERS = {  # a run of 01: one question that is asked already, two that stand in
     "x9": make_row(QUESTIONS["9"], "It is 15 or so.", None, "numina", "g"),
     "y": make_row("What is y?", "It is y.", None, "numina", "g"), "z": make_row("What is z?", "It is z.", None, "own", "g", finish_reason="stop"),
     "cut": make_row("What is cut?", "It is", None, "numina", "g", finish_reason="length"),
+    "blank": make_row("What is blank?", " \n", None, "numina", "g"), "none": make_row("What is none?", None, None, "numina", "g"),
 }
-# --select longest --per-question 1 --wrong-share 0.5: one of each question, right or wrong as the half needs it, the longest of those.
+# --select longest --per-question 1 --wrong-share 0.5: the longest that go together, one of each question; of five rows two are wrong.
 EXPECTED = {
     "sft": ["1a", "2a", "3a", "7b"],  # 1a called wrong; 4a, another wrong one, was cut; of 7 the wrong one, which was lacking
     "sft-verified": ["1a", "2a", "3a", "7a"],  # 1a by its second teacher
     "sft-teacher": ["1 teacher-a", "2 teacher-a", "3 teacher-a", "4 teacher-b"],
-    "cft": ["1a teacher-a", "2a teacher-a", "3a teacher-a", "4a teacher-b"],
-    "cft-short": ["7b teacher-b", "4a teacher-b", "3a teacher-a", "2a teacher-a"],  # answers are the shortest of all: 7b, 4a, 3a, then 2a called right
+    "cft": ["1a teacher-a", "2a teacher-a", "3a teacher-a", "4a teacher-b", "7a teacher-a"],
+    "cft-short": ["7b teacher-b", "4a teacher-b", "3a teacher-a", "2a teacher-a", "1a teacher-b"],  # answers are shorter than all: the shortest first
     "cft-clean": ["1a teacher-b", "2a teacher-b", "3a teacher-a", "4a teacher-b"],  # 7 has two golds
-    "cft-self-critique": ["1a self", "7a self"],  # that of 3a is too long
+    "cft-self-critique": [f"1a {SELF}", f"7a {SELF}"],  # that of 3a is too long
 }
 CONTROLS = ["cft-shuffled", "cft-verdict", "cft-self-critique"]
 ALL = ["sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean", "sft-other", "mix", *CONTROLS]
 LEFT_OUT = {"duplicate critiques": 2, "critiques without a verdict": 1, "rows with an empty critique": 1,
-            "rows whose question stands in a test set": 3,
+            "rows whose question stands in a test set": 3, "rows of --mix without a finished response": 3,
             "rows of --mix whose question stands in a test set": 2, "too short (--min-tokens)": 1, "too long (--max-tokens)": 1}
 
 
@@ -121,7 +123,8 @@ def everything(tmp_path_factory, tiny_model):
         run = folder / "runs" / "own"
         write_rows(run / "02_critiques.jsonl", [*CRITIQUES.values(), *UNUSABLE])
         write_rows(run / "02_answers.jsonl", [{"question_id": content_id(QUESTIONS[n]), "teacher": teacher, "answer": f"{n}, says {teacher}."}
-                                              for n, teacher in ANSWERS.items()])
+                                              for n, teacher in ANSWERS.items()]
+                   + [{"question_id": content_id(QUESTIONS["7"]), "teacher": A, "answer": text} for text in (" \n", None)])
         write_rows(folder / "runs" / "other" / "01_responses.jsonl", OTHERS.values())
         write_rows(folder / "exam.jsonl", EXAM)
         kept = [sum(length(cft_row(CRITIQUES[key]))) for key in (("7b", B), ("1a", A))]  # both bounds are inclusive
@@ -164,7 +167,7 @@ def test_a_mix_holds_the_cft_rows_and_as_many_of_the_other_run_or_all_it_has(eve
     assert sorted(named("sft-other", other)) == ["x1", "y", "z"] and sorted(named("mix", sft)) == ["y", "z"]
     assert {row["verdict"] for row in other} == {None}
     mix = critiques + sft
-    instruction = {row["completion"][0]["content"]: row["prompt"][1]["content"].partition("\n")[0] for row in mix[4:]}
+    instruction = {row["completion"][0]["content"]: row["prompt"][1]["content"].partition("\n")[0] for row in mix[5:]}
     assert instruction == {"It is y.": prompts.SFT_TEACHER_INSTRUCTION, "It is z.": prompts.SFT_INSTRUCTION}  # by source: numina, own
 
 
@@ -185,7 +188,7 @@ def test_what_was_left_out_is_the_same_in_print_page_and_manifest(everything):
     printed = {why: int(n) for n, why in re.findall(r"^left out: (\d+) (.*)$", everything.printed, re.M)}
     assert printed == LEFT_OUT == {why: n for why, n in manifest(everything.run)["left_out"].items() if n}
     assert {why: int(n) for why, n in table(page, "Left out")} == LEFT_OUT
-    assert "\n11 critiques of 7 responses to 5 questions.\n" in page and f"by critiques: {A} (5), {B} (4), self (2)\n" in page
+    assert "\n11 critiques of 7 responses to 5 questions.\n" in page and f"by critiques: {A} (5), {B} (4), {SELF} (2)\n" in page
     assert "conflicting golds (questions) 1" in page and "Responses: graded 5, timed out 0, without a gold 0" in page
 
 
@@ -275,7 +278,7 @@ MISTAKES = {  # flags, what stderr has to hold, how to mend it, what brings the 
     "the tiny test set": (["--decontaminate", "gsm8k", "tiny"], "tiny cannot be checked", "Name other test sets", nothing),
     "unknown run to mix": (["--mix", "nope"], "runs/nope/01_responses.jsonl is not there", "python 01_sample.py --name nope", nothing),
     "an id for two texts": ([], "stands for two texts", "make the file again with 01 and 02", conflicting_ids),
-    "a share that leaves nothing": (["--arms", "sft-verified", "cft", "--wrong-share", "0.5"], "cft: of 9 rows", "--wrong-share", all_called_right),
+    "a share that leaves nothing": (["--arms", "sft-verified", "cft", "--wrong-share", "0.5"], "cft: no row (of 9 that have a critique with a verdict, under --wrong-share;", "--wrong-share", all_called_right),
 }
 
 
@@ -390,7 +393,7 @@ def test_a_base_that_writes_no_critique_leaves_the_teachers_rows(copied):
     assert (copied / "02_critiques.jsonl").read_bytes() == stood
     assert [(row["id"], row["teacher"]) for row in rows(copied / "02_failed.jsonl")] == [(row["id"], SELF) for row in ASKED]
     done = run_script(folder, *BUILD_OWN, *WHOLE, "--arms", "cft", "cft-self-critique")
-    assert done.returncode == 2 and "cft-self-critique: of 0 rows with a critique by the base itself none" in done.stderr
+    assert done.returncode == 2 and "cft-self-critique: no row (of 0 that have a critique by the base itself; 8 were asked for)" in done.stderr
     assert outputs(copied) == before
     assert "have no critique" not in must_run(folder, *BUILD_OWN, *WHOLE) and outputs(copied) == before
 
@@ -487,22 +490,39 @@ def test_responses_of_other_generators_stand_beside_the_first(sampled):
     assert "2 responses, 1 empty, or all of it thinking" in sampled[1][2]
     assert sampled[2][0][:7] == sampled[1][0] and drawn(sampled[2][0][7:]) == [("g2", "It is one."), ("g2", "It is two.")]
     assert sampled[2][1]["counts"]["equal to a response that stands"] == 1 and sampled[2][1]["rows"] == 9
-    assert "7 rows of other sources and generators stand before them" in sampled[2][2]
+    assert "7 rows of other sources and models stand before them; 1 were equal to one of those; 0 rows" in sampled[2][2]
     assert all(row["id"] == content_id(row["question"], row["response"]) for row in sampled[2][0])
 
 
 def test_a_source_that_is_sampled_again_replaces_its_own_rows(sampled):
     """Here the first of three, whose place is then the last; the manifest keeps what made the others."""
     assert sampled[3][0][:4] == sampled[2][0][5:] and {row["source"] for row in sampled[3][0][4:]} == {"own.jsonl"} and len(sampled[3][0]) == 9
-    assert [(of["source"], of["model"], of["seed"]) for of in sampled[3][1]["earlier"]] == [
-        ("own.jsonl", None, 4), ("asked.jsonl", "g1", 4), ("asked.jsonl", "g2", 4)]  # a run keeps its seed
+    assert [(of["config"]["source"], of["config"]["model"], of["rows"]) for of in sampled[3][1]["commands"]] == [
+        ("asked.jsonl", "g1", 2), ("asked.jsonl", "g2", 2), ("own.jsonl", None, 5)]
+    assert "5 rows that this source and model gave before are replaced" in sampled[3][2]
 
 
 def test_without_add_all_rows_are_replaced(sampled):
-    assert {row["source"] for row in sampled[4][0]} == {"own.jsonl"} and sampled[4][1]["earlier"] == []
+    assert {row["source"] for row in sampled[4][0]} == {"own.jsonl"} and [of["rows"] for of in sampled[4][1]["commands"]] == [5]
 
 
-def test_acemath_says_its_licence(tmp_path):
+def test_golds_that_conflict_are_said_by_03_whoever_drew_or_judged_the_responses(tmp_path):
+    """A file of questions with two golds for one: both come through 01 --model and 02, asked and paid once, and no response is held
+    against either, also not after another teacher was asked."""
+    write_rows(tmp_path / "asked.jsonl", [{"question": question, "gold": gold} for question, gold in (("One?", 1), ("Two?", 2), ("One?", 11), ("Two?", None))])
+    with FaultServer(text=lambda body: "It is 1.\n\nConclusion: right [END]") as server:
+        for flags in (["01_sample.py", "--preset", "paper", "--source", "asked.jsonl", "--model", "m"], ["02_critique.py", "--model", "a"],
+                      ["02_critique.py", "--model", "b"]):
+            must_run(tmp_path, *flags, "--name", "own", "--base-url", server.url)
+        assert server.paid() == 6 == len(server.asked)
+    run = tmp_path / "runs" / "own"
+    for teachers in ("a", "b", "all"):
+        printed = must_run(tmp_path, "03_build.py", "--name", "own", "--teacher", teachers, "--arms", "cft")
+        assert "note: 1 questions have conflicting golds" in printed and "graded 1, timed out 0, without a gold 0" in (run / "03_report.md").read_text()
+        assert len(rows(run / "03_data" / "cft.jsonl")) == 2  # both teachers say the same
+
+
+def test_acemath_says_its_licence_also_where_it_was_downloaded(tmp_path):
     """From a folder of the hub dataset's name in the working directory, which is read as the hub is."""
     folder = tmp_path / "nvidia" / "AceMath-Instruct-Training-Data"
     (folder / "data").mkdir(parents=True)
@@ -514,6 +534,8 @@ def test_acemath_says_its_licence(tmp_path):
     assert "licence of acemath: CC-BY-NC-4.0: for non-commercial use only" in printed
     (row,) = rows(tmp_path / "runs" / "ace" / "01_responses.jsonl")
     assert (row["question"], row["response"], row["source"]) == ("2+2?", "4", "acemath")
+    downloaded = must_run(tmp_path, "01_sample.py", "--preset", "paper", "--name", "file", "--source", f"acemath={folder / 'data' / 'math.parquet'}")
+    assert "licence of acemath: CC-BY-NC-4.0" in downloaded and rows(tmp_path / "runs" / "file" / "01_responses.jsonl") == [row]
 
 
 # --- One-Shot CFT in miniature ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common import benchmarks, candidates, paper_tables, prompts, scores, selection
+from common import benchmarks, best_checkpoint, candidates, paper_tables, prompts, scores
 from common.candidates import Candidate
 from common.files import InputError, file_hash
 from common.generate.journal import Journal
@@ -169,9 +169,9 @@ def test_what_a_model_was_trained_from(run):
 # --- selection ------------------------------------------------------------------------------------------------------
 
 def choose(*rights):
-    """Checkpoints at steps 10, 20, ... with these verdicts. -> what selection.choose gives"""
+    """Checkpoints at steps 10, 20, ... with these verdicts. -> what best_checkpoint.choose gives"""
     given = [Candidate(f"cft--step-{n}", f"f{n}", None, step=10 * n) for n in range(1, len(rights) + 1)]
-    return selection.choose(Candidate("cft", "", checkpoints=tuple(given)),
+    return best_checkpoint.choose(Candidate("cft", "", checkpoints=tuple(given)),
                             {("tiny", c.label): Result("tiny", c.label, result(r).rows) for c, r in zip(given, rights)}, "tiny")
 
 
@@ -216,21 +216,21 @@ def test_no_checkpoint_is_chosen_on_half_of_the_items():
     ("auto", ["tiny"], "tiny_validation", "no part"), ("paper", ["tiny"], "tiny", "it is the test set itself")])
 def test_validation_sets(monkeypatch, tmp_path, choice, reported, name, says):
     monkeypatch.setattr(benchmarks, "items", lambda name, folder, revision, limit, seed: [name])
-    found, items, line = selection.validation_set(choice, reported, tmp_path)
+    found, items, line = best_checkpoint.validation_set(choice, reported, tmp_path)
     assert (found, items) == (name, [name]) and says in line
 
 
 @pytest.mark.parametrize("reported", [["math"], ["gsm8k", "math500_validation"], ["tiny_validation"]])
 def test_the_validation_set_is_not_reported(tmp_path, reported):
     with pytest.raises(InputError, match="lies inside what is reported"):
-        selection.validation_set("validation", reported, tmp_path)
+        best_checkpoint.validation_set("validation", reported, tmp_path)
 
 
 def test_arms_of_unequal_length_are_said(run):
     for arm, steps in (("sft", 6), ("cft", 6), ("mix", 12)):
         write_rows(run / "04_train" / arm / "settings.json", [{"steps": steps}])
-    assert selection.unequal(run, ["base", "sft", "cft"]) == [] == selection.unequal(run, ["mix"])
-    (line,) = selection.unequal(run, ["base", "cft", "mix"])
+    assert best_checkpoint.unequal(run, ["base", "sft", "cft"]) == [] == best_checkpoint.unequal(run, ["mix"])
+    (line,) = best_checkpoint.unequal(run, ["base", "cft", "mix"])
     assert line.endswith("cft 6, mix 12.")
 
 
@@ -249,26 +249,26 @@ def test_held_out_questions_are_those_that_no_arm_trained_on(run):
     settings = {"steps": 6, "base": str(run / "01_base")}
     for arm in ("sft", "cft"):
         (run / "04_train" / arm / "settings.json").write_text(json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / f"{arm}.jsonl")]}))
-    name, items, line = selection.validation_set("heldout", ["math"], run)
+    name, items, line = best_checkpoint.validation_set("heldout", ["math"], run)
     assert name == "heldout" and [i["question"] for i in items] == ["What is 2?", "What is 3?", "What is 4?"] and "no arm was trained on" in line
     assert [i["gold"] for i in items] == ["2", "3", "4"] and set(items[0]) == {"id", "question", "gold"}
     assert benchmarks.of(name).form == benchmarks.MATHS and scores.graded(run / "05", name, items, [SimpleNamespace(sample=0, prompt="p")] * 3,
                                                                          [{"text": "2", "finish_reason": "stop"}] * 3)[0]["strict"]
     elsewhere = candidates.candidates(run, [f"x={run}/04_train/cft"], selection="heldout")
-    selection.validation_set("heldout", ["math"], run, elsewhere)
+    best_checkpoint.validation_set("heldout", ["math"], run, elsewhere)
     with pytest.raises(InputError, match="is no checkpoint of"):
-        selection.validation_set("heldout", ["math"], run.parent / "another", elsewhere)
-    assert selection.trained_on(run) == {"cft": {"whatis0?"}, "sft": {"whatis1?", "ofanotherrun?"}}
+        best_checkpoint.validation_set("heldout", ["math"], run.parent / "another", elsewhere)
+    assert best_checkpoint.trained_on(run) == {"cft": {"whatis0?"}, "sft": {"whatis1?", "ofanotherrun?"}}
     write_rows(run / "01_responses.jsonl", [row | {"id": row["id"] + " redrawn"} for row in responses])  # by the text, whatever 01 holds now
-    assert [i["question"] for i in selection.heldout(run)] == ["What is 2?", "What is 3?", "What is 4?"]
+    assert [i["question"] for i in best_checkpoint.heldout(run)] == ["What is 2?", "What is 3?", "What is 4?"]
     later = settings | {"after": "sft", "data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}
     write_rows(run / "04_train" / "cft-after-sft" / "settings.json", [later])
-    assert selection.trained_on(run)["cft-after-sft"] == {"whatis0?", "whatis1?", "ofanotherrun?"}
+    assert best_checkpoint.trained_on(run)["cft-after-sft"] == {"whatis0?", "whatis1?", "ofanotherrun?"}
     shutil.rmtree(run / "04_train" / "cft-after-sft")
     write_rows(run / "03_data" / "cft.jsonl", trained_rows(*(r["question"] for r in rows(run / "01_responses.jsonl"))))
-    assert selection.trained_on(run)["cft"] is None
+    assert best_checkpoint.trained_on(run)["cft"] is None
     with pytest.raises(InputError, match="cft was trained on other data than stands in"):  # then nobody knows what it has seen
-        selection.heldout(run)
+        best_checkpoint.heldout(run)
     (run / "04_train" / "cft" / "settings.json").write_text(json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}))
     with pytest.raises(InputError, match="nothing is held out"):
-        selection.heldout(run)
+        best_checkpoint.heldout(run)

@@ -1,13 +1,13 @@
 """Which critiqued rows can be used, how long they are, and in which order they are taken."""
 
-import json
 import random
 from types import SimpleNamespace
 
 import pytest
 
 from common import arms, choice, model, prompts, tokens
-from common.files import InputError, content_id, file_hash
+from common.critiques import SELF
+from common.files import InputError, content_id
 from common.tiny import base
 from tests.conftest import SHARED
 from tests.test_arms import critiqued
@@ -32,14 +32,15 @@ def test_what_cannot_be_used_is_left_out_and_counted():
     assert counts == {"critiques without a verdict": 3, "rows with an empty critique": 2, "rows with an empty response": 1,
                       "rows with an empty question": 1, "duplicate critiques": 1}
     assert choice.usable([good]) == ([good], {})
-    other_gold = good | {"gold": "another"}  # stays, so that the conflict is seen; the arms take the critique once
-    assert choice.usable([good, other_gold]) == ([good, other_gold], {})
+    assert choice.usable([good, good | {"gold": "another"}]) == ([good], {"duplicate critiques": 1})  # quality.golds sees the conflict
     decomposed = good | {"question": "q e\u0301"}  # ids do not tell forms of Unicode apart
     assert choice.usable([good, decomposed]) == ([good], {"duplicate critiques": 1})
 
 
-@pytest.mark.parametrize("change", [{"question": "another"}, {"response": "another"}, {"critique": "another"}, {"verdict": "wrong"}])
+@pytest.mark.parametrize("change", [{"question": "another"}, {"question": "another", "id": "another"}, {"response": "another"},
+                                    {"critique": "another"}, {"verdict": "wrong"}])
 def test_an_id_stands_for_one_text(change):
+    """Of a question, too: it would be looked for in the test sets by one of its two texts."""
     good = critiqued("q", "r", "right")
     with pytest.raises(InputError, match="stands for two texts.*\n.*01 and 02"):
         choice.usable([good, good | change])
@@ -111,7 +112,7 @@ def orders(rows, select, seed=0):
 
 
 @pytest.mark.parametrize("select, key", [
-    ("longest", lambda n: -n[1]), ("shortest", lambda n: n[1]), ("length-matched", lambda n: max(n[1] / n[0], n[0] / n[1]))])
+    ("longest", lambda n: -n.critique), ("shortest", lambda n: n.critique), ("length-matched", lambda n: max(n.critique / n.response, n.response / n.critique))])
 def test_by_length(select, key):
     """And by the seed where lengths are equal, of which there are many among 300 rows of at most 60."""
     rows = some(300)
@@ -141,8 +142,7 @@ def test_the_order_of_responses_does_not_depend_on_which_critiques_there_are():
     both = rows + [row | {"teacher": "u", "critique_id": content_id("u", row["id"])} for row in rows[:50]]
     mixed = choice.order(both, "random", 3)
     assert len(mixed) == 110 and len({row["critique_id"] for row in mixed}) == 110
-    firsts = list(dict.fromkeys(row["id"] for row in mixed))
-    assert len(set(firsts[:30])) == 30 and sum(a["id"] == b["id"] for a, b in zip(mixed, mixed[1:])) < 10  # not a response's two together
+    assert sum(a["id"] == b["id"] for a, b in zip(mixed, mixed[1:])) < 10  # not a response's two together
 
 
 def test_the_shuffle_is_that_of_the_ids():
@@ -161,7 +161,7 @@ def test_every_row_is_as_likely_to_be_first():
 
 def test_bounds_are_of_the_whole_row_and_inclusive():
     rows = some(3)
-    length = {row["critique_id"]: (1, 1, n) for row, n in zip(rows, (9, 10, 12))}
+    length = {row["critique_id"]: choice.Length(1, 1, n) for row, n in zip(rows, (9, 10, 12))}
     assert choice.within(rows, 10, 11, length) == ([rows[1]], {"too short (--min-tokens)": 1, "too long (--max-tokens)": 1})
     assert choice.within(rows, 9, 12, length) == choice.within(rows, None, None, length) == (rows, {})
 
@@ -169,44 +169,12 @@ def test_bounds_are_of_the_whole_row_and_inclusive():
 # --- teachers -------------------------------------------------------------------------------------------------------
 
 def test_the_teachers():
-    rows = [critiqued("q", "r", "right", teacher=name) for name in ("a", "b", "self")]
+    rows = [critiqued("q", "r", "right", teacher=name) for name in ("a", "b", SELF)]
     assert choice.of_teachers(rows, [], ["b"]) == (["b"], [rows[1]])
     assert choice.of_teachers(rows, ["all"], ["b"]) == (["a", "b"], rows[:2]) == choice.of_teachers(rows, [], None)
-    assert choice.of_teachers(rows, [], ["self"]) == (["a", "b"], rows[:2])  # the base is no teacher
-    for asked in (["c"], ["self"], ["a", "c"]):
-        with pytest.raises(InputError, match="holds no critique of (c|self), but of: --teacher a b"):
+    assert choice.of_teachers(rows, [], [SELF]) == (["a", "b"], rows[:2])  # the base is no teacher
+    for asked in (["c"], [SELF], ["a", "c"]):
+        with pytest.raises(InputError, match="holds no critique of (c|.the base itself.), but of: --teacher a b"):
             choice.of_teachers(rows, asked, None)
     with pytest.raises(InputError, match="02_critique.py with a teacher"):
-        choice.of_teachers(rows[2:], [], ["self"])
-
-
-# --- what stands beside ---------------------------------------------------------------------------------------------
-
-def test_earlier_sets_are_known_as_long_as_they_stand(tmp_path):
-    data = tmp_path / "03_data"
-    data.mkdir()
-    for name in ("old", "cft", "sft", "stray"):
-        (data / f"{name}.jsonl").write_text(name)
-    made = {"config": {"seed": 1}, "inputs": {"x": "1"}, "finished": "then", "commit": "c"}
-    last = made | {"rows": {"cft": 1, "sft": 1}, "output_sha256": {name: file_hash(data / f"{name}.jsonl") for name in ("cft", "sft")},
-                   "earlier": {"old": made | {"sha256": file_hash(data / "old.jsonl")}, "gone": made | {"sha256": "1"}}}
-    (tmp_path / "03.run.json").write_text(json.dumps(last))
-    (data / "sft.jsonl").write_text("changed")
-    assert choice.earlier(tmp_path, {}) == {"old": last["earlier"]["old"], "cft": made | {"sha256": last["output_sha256"]["cft"]}}
-    assert set(choice.earlier(tmp_path, {"cft": 1})) == {"old"}
-    assert choice.earlier(tmp_path / "none", {}) == {}
-
-
-def test_what_04_may_train(tmp_path):
-    """What 03 built last, and by name what earlier commands built; a run that has no 03 says so."""
-    (tmp_path / "03.run.json").write_text(json.dumps({"rows": {"sft": 3, "cft": 2}}))
-    assert choice.built(tmp_path) == (["sft", "cft"], {"sft": None, "cft": None})
-    made = {"rows": {"cft": 2}, "output_sha256": {"cft": "1"}, "earlier": {"cft-half": {"sha256": "2"}}}
-    (tmp_path / "03.run.json").write_text(json.dumps(made))
-    assert choice.built(tmp_path) == (["cft"], {"cft": "1", "cft-half": "2"})
-    (tmp_path / "in").write_text("changed")
-    (tmp_path / "03.run.json").write_text(json.dumps(made | {"inputs": {str(tmp_path / "in"): "0"}}))
-    with pytest.raises(InputError, match="in has changed since 03_build.py read it"):
-        choice.built(tmp_path)
-    with pytest.raises(InputError, match="03.run.json is not there"):
-        choice.built(tmp_path / "none")
+        choice.of_teachers(rows[2:], [], [SELF])

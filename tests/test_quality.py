@@ -26,16 +26,20 @@ DOZEN = [row("a", "right"), row("b", "wrong"), row("c", "right", W), row("d", "r
 TRUTH = {"a": True, "b": True, "c": False, "d": False, "e": False, "g": True}
 
 
+def gives_gold(rows):
+    return quality.gives_gold(rows, quality.golds(rows))
+
+
 # --- which responses are right --------------------------------------------------------------------------------------
 
 def test_right_by_hand():
-    assert quality.right(DOZEN) == (TRUTH, {"graded": 6, "timed out": 0, "without a gold": 1, "conflicting golds (questions)": 0})
-    assert quality.right([]) == ({}, {"graded": 0, "timed out": 0, "without a gold": 0, "conflicting golds (questions)": 0})
+    assert gives_gold(DOZEN) == (TRUTH, {"graded": 6, "timed out": 0, "without a gold": 1, "conflicting golds (questions)": 0})
+    assert gives_gold([]) == ({}, {"graded": 0, "timed out": 0, "without a gold": 0, "conflicting golds (questions)": 0})
 
 
 @pytest.mark.parametrize("gold", [None, "", "  \n"])
 def test_no_usable_gold(gold):
-    found, counts = quality.right([row("a", gold=gold), row("b", gold=gold, question="qa")])
+    found, counts = gives_gold([row("a", gold=gold), row("b", gold=gold, question="qa")])
     assert found == {} and counts["without a gold"] == 2 and counts["conflicting golds (questions)"] == 0
 
 
@@ -43,18 +47,18 @@ def test_conflicting_golds_leave_the_whole_question_out():
     """Three rows of question q, two golds; the other question stays. A row without a gold is no conflict: it shares the other's."""
     rows = [row("a", question="q"), row("b", question="q", gold="3"), row("c", question="q"), row("d", question="p"),
             row("e", question="p", gold=None, response=W), row("f", question="p", gold=" 2 ")]
-    found, counts = quality.right(rows)
+    found, counts = gives_gold(rows)
     assert found == {"d": True, "e": False, "f": True}
     assert counts == {"graded": 3, "timed out": 0, "without a gold": 0, "conflicting golds (questions)": 1}
 
 
 def test_golds_of_other_types_are_read_as_text():
     """A hand-written file may hold numbers."""
-    assert quality.right([row("a", gold=2), row("b", gold=3.0), row("c", gold=0, response="0")])[0] == {"a": True, "b": False, "c": True}
+    assert gives_gold([row("a", gold=2), row("b", gold=3.0), row("c", gold=0, response="0")])[0] == {"a": True, "b": False, "c": True}
 
 
 def test_letters_are_compared_as_options():
-    assert quality.right([row("a", gold="B", response="So the answer is (B)."), row("b", gold="B", response="Solution: Choice_C")])[0] == {
+    assert gives_gold([row("a", gold="B", response="So the answer is (B)."), row("b", gold="B", response="Solution: Choice_C")])[0] == {
         "a": True, "b": False}
 
 
@@ -62,7 +66,7 @@ def test_each_response_is_graded_once(monkeypatch):
     """Two teachers judged it: the grader sees it once."""
     seen, grade_many = [], quality.answers.grade_many
     monkeypatch.setattr(quality.answers, "grade_many", lambda texts, golds: seen.extend(texts) or grade_many(texts, golds))
-    quality.right(DOZEN)
+    gives_gold(DOZEN)
     assert seen == [R, R, W, W, W, R]
 
 
@@ -72,7 +76,7 @@ def test_what_takes_too_long_is_neither_right_nor_wrong(monkeypatch):
     slow = row("a", gold="\\sin(10^{10^{8}})", response="\\boxed{\\cos(10^{10^{8}})}")
     judged = quality.answers.judge(slow["response"], slow["gold"])
     assert judged.timed_out and not judged.correct
-    assert quality.right([slow, row("b")]) == (
+    assert gives_gold([slow, row("b")]) == (
         {"b": True}, {"graded": 1, "timed out": 1, "without a gold": 0, "conflicting golds (questions)": 0})
 
 
@@ -187,7 +191,7 @@ def test_on_real_critiques():
     230 wrong responses were called right."""
     path = SHARED / "responses" / "oneshot_both_verdicts.jsonl"
     made = [critiques.carried(row) for row in sources.rows(str(path), ["gold=gold_answer", "teacher=critique_author"])[0]]
-    rows, (right, counted) = [row for row, _ in made], quality.right([row for row, _ in made])
+    rows, (right, counted) = [row for row, _ in made], gives_gold([row for row, _ in made])
     labels = {}
     for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         labels[sources.make_row(record["question"], record["response"], None, "", "")["id"]] = record["is_correct"]

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from common import adapters, checkpoints, estimate, files, model, prompts, report, tokens, train  # noqa: F401
+from common import adapters, checkpoints, estimate, files, model, prompts, report, stages, tokens, train  # noqa: F401
 from common.tiny import world
 from common.tiny.base import tokenizer
 from tests.runs import ROOT, contents, n_lines, rows, write_rows
@@ -383,7 +383,7 @@ def test_two_stages_are_a_training_that_starts_from_the_first_ones_checkpoint(ru
     assert losses(run, "sft-after-cft")[0] < losses(undisturbed, "sft")[0] - 0.1  # the first stage helped
     ours, theirs = weights(run, arm="sft-after-cft"), weights(plain, arm="sft")
     assert all(ours[k].equal(theirs[k]) for k in theirs)
-    assert files.trained_on(run) == "runs/tiny/01_base"  # what 05 scores the arms against, whatever the second stage started from
+    assert stages.trained_from(run) == "runs/tiny/01_base"  # what 05 scores the arms against, whatever the second stage started from
     assert standing(run) == standing(undisturbed), "the first stage is as it was"
 
 

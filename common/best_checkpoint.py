@@ -3,7 +3,7 @@
 from itertools import combinations
 from pathlib import Path
 
-from common import benchmarks, comparisons, decontaminate, files, prompts, scores, stats
+from common import benchmarks, comparisons, decontaminate, files, prompts, scores, stages, stats
 from common.files import InputError, content_id
 
 HELDOUT = 500  # questions at most
@@ -42,7 +42,7 @@ def trained_on(run):
     built = {files.file_hash(file): file for file in (run / "03_data").glob("*.jsonl")}
     found, after = {}, {}
     for path in sorted((run / "04_train").glob("*/settings.json")):
-        settings, arm = files.read_settings(path), path.parent.name
+        settings, arm = stages.read_settings(path), path.parent.name
         after[arm] = settings.get("after")
         shas = settings.get("data_sha256", ["?"])
         found[arm] = {decontaminate.plain(prompts.question_of(row["prompt"])) for sha in shas for row in files.iter_jsonl(built[sha], ("prompt",))
@@ -55,7 +55,7 @@ def trained_on(run):
 
 def unequal(run, arms):
     """A line where arms that are compared were trained for different numbers of steps, [] otherwise."""
-    steps = {path.parent.name: files.read_settings(path).get("steps") for path in sorted((run / "04_train").glob("*/settings.json"))}
+    steps = {path.parent.name: stages.read_settings(path).get("steps") for path in sorted((run / "04_train").glob("*/settings.json"))}
     steps = {arm: n for arm, n in steps.items() if arm in arms}
     if len(set(steps.values())) < 2:
         return []
@@ -65,8 +65,8 @@ def unequal(run, arms):
 
 def heldout(run):
     """Questions of 01 with a gold on which no arm was trained, in the order of 01."""
-    rows = files.read_jsonl(files.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold"))
-    files.stage_file(run, "04_train")
+    rows = files.read_jsonl(stages.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold"))
+    stages.stage_file(run, "04_train")
     trained = trained_on(run)
     if changed := [arm for arm, questions in trained.items() if questions is None]:
         folder = run / "04_train" / changed[0]
