@@ -36,7 +36,7 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
     seed: int = setting(0, "of the choice and order of rows")
-    limit: int | None = setting(None, "use at most this many critiques")
+    limit: int | None = setting(None, "use only the first so many critiques of the file")
     teacher: list[str] = setting([], "whose critiques and answers, or all (default: those of the last run of 02)")
     arms: list[str] = setting([], "which arms, also of the controls cft-shuffled cft-verdict cft-self-critique (default: all but those, where "
                                   "their inputs exist)")

@@ -113,9 +113,11 @@ def _golds(groups, gold_counts):
 
 def _pairs_table(pairs, names):
     head = ["teacher A", "teacher B", "responses", "both: right", "only A", "only B", "both: wrong", "agree %", "95% interval", "kappa"]
-    return markdown(head, [
+    shown = [p for p in pairs if {p["a"], p["b"]} <= set(names)]
+    table = markdown(head, [
         [cell(p["a"]), cell(p["b"]), *(f"{p[key]:,}" for key in ("n", "both_right", "only_a", "only_b", "both_wrong")), percent(p["agrees"][0]),
-         interval(*p["agrees"][1:]), "-" if p["kappa"] is None else f"{p['kappa']:.2f}"] for p in pairs if {p["a"], p["b"]} <= set(names)])
+         interval(*p["agrees"][1:]), "-" if p["kappa"] is None else f"{p['kappa']:.2f}"] for p in shown])
+    return table if len(shown) == len(pairs) else f"{table}\n\nOf {len(pairs):,} pairs those of the {len(names)} teachers with the most critiques."
 
 
 def _lengths_table(lengths, unit):

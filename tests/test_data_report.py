@@ -148,7 +148,8 @@ def test_a_column_of_many_names_stays_a_page(tmp_path):
     made += rows([f"teacher {i:02}" for i in range(5, 15)], ["s"], 2)[0]
     text = report(tmp_path, made, right)
     assert "| source | teacher 05 |" in text and "| teacher 14 | all 30 |" in text and "teacher 15 |" not in text
-    assert len(section(text, "Teachers against each other").splitlines()) == 2 + 10 * 9 / 2
+    *pairs, _, said = section(text, "Teachers against each other").splitlines()
+    assert len(pairs) == 2 + 10 * 9 / 2 and said == "Of 435 pairs those of the 10 teachers with the most critiques."
 
 
 # --- the picture ----------------------------------------------------------------------------------------------------
