@@ -67,6 +67,7 @@ from common import files, prompts, records, sources, stages
 from common.files import InputError
 from common.generate import Request, Sampling, complete
 from common.generate.journal import Journal
+from common.grading.extraction import without_thinking
 
 run = stages.run_folder(config.name)
 tiny = config.source == "tiny"
@@ -139,7 +140,7 @@ rows, counts = source_rows, read_counts
 if config.model:
     failed = [a["error"] for a in answers if "error" in a]
     drawn = [sources.make_row(row["question"], text, row["gold"], row["source"], config.model, k, a["finish_reason"])
-             for (row, k), a in zip(asked, answers) if "error" not in a and (text := sources.without_thinking(a["text"])).strip()]
+             for (row, k), a in zip(asked, answers) if "error" not in a and (text := without_thinking(a["text"])).strip()]
     rows = list({sources.key(row): row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
     counts = {"failed": len(failed), "empty, or all of it thinking": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
               "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}

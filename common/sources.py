@@ -14,7 +14,6 @@ from pathlib import Path
 
 from common import records, verdicts
 from common.files import InputError, content_id, utf8
-from common.grading.extraction import CLOSE, OPEN
 
 FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source", "generator", "finish_reason")
 
@@ -224,16 +223,6 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
         "response": response, "source": source, "generator": generator,
         "sample": sample, "finish_reason": finish_reason,
     }
-
-
-def without_thinking(text):
-    """A generator's answer without its reasoning block; "" where the block never ends, as there is no answer then.
-
-    >>> without_thinking("<think>2? No, 3.</think>\\n\\nIt is 3."), without_thinking("<think>2? No,"), without_thinking("It is 3.")
-    ('It is 3.', '', 'It is 3.')
-    """
-    ends = [found.end() for found in CLOSE.finditer(text)]
-    return text[ends[-1] :].lstrip() if ends else "" if OPEN.match(text.lstrip()) else text
 
 
 def _critique(get, where, values, mapping, counts):

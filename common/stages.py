@@ -91,7 +91,7 @@ def standing(run, source, model):
     """The rows that earlier commands took, for 01 --add. -> ([(what made them: its config and number of rows, rows)], how many rows of
     this very source and model stand there and are to be replaced). InputError where the file is not as 01 wrote it."""
     path, last = run / "01_responses.jsonl", read_manifest(run, "01")
-    if path.exists() and file_hash(path) != last.get("output_sha256"):
+    if path.exists() and (file_hash(path) != last.get("output_sha256") or "commands" not in last):
         raise InputError(f"{path} is not as 01_sample.py wrote it, so it is not known which command took which of its rows.\n"
                          "Put it back as it was, or leave --add out: it is then written anew.")
     rows = iter(rows_if_any(path))

@@ -14,6 +14,7 @@ import pytest
 from common import paper_grader
 from common.answers import Judgement, extract, grade, grade_many, judge
 from common.grading import equivalence, worker
+from common.grading.extraction import without_thinking
 from tests import hostile
 
 
@@ -222,3 +223,10 @@ def test_a_forked_child_has_workers_of_its_own():
     if not (child := os.fork()):
         os._exit(0 if worker.workers[0].process is None and grade(boxed("4+x"), "x+4") else 1)
     assert os.waitpid(child, 0)[1] == 0 and grade(boxed("5+x"), "x+5")
+
+
+@pytest.mark.parametrize("text, answer", [
+    ("<think>2? No, 3.</think>\n\nIt is 3.", "It is 3."), ("<think>2?", ""), ("It is 3.", "It is 3."), ("no opening</think> so 3", "so 3"),
+    ("<|begin_of_thought|>x<|end_of_thought|> 3", "3"), ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "d"), ("I <think> not", "I <think> not"), ("", "")])
+def test_thinking_is_not_part_of_a_response(text, answer):
+    assert without_thinking(text) == answer

@@ -220,13 +220,6 @@ def test_all_file_types_give_the_same_rows(read):
     assert len(plain[0]) == 3 and plain[0] == plain[1] == plain[2]
 
 
-@pytest.mark.parametrize("text, answer", [
-    ("<think>2? No, 3.</think>\n\nIt is 3.", "It is 3."), ("<think>2?", ""), ("It is 3.", "It is 3."), ("no opening</think> so 3", "so 3"),
-    ("<|begin_of_thought|>x<|end_of_thought|> 3", "3"), ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "d"), ("I <think> not", "I <think> not"), ("", "")])
-def test_thinking_is_not_part_of_a_response(text, answer):
-    assert sources.without_thinking(text) == answer
-
-
 def test_half_a_character_is_a_question_mark(read):
     """A lone surrogate: what no tokenizer and no UTF-8 file can hold."""
     (row,), _ = read([{"question": "q \ud83d", "response": "r \ude00", "critique": "\ud83d " + RIGHT}])

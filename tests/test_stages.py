@@ -146,5 +146,8 @@ def test_rows_that_01_did_not_write_stop_it(tmp_path):
     write_rows(tmp_path / "01_responses.jsonl", [{"n": 1}])
     with pytest.raises(InputError, match="is not as 01_sample.py wrote it.*\n.*leave --add out"):
         stages.standing(tmp_path, "a.jsonl", None)
+    files.write_json(tmp_path / "01.run.json", {"output_sha256": file_hash(tmp_path / "01_responses.jsonl")})  # nor says which command did
+    with pytest.raises(InputError, match="is not as 01_sample.py wrote it"):
+        stages.standing(tmp_path, "a.jsonl", None)
     (tmp_path / "01_responses.jsonl").unlink()
     assert stages.standing(tmp_path, "a.jsonl", None) == ([], 0)

@@ -80,6 +80,16 @@ def option_of(text: str, letters: str, small: bool) -> tuple[str | None, str]:
     return found, "last number" if found else "none"
 
 
+def without_thinking(text: str) -> str:
+    """A generator's answer without its reasoning block; "" where the block never ends, as there is no answer then.
+
+    >>> without_thinking("<think>2? No, 3.</think>\\n\\nIt is 3."), without_thinking("<think>2? No,"), without_thinking("It is 3.")
+    ('It is 3.', '', 'It is 3.')
+    """
+    ends = [found.end() for found in CLOSE.finditer(text)]
+    return text[ends[-1] :].lstrip() if ends else "" if OPEN.match(text.lstrip()) else text
+
+
 def _said(text: str) -> str:
     """Without reasoning blocks, of which the first may lack its opening and the last its close, and without what follows an end mark."""
     for close in list(CLOSE.finditer(text))[-1:]:

@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 
-from common import decontaminate
+from common import decontaminate, near_duplicates
 from common.files import read_jsonl
 from tests.conftest import SHARED
 from tests.test_decontaminate import naive
@@ -55,7 +55,7 @@ def boilerplate(n):
 
 def measure(name, questions, tests):
     compared = 0
-    rule = decontaminate._ratio
+    rule = near_duplicates._ratio
 
     def counted(*pair):
         nonlocal compared
@@ -64,9 +64,9 @@ def measure(name, questions, tests):
 
     questions = {str(i): question for i, question in enumerate(questions)}
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    decontaminate._ratio = counted
+    near_duplicates._ratio = counted
     found = decontaminate.matches(questions, tests)
-    decontaminate._ratio = rule
+    near_duplicates._ratio = rule
     seconds, items = time.process_time() - began, sum(map(len, tests.values()))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{name}: {len(questions)} questions, {items} items: {seconds:.1f} s CPU, {compared} of {len(questions) * items:.1e} pairs compared by "
