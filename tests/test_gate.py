@@ -249,16 +249,23 @@ def test_every_prompt_is_answered_at_a_rate_limit_without_headers(tmp_path):
     at_a_rate_limit(tmp_path, False, 80, 15, 0.45, ("seconds", "ms", "date", None))
 
 
-def test_other_limits(tmp_path):
-    """A limit of tokens, of which each request takes 1/20; and a limit of requests that another run shares, where each sees
-    in the headers what the other took."""
+def refused_shares(folder):
+    """A limit of tokens, of which each request takes 1/20; and a limit of requests that another run shares, where each sees in
+    the headers what the other took. -> the share of requests that was refused, of each"""
+    folder.mkdir()
     with (FaultServer(tpm=6_000_000, limit_headers=True, latency=0.02) as of_tokens,
           FaultServer(rpm=6000, burst=30, limit_headers=True, latency=0.05) as shared, ThreadPoolExecutor(3) as threads):
         of_tokens._buckets["tokens"].size = of_tokens._buckets["tokens"].level = 20 * 2_100  # no minute's worth
-        tasks = [threads.submit(ask, of_tokens, tmp_path / "tokens", 60)]
-        tasks += [threads.submit(ask, shared, tmp_path / name, 50) for name in ("one", "other")]
+        tasks = [threads.submit(ask, of_tokens, folder / "tokens", 60)]
+        tasks += [threads.submit(ask, shared, folder / name, 50) for name in ("one", "other")]
         assert not any("error" in record for task in tasks for record in task.result())
-        assert of_tokens.refused / len(of_tokens.asked) < 0.2 and shared.refused / len(shared.asked) < 0.4
+        return [server.refused / len(server.asked) for server in (of_tokens, shared)]
+
+
+def test_other_limits(tmp_path):
+    """Without a look at the headers a third of both is refused. Three times at most: where the machine stands still, so do the
+    clocks by which both sides fill their buckets."""
+    assert any(tokens < 0.2 and shared < 0.28 for tokens, shared in (refused_shares(tmp_path / str(n)) for n in range(3)))
 
 
 def uses_up_no_try(tmp_path):

@@ -248,12 +248,12 @@ def refusals_without_end_are_waited_for_up_to_the_patience(journal):
 
 @scene
 def a_wait_for_its_turn_is_no_failure(journal):
-    """At 4 requests a second the last of 14 is sent after longer than the patience: one 500 then is one try of six."""
+    """At 4 requests a second the last of 24 is sent after longer than the patience: one 500 then is one try of six."""
     def fault(body, nth):
-        return "500" if prompt_of(body) == "13" and not nth else None
+        return "500" if prompt_of(body) == "23" and not nth else None
 
     with FaultServer(rpm=240, burst=8, limit_headers=True, fault=fault) as server:
-        got = ask(make(server.url, 14, patience=1.5), range(14), journal)
+        got = ask(make(server.url, 24, patience=3), range(24), journal)
         assert not any("error" in r for r in got) and server.refused <= 2
 
 
