@@ -203,7 +203,8 @@ def build(name, rows, given, size):
 def few(name, rows, n_fitting, given, size):
     """Words on why an arm has not the rows that were asked for, "" where it has them."""
     arm = ARMS[name]
-    limits = [flag for flag, holds in (("--wrong-share", arm.shared and given.wrong_share is not None), ("--per-question", given.per_question)) if holds]
+    held = {"--wrong-share": arm.shared and given.wrong_share is not None, "--per-question": given.per_question}
+    limits = [flag for flag, holds in held.items() if holds]
     under = f", under {' and '.join(limits)}" if limits else ""
     return "" if len(rows) >= size * arm.parts else f" (of {n_fitting:,} that have {arm.needs}{under}; {size * arm.parts:,} were asked for)"
 

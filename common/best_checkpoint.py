@@ -111,11 +111,13 @@ def choose(candidate, results, name, seed=0):
         table[i] |= dict(zip(("difference", "difference_low", "difference_high"), stats.paired_difference(values[best], values[i], seed=seed)))
         table[i] |= {"p": ps[min(i, best), max(i, best)], "holm": corrected[min(i, best), max(i, best)]}
     apart = sum(table[i]["holm"] < 0.05 for i in others)
-    line = f"{candidate.label}: step {table[best]['step']}{f', chosen of {len(table)} checkpoints' * (len(table) > 1)}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
+    of = f", chosen of {len(table)} checkpoints" if len(table) > 1 else ""
+    line = f"{candidate.label}: step {table[best]['step']}{of}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
     if others:
         near = table[min(others, key=lambda i: table[i]["difference"])]
-        line += (f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); the nearest is "
-                 f"step {near['step']}, {100 * near['difference']:+.1f} [{100 * near['difference_low']:+.1f}, {100 * near['difference_high']:+.1f}] points")
+        lead, low, high = (100 * near[key] for key in ("difference", "difference_low", "difference_high"))
+        line += (f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); "
+                 f"the nearest is step {near['step']}, {lead:+.1f} [{low:+.1f}, {high:+.1f}] points")
     if equal := [str(row["step"]) for row in table if row["accuracy"] == table[best]["accuracy"] and not row["chosen"]]:
         line += f"; equal to it, and later: step {' '.join(equal)}"
     if failed := sum(row["failed"] for row in table):

@@ -63,10 +63,11 @@ def own_answers(questions, answers, teacher):
 
 
 def none_good(failed, path, itself):
-    """What to say where not one critique has a verdict. path: of the failed rows, where they were written. itself: the model that critiqued itself, if one did."""
+    """What to say where not one critique has a verdict. path: of the failed rows, where they were written. itself: the model that
+    critiqued itself, if one did."""
     if itself:
-        return (f"{itself} gave not one verdict on {len(failed)} responses, the first: {failed[0]['reason']}\nIt cannot critique, so that there is no "
-                f"arm cft-self-critique of it. What it wrote is in {path}; its form is what it was trained on: --max-new-tokens may cut it.")
+        return (f"{itself} gave not one verdict on {len(failed)} responses, the first: {failed[0]['reason']}\nIt cannot critique, so that "
+                f"there is no arm cft-self-critique of it. What it wrote is in {path}; its form is what it was trained on: --max-new-tokens may cut it.")
     return (f"not one of {len(failed)} critiques has a verdict; the first: {failed[0]['reason']}\nExpected texts that end in 'Conclusion: "
             "right [END]' or 'Conclusion: wrong [END]'. Where a column holds the verdict, name it in 01: --columns verdict=COLUMN "
             "--verdict-values true=right false=wrong" + (f"; else look at --model and {path}." if path else "."))

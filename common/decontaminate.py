@@ -26,9 +26,9 @@ OPTION = re.compile(r"(?:\s(?i:answer choices|choices|options)\s?:)?(?:\s|\$?\\[
 def against(names, folder=None, seed=0):
     """The test sets to check against. -> {benchmark: [{"id", "question"}, ...]}, each question alone, the ids those of 05.
 
-    names: of common/benchmarks.py, "all" of them (with `folder` those that lie there, else those that take no login; a note says which are not), or paths to a .jsonl of
-    one's own: the text, or the first of a list of turns, in a column question, problem or prompt. Such a set is called like its file, or
-    like its folder where the file is test.jsonl. seed: of GPQA's ids.
+    names: of common/benchmarks.py, "all" of them (with `folder` those that lie there, else those that take no login; a note says which
+    are not), or paths to a .jsonl of one's own: the text, or the first of a list of turns, in a column question, problem or prompt. Such
+    a set is called like its file, or like its folder where the file is test.jsonl. seed: of GPQA's ids.
     Raises InputError for an unknown name, for the micro-world's sets, for two sets of one name, and for what cannot be read.
     """
     if tiny := [name for name in names if name in benchmarks.TINY]:

@@ -59,4 +59,5 @@ def of_hub(path, config, split, revision, name):
         yield from datasets.load_dataset(path, config, split=split, streaming=True, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:  # also of a connection that breaks off on the way
         raise InputError(f"{path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
-                         f"Check the name and the connection, or download it and give the file: --source {'' if name == path else name + '='}data.parquet") from error
+                         "Check the name and the connection, or download it and give the file: "
+                         f"--source {'' if name == path else name + '='}data.parquet") from error

@@ -130,7 +130,8 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, size=
         if known is row:
             result.append(row)
         else:
-            counts["exact duplicates dropped" if known.get("verdict") == row.get("verdict") else "rows dropped whose verdict contradicts an equal one"] += 1
+            same = known.get("verdict") == row.get("verdict")
+            counts["exact duplicates dropped" if same else "rows dropped whose verdict contradicts an equal one"] += 1
     if not result:
         raise InputError(f"{source} holds no usable rows ({dict(counts) or 'it is empty'}).")
     return result, counts
