@@ -154,25 +154,23 @@ if config.model:
         raise InputError(f"{config.model} gave no usable response.")
 
 # %% Beside those that other commands took (One-Shot CFT: ten generators of one question)
-commands, stand = [], []
-if config.add:
-    kept, n_replaced = stages.standing(run, config.source, config.model)
-    commands, stand = [made for made, _ in kept], [row for _, some in kept for row in some]
-    known = {sources.key(row) for row in stand}
-    n_read, rows = len(rows), [row for row in rows if sources.key(row) not in known]
-    counts["equal to a response that stands"] = n_read - len(rows)
-    print(f"{len(stand)} rows of other sources and models stand before them; {n_read - len(rows)} were equal to one of those; "
-          f"{n_replaced} rows that this source and model gave before are replaced")
-commands.append({"config": vars(config), "rows": len(rows)})
-rows = stand + rows
+local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
+made = {"source": sources.identity(config.source), "called": sources.called(config.source), "model": config.model,
+        "inputs": {file: files.file_hash(file) for file in local}, "config": vars(config)}
+kept, lines = stages.standing(run, made) if config.add else ([], [])
+known = {sources.key(row) for _, some in kept for row in some}
+new = [row for row in rows if sources.key(row) not in known]
+if n_equal := len(rows) - len(new):
+    lines.append(f"{n_equal} rows are equal to one that stands, and left out")
+print("".join(f"{line}\n" for line in lines), end="")
+commands = [one for one, _ in kept] + [made | {"rows": len(new), "equal": n_equal}]
+rows = [row for _, some in kept for row in some] + new
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
-local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
 stages.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
-                     counts=dict(counts), questions=len({row["question_id"] for row in rows}),
-                     with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}),
-                     commands=commands)
+                     counts=dict(counts), questions=len({row["question_id"] for row in rows}), commands=commands,
+                     with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}))
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

@@ -84,7 +84,7 @@ given = [] if itself else [row for row in rows if "critique" in row]
 to_ask, questions = [], []
 if not config.carried_only:
     anew = config.ask_carried or itself
-    to_ask = list({(row["id"], row["gold"]): row for row in rows if anew or "critique" not in row}.values())  # of two golds both
+    to_ask = list({(row["id"], str(row["gold"])): row for row in rows if anew or "critique" not in row}.values())  # of two golds both
     questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not itself else []
 print(f"{len(rows)} responses, {len(given)} of them with a critique already" + ", the others are left out" * config.carried_only)
 if not given and not to_ask:

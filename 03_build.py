@@ -60,12 +60,11 @@ class Config:
 config = configure(Config, "03")
 
 # %% Settings that cannot be meant
-from collections import Counter
-
 from common import arms, choice, critiques, data_report, decontaminate, exports, files, quality, sources, stages
 from common.files import InputError
 
 run = stages.run_folder(config.name)
+matches_file = run / "03_contaminated.jsonl"
 labels = arms.labels(config.arms, config.suffix)  # {arm: what it is called here}
 if config.min_tokens and config.max_tokens and config.min_tokens > config.max_tokens:
     raise InputError(f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\nGive the smaller one first.")
@@ -76,52 +75,51 @@ stages.check_inputs(run, "02")
 written = files.read_jsonl(stages.stage_file(run, "02_critiques.jsonl"),
                            ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"))
 failed = files.rows_if_any(run / "02_failed.jsonl")
-teachers, rows = choice.of_teachers(written, config.teacher, stages.read_manifest(run, "02").get("teachers"))
-rows, left_out = choice.usable(rows[: config.limit])
-self_critiques, _ = choice.usable([row for row in written if row["teacher"] == critiques.SELF])
+teachers, theirs = choice.of_teachers(written, config.teacher, stages.read_manifest(run, "02").get("teachers"))
+readable, left_out = choice.usable(theirs[: config.limit])
+by_base, _ = choice.usable([row for row in written if row["teacher"] == critiques.SELF])
 answers = choice.answers(run / "02_answers.jsonl", teachers)
 mix_file = stages.stage_file(stages.run_folder(config.mix), "01_responses.jsonl") if config.mix else None
-others, left_out["rows of --mix without a finished response"] = choice.others(mix_file, config.seed) if config.mix else ([], 0)
-
-verdicts = Counter(row["verdict"] for row in rows)
-print(f"{len(rows)} critiques of {', '.join(teachers)}, {verdicts['right']} right, {verdicts['wrong']} wrong; {len(answers)} teacher's answers")
+finished, left_out["rows of --mix without a finished response"] = choice.others(mix_file, config.seed) if config.mix else ([], 0)
+n_right = sum(row["verdict"] == "right" for row in readable)
+print(f"{len(readable)} critiques of {', '.join(teachers)}, {n_right} right, {len(readable) - n_right} wrong; {len(answers)} teacher's answers")
 if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers}):
     print(f"note: of {n_missing} responses a critique, or an answer to their question, by one of {', '.join(teachers)} is missing "
           f"({run / '02_failed.jsonl'} says why)")
 
 # %% Questions of the test sets
-notes = [line for source in sorted({str(row["source"]) for row in rows + others}) if (line := sources.licence(source))]
-tests, contaminated = {}, []
+notes = [line for source in sorted({str(row["source"]) for row in readable + finished}) if (line := sources.licence(source))]
+tests, contaminated, removed = {}, [], set()
 if config.decontaminate:
     tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, config.seed)
-    contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in rows + others}, tests)
+    contaminated = decontaminate.matches({row["question_id"]: row["question"] for row in readable + finished}, tests)
     notes += decontaminate.lines(decontaminate.summary(contaminated, tests)) or ["no question of a test set was found"]
-    notes.append(f"held against {', '.join(tests)}; every match: {run / '03_contaminated.jsonl'}")
+    notes.append(f"held against {', '.join(tests)}; every match is written with the arms: {matches_file}")
     removed = {match["question_id"] for match in contaminated if match["removed"]}
-    left_out["rows whose question stands in a test set"] = sum(row["question_id"] in removed for row in rows)
-    left_out["rows of --mix whose question stands in a test set"] = sum(row["question_id"] in removed for row in others)
-    rows = [row for row in rows if row["question_id"] not in removed]
-    others = [row for row in others if row["question_id"] not in removed]
-elif {row["source"] for row in rows} != {"tiny"}:
+elif {row["source"] for row in readable} != {"tiny"}:
     notes.append("the questions were not held against any test set (--decontaminate all); 05 says which it finds among them word for word")
+clean, others = ([row for row in some if row["question_id"] not in removed] for some in (readable, finished))
+left_out["rows whose question stands in a test set"] = len(readable) - len(clean)
+left_out["rows of --mix whose question stands in a test set"] = len(finished) - len(others)
 
 # %% How long the rows are
 lengths = choice.Lengths(choice.tokenizer(config, run))
-length = choice.measured(rows + self_critiques, lengths, config.system)
-rows, out_of_bounds = choice.within(rows, config.min_tokens, config.max_tokens, length)
-left_out.update(out_of_bounds)
+length = choice.measured(clean + by_base, lengths, config.system)
+rows, out_of_bounds = choice.within(clean, config.min_tokens, config.max_tokens, length)
+left_out |= out_of_bounds
 there = {row["id"] for row in rows}
-self_critiques, _ = choice.within([row for row in self_critiques if row["id"] in there], config.min_tokens, config.max_tokens, length)
+self_critiques, _ = choice.within([row for row in by_base if row["id"] in there], config.min_tokens, config.max_tokens, length)
 
 # %% Which responses give the gold answer, and what is left
 gives_gold, graded = quality.gives_gold(rows, quality.golds(written))
+remarks = list(notes)
 if n_conflicting := graded["conflicting golds (questions)"]:
-    notes.append(f"{n_conflicting} questions have conflicting golds, so their responses are held against none")
+    remarks.append(f"{n_conflicting} questions have conflicting golds, so their responses are held against none")
 if gives_gold and not any(gives_gold.values()):
-    notes.append(f"not one of {len(gives_gold)} responses gives its gold: does the gold's column hold the final answer alone?")
+    remarks.append(f"not one of {len(gives_gold)} responses gives its gold: does the gold's column hold the final answer alone?")
 if n_same := len(rows) - len({(row["id"], row["critique"]) for row in rows}):
-    notes.append(f"{n_same} critiques are word for word another teacher's of the same response; an arm takes such a text once")
-for line in [f"note: {line}" for line in notes] + [f"left out: {n} {why}" for why, n in left_out.items() if n]:
+    remarks.append(f"{n_same} critiques are word for word another of the same response; an arm takes such a text once")
+for line in [f"note: {line}" for line in remarks] + [f"left out: {n} {why}" for why, n in left_out.items() if n]:
     print(line)
 if not rows:
     raise InputError(f"not one critique of {', '.join(teachers)} is left; the reasons stand above.")
@@ -139,11 +137,11 @@ for name, label in labels.items():
     arm_rows, n_fitting = arms.build(name, ordered, given, config.rows)
     few = arms.few(name, arm_rows, n_fitting, given, config.rows)
     if not arm_rows and config.arms:
-        raise InputError(f"{name}: no row{few}\nTake it out of --arms, or {arms.ARMS[name].mend.format(name=config.name)}")
+        raise InputError(f"{label}: no row{few}\nTake it out of --arms, or {arms.ARMS[name].mend.format(name=config.name)}")
     if not arm_rows:
-        print(f"{name}: left out, no row{few}")
+        print(f"{label}: left out, no row{few}")
     elif not config.arms and arms.same(arm_rows, built.get(labels["cft"])):
-        print(f"{name}: left out, its rows are those of cft")
+        print(f"{label}: left out, its rows are those of {labels['cft']}")
     else:
         built[label] = [row | {"arm": label} for row in arm_rows]
         summaries[name] = choice.summary(label, arm_rows, lengths, question_of)
@@ -157,12 +155,12 @@ for line in arms.unlike(summaries):
 paths = {name: run / "03_data" / f"{name}.jsonl" for name in built}
 for name, path in paths.items():
     files.write_jsonl(path, built[name])
-(run / "03_contaminated.jsonl").unlink(missing_ok=True)  # of an earlier build
+matches_file.unlink(missing_ok=True)  # of an earlier build
 if config.decontaminate:
-    files.write_jsonl(run / "03_contaminated.jsonl", contaminated)
+    files.write_jsonl(matches_file, contaminated)
 shown = rows + self_critiques if labels.get("cft-self-critique") in built else rows
 data_report.write(run / "03_report.md", run / "03_report.png", shown, gives_gold, graded, left_out, summaries.values(),
-                  choice.by_kind(rows, length), lengths.unit, notes)
+                  choice.by_kind(rows, length), lengths.unit, remarks)
 exports.write(run / "03_export", built, config.export)
 print(f"wrote {', '.join(map(str, paths.values()))}, and {run / '03_report.md'} and .png")
 

@@ -107,16 +107,18 @@ class Arm:
     judged: bool = True  # the verdict is about what stands in its rows
     control: bool = False  # built only where it is named
     parts: int = 1  # it holds so many times the rows asked for
+    most: int | None = None  # rows of one question, whatever --per-question says
 
 
 A_CRITIQUE = "a critique with a verdict"
-OTHER_RUN = "name that run: --mix RUN"
+OTHER_RUN = "name a run with other questions: --mix RUN"
 ARMS = {
     "sft": Arm(_sft, "a finished response", once_per=("id",), fits=_finished),
     "sft-verified": Arm(_sft, "a finished response that one of the teachers judged right", once_per=("id",), shared=False,
                         fits=lambda row, given: row["verdict"] == "right" and _finished(row, given)),
     "sft-teacher": Arm(_sft_teacher, "an answer of the teacher", mend="run: python 02_critique.py --name {name} --answers",
-                       once_per=("question_id",), judged=False, fits=lambda row, given: row["question_id"] in given.answers),
+                       once_per=("question_id", "verdict"), most=1, judged=False,
+                       fits=lambda row, given: row["question_id"] in given.answers),
     "cft": Arm(_cft, A_CRITIQUE),
     "cft-short": Arm(_cft, f"{A_CRITIQUE} and a finished response to be as long as", pool=_as_long_as_answers),
     "cft-clean": Arm(_cft, "a gold with which the verdict agrees",
@@ -125,7 +127,7 @@ ARMS = {
                      pool=lambda rows, given, size: given.others),
     "mix": Arm(_mixed, f"{A_CRITIQUE}, beside another run's responses to other questions", mend=OTHER_RUN, parts=2,
                pool=lambda rows, given, size: rows if given.others else [], change=_with_others),
-    "cft-shuffled": Arm(_cft, f"{A_CRITIQUE} of several responses", mend="give it more rows: --rows", change=_shuffled, control=True),
+    "cft-shuffled": Arm(_cft, f"{A_CRITIQUE} of several responses", mend="give it critiques of more responses", change=_shuffled, control=True),
     "cft-verdict": Arm(_verdict, A_CRITIQUE, once_per=("id", "verdict"), control=True),
     "cft-self-critique": Arm(_cft, "a critique by the base itself", mend="run: python 02_critique.py --name {name} --self-critique base",
                              pool=_base_critiques, control=True),
@@ -134,7 +136,7 @@ ARMS = {
 
 def _first(rows, size, most, share):
     """The first `size` rows that can stand together: at most `most` of a question (None: any number), of which this share is judged
-    wrong (None: whatever comes); fewer only where there are no more.
+    wrong (None: whatever comes); fewer only where there are no more at that share.
 
     So many right and so many wrong ones can be taken just where neither, nor both together, are more than the questions hold of them,
     `most` of each at most (a question is a polymatroid of two elements, and so is the sum of all of them). That is looked at before
@@ -179,7 +181,8 @@ def _take(arm, rows, given, size):
         if arm.fits(row, given):
             texts.setdefault(tuple(row[name] for name in arm.once_per), row)
     fitting = list(texts.values())
-    return _first(fitting, size, given.per_question, given.wrong_share if arm.shared else None), len(fitting)
+    n_fitting = len({row["question_id"] for row in fitting}) if arm.most else len(fitting)
+    return _first(fitting, size, arm.most or given.per_question, given.wrong_share if arm.shared else None), n_fitting
 
 
 def build(name, rows, given, size):
@@ -204,7 +207,7 @@ def few(name, rows, n_fitting, given, size):
     """Words on why an arm has not the rows that were asked for, "" where it has them."""
     arm = ARMS[name]
     held = {"--wrong-share": arm.shared and given.wrong_share is not None, "--per-question": given.per_question}
-    limits = [flag for flag, holds in held.items() if holds]
+    limits = [flag for flag, holds in held.items() if holds and len(rows) < n_fitting]
     under = f", under {' and '.join(limits)}" if limits else ""
     return "" if len(rows) >= size * arm.parts else f" (of {n_fitting:,} that have {arm.needs}{under}; {size * arm.parts:,} were asked for)"
 

@@ -136,8 +136,9 @@ def order(rows, select, seed, length=None, responses=()):
     critiques, keyed = {}, []  # {response id: its rows}; [(place of the response in the shuffle of the kth critiques, k, row)]
     for row in sorted(rows, key=lambda row: str(row["critique_id"])):
         critiques.setdefault(row["id"], []).append(row)
+    ids = sorted(critiques.keys() | set(responses))
     for k in range(max(map(len, critiques.values()), default=0)):
-        shuffled = sorted(critiques.keys() | set(responses))
+        shuffled = ids.copy()
         random.Random(f"{seed} {k}" if k else seed).shuffle(shuffled)
         keyed += [(place, k, critiques[name][k]) for place, name in enumerate(shuffled) if len(critiques.get(name, ())) > k]
     rows = [row for _, _, row in sorted(keyed, key=lambda each: each[:2])]

@@ -82,19 +82,19 @@ def beside(new, old, teachers, now, key):
     place, today = {}, {}
     for at, row in enumerate(now):
         place.setdefault(row[key], at)
-        today.setdefault(row[key], {}).setdefault(row["gold"], {name: row[name] for name in ("gold", "source", "generator")})
+        today.setdefault(row[key], {}).setdefault(str(row["gold"]), {name: row[name] for name in ("gold", "source", "generator")})
     kept = []
     for row in old:
         if row["teacher"] not in teachers and row[key] in place:
             said = today[row[key]]  # by gold: of two golds that conflict, both stay
-            kept.append(row | {name: value for name, value in said.get(row.get("gold"), next(iter(said.values()))).items() if name in row})
+            kept.append(row | {name: value for name, value in said.get(str(row.get("gold")), next(iter(said.values()))).items() if name in row})
     return sorted(kept + new, key=lambda row: place[row[key]])
 
 
 def report(rows, failed):
     """What came of the critiques, for the manifest: verdicts, lengths in characters, finish reasons, verdict against gold."""
     lengths = [len(row["critique"]) for row in rows]
-    golden = [row for row in rows if row["gold"] is not None]
+    golden = [row for row in rows if row["gold"] is not None and str(row["gold"]).strip()]
     golden = golden[:: -(-len(golden) // GRADED) or 1]
     return {
         "critiques": len(rows), "failed": len(failed), "right": sum(row["verdict"] == "right" for row in rows),

@@ -5,6 +5,7 @@ critique also critique (normalised), critique_raw, verdict and teacher.
 """
 
 import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -126,12 +127,15 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, size=
                                  "Mend the row, or add --drop-bad to leave such rows out and count them.") from None
             counts["bad rows dropped"] += 1
             continue
-        known = seen.setdefault(key(row), row)
-        if known is row:
-            result.append(row)
+        *text, gold = key(row)
+        verdict, golds = seen.setdefault(tuple(text), (row.get("verdict"), set()))
+        if verdict != row.get("verdict"):
+            counts["rows dropped whose verdict contradicts an equal one"] += 1
+        elif gold in golds:
+            counts["exact duplicates dropped"] += 1
         else:
-            same = known.get("verdict") == row.get("verdict")
-            counts["exact duplicates dropped" if same else "rows dropped whose verdict contradicts an equal one"] += 1
+            result.append(row)
+            golds.add(gold)
     if not result:
         raise InputError(f"{source} holds no usable rows ({dict(counts) or 'it is empty'}).")
     return result, counts
@@ -161,9 +165,16 @@ def called(source):
     return Path(source).name if Path(source).is_file() or Path(source).suffix in records.READABLE else source
 
 
+def identity(source):
+    """What tells a --source from others, however it is spelled: a known source's name, a hub id, a file's path from here."""
+    file = Path(source.partition("=")[2] if not Path(source).is_file() and "=" in source else source)
+    return os.path.relpath(file.resolve()) if file.is_file() else called(source)
+
+
 def _records(source, revision):
     """-> (iterable of dicts, what the rows are called, the Hub entry; an empty one for a local file)."""
-    name, file = called(source), Path(source if Path(source).is_file() else source.partition("=")[2] or source)
+    name = called(source)
+    file = Path(source.partition("=")[2] if name in SOURCES and not Path(source).is_file() else source)
     if file.is_file():
         return records.local(file), name, SOURCES.get(name, Hub(""))
     if name in SOURCES and "=" not in source:
@@ -185,7 +196,7 @@ def _mapping(source, given, hub, seen_columns, need_response):
         raise InputError(f"{source} has a form of its own, so that --columns {' '.join(given)} cannot be given.\nLeave --columns out.")
     mapping = (dict.fromkeys(("question", "response", "critique")) if hub.unpack else hub.columns or own) | given
     columns = ", ".join(sorted(seen_columns))
-    for name, column in given.items():
+    for name, column in (hub.columns | given).items():
         if column not in seen_columns:
             raise InputError(f"{source} has no column {column!r} for {name}; its columns are {columns}\n"
                              f"Name the right one: --columns {name}=COLUMN")
@@ -199,6 +210,7 @@ def _mapping(source, given, hub, seen_columns, need_response):
 def _row(record, where, mapping, values, origin, need_response, counts):
     """One checked row; ValueError says what is bad about it."""
     get = {name: record.get(column) for name, column in mapping.items()}
+    get = {name: None if isinstance(value, float) and value != value else value for name, value in get.items()}  # NaN: pandas' word for none
     for name in ("question", "response") if need_response else ("question",):
         if not isinstance(get[name], str) or not get[name].strip():
             raise ValueError(f"no {name} (column {mapping[name]!r} holds {get[name]!r})")
@@ -220,8 +232,7 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
     question, response = utf8(question), response and utf8(response)  # tokenizers and Parquet take no lone surrogates
     return {
         "id": content_id(question, response), "question_id": content_id(question), "question": question,
-        "gold": None if gold is None or gold != gold else str(gold),  # NaN: pandas' word for none
-        "response": response, "source": source, "generator": generator,
+        "gold": None if gold is None else str(gold), "response": response, "source": source, "generator": generator,
         "sample": sample, "finish_reason": finish_reason,
     }
 

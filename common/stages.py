@@ -87,17 +87,27 @@ def write_manifest(path, config, inputs=(), **headline):
 
 # --- responses (01) -------------------------------------------------------------------------------------------------
 
-def standing(run, source, model):
-    """The rows that earlier commands took, for 01 --add. -> ([(what made them: its config and number of rows, rows)], how many rows of
-    this very source and model stand there and are to be replaced). InputError where the file is not as 01 wrote it."""
+def standing(run, made):
+    """The rows that earlier commands took, for 01 --add. made: what the manifest will say of this one: source (what tells it from
+    others), called (its name in the rows), model. -> ([(the same of a command that stays, its rows)], lines to print).
+
+    What this very source and model gave before is replaced. InputError where the file is not as 01 wrote it.
+    """
     path, last = run / "01_responses.jsonl", read_manifest(run, "01")
     if path.exists() and (file_hash(path) != last.get("output_sha256") or "commands" not in last):
         raise InputError(f"{path} is not as 01_sample.py wrote it, so it is not known which command took which of its rows.\n"
-                         "Put it back as it was, or leave --add out: it is then written anew.")
+                         "Put it back as it was; or leave --add out, so that it is written anew, and give the other commands again with --add "
+                         "(what a model drew is in the journal, and costs nothing).")
     rows = iter(rows_if_any(path))
-    made = [(one, list(islice(rows, one["rows"]))) for one in last.get("commands", [])]
-    kept = [(one, some) for one, some in made if (one["config"]["source"], one["config"]["model"]) != (source, model)]
-    return kept, sum(len(some) for _, some in made) - sum(len(some) for _, some in kept)
+    stand = [(one, list(islice(rows, one["rows"]))) for one in last.get("commands", [])]
+    kept = [(one, some) for one, some in stand if (one["source"], one["model"]) != (made["source"], made["model"])]
+    n_kept, n_all = (sum(len(some) for _, some in of) for of in (kept, stand))
+    lines = [f"{n_kept} rows of other sources and models stand before them; {n_all - n_kept} that this source and model gave before are replaced"]
+    if n_all > n_kept and (again := [one["source"] for one, _ in kept if one["equal"]]):
+        lines.append(f"note: rows of {', '.join(again)} were left out as equal to others; if to one of those replaced now, read it again")
+    if namesakes := {one["source"]: None for one, _ in kept if one["called"] == made["called"] and one["source"] != made["source"]}:
+        lines.append(f"note: {', '.join(namesakes)} and {made['source']} are both called {made['called']} in the rows and pages")
+    return kept, lines
 
 
 # --- training sets (03) ---------------------------------------------------------------------------------------------

@@ -262,6 +262,7 @@ def test_what_is_said_of_small_and_unlike_arms():
     assert few("cft", [1] * 4, 9, GIVEN, 5) == " (of 9 that have a critique with a verdict; 5 were asked for)"
     limits = replace(GIVEN, wrong_share=0.5, per_question=1)
     assert ", under --wrong-share and --per-question; 2,000 were" in few("mix", [], 9, limits, 1000)
+    assert "under" not in few("mix", [1] * 9, 9, limits, 1000)  # which cost nothing
     assert ", under --per-question; 5 were" in few("sft-verified", [], 9, limits, 5)  # which takes no share
     equal = {name: {"rows": 4 * ARMS[name].parts, "completion": 40 * ARMS[name].parts} for name in ("sft", "cft", "mix")}
     assert unlike(equal) == []
@@ -309,6 +310,16 @@ def test_the_shortest_stay_the_shortest_under_both_limits():
     rows = [critiqued(q, v, v) for q, v in (("a", "right"), ("b", "wrong"), ("a", "wrong"), ("c", "right"), ("b", "right"), ("c", "wrong"))]
     taken, _ = made("cft", rows, 2, replace(GIVEN, wrong_share=0.5, per_question=1))
     assert [row["response_id"] for row in taken] == [rows[0]["id"], rows[1]["id"]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0, None])
+def test_the_teachers_answers_serve_whichever_verdict_is_asked_for(share):
+    """15 questions, each with a right response and two wrong ones, and an answer each: once each, as in cft with one row a question."""
+    rows = [critiqued(f"q{q}", f"r{i}", verdict) for i, verdict in enumerate(("wrong", "right", "wrong")) for q in range(15)]
+    given = replace(GIVEN, answers={row["question_id"]: "so" for row in rows}, wrong_share=share, per_question=2)
+    (answered, n_fitting), (plain, _) = made("sft-teacher", rows, 14, given), made("cft", rows, 14, replace(given, per_question=1))
+    assert len({row["prompt"][1]["content"] for row in answered}) == len(answered) == 14 == len(plain) and n_fitting == 15
+    assert [row["response_id"] for row in answered] == [row["response_id"] for row in plain]
 
 
 def test_a_mix_takes_no_more_of_a_question_than_asked_for():

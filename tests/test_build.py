@@ -489,8 +489,8 @@ def test_responses_of_other_generators_stand_beside_the_first(sampled):
     assert sampled[1][0][:5] == first and drawn(sampled[1][0][5:]) == [("g1", "It is 1."), ("g1", "It is 3.")]
     assert "2 responses, 1 empty, or all of it thinking" in sampled[1][2]
     assert sampled[2][0][:7] == sampled[1][0] and drawn(sampled[2][0][7:]) == [("g2", "It is one."), ("g2", "It is two.")]
-    assert sampled[2][1]["counts"]["equal to a response that stands"] == 1 and sampled[2][1]["rows"] == 9
-    assert "7 rows of other sources and models stand before them; 1 were equal to one of those; 0 rows" in sampled[2][2]
+    assert [one["equal"] for one in sampled[2][1]["commands"]] == [0, 0, 1] and sampled[2][1]["rows"] == 9
+    assert "7 rows of other sources and models stand before them; 0 that" in sampled[2][2] and "1 rows are equal to one that stands" in sampled[2][2]
     assert all(row["id"] == content_id(row["question"], row["response"]) for row in sampled[2][0])
 
 
@@ -499,7 +499,7 @@ def test_a_source_that_is_sampled_again_replaces_its_own_rows(sampled):
     assert sampled[3][0][:4] == sampled[2][0][5:] and {row["source"] for row in sampled[3][0][4:]} == {"own.jsonl"} and len(sampled[3][0]) == 9
     assert [(of["config"]["source"], of["config"]["model"], of["rows"]) for of in sampled[3][1]["commands"]] == [
         ("asked.jsonl", "g1", 2), ("asked.jsonl", "g2", 2), ("own.jsonl", None, 5)]
-    assert "5 rows that this source and model gave before are replaced" in sampled[3][2]
+    assert "5 that this source and model gave before are replaced" in sampled[3][2]
 
 
 def test_without_add_all_rows_are_replaced(sampled):

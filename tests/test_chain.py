@@ -404,7 +404,7 @@ def test_each_teacher_has_its_own_failures(taught):
     assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (THREE[2]["id"], A, "unparsed", why)
     assert (unanswered["id"], unanswered["teacher"], unanswered["reason"]) == (THREE[2]["id"], A, f"no answer of its own: {why}")
     assert len(rows(run / "02_answers.jsonl")) == 2
-    note = (f"note: 1 responses have no critique, or no answer, of {A} and are left out ({run.relative_to(run.parent.parent)}/02_failed.jsonl "
+    note = (f"note: of 1 responses a critique, or an answer to their question, by one of {A} is missing ({run.relative_to(run.parent.parent)}/02_failed.jsonl "
             "says why)")
     assert note in must_run(run.parent.parent, "03_build.py", "--name", "own")
     ask(B)

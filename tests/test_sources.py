@@ -106,10 +106,32 @@ def test_two_teachers_who_say_the_same_are_two_rows(read):
     assert [row["teacher"] for row in rows] == ["t", "u"] and counts == {"exact duplicates dropped": 1}
 
 
+def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_columns(tmp_path):
+    write(tmp_path / "d.jsonl", [GOOD])
+    with pytest.raises(InputError, match="is no file here and no known source"):
+        sources.rows(f"another={tmp_path / 'd.jsonl'}")
+    with pytest.raises(InputError, match="no column 'query' for question.*\n.*--columns question="):
+        sources.rows(f"metamath={tmp_path / 'd.jsonl'}")
+
+
+@pytest.mark.parametrize("one, other, same", [
+    ("d.jsonl", "../{folder}/d.jsonl", True), ("metamath=d.jsonl", "d.jsonl", True), ("d.jsonl", "e.jsonl", False), ("metamath", "meta-math/MetaMathQA", True),
+    ("org/name", "org/other", False)])
+def test_what_tells_a_source_from_others(tmp_path, monkeypatch, one, other, same):
+    monkeypatch.chdir(tmp_path)
+    for name in "de":
+        write(tmp_path / f"{name}.jsonl", [GOOD])
+    assert (sources.identity(one) == sources.identity(other.format(folder=tmp_path.name))) is same
+
+
 def test_a_verdict_that_contradicts_that_of_an_equal_row_is_counted(read):
     plain = {"question": "q", "response": "r", "critique": "Fine.", "ok": True}
     rows, counts = read([plain, plain | {"ok": False}], columns=["verdict=ok"], verdict_values=["true=right", "false=wrong"])
     assert [row["verdict"] for row in rows] == ["right"] and counts["rows dropped whose verdict contradicts an equal one"] == 1
+    many = [GOOD, GOOD | {"gold": "5", "verdict": "wrong"}, GOOD | {"gold": "5"}, GOOD | {"gold": "6"}, GOOD | {"gold": "6"}]
+    rows, counts = read(many)  # by whatever gold: an id of a critique would stand for two verdicts
+    assert [(row["gold"], row["verdict"]) for row in rows] == [("2", "right"), ("5", "right"), ("6", "right")]
+    assert counts["rows dropped whose verdict contradicts an equal one"] == counts["exact duplicates dropped"] == 1
 
 
 @pytest.mark.parametrize("gold", [["5"], {"answer": 5}])
@@ -229,8 +251,8 @@ def test_half_a_character_is_a_question_mark(read):
 
 def test_nan_is_no_gold(read):
     """pandas writes it for a missing number; as the text "nan" it would make every response wrong."""
-    (row, other), _ = read([GOOD | {"gold": float("nan")}, GOOD | {"gold": 0, "response": "r"}])
-    assert (row["gold"], other["gold"]) == (None, "0")
+    (row, other), _ = read([GOOD | dict.fromkeys(("gold", "generator", "finish_reason", "teacher"), float("nan")), GOOD | {"gold": 0, "response": "r"}])
+    assert (row["gold"], row["generator"], row["finish_reason"], row["teacher"], other["gold"]) == (None, "unknown", None, "unknown", "0")
 
 
 def test_a_critique_is_headed_once(read):

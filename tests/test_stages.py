@@ -122,32 +122,41 @@ def test_what_04_may_train(tmp_path):
         stages.built(tmp_path / "none")
 
 
-def command(run, rows, source, model=None):
-    """As 01 --add does it: the rows of a command beside those that stand."""
-    kept, n_replaced = stages.standing(run, source, model)
+def command(run, rows, source, model=None, equal=0):
+    """As 01 --add does it: the rows of a command beside those that stand. -> the lines it prints"""
+    made = {"source": source, "called": source.rpartition("/")[2], "model": model}
+    kept, lines = stages.standing(run, made)
     write_rows(run / "01_responses.jsonl", [row for _, some in kept for row in some] + rows)
-    made = [one for one, _ in kept] + [{"config": {"source": source, "model": model}, "rows": len(rows)}]
-    files.write_json(run / "01.run.json", {"commands": made, "output_sha256": file_hash(run / "01_responses.jsonl")})
-    return n_replaced
+    commands = [one for one, _ in kept] + [made | {"rows": len(rows), "equal": equal}]
+    files.write_json(run / "01.run.json", {"commands": commands, "output_sha256": file_hash(run / "01_responses.jsonl")})
+    return lines
 
 
 def test_a_command_replaces_its_own_rows_alone(tmp_path):
     """Whatever the rows say of themselves: two parts of one data set name the same source and generator."""
     a, b, c, again = ([{"source": "s", "generator": "g", "n": n + i} for i in range(2)] for n in (10, 20, 30, 40))
-    assert [command(tmp_path, some, *made) for some, made in ((a, ("a.jsonl",)), (b, ("b.jsonl",)), (c, ("a.jsonl", "m")))] == [0, 0, 0]
+    command(tmp_path, a, "a.jsonl"), command(tmp_path, b, "b.jsonl", equal=1), command(tmp_path, c, "a.jsonl", "m")
     assert files.read_jsonl(tmp_path / "01_responses.jsonl") == a + b + c
-    assert command(tmp_path, again[:1], "a.jsonl") == 2
+    first, note = command(tmp_path, again[:1], "a.jsonl")
+    assert first == "4 rows of other sources and models stand before them; 2 that this source and model gave before are replaced"
+    assert note.startswith("note: rows of b.jsonl were left out as equal to others")
     assert files.read_jsonl(tmp_path / "01_responses.jsonl") == b + c + again[:1]
-    assert command(tmp_path, [], "b.jsonl") == 2 and command(tmp_path, b, "b.jsonl") == 0
+    assert len(command(tmp_path, [], "b.jsonl")) == len(command(tmp_path, b, "b.jsonl")) == 1
     assert files.read_jsonl(tmp_path / "01_responses.jsonl") == c + again[:1] + b
+
+
+def test_two_files_of_one_name_are_said(tmp_path):
+    assert len(command(tmp_path, [{"n": 1}], "x/a.jsonl")) == len(command(tmp_path, [{"n": 2}], "x/a.jsonl", "m")) == 1
+    assert "note: x/a.jsonl and y/a.jsonl are both called a.jsonl" in command(tmp_path, [{"n": 3}], "y/a.jsonl")[1]
 
 
 def test_rows_that_01_did_not_write_stop_it(tmp_path):
     write_rows(tmp_path / "01_responses.jsonl", [{"n": 1}])
     with pytest.raises(InputError, match="is not as 01_sample.py wrote it.*\n.*leave --add out"):
-        stages.standing(tmp_path, "a.jsonl", None)
+        stages.standing(tmp_path, {"source": "a.jsonl", "called": "a.jsonl", "model": None})
     files.write_json(tmp_path / "01.run.json", {"output_sha256": file_hash(tmp_path / "01_responses.jsonl")})  # nor says which command did
     with pytest.raises(InputError, match="is not as 01_sample.py wrote it"):
-        stages.standing(tmp_path, "a.jsonl", None)
+        stages.standing(tmp_path, {"source": "a.jsonl", "called": "a.jsonl", "model": None})
     (tmp_path / "01_responses.jsonl").unlink()
-    assert stages.standing(tmp_path, "a.jsonl", None) == ([], 0)
+    (tmp_path / "01.run.json").unlink()
+    assert stages.standing(tmp_path, {"source": "a.jsonl", "called": "a.jsonl", "model": None})[0] == []
