@@ -1,6 +1,7 @@
 """The picture of the training data: verdicts by source and against golds, lengths, tokens of each set."""
 
 import math
+import textwrap
 from itertools import zip_longest
 
 import numpy as np
@@ -64,9 +65,10 @@ def picture(path, groups, arms, lengths, unit):
     return True
 
 
-def _label(name):
-    """A name in the picture: letters that its font has, and no TeX."""
-    return "".join(c if ord(c) < 0x250 or c == "…" else "?" for c in short(name, 30)).replace("$", r"\$")
+def _label(name, lines=1):
+    """A name in the picture, 30 letters a line: those that its font has, and no TeX."""
+    text = "\n".join(textwrap.wrap(short(name, 30 * lines), 30))
+    return "".join(c if ord(c) < 0x250 or c == "…" else "?" for c in text).replace("$", r"\$")
 
 
 def _head(axes, title, entries):
@@ -108,7 +110,7 @@ def _dots(axes, points, marker, colour, label):
 
 def _per_cent(axes, names, text):
     axes.set(xlim=(-2, 102), xticks=range(0, 101, 20), ylim=(len(names) - 0.4, -0.6))
-    axes.set_yticks(range(len(names)), [_label(name) for name in names])
+    axes.set_yticks(range(len(names)), [_label(name, lines=2) for name in names])
     axes.set_xlabel(text, fontsize=8)
     axes.grid(axis="x", alpha=0.3)
 
