@@ -81,11 +81,10 @@ if config.base_url == "tiny" and not config.self_critique and (foreign := [row["
                      "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
 itself = config.self_critique
 given = [] if itself else [row for row in rows if "critique" in row]
-to_ask, questions = [], []
-if not config.carried_only:
-    anew = config.ask_carried or itself
-    to_ask = list({(row["id"], str(row["gold"])): row for row in rows if anew or "critique" not in row}.values())  # of two golds both
-    questions = list({row["question_id"]: row for row in rows}.values()) if config.answers and not itself else []
+to_ask = [] if config.carried_only else [row for row in rows if config.ask_carried or itself or "critique" not in row]
+to_ask = list({(row["id"], str(row["gold"])): row for row in to_ask}.values())  # of two golds both, in one request
+with_answers = config.answers and not (itself or config.carried_only)
+questions = list({row["question_id"]: row for row in rows}.values()) if with_answers else []
 print(f"{len(rows)} responses, {len(given)} of them with a critique already" + ", the others are left out" * config.carried_only)
 if not given and not to_ask:
     raise InputError("not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); "
