@@ -11,6 +11,7 @@ from common import arms, files, prompts, stages, tokens
 from common.critiques import SELF
 from common.files import InputError
 from common.model import load_tokenizer, local_folder
+from common.verdicts import VERDICTS
 
 
 def of_teachers(rows, asked, last):
@@ -63,7 +64,7 @@ def usable(rows):
         if lacks:
             counts[f"rows with an empty {lacks[0]}"] += 1
             continue
-        if row.get("verdict") not in ("right", "wrong"):
+        if row.get("verdict") not in VERDICTS:
             counts["critiques without a verdict"] += 1
             continue
         for key, text in (("question_id", (row["question"],)), ("id", (row["question"], row["response"])),

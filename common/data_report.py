@@ -11,6 +11,7 @@ import numpy as np
 from common import data_chart, quality
 from common.files import write_atomic
 from common.results import interval, markdown, percent
+from common.verdicts import VERDICTS
 
 CASES = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")
 
@@ -55,7 +56,7 @@ def _made_from(rows):
     if not rows:
         return ""
     responses = {row["id"]: row for row in rows}.values()
-    unread = sum(row.get("verdict") not in quality.VERDICTS for row in rows)
+    unread = sum(row.get("verdict") not in VERDICTS for row in rows)
     lines = [f"{len(rows):,} critiques of {len(responses):,} responses to {len({row['question_id'] for row in rows}):,} questions"
              + (f"; {unread:,} have no verdict and count as neither right nor wrong." if unread else ".")]
     for what, counted in (("Teachers, by critiques", Counter(str(row["teacher"]) for row in rows)),

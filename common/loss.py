@@ -26,6 +26,7 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, targets, weight, bias, scale, rows, training):
+        """-> the summed loss times `scale`. hidden: [N, H]; targets: [N]; rows: how many tokens' logits are held at a time."""
         needed = [training and needs for needs in ctx.needs_input_grad]
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needed[2] else None

@@ -10,8 +10,8 @@ from itertools import combinations
 
 from common import answers
 from common.stats import wilson
+from common.verdicts import VERDICTS
 
-VERDICTS = ("right", "wrong")  # all else, "unparsed" or none at all, is counted apart
 NOTHING = (None, None, None)
 
 

@@ -103,7 +103,7 @@ def rows(source, columns=(), verdict_values=(), revision=None, limit=None, size=
     given, values = parse_map(columns, "--columns"), parse_map(verdict_values, "--verdict-values")
     if unknown := sorted(set(given) - set(FIELDS)):
         raise InputError(f"--columns: no field called {', '.join(unknown)}; the fields are {', '.join(FIELDS)}")
-    if not set(values.values()) <= {"right", "wrong"}:
+    if not set(values.values()) <= set(verdicts.VERDICTS):
         raise InputError(f"--verdict-values: a value means right or wrong, not {sorted(set(values.values()))}")
     stream, origin, hub = _records(source, revision)
     seen_columns = set()
@@ -247,7 +247,7 @@ def _critique(get, where, values, mapping, counts):
     elif "verdict" in mapping:
         value = get["verdict"] if isinstance(get["verdict"], str) else json.dumps(get["verdict"])
         verdict = values.get(value, value)
-        if verdict not in ("right", "wrong", "unparsed"):
+        if verdict not in (*verdicts.VERDICTS, "unparsed"):
             example = "true=right false=wrong" if value in ("true", "false") else f"{shlex.quote(value)}=right (or {shlex.quote(value)}=wrong) ..."
             raise InputError(f"{where}: column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
                              f"Say what its values mean: --verdict-values {example}")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+VERDICTS = ("right", "wrong")  # all else, "unparsed" or none at all, is none
 WORD = r"(?:right|correct|wrong|incorrect)"  # what a verdict is called
 # What may stand around a label or a verdict word on its line: markdown, quotes, TeX and HTML wrappers, emoji.
 MARKUP = r"(?:[^\S\n]|[^\w\s.,;:!?()\[\]/\\|=+<–—-]|_|</?[a-z][^<>\n]{0,60}>|\\[a-z]+\*?\{|\\[(\[])"
@@ -109,7 +110,7 @@ def _labels(critique: str) -> Iterator[tuple[int, int]]:
 
 def _read(said: str) -> str:
     """The verdict of what stands between a label and its end marker."""
-    if said.strip() in ("right", "wrong"):
+    if said.strip() in VERDICTS:
         return said.strip()  # as asked for: most of them, and 50,000 are read at every restart
     opening = r"(?:(yes|no) ?[,.:;–—-] )?(?:(?:therefore|thus|so|hence|overall|unfortunately) ?,? )?(.*)"
     lead, plain = re.match(opening, _plain(said)).groups()
@@ -145,7 +146,7 @@ def normalise(critique: str, verdict: str) -> str:
     """The critique with its closing conclusion, however written, as exactly "\\n\\nConclusion: right [END]" (or wrong); it is
     appended where there is none. What follows the end marker is dropped (generation stops there). A conclusion longer than a
     line of ten words holds reasons: it is kept, and the line is appended. Twice gives the same as once."""
-    if verdict not in ("right", "wrong"):
+    if verdict not in VERDICTS:
         raise ValueError(f"verdict is {verdict!r}, expected 'right' or 'wrong'")
     critique = _prose(critique)
     until, first = len(critique), True
