@@ -25,20 +25,48 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting(
+        "tiny",
+        "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run",
+    )
     seed: int = setting(0, "of the world, the base and the sampling")
-    limit: int | None = setting(None, "read at most this many rows of the source, from its beginning")
-    rows: int = setting(50_000, "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)")
-    source: str = setting("webinstruct-cft-50k", "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file; "
-                                                 "NAME=FILE: a known source, downloaded")
+    limit: int | None = setting(
+        None, "read at most this many rows of the source, from its beginning"
+    )
+    rows: int = setting(
+        50_000,
+        "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)",
+    )
+    source: str = setting(
+        "webinstruct-cft-50k",
+        "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file; "
+        "NAME=FILE: a known source, downloaded",
+    )
     revision: str | None = setting(None, "revision of a hub source")
-    columns: list[str] = setting([], "which column holds which field: question=problem response=solution ...")
-    verdict_values: list[str] = setting([], "what a verdict column's values mean: true=right false=wrong")
-    drop_bad: bool = setting(False, "leave rows without question or response out, counted (also among --rows), instead of stopping")
-    model: str | None = setting(None, "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base")
-    base_url: str | None = setting(None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1")
-    add: bool = setting(False, "keep the rows that stand, but for those of this very --source and --model (without it all are replaced)")
-    template: str = setting("auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)")
+    columns: list[str] = setting(
+        [], "which column holds which field: question=problem response=solution ..."
+    )
+    verdict_values: list[str] = setting(
+        [], "what a verdict column's values mean: true=right false=wrong"
+    )
+    drop_bad: bool = setting(
+        False,
+        "leave rows without question or response out, counted (also among --rows), instead of stopping",
+    )
+    model: str | None = setting(
+        None,
+        "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base",
+    )
+    base_url: str | None = setting(
+        None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1"
+    )
+    add: bool = setting(
+        False,
+        "keep the rows that stand, but for those of this very --source and --model (without it all are replaced)",
+    )
+    template: str = setting(
+        "auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)"
+    )
     samples: int = setting(1, "responses per question")
     temperature: float = setting(0.7, "of the sampling; 0 is greedy")
     top_p: float = setting(1.0, "nucleus of the sampling")
@@ -46,13 +74,19 @@ class Config:
     batch_size: int = setting(32, "prompts per batch of a local model")
     concurrency: int = setting(256, "requests in flight to a server at most")
     timeout: float = setting(300.0, "seconds for one request to a server in all")
-    budget: float | None = setting(None, "USD that the server's model may cost in this run, over all starts: a hard stop")
+    budget: float | None = setting(
+        None, "USD that the server's model may cost in this run, over all starts: a hard stop"
+    )
     yes: bool = setting(False, "a server's model that costs money: go on without a budget")
-    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
+    price_in: float | None = setting(
+        None, "USD per million prompt tokens, where common/generate/money.py has another or none"
+    )
     price_out: float | None = setting(None, "USD per million tokens of responses")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
     base_steps: int = setting(2000, "tiny: pretraining steps of the base")
-    base_knows_gaps: float = setting(0.0, "tiny: share of the web's authors who leave lines out as the teacher does")
+    base_knows_gaps: float = setting(
+        0.0, "tiny: share of the web's authors who leave lines out as the teacher does"
+    )
 
 
 config = configure(Config, "01")
@@ -72,8 +106,10 @@ from common.grading.extraction import without_thinking
 run = stages.run_folder(config.name)
 tiny = config.source == "tiny"
 if config.preset.startswith("tiny") and not tiny:
-    raise InputError(f"the preset {config.preset} is the micro-world, with its small limits, and does not fit --source {config.source}\n"
-                     "Add --preset paper: the paper's values, which further flags change. Later scripts take the run's preset.")
+    raise InputError(
+        f"the preset {config.preset} is the micro-world, with its small limits, and does not fit --source {config.source}\n"
+        "Add --preset paper: the paper's values, which further flags change. Later scripts take the run's preset."
+    )
 if tiny and not config.limit:
     raise InputError("the micro-world has no end: say how many questions, for example --limit 1600")
 if config.threads:
@@ -90,7 +126,9 @@ the loop of 04 on documents in the very prompts that later stages use.
 if tiny:
     from common.tiny import base, world
 
-    base_accuracy = base.pretrain(run / "01_base", config.seed, config.base_steps, config.base_knows_gaps)
+    base_accuracy = base.pretrain(
+        run / "01_base", config.seed, config.base_steps, config.base_knows_gaps
+    )
     print(f"base: {run / '01_base'}, {base_accuracy:.1%} of 200 held-out questions right")
 
 # %% Read the source
@@ -99,11 +137,23 @@ if tiny:
     source_rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in taken]
     read_counts = {}
 else:
-    source_rows, read_counts = sources.rows(config.source, config.columns, config.verdict_values, config.revision, config.limit,
-                                             config.rows, config.seed, need_response=config.model is None, drop_bad=config.drop_bad)
+    source_rows, read_counts = sources.rows(
+        config.source,
+        config.columns,
+        config.verdict_values,
+        config.revision,
+        config.limit,
+        config.rows,
+        config.seed,
+        need_response=config.model is None,
+        drop_bad=config.drop_bad,
+    )
 if terms := sources.licence(sources.called(config.source)):
     print(f"licence of {terms}")
-print(f"{config.source}: {len(source_rows)} rows" + "".join(f", {n} {what}" for what, n in read_counts.items() if n))
+print(
+    f"{config.source}: {len(source_rows)} rows"
+    + "".join(f", {n} {what}" for what, n in read_counts.items() if n)
+)
 
 # %% [markdown]
 """
@@ -124,13 +174,23 @@ if config.model:
     else:
         from common.generate.local import Local
 
-        engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
-        template = prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
+        engine = Local(
+            run / "01_base" if config.model == "base" else config.model, config.batch_size
+        )
+        template = (
+            prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
+        )
     prompts.check_template(template, getattr(engine, "tokenizer", None))
-    questions = {(row["question_id"], row["gold"]): row for row in source_rows}  # of two golds both; equal requests are asked once
+    questions = {
+        (row["question_id"], row["gold"]): row for row in source_rows
+    }  # of two golds both; equal requests are asked once
     asked = [(row, k) for row in questions.values() for k in range(config.samples)]
-    requests = [Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked]
-    sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed)
+    requests = [
+        Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked
+    ]
+    sampling = Sampling(
+        config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed
+    )
     with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
         cost = money.summary(journal) if config.base_url else {}
@@ -139,24 +199,44 @@ if config.model:
 rows, counts = source_rows, read_counts
 if config.model:
     failed = [a["error"] for a in answers if "error" in a]
-    drawn = [sources.make_row(row["question"], text, row["gold"], row["source"], config.model, k, a["finish_reason"])
-             for (row, k), a in zip(asked, answers) if "error" not in a and (text := without_thinking(a["text"])).strip()]
-    rows = list({sources.key(row): row for row in reversed(drawn)}.values())[::-1]  # the first of equal responses
-    counts = {"failed": len(failed), "empty, or all of it thinking": len(asked) - len(failed) - len(drawn), "equal responses": len(drawn) - len(rows),
-              "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows)}
+    drawn = [
+        sources.make_row(
+            row["question"], text, row["gold"], row["source"], config.model, k, a["finish_reason"]
+        )
+        for (row, k), a in zip(asked, answers)
+        if "error" not in a and (text := without_thinking(a["text"])).strip()
+    ]
+    rows = list({sources.key(row): row for row in reversed(drawn)}.values())[
+        ::-1
+    ]  # the first of equal responses
+    counts = {
+        "failed": len(failed),
+        "empty, or all of it thinking": len(asked) - len(failed) - len(drawn),
+        "equal responses": len(drawn) - len(rows),
+        "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows),
+    }
     print(f"{len(rows)} responses" + "".join(f", {n} {what}" for what, n in counts.items() if n))
     if failed:
-        print(f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed (status 3)")
+        print(
+            f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed (status 3)"
+        )
     n_questions, n_different = (len({row[key] for row in rows}) for key in ("question_id", "id"))
     if config.samples > 1 and config.temperature > 0 and 1 < n_questions == n_different:
-        print(f"note: all samples of a question are equal: {config.model} or its server ignores --temperature")
+        print(
+            f"note: all samples of a question are equal: {config.model} or its server ignores --temperature"
+        )
     if not rows:
         raise InputError(f"{config.model} gave no usable response.")
 
 # %% Beside those that other commands took (One-Shot CFT: ten generators of one question)
 local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
-made = {"source": sources.identity(config.source), "called": sources.called(config.source), "model": config.model,
-        "inputs": {file: files.file_hash(file) for file in local}, "config": vars(config)}
+made = {
+    "source": sources.identity(config.source),
+    "called": sources.called(config.source),
+    "model": config.model,
+    "inputs": {file: files.file_hash(file) for file in local},
+    "config": vars(config),
+}
 kept, lines = stages.standing(run, made) if config.add else ([], [])
 known = {sources.key(row) for _, some in kept for row in some}
 new = [row for row in rows if sources.key(row) not in known]
@@ -168,9 +248,18 @@ rows = [row for _, some in kept for row in some] + new
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
-stages.write_manifest(run / "01.run.json", config, local, rows=len(rows), output_sha256=files.file_hash(run / "01_responses.jsonl"),
-                     counts=dict(counts), questions=len({row["question_id"] for row in rows}), commands=commands,
-                     with_critique=sum("critique" in row for row in rows), **(cost if config.model else {}))
+stages.write_manifest(
+    run / "01.run.json",
+    config,
+    local,
+    rows=len(rows),
+    output_sha256=files.file_hash(run / "01_responses.jsonl"),
+    counts=dict(counts),
+    questions=len({row["question_id"] for row in rows}),
+    commands=commands,
+    with_critique=sum("critique" in row for row in rows),
+    **(cost if config.model else {}),
+)
 print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 if config.model and failed:

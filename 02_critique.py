@@ -26,37 +26,78 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting(
+        "tiny",
+        "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run",
+    )
     seed: int = setting(0, "of --self-critique; a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
     model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")
-    base_url: str | None = setting(None, "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a set of rules")
-    answers: bool = setting(False, "also ask for the teacher's own answer to every question, for the sft-teacher arm")
-    prompt: str = setting("paper", "how the teacher is asked: as in the paper, or as in One-Shot CFT", choices=["paper", "one-shot"])
-    self_critique: str | None = setting(None, "instead of a teacher, this model, loaded here (folder, hub id, or base: the run's own), is asked as "
-                                              "in training; for the control arm cft-self-critique of 03")
-    carried_only: bool = setting(False, "ask nobody: responses that came without a critique are left out")
+    base_url: str | None = setting(
+        None,
+        "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a set of rules",
+    )
+    answers: bool = setting(
+        False, "also ask for the teacher's own answer to every question, for the sft-teacher arm"
+    )
+    prompt: str = setting(
+        "paper",
+        "how the teacher is asked: as in the paper, or as in One-Shot CFT",
+        choices=["paper", "one-shot"],
+    )
+    self_critique: str | None = setting(
+        None,
+        "instead of a teacher, this model, loaded here (folder, hub id, or base: the run's own), is asked as "
+        "in training; for the control arm cft-self-critique of 03",
+    )
+    carried_only: bool = setting(
+        False, "ask nobody: responses that came without a critique are left out"
+    )
     ask_carried: bool = setting(False, "also ask about responses that came with a critique")
     temperature: float = setting(0.3, "of the teacher")
     top_p: float = setting(0.95, "of the teacher")
-    max_new_tokens: int = setting(3200, "tokens per critique or answer at most (cut ones: 2.5 times as many, once)")
-    reasoning: bool = setting(False, "the teacher is a reasoning model: send max_completion_tokens, no temperature, no top_p")
+    max_new_tokens: int = setting(
+        3200, "tokens per critique or answer at most (cut ones: 2.5 times as many, once)"
+    )
+    reasoning: bool = setting(
+        False,
+        "the teacher is a reasoning model: send max_completion_tokens, no temperature, no top_p",
+    )
     retries: int = setting(3, "how often to ask again for what is cut, empty or without a verdict")
-    max_bad_share: float = setting(0.2, "stop when more than this share of the first 200 answers cannot be used")
+    max_bad_share: float = setting(
+        0.2, "stop when more than this share of the first 200 answers cannot be used"
+    )
     retry_failed: bool = setting(False, "ask again for rows that failed for good in an earlier run")
-    partial: bool = setting(False, "write what there is when the run is stopped; the rest goes to 02_failed.jsonl")
+    partial: bool = setting(
+        False, "write what there is when the run is stopped; the rest goes to 02_failed.jsonl"
+    )
     batch_size: int = setting(32, "prompts per batch of --self-critique")
     concurrency: int = setting(256, "requests in flight at most")
     timeout: float = setting(300.0, "seconds for one request in all")
-    batch: bool = setting(False, "by the server's Batch API (half the price, within 24 hours); what comes back bad is asked live")
-    batch_tokens: int = setting(2_000_000, "prompt tokens in the Batch API's queue at once; your account's limit")
-    budget: float | None = setting(None, "USD that this teacher may cost in this run, over all starts: a hard stop")
+    batch: bool = setting(
+        False,
+        "by the server's Batch API (half the price, within 24 hours); what comes back bad is asked live",
+    )
+    batch_tokens: int = setting(
+        2_000_000, "prompt tokens in the Batch API's queue at once; your account's limit"
+    )
+    budget: float | None = setting(
+        None, "USD that this teacher may cost in this run, over all starts: a hard stop"
+    )
     yes: bool = setting(False, "go on without a budget")
-    price_in: float | None = setting(None, "USD per million prompt tokens, where common/generate/money.py has another or none")
+    price_in: float | None = setting(
+        None, "USD per million prompt tokens, where common/generate/money.py has another or none"
+    )
     price_out: float | None = setting(None, "USD per million tokens of answers")
-    teacher_skip: float = setting(0.1, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)")
-    teacher_errors: float = setting(0.0, "tiny: share of the critiques in which the teacher calculates as sloppily as the web")
-    critique_style: str = setting("full", "tiny: how critiques are written", choices=["full", "terse", "brief", "verdict"])
+    teacher_skip: float = setting(
+        0.1, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)"
+    )
+    teacher_errors: float = setting(
+        0.0, "tiny: share of the critiques in which the teacher calculates as sloppily as the web"
+    )
+    critique_style: str = setting(
+        "full", "tiny: how critiques are written", choices=["full", "terse", "brief", "verdict"]
+    )
 
 
 config = configure(Config, "02")
@@ -73,22 +114,41 @@ from common.generate.money import Money, dollars
 from common.generate.server import Server
 
 run = stages.run_folder(config.name)
-everything = files.read_jsonl(stages.stage_file(run, "01_responses.jsonl"),
-                              ("id", "question_id", "question", "response", "gold", "source", "generator"))
+everything = files.read_jsonl(
+    stages.stage_file(run, "01_responses.jsonl"),
+    ("id", "question_id", "question", "response", "gold", "source", "generator"),
+)
 rows = everything[: config.limit]
-if config.base_url == "tiny" and not config.self_critique and (foreign := [row["source"] for row in rows if row["source"] != "tiny"]):
-    raise InputError(f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
-                     "Name a teacher: --preset paper --model NAME (and --base-url for your own server)")
+if (
+    config.base_url == "tiny"
+    and not config.self_critique
+    and (foreign := [row["source"] for row in rows if row["source"] != "tiny"])
+):
+    raise InputError(
+        f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
+        "Name a teacher: --preset paper --model NAME (and --base-url for your own server)"
+    )
 itself = config.self_critique
 given = [] if itself else [row for row in rows if "critique" in row]
-to_ask = [] if config.carried_only else [row for row in rows if config.ask_carried or itself or "critique" not in row]
-to_ask = list({(row["id"], str(row["gold"])): row for row in to_ask}.values())  # of two golds both, in one request
+to_ask = (
+    []
+    if config.carried_only
+    else [row for row in rows if config.ask_carried or itself or "critique" not in row]
+)
+to_ask = list(
+    {(row["id"], str(row["gold"])): row for row in to_ask}.values()
+)  # of two golds both, in one request
 with_answers = config.answers and not (itself or config.carried_only)
 questions = list({row["question_id"]: row for row in rows}.values()) if with_answers else []
-print(f"{len(rows)} responses, {len(given)} of them with a critique already" + ", the others are left out" * config.carried_only)
+print(
+    f"{len(rows)} responses, {len(given)} of them with a critique already"
+    + ", the others are left out" * config.carried_only
+)
 if not given and not to_ask:
-    raise InputError("not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); "
-                     "or name the column that holds the critiques in 01: --columns critique=COLUMN")
+    raise InputError(
+        "not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); "
+        "or name the column that holds the critiques in 01: --columns critique=COLUMN"
+    )
 
 # %% [markdown]
 """
@@ -100,17 +160,27 @@ For the tiny preset it is a set of rules behind a real HTTP server here; the cli
 model, base_url, engine, stop_teacher = config.model, config.base_url, None, lambda: None
 temperature, top_p = (None, None) if config.reasoning else (config.temperature, config.top_p)
 sampling = Sampling(temperature, top_p, config.max_new_tokens)
-settings = dict(retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share)
+settings = dict(
+    retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share
+)
 if itself:
     from common.generate.local import Local
 
-    model, engine = critiques.SELF, Local(stages.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size)
-    sampling, settings = replace(sampling, stop=prompts.STOP, seed=config.seed), {}  # asked once: a critique without a verdict is its own fault
+    model, engine = (
+        critiques.SELF,
+        Local(stages.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size),
+    )
+    sampling, settings = (
+        replace(sampling, stop=prompts.STOP, seed=config.seed),
+        {},
+    )  # asked once: a critique without a verdict is its own fault
 elif config.base_url == "tiny":
     from common.tiny import teacher
 
     if config.model != "tiny-teacher":
-        raise InputError(f"--model {config.model} needs a server of its own: add --base-url (OpenAI's is https://api.openai.com/v1)")
+        raise InputError(
+            f"--model {config.model} needs a server of its own: add --base-url (OpenAI's is https://api.openai.com/v1)"
+        )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
 money = Money(model, config.price_in, config.price_out, config.budget, config.yes)
@@ -118,15 +188,28 @@ engine = engine or Server(model, base_url, config.concurrency, config.timeout, m
 
 # %% Ask for critiques, and for the teacher's own answers
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
-requests = [Request(critiques.prompt(row, config.prompt, engine.tokenizer if itself else None), check=critiques.why_bad) for row in to_ask]
-requests += [Request(prompts.teacher_answer_prompt(row["question"]), check=lambda text: None) for row in questions]
-files.check_disk(run, 8_000 * len(requests), "")  # an answer of 2 to 4 KB, in the journal and in its row
+requests = [
+    Request(
+        critiques.prompt(row, config.prompt, engine.tokenizer if itself else None),
+        check=critiques.why_bad,
+    )
+    for row in to_ask
+]
+requests += [
+    Request(prompts.teacher_answer_prompt(row["question"]), check=lambda text: None)
+    for row in questions
+]
+files.check_disk(
+    run, 8_000 * len(requests), ""
+)  # an answer of 2 to 4 KB, in the journal and in its row
 stopped = None
 with Journal(run / "02_journal.jsonl") as journal:
     batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
     if batch.outstanding() and not config.batch:
-        raise InputError(f"a batch of an earlier start is not collected yet, and may have been paid: add --batch.\nTo give it up, and "
-                         f"pay for its requests again: rm {run / '02_batches.jsonl'}")
+        raise InputError(
+            f"a batch of an earlier start is not collected yet, and may have been paid: add --batch.\nTo give it up, and "
+            f"pay for its requests again: rm {run / '02_batches.jsonl'}"
+        )
     try:
         if config.batch and not itself:
             complete(batch, requests, sampling, journal, "02 batch", **settings)
@@ -139,34 +222,61 @@ with Journal(run / "02_journal.jsonl") as journal:
 stop_teacher()
 
 # %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
-judged = [critiques.carried(row) for row in given if row["verdict"] != "unparsed" or not config.ask_carried]
+judged = [
+    critiques.carried(row)
+    for row in given
+    if row["verdict"] != "unparsed" or not config.ask_carried
+]
 judged += [critiques.asked(row, answer, model) for row, answer in zip(to_ask, got)]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
-own, unanswered = critiques.own_answers(questions, got[len(to_ask):], model)
+own, unanswered = critiques.own_answers(questions, got[len(to_ask) :], model)
+
 
 # %% Write, beside what other teachers have written
 def write(name, new, key, teachers):
     """New rows, in place of what these teachers had there."""
-    files.write_jsonl(run / name, critiques.beside(new, files.rows_if_any(run / name), teachers, everything, key))
-    print(f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}")
+    files.write_jsonl(
+        run / name, critiques.beside(new, files.rows_if_any(run / name), teachers, everything, key)
+    )
+    print(
+        f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}"
+    )
 
 
 teachers = sorted({row["teacher"] for row in good + failed})
 if to_ask or good:
     write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
-    raise stopped or Stopped(critiques.none_good(failed, run / "02_failed.jsonl" if to_ask else None, itself), 3 if to_ask else 2)
+    raise stopped or Stopped(
+        critiques.none_good(failed, run / "02_failed.jsonl" if to_ask else None, itself),
+        3 if to_ask else 2,
+    )
 write("02_critiques.jsonl", good, "id", teachers)
 if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
     write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
 
 # %% Report
 report = critiques.report(good, failed)
-last = stages.read_manifest(run, "02").get("teachers", []) if itself else sorted({row["teacher"] for row in good})  # those that 03 takes
-stages.write_manifest(run / "02.run.json", config, [run / "01_responses.jsonl"], rows=len(good), report=report, **cost, teachers=last,
-                      answers=len(own), unanswered=len(unanswered), server=None if itself else engine.base_url,
-                      partial=stopped is not None, output_sha256=files.file_hash(run / "02_critiques.jsonl"))
+last = (
+    stages.read_manifest(run, "02").get("teachers", [])
+    if itself
+    else sorted({row["teacher"] for row in good})
+)  # those that 03 takes
+stages.write_manifest(
+    run / "02.run.json",
+    config,
+    [run / "01_responses.jsonl"],
+    rows=len(good),
+    report=report,
+    **cost,
+    teachers=last,
+    answers=len(own),
+    unanswered=len(unanswered),
+    server=None if itself else engine.base_url,
+    partial=stopped is not None,
+    output_sha256=files.file_hash(run / "02_critiques.jsonl"),
+)
 print(critiques.as_text(report))
 if money.prices and (to_ask or questions):
     perhaps = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
@@ -175,6 +285,8 @@ print(f"next: python 03_build.py --name {config.name}")
 if stopped:
     raise stopped
 if (failed or unanswered) and not itself:
-    print(f"{len(failed)} responses have no critique, {len(unanswered)} questions no answer of the teacher (status 3): "
-          f"{run / '02_failed.jsonl'} says why, --retry-failed asks again")
+    print(
+        f"{len(failed)} responses have no critique, {len(unanswered)} questions no answer of the teacher (status 3): "
+        f"{run / '02_failed.jsonl'} says why, --retry-failed asks again"
+    )
     sys.exit(3)

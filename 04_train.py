@@ -24,34 +24,62 @@ from common.config import configure, setting
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting("tiny", "tiny, paper, lora, qlora, one-shot (common/presets.py); default: what 01 was run with, tiny for a new run")
+    preset: str = setting(
+        "tiny",
+        "tiny, paper, lora, qlora, one-shot (common/presets.py); default: what 01 was run with, tiny for a new run",
+    )
     seed: int = setting(0, "of the row order, and of new adapters")
     limit: int | None = setting(None, "train on at most this many rows of each training set")
     model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")
-    arms: list[str] = setting([], "which arms (default: those 03 built last); cft+sft trains on the rows of both")
-    after: str | None = setting(None, "start from the last checkpoint of this arm instead of the base")
+    arms: list[str] = setting(
+        [], "which arms (default: those 03 built last); cft+sft trains on the rows of both"
+    )
+    after: str | None = setting(
+        None, "start from the last checkpoint of this arm instead of the base"
+    )
     template: str = setting("auto", "chat template: chatml, deepseek, or auto (by the tokenizer)")
-    method: str = setting("full", "what is trained: all weights, or adapters on a frozen base, in 4 bits with qlora", choices=["full", "lora", "qlora"])
+    method: str = setting(
+        "full",
+        "what is trained: all weights, or adapters on a frozen base, in 4 bits with qlora",
+        choices=["full", "lora", "qlora"],
+    )
     lora_rank: int = setting(32, "of the adapters, which sit on every linear layer but the head")
     lora_alpha: int = setting(64, "adapters are scaled by this / rank")
-    merge: bool = setting(False, "write the base with the last checkpoint's adapter added: step-N/merged, a plain model")
+    merge: bool = setting(
+        False,
+        "write the base with the last checkpoint's adapter added: step-N/merged, a plain model",
+    )
     learning_rate: float = setting(5e-6, "peak")
-    warmup_ratio: float = setting(0.1, "share of the steps with rising learning rate; then cosine to 0")
+    warmup_ratio: float = setting(
+        0.1, "share of the steps with rising learning rate; then cosine to 0"
+    )
     epochs: int = setting(1, "passes over the rows")
     global_batch: int = setting(512, "rows per optimizer step, over all processes")
     cutoff: int = setting(2048, "tokens per row")
-    overlong: str = setting("truncate", "rows over the cutoff: cut at the end, or dropped", choices=["truncate", "drop"])
-    optimizer: str = setting("adamw", "adamw8bit (bitsandbytes) is for adapters", choices=["adamw", "adamw8bit"])
+    overlong: str = setting(
+        "truncate", "rows over the cutoff: cut at the end, or dropped", choices=["truncate", "drop"]
+    )
+    optimizer: str = setting(
+        "adamw", "adamw8bit (bitsandbytes) is for adapters", choices=["adamw", "adamw8bit"]
+    )
     weight_decay: float = setting(0.0, "of AdamW, whose betas are 0.9 and 0.999")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
-    tokens_per_microbatch: int = setting(16_384, "padded tokens that one process takes at a time; memory grows with it")
-    activation_checkpointing: bool = setting(True, "compute activations again in the backward pass to save memory")
+    tokens_per_microbatch: int = setting(
+        16_384, "padded tokens that one process takes at a time; memory grows with it"
+    )
+    activation_checkpointing: bool = setting(
+        True, "compute activations again in the backward pass to save memory"
+    )
     holdout: int = setting(0, "rows put aside, on which each checkpoint's loss is measured")
-    save_every: int = setting(2, "a checkpoint every so many steps or epochs, and at the end; 0: only at the end")
+    save_every: int = setting(
+        2, "a checkpoint every so many steps or epochs, and at the end; 0: only at the end"
+    )
     save_unit: str = setting("step", "of --save-every", choices=["step", "epoch"])
     keep_last: int = setting(0, "keep only so many newest checkpoints; 0: all")
     keep_best: bool = setting(False, "keep the checkpoint with the lowest held-out loss, too")
-    state_every: int = setting(20, "what a resume needs, every so many steps (the newest is kept); 0: only when stopped")
+    state_every: int = setting(
+        20, "what a resume needs, every so many steps (the newest is kept); 0: only when stopped"
+    )
     dry_run: bool = setting(False, "say what the training takes and stop; no weights are loaded")
     gpus: int | None = setting(None, "dry run: how many GPUs (default: the processes started)")
     gpu: str = setting("H100", "dry run: which, by its name in common/estimate.py")
@@ -82,20 +110,49 @@ check_flags(config, world)
 # %% The arms, the base model, its tokenizer
 newest, built = stages.built(run)
 arms = list(dict.fromkeys(config.arms)) or newest
-if unknown := [arm for arm in arms if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))]:
-    raise InputError(f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}")
-base = model.local_folder(stages.last_checkpoint(run, config.after) if config.after else config.model or stages.stage_file(run, "01_base"),
-                          weights=not config.dry_run)
+if unknown := [
+    arm
+    for arm in arms
+    if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))
+]:
+    raise InputError(
+        f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}"
+    )
+base = model.local_folder(
+    stages.last_checkpoint(run, config.after)
+    if config.after
+    else config.model or stages.stage_file(run, "01_base"),
+    weights=not config.dry_run,
+)
 tokenizer = model.load_tokenizer(base)
 shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "qlora")
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.make_room(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
 base_id = None if config.dry_run else files.model_id(base)
-dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # of saved models; training keeps float32
+dtype = (
+    torch.float32 if device.type == "cpu" else torch.bfloat16
+)  # of saved models; training keeps float32
 # What may change between a run and its resume without changing the result, up to rounding:
-FREE = ("name", "preset", "arms", "model", "threads", "tokens_per_microbatch", "activation_checkpointing", "save_every", "save_unit",
-        "keep_last", "keep_best", "state_every", "merge", "dry_run", "gpus", "gpu", "mfu")
+FREE = (
+    "name",
+    "preset",
+    "arms",
+    "model",
+    "threads",
+    "tokens_per_microbatch",
+    "activation_checkpointing",
+    "save_every",
+    "save_unit",
+    "keep_last",
+    "keep_best",
+    "state_every",
+    "merge",
+    "dry_run",
+    "gpus",
+    "gpu",
+    "mfu",
+)
 
 # %% [markdown]
 """
@@ -108,27 +165,65 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 # %% One arm: what it trains on, in which order, and where it is saved
 def prepare(arm):
     data = [stages.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
-    rows = [row for file in data for row in files.read_jsonl(file, ("id", "prompt", "completion"))[: config.limit]]
+    rows = [
+        row
+        for file in data
+        for row in files.read_jsonl(file, ("id", "prompt", "completion"))[: config.limit]
+    ]
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
     if len(examples) <= config.holdout:
-        raise InputError(f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
-                         f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: python 03_build.py --name {config.name}")
+        raise InputError(
+            f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
+            f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: python 03_build.py --name {config.name}"
+        )
     tokens.check_fit(examples, shape.vocabulary, shape.positions, base)
     examples, held = tokens.put_aside(examples, config.holdout, config.seed)
     lengths = [len(e["input_ids"]) for e in examples]
-    plan = tokens.plan(lengths, config.global_batch, config.epochs, config.seed, world, config.tokens_per_microbatch)
+    plan = tokens.plan(
+        lengths,
+        config.global_batch,
+        config.epochs,
+        config.seed,
+        world,
+        config.tokens_per_microbatch,
+    )
     if len(plan) == 1 and config.warmup_ratio:
-        raise InputError(f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
-                         "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0.")
+        raise InputError(
+            f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
+            "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0."
+        )
     every = config.save_every * (len(plan) // config.epochs if config.save_unit == "epoch" else 1)
-    settings = {k: v for k, v in vars(config).items() if k not in FREE and not (full and k.startswith("lora"))}
-    settings |= {"base_id": base_id, "data_sha256": [files.file_hash(file) for file in data], "template": template, "steps": len(plan)}
-    if changed := [file.name for file, sha in zip(data, settings["data_sha256"]) if built[file.stem] not in (None, sha)]:
+    settings = {
+        k: v
+        for k, v in vars(config).items()
+        if k not in FREE and not (full and k.startswith("lora"))
+    }
+    settings |= {
+        "base_id": base_id,
+        "data_sha256": [files.file_hash(file) for file in data],
+        "template": template,
+        "steps": len(plan),
+    }
+    if changed := [
+        file.name
+        for file, sha in zip(data, settings["data_sha256"])
+        if built[file.stem] not in (None, sha)
+    ]:
         log(f"note: {' '.join(changed)} is not as 03 wrote it")
     folder = run / "04_train" / (f"{arm}-after-{config.after}" if config.after else arm)
-    return SimpleNamespace(arm=arm, data=data, examples=examples, counts=counts, held=held, lengths=lengths, plan=plan, settings=settings,
-                           saves={len(plan), *(range(every, len(plan), every) if every else ())},
-                           folder=folder, last=folder / f"step-{len(plan):06d}")
+    return SimpleNamespace(
+        arm=arm,
+        data=data,
+        examples=examples,
+        counts=counts,
+        held=held,
+        lengths=lengths,
+        plan=plan,
+        settings=settings,
+        saves={len(plan), *(range(every, len(plan), every) if every else ())},
+        folder=folder,
+        last=folder / f"step-{len(plan):06d}",
+    )
 
 
 # %% Prepare all arms first, so that a mistake costs no training
@@ -142,7 +237,9 @@ if config.dry_run:
 for job in jobs:
     stages.check_settings(job.folder / "settings.json", job.settings)
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
-needed = estimate.disk(shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize)  # an arm's states go before the next arm
+needed = estimate.disk(
+    shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize
+)  # an arm's states go before the next arm
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
 if any(n_merged):
     log(adapters.check_memory_to_merge(shape.parameters))
@@ -153,22 +250,44 @@ if config.method == "qlora" or config.optimizer == "adamw8bit":
 # %% The training of one arm
 def train(job, asked_to_stop):
     if rank == 0:
-        files.write_atomic(job.folder / "settings.json", json.dumps(job.settings | {"base": str(base)}, indent=1) + "\n")
+        files.write_atomic(
+            job.folder / "settings.json",
+            json.dumps(job.settings | {"base": str(base)}, indent=1) + "\n",
+        )
     if full:
         net = model.load(base, device, config.activation_checkpointing)
     else:
-        net = adapters.load(base, device, config.lora_rank, config.lora_alpha, config.method == "qlora", config.activation_checkpointing, config.seed)
+        net = adapters.load(
+            base,
+            device,
+            config.lora_rank,
+            config.lora_alpha,
+            config.method == "qlora",
+            config.activation_checkpointing,
+            config.seed,
+        )
     optimizer = adamw(net, config.weight_decay, eight_bit=config.optimizer == "adamw8bit")
     start = checkpoints.load_state(net, optimizer, job.folder)
     checkpoints.clear(job.folder)
     metrics = files.kept_metrics(job.folder / "metrics.jsonl", start, mend=rank == 0)
     if start:
         log(f"{job.arm}: going on after step {start}")
-    steps = training_steps(net, optimizer, job.examples, job.plan, config.learning_rate, config.warmup_ratio, config.max_grad_norm, start,
-                           skipped=sum(bool(m["skipped"]) for m in metrics))
+    steps = training_steps(
+        net,
+        optimizer,
+        job.examples,
+        job.plan,
+        config.learning_rate,
+        config.warmup_ratio,
+        config.max_grad_norm,
+        start,
+        skipped=sum(bool(m["skipped"]) for m in metrics),
+    )
     writer = checkpoints.Writer()
     if stop := asked_to_stop():
-        raise Stopped(f"stopped before step {start + 1} of {job.arm}. The same command goes on.", stop)
+        raise Stopped(
+            f"stopped before step {start + 1} of {job.arm}. The same command goes on.", stop
+        )
     for update in steps:
         last = update.step == len(job.plan)
         row = vars(update) | {"arm": job.arm} | estimate.progress(update, shape, job, world, device)
@@ -178,12 +297,21 @@ def train(job, asked_to_stop):
         log(report.step_line(metrics, len(job.plan)))
         if rank == 0:
             files.append_line(job.folder / "metrics.jsonl", row)
-        if rank == 0 and update.step in job.saves:  # before the last checkpoint, whose presence means that the arm is done
+        if (
+            rank == 0 and update.step in job.saves
+        ):  # before the last checkpoint, whose presence means that the arm is done
             report.loss_curve(metrics, job.folder / "loss.png")
         if update.step in job.saves:
             writer.wait()
-            writer.start(checkpoints.write, checkpoints.snapshot(net, dtype if full else torch.float32), tokenizer, template,
-                         job.folder / f"step-{update.step:06d}", config.keep_last, checkpoints.best(metrics) if config.keep_best else None)
+            writer.start(
+                checkpoints.write,
+                checkpoints.snapshot(net, dtype if full else torch.float32),
+                tokenizer,
+                template,
+                job.folder / f"step-{update.step:06d}",
+                config.keep_last,
+                checkpoints.best(metrics) if config.keep_best else None,
+            )
         if last:
             writer.wait()
         stop = asked_to_stop()
@@ -193,11 +321,16 @@ def train(job, asked_to_stop):
         if stop and rank == 0:
             report.loss_curve(metrics, job.folder / "loss.png")
         if stop:
-            raise Stopped(f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\nThe same command goes on from there.", stop)
+            raise Stopped(
+                f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\nThe same command goes on from there.",
+                stop,
+            )
 
 
 # %% Train each arm, and merge its adapter
-alone = files.lock(run / "04_train" / "training", again=True) if rank == 0 else None  # kept until the process ends
+alone = (
+    files.lock(run / "04_train" / "training", again=True) if rank == 0 else None
+)  # kept until the process ends
 with stop_signals() as asked_to_stop:
     for job in jobs:
         if job.last.exists():
@@ -212,9 +345,18 @@ for job in jobs:
 
 # %% Write the manifest
 if rank == 0:
-    stages.write_manifest(run / "04.run.json", config, list(dict.fromkeys(file for job in jobs for file in job.data)), base=str(base), base_id=base_id,
-                         processes=world, checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs})
+    stages.write_manifest(
+        run / "04.run.json",
+        config,
+        list(dict.fromkeys(file for job in jobs for file in job.data)),
+        base=str(base),
+        base_id=base_id,
+        processes=world,
+        checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs},
+    )
 for job in jobs:
-    log(f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}")
+    log(
+        f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}"
+    )
 log(f"next: python 05_eval.py --name {config.name}")
 model.end_distributed()

@@ -2,4 +2,6 @@
 
 import logging
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # at each start it reports a kernel that is optional
+logging.getLogger("bitsandbytes").setLevel(
+    logging.ERROR
+)  # at each start it reports a kernel that is optional

@@ -20,7 +20,9 @@ from common.grading.worker import WORKERS
 
 MAX_TEXT = 1_000_000  # characters of an output that are looked at, from its end
 OPTIONS = "ABCDEFGHIJ"
-LETTER = re.compile(r"[\s$]*(?:\\(?:text|mathrm|mathbf)\w*\s*\{)?\s*\(?\s*([A-Za-z])\s*\)?[.:]?\s*\}?[\s$.]*")  # C, (C), \text{(C)}
+LETTER = re.compile(
+    r"[\s$]*(?:\\(?:text|mathrm|mathbf)\w*\s*\{)?\s*\(?\s*([A-Za-z])\s*\)?[.:]?\s*\}?[\s$.]*"
+)  # C, (C), \text{(C)}
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,16 @@ def judge(text, gold, tolerance: float = 0, choices=None) -> Judgement:
     that cannot be meant, RuntimeError where sympy cannot be started.
     """
     if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance {tolerance!r}: it is relative, from 0 to less than 1 (0.01 is 1 %)")
-    if choices is not None and not (isinstance(choices, (str, list, tuple)) and re.fullmatch("([A-Za-z],)+", "".join(f"{c}," for c in choices))):
-        raise ValueError(f'choices {choices!r}: expected the letters of the options, as "ABCD" or a list')
+        raise ValueError(
+            f"tolerance {tolerance!r}: it is relative, from 0 to less than 1 (0.01 is 1 %)"
+        )
+    if choices is not None and not (
+        isinstance(choices, (str, list, tuple))
+        and re.fullmatch("([A-Za-z],)+", "".join(f"{c}," for c in choices))
+    ):
+        raise ValueError(
+            f'choices {choices!r}: expected the letters of the options, as "ABCD" or a list'
+        )
     text, gold = _string(text), _string(gold).strip()
     found = LETTER.fullmatch(gold)
     lone = found[1] if found else ""
@@ -53,7 +62,12 @@ def judge(text, gold, tolerance: float = 0, choices=None) -> Judgement:
     wanted = lone.upper() if small else lone
     if choices or len(wanted) == 1 and wanted in letters:
         extracted, how = option_of(text, letters, small)
-        return Judgement(wanted in letters and (extracted == wanted or text.strip() == gold), extracted, how, False)
+        return Judgement(
+            wanted in letters and (extracted == wanted or text.strip() == gold),
+            extracted,
+            how,
+            False,
+        )
     extracted, how = answer_of(text)
     if not gold:
         return Judgement(False, extracted, how, False)
@@ -78,23 +92,31 @@ def extract(text) -> str | None:
     return answer_of(_string(text))[0]
 
 
-def grade_many(texts: Iterable, golds: Iterable, tolerance: float = 0, choices=None) -> list[Judgement]:
+def grade_many(
+    texts: Iterable, golds: Iterable, tolerance: float = 0, choices=None
+) -> list[Judgement]:
     """judge() for every pair, in the order given; equal pairs are judged once, up to WORKERS symbolic answers at a time. Raises
     ValueError for lists of different lengths, and what judge() raises."""
     texts, golds = list(texts), list(golds)
     if len(texts) != len(golds):
-        raise ValueError(f"{len(texts)} outputs and {len(golds)} golds: one gold for each output is needed")
+        raise ValueError(
+            f"{len(texts)} outputs and {len(golds)} golds: one gold for each output is needed"
+        )
     pairs = [(_string(text), _string(gold)) for text, gold in zip(texts, golds)]
     unique = list(dict.fromkeys(pairs))
     threads = ThreadPoolExecutor(WORKERS)
     try:
-        judgements = dict(zip(unique, threads.map(lambda pair: judge(*pair, tolerance, choices), unique)))
+        judgements = dict(
+            zip(unique, threads.map(lambda pair: judge(*pair, tolerance, choices), unique))
+        )
     finally:
         threads.shutdown(cancel_futures=True)  # after an interrupt, do not grade the rest
     return [judgements[pair] for pair in pairs]
 
 
-_equivalent = lru_cache(maxsize=100_000)(equivalent)  # samples of one problem often give the same answer; a timeout is not kept
+_equivalent = lru_cache(maxsize=100_000)(
+    equivalent
+)  # samples of one problem often give the same answer; a timeout is not kept
 
 
 NUMBERS = (bool, int, float, Fraction, Decimal)
@@ -106,6 +128,10 @@ def _string(value) -> str:
     if issubclass(kind, str):
         return str.__str__(value)[-MAX_TEXT:]
     try:
-        return str(value) if kind in NUMBERS or kind.__module__ == "numpy" and issubclass(kind, Number) else ""
+        return (
+            str(value)
+            if kind in NUMBERS or kind.__module__ == "numpy" and issubclass(kind, Number)
+            else ""
+        )
     except ValueError:  # more digits than Python prints
         return ""

@@ -16,22 +16,41 @@ def validation_set(choice, names, run, models=(), folder=None, revisions=None, l
     tiny = set(names) <= set(benchmarks.TINY)
     if choice == "heldout":
         for checkpoint in (c for one in models for c in one.checkpoints):
-            if checkpoint.url or (run / "04_train").resolve() not in Path(checkpoint.where).resolve().parents:
-                raise InputError(f"{checkpoint.where} is no checkpoint of {run}: what it was trained on is not known, so nothing is known to be held "
-                                 "out.\nTake --selection validation.")
-        return choice, heldout(run)[:limit], (
-            "Checkpoints were chosen on questions of the run that no arm was trained on. sft-verified takes the questions that were answered "
-            "right first, so these are harder than the rest: good to choose by, no score to report.")
-    name = {"validation": ("math500_validation", "tiny_validation"), "paper": ("math500", "tiny")}[choice][tiny]
+            if (
+                checkpoint.url
+                or (run / "04_train").resolve() not in Path(checkpoint.where).resolve().parents
+            ):
+                raise InputError(
+                    f"{checkpoint.where} is no checkpoint of {run}: what it was trained on is not known, so nothing is known to be held "
+                    "out.\nTake --selection validation."
+                )
+        return (
+            choice,
+            heldout(run)[:limit],
+            (
+                "Checkpoints were chosen on questions of the run that no arm was trained on. sft-verified takes the questions that were answered "
+                "right first, so these are harder than the rest: good to choose by, no score to report."
+            ),
+        )
+    name = {"validation": ("math500_validation", "tiny_validation"), "paper": ("math500", "tiny")}[
+        choice
+    ][tiny]
     if choice == "validation" and {"math", "math500_validation", "tiny_validation"} & set(names):
-        raise InputError(f"checkpoints are chosen on {name}, which lies inside what is reported ({' '.join(names)}).\n"
-                         "Report --benchmarks math500 instead of math; or choose as the paper did, on the test: --selection paper")
+        raise InputError(
+            f"checkpoints are chosen on {name}, which lies inside what is reported ({' '.join(names)}).\n"
+            "Report --benchmarks math500 instead of math; or choose as the paper did, on the test: --selection paper"
+        )
     # Differs from the paper: by default checkpoints are chosen on questions that are not reported.
     line = f"Checkpoints were chosen on {name}, which is no part of what is reported."
     if choice == "paper":
-        line = (f"Checkpoints were chosen on {name}, as in the paper: " + ("it is the test set itself" if tiny else "it lies inside the MATH test")
-                + ", so that the scores there are those of the luckiest checkpoint.")
-    revision = (revisions or {}).get(name) or (revisions or {}).get("math" if name == "math500_validation" else name)
+        line = (
+            f"Checkpoints were chosen on {name}, as in the paper: "
+            + ("it is the test set itself" if tiny else "it lies inside the MATH test")
+            + ", so that the scores there are those of the luckiest checkpoint."
+        )
+    revision = (revisions or {}).get(name) or (revisions or {}).get(
+        "math" if name == "math500_validation" else name
+    )
     return name, benchmarks.items(name, folder, revision, limit, seed), line
 
 
@@ -45,8 +64,15 @@ def trained_on(run):
         settings, arm = stages.read_settings(path), path.parent.name
         after[arm] = settings.get("after")
         shas = settings.get("data_sha256", ["?"])
-        found[arm] = {decontaminate.plain(prompts.question_of(row["prompt"])) for sha in shas for row in files.iter_jsonl(built[sha], ("prompt",))
-                      } if set(shas) <= set(built) else None
+        found[arm] = (
+            {
+                decontaminate.plain(prompts.question_of(row["prompt"]))
+                for sha in shas
+                for row in files.iter_jsonl(built[sha], ("prompt",))
+            }
+            if set(shas) <= set(built)
+            else None
+        )
     for arm in [arm for arm in found if after[arm]]:
         first = found.get(after[arm])
         found[arm] = None if first is None or found[arm] is None else found[arm] | first
@@ -55,33 +81,49 @@ def trained_on(run):
 
 def unequal(run, arms):
     """A line where arms that are compared were trained for different numbers of steps, [] otherwise."""
-    steps = {path.parent.name: stages.read_settings(path).get("steps") for path in sorted((run / "04_train").glob("*/settings.json"))}
+    steps = {
+        path.parent.name: stages.read_settings(path).get("steps")
+        for path in sorted((run / "04_train").glob("*/settings.json"))
+    }
     steps = {arm: n for arm, n in steps.items() if arm in arms}
     if len(set(steps.values())) < 2:
         return []
-    return ["The arms were trained for different numbers of steps, so they differ in more than in their kind: "
-            f"{', '.join(f'{arm} {n}' for arm, n in steps.items())}."]
+    return [
+        "The arms were trained for different numbers of steps, so they differ in more than in their kind: "
+        f"{', '.join(f'{arm} {n}' for arm, n in steps.items())}."
+    ]
 
 
 def heldout(run):
     """Questions of 01 with a gold on which no arm was trained, in the order of 01."""
-    rows = files.read_jsonl(stages.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold"))
+    rows = files.read_jsonl(
+        stages.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold")
+    )
     stages.stage_file(run, "04_train")
     trained = trained_on(run)
     if changed := [arm for arm, questions in trained.items() if questions is None]:
         folder = run / "04_train" / changed[0]
-        raise InputError(f"{folder} was trained on other data than stands in {run / '03_data'} now, so that what is held out is not known.\n"
-                         f"Train it again (rm -r {folder}; python 04_train.py --name {run.name}), or take --selection validation.")
+        raise InputError(
+            f"{folder} was trained on other data than stands in {run / '03_data'} now, so that what is held out is not known.\n"
+            f"Train it again (rm -r {folder}; python 04_train.py --name {run.name}), or take --selection validation."
+        )
     known, left, golds = set().union(*trained.values()), {}, {}
     for row in rows:
         if str(row["gold"] or "").strip() and decontaminate.plain(row["question"]) not in known:
             left.setdefault(row["question_id"], row)
             golds.setdefault(row["question_id"], set()).add(str(row["gold"]))
-    left = [row for name, row in left.items() if len(golds[name]) == 1]  # of two golds nobody knows which is meant
+    left = [
+        row for name, row in left.items() if len(golds[name]) == 1
+    ]  # of two golds nobody knows which is meant
     if not left:
-        raise InputError(f"every question of {run} that has a gold was trained on, or none has one: nothing is held out.\n"
-                         "Build with fewer rows (03_build.py --rows N) and train again; or take --selection validation")
-    return [{"id": content_id(row["question"]), "question": row["question"], "gold": str(row["gold"])} for row in left[:HELDOUT]]
+        raise InputError(
+            f"every question of {run} that has a gold was trained on, or none has one: nothing is held out.\n"
+            "Build with fewer rows (03_build.py --rows N) and train again; or take --selection validation"
+        )
+    return [
+        {"id": content_id(row["question"]), "question": row["question"], "gold": str(row["gold"])}
+        for row in left[:HELDOUT]
+    ]
 
 
 def choose(candidate, results, name, seed=0):
@@ -95,11 +137,21 @@ def choose(candidate, results, name, seed=0):
         result = results[name, checkpoint.label]
         right = list(result.values().values())
         if len(right) < len(scores.by_item(result.rows)):
-            raise InputError(f"{checkpoint.label}: {len(scores.by_item(result.rows)) - len(right)} items of {name} have no output, so that no "
-                             "checkpoint can be chosen.\nRun the same command again: it asks only for those.")
+            raise InputError(
+                f"{checkpoint.label}: {len(scores.by_item(result.rows)) - len(right)} items of {name} have no output, so that no "
+                "checkpoint can be chosen.\nRun the same command again: it asks only for those."
+            )
         score = scores.score(result, seed)
-        table.append({"arm": candidate.label, "benchmark": name, "step": checkpoint.step, "model": checkpoint.label, "chosen": False}
-                     | {key: score[key] for key in ("n", "accuracy", "low", "high", "failed")})
+        table.append(
+            {
+                "arm": candidate.label,
+                "benchmark": name,
+                "step": checkpoint.step,
+                "model": checkpoint.label,
+                "chosen": False,
+            }
+            | {key: score[key] for key in ("n", "accuracy", "low", "high", "failed")}
+        )
         values.append(right)
     best = max(range(len(table)), key=lambda i: (table[i]["accuracy"], -i))
     table[best]["chosen"] = True
@@ -108,17 +160,33 @@ def choose(candidate, results, name, seed=0):
     corrected = dict(zip(pairs, stats.holm([ps[pair] for pair in pairs])))
     others = [i for i in range(len(table)) if i != best]
     for i in others:
-        table[i] |= dict(zip(("difference", "difference_low", "difference_high"), stats.paired_difference(values[best], values[i], seed=seed)))
-        table[i] |= {"p": ps[min(i, best), max(i, best)], "holm": corrected[min(i, best), max(i, best)]}
+        table[i] |= dict(
+            zip(
+                ("difference", "difference_low", "difference_high"),
+                stats.paired_difference(values[best], values[i], seed=seed),
+            )
+        )
+        table[i] |= {
+            "p": ps[min(i, best), max(i, best)],
+            "holm": corrected[min(i, best), max(i, best)],
+        }
     apart = sum(table[i]["holm"] < 0.05 for i in others)
     of = f", chosen of {len(table)} checkpoints" if len(table) > 1 else ""
     line = f"{candidate.label}: step {table[best]['step']}{of}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
     if others:
         near = table[min(others, key=lambda i: table[i]["difference"])]
-        lead, low, high = (100 * near[key] for key in ("difference", "difference_low", "difference_high"))
-        line += (f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); "
-                 f"the nearest is step {near['step']}, {lead:+.1f} [{low:+.1f}, {high:+.1f}] points")
-    if equal := [str(row["step"]) for row in table if row["accuracy"] == table[best]["accuracy"] and not row["chosen"]]:
+        lead, low, high = (
+            100 * near[key] for key in ("difference", "difference_low", "difference_high")
+        )
+        line += (
+            f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); "
+            f"the nearest is step {near['step']}, {lead:+.1f} [{low:+.1f}, {high:+.1f}] points"
+        )
+    if equal := [
+        str(row["step"])
+        for row in table
+        if row["accuracy"] == table[best]["accuracy"] and not row["chosen"]
+    ]:
         line += f"; equal to it, and later: step {' '.join(equal)}"
     if failed := sum(row["failed"] for row in table):
         line += f"; {failed} items got no output and count as wrong"

@@ -35,7 +35,10 @@ def candidates(run, names, base_url=None, selection="auto"):
     training.
     """
     choose = selection not in ("auto", "last")
-    found = [_read(run, name, base_url, selection) for name in names or ["base", *arms.trained(stages.stage_file(run, "04_train"))]]
+    found = [
+        _read(run, name, base_url, selection)
+        for name in names or ["base", *arms.trained(stages.stage_file(run, "04_train"))]
+    ]
     by_label = {}
     for candidate in found:
         by_label.setdefault(candidate.label, []).append(candidate)
@@ -45,7 +48,9 @@ def candidates(run, names, base_url=None, selection="auto"):
             checkpoint.label = f"{one.label}--step-{checkpoint.step:06d}"
     every = [c.label for one in joined for c in (one, *one.checkpoints)] + list(seeds(joined))
     if twice := sorted({label for label in every if every.count(label) > 1}):
-        raise InputError(f"two of the models would be called {' and '.join(twice)}.\nGive them other names: --model LABEL=NAME ...")
+        raise InputError(
+            f"two of the models would be called {' and '.join(twice)}.\nGive them other names: --model LABEL=NAME ..."
+        )
     return joined
 
 
@@ -56,7 +61,11 @@ def _read(run, name, base_url, selection):
     if where in (*arms.ARMS, *arms.trained(run / "04_train")):
         last = stages.last_checkpoint(run, where)
         found = Candidate(label or where, str(last), arm=label, step=_step(str(last)))
-        return found if selection in ("auto", "last") else _with_checkpoints(found, run / "04_train" / where)
+        return (
+            found
+            if selection in ("auto", "last")
+            else _with_checkpoints(found, run / "04_train" / where)
+        )
     if where == "base":
         return Candidate(label or "base", model.local_folder(stages.trained_from(run)), arm=label)
     if Path(where).is_dir() and list(Path(where).glob("step-*[0-9]")):
@@ -68,23 +77,34 @@ def _read(run, name, base_url, selection):
         where = str(sorted(Path(where).glob("step-*[0-9]"))[-1])
         return Candidate(found.label, where, arm=label, step=_step(where))
     if inner := sorted(file.parent.name for file in Path(where).glob("*/settings.json")):
-        raise InputError(f"{where} holds the trainings {' '.join(inner)}.\nName one of them: --model {where.rstrip('/')}/{inner[0]}")
+        raise InputError(
+            f"{where} holds the trainings {' '.join(inner)}.\nName one of them: --model {where.rstrip('/')}/{inner[0]}"
+        )
     try:
-        folder = where if (Path(where) / "adapter_config.json").is_file() else model.local_folder(where)
+        folder = (
+            where if (Path(where) / "adapter_config.json").is_file() else model.local_folder(where)
+        )
     except InputError as error:
         ours = " ".join(["base", *arms.trained(run / "04_train")])
-        raise InputError(f"{error}\nThe names of this run: --model {ours}" + ("; a server: NAME@http://..." if "@" in where else "")) from error
-    return Candidate(label or _plain("/".join(Path(where).parts[-2:])), folder, arm=label, step=_step(where))
+        raise InputError(
+            f"{error}\nThe names of this run: --model {ours}"
+            + ("; a server: NAME@http://..." if "@" in where else "")
+        ) from error
+    return Candidate(
+        label or _plain("/".join(Path(where).parts[-2:])), folder, arm=label, step=_step(where)
+    )
 
 
 def _split(name, base_url):
-    """"LABEL=NAME@URL" -> (LABEL or "", NAME, URL or None); a folder may have either sign in its name."""
+    """ "LABEL=NAME@URL" -> (LABEL or "", NAME, URL or None); a folder may have either sign in its name."""
     label, equals, where = name.partition("=")
     if not equals or Path(name).exists():
         label, where = "", name
     where, _, url = where.rpartition("@http") if "@http" in where else (where, "", "")
     if not where or label != _plain(label) or len(label) > LONGEST or label.endswith(".json"):
-        raise InputError(f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, with a LABEL of letters, digits, '.', '_', '-' and '+'")
+        raise InputError(
+            f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, with a LABEL of letters, digits, '.', '_', '-' and '+'"
+        )
     return label, where, f"http{url}" if url else base_url
 
 
@@ -108,16 +128,29 @@ def _joined(label, group, choose):
     if len(group) == 1:
         return group
     if not all(c.arm for c in group):
-        raise InputError(f"{len(group)} models would be called {label!r}: {', '.join(c.where for c in group)}\n"
-                         "Give them names: --model LABEL=NAME ... (one LABEL for several: seeds of one arm)")
+        raise InputError(
+            f"{len(group)} models would be called {label!r}: {', '.join(c.where for c in group)}\n"
+            "Give them names: --model LABEL=NAME ... (one LABEL for several: seeds of one arm)"
+        )
     if len({(c.where if c.url else Path(c.where).resolve(), c.url) for c in group}) < len(group):
-        raise InputError(f"{label!r} names the same model twice: {', '.join(c.where for c in group)}\nEach seed is a model of its own.")
+        raise InputError(
+            f"{label!r} names the same model twice: {', '.join(c.where for c in group)}\nEach seed is a model of its own."
+        )
     steps = [c.step for c in group]
-    if choose and None not in steps and len(set(steps)) == len(steps) and not any(c.checkpoints for c in group):
+    if (
+        choose
+        and None not in steps
+        and len(set(steps)) == len(steps)
+        and not any(c.checkpoints for c in group)
+    ):
         return [Candidate(label, label, checkpoints=tuple(sorted(group, key=lambda c: c.step)))]
-    trainings = [Path(c.where) if c.checkpoints else Path(c.where).parent for c in group if not c.url]
+    trainings = [
+        Path(c.where) if c.checkpoints else Path(c.where).parent for c in group if not c.url
+    ]
     if len(set(trainings)) < len(trainings):
-        print(f"note: {label}: several are checkpoints of one training, whose spread is not that of seeds")
+        print(
+            f"note: {label}: several are checkpoints of one training, whose spread is not that of seeds"
+        )
     for number, c in enumerate(group, 1):
         c.label = f"{label}.{number}"
     return group
@@ -142,7 +175,10 @@ def origin(one):
     """What tells of the base of a model: its name, and what a training of the kit, or peft, wrote down beside it."""
     said, seen = [str(one.where)], str(one.where)
     for _ in range(3):  # an arm trained after another one says that other one
-        for file, key in ((Path(seen).parent / "settings.json", "base"), (Path(seen) / "adapter_config.json", "base_model_name_or_path")):
+        for file, key in (
+            (Path(seen).parent / "settings.json", "base"),
+            (Path(seen) / "adapter_config.json", "base_model_name_or_path"),
+        ):
             if file.is_file() and (base := stages.read_settings(file).get(key)):
                 seen = str(base)
                 said.append(seen)
@@ -154,8 +190,10 @@ def check_served(engine, journal):
     """InputError where a server says that another model has taken the name under which answers are journalled. Few say it (vLLM: `root`)."""
     root, before = engine.root(), journal.records.get("served", {}).get("root")
     if root and before and root != before:
-        raise InputError(f"{engine.identity} is {root} now, and {before} when it was asked before.\nGive each model a served name of its own, "
-                         "such as its checkpoint's (vllm serve FOLDER --served-model-name cft-000040), and ask under that.")
+        raise InputError(
+            f"{engine.identity} is {root} now, and {before} when it was asked before.\nGive each model a served name of its own, "
+            "such as its checkpoint's (vllm serve FOLDER --served-model-name cft-000040), and ask under that."
+        )
     if root and not before:
         journal.append({"key": "served", "root": root})
 
@@ -164,17 +202,35 @@ def open_engine(one, config):
     """-> (engine, tokenizer (None: a server's), template, what two scores must have in common to be compared)."""
     if one.url:
         money = Money(one.where, config.price_in, config.price_out, config.budget, config.yes)
-        engine, words, kind = Server(one.where, one.url, config.concurrency, config.timeout, money), None, {"engine": "server"}
+        engine, words, kind = (
+            Server(one.where, one.url, config.concurrency, config.timeout, money),
+            None,
+            {"engine": "server"},
+        )
         engine.identity = f"{one.where} at {one.url}"  # a name says little of what is served: another server is another model
         engine.settings = {"served": one.where, "server": one.url, "identity": engine.identity}
         if config.template == "own":
             try:
                 words = model.load_tokenizer(model.local_folder(one.where, weights=False))
             except InputError as error:
-                raise InputError(f"--template own writes the prompts here, with the tokenizer of {one.where}.\n{error}") from error
+                raise InputError(
+                    f"--template own writes the prompts here, with the tokenizer of {one.where}.\n{error}"
+                ) from error
     else:
-        engine = Local(one.where, config.batch_size, config.exact, config.load_in_4bit, config.processes)
-        words, kind = engine.tokenizer, {key: engine.settings[key] for key in ("dtype", "attention", "load_in_4bit")} | {"engine": "local"}
-    template = config.template if config.template != "auto" else prompts.template_for(words) if words else "chatml"
+        engine = Local(
+            one.where, config.batch_size, config.exact, config.load_in_4bit, config.processes
+        )
+        words, kind = (
+            engine.tokenizer,
+            {key: engine.settings[key] for key in ("dtype", "attention", "load_in_4bit")}
+            | {"engine": "local"},
+        )
+    template = (
+        config.template
+        if config.template != "auto"
+        else prompts.template_for(words)
+        if words
+        else "chatml"
+    )
     prompts.check_template(template, words, own=True)
     return engine, words, template, kind | {"template": template}

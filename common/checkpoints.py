@@ -18,7 +18,12 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -31,9 +36,12 @@ TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, th
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
+
 def _trained(model, state):
     """Of a state dict what is trained: bitsandbytes counts the scales of a frozen base's 4 bits to the state, too."""
-    return {k: v for k, v in state.items() if "lora_" in k} if hasattr(model, "peft_config") else state
+    return (
+        {k: v for k, v in state.items() if "lora_" in k} if hasattr(model, "peft_config") else state
+    )
 
 
 def snapshot(model, dtype):
@@ -49,7 +57,9 @@ def snapshot(model, dtype):
     if dist.get_rank() > 0:
         return None
     if not hasattr(model, "peft_config"):
-        with torch.device("meta"):  # here and not where it is written: it sets torch's default type for all threads
+        with torch.device(
+            "meta"
+        ):  # here and not where it is written: it sets torch's default type for all threads
             return AutoModelForCausalLM.from_config(model.config, dtype=dtype), weights
     adapter = copy.deepcopy(model.peft_config["default"])
     adapter.inference_mode, adapter.target_modules = True, sorted(adapter.target_modules)
@@ -67,8 +77,13 @@ def write(taken, tokenizer, template, folder, keep_last=0, best=None):
             shell.save_pretrained(part, state_dict=weights)
         else:
             part.mkdir(parents=True)
-            save_file({f"base_model.model.{name.replace('.default', '')}": t.contiguous() for name, t in weights.items()},
-                      part / "adapter_model.safetensors")
+            save_file(
+                {
+                    f"base_model.model.{name.replace('.default', '')}": t.contiguous()
+                    for name, t in weights.items()
+                },
+                part / "adapter_model.safetensors",
+            )
             shell.save_pretrained(part)
         generation_config(tokenizer, template).save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -82,7 +97,9 @@ def generation_config(tokenizer, template):
     """How the model is to end: with the template's end token, or its own."""
     end = tokenizer.convert_tokens_to_ids(prompts.end_token(template, tokenizer))
     stops = [end] + [tokenizer.eos_token_id] * (tokenizer.eos_token_id not in (None, end))
-    return GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id)
+    return GenerationConfig(
+        eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+    )
 
 
 def save(model, tokenizer, template, folder, dtype):
@@ -119,16 +136,24 @@ def names(folder):
 def to_come(job, config):
     """Numbers of checkpoints, training states and merged models that an arm still has to write and that stand together."""
     missing = sum(not (job.folder / f"step-{step:06d}").exists() for step in job.saves)
-    kept = min(missing, config.keep_last + config.keep_best + 1) if config.keep_last else missing  # an old one goes once the new one stands
+    kept = (
+        min(missing, config.keep_last + config.keep_best + 1) if config.keep_last else missing
+    )  # an old one goes once the new one stands
     written = (len(job.plan) - 1) // config.state_every if config.state_every else 0
     states = 0 if job.last.exists() else 2 if written > 1 else 1  # one where the run is stopped
-    return (0 if job.last.exists() else kept), states, int(config.merge and not (job.last / "merged").exists())
+    return (
+        (0 if job.last.exists() else kept),
+        states,
+        int(config.merge and not (job.last / "merged").exists()),
+    )
 
 
 def best(metrics):
     """The name of the checkpoint with the lowest held-out loss, None where none was measured."""
     measured = [m for m in metrics if math.isfinite(m.get("held_out_loss", math.nan))]
-    return f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
+    return (
+        f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
+    )
 
 
 def drop_older(folder, keep_last, best=None):
@@ -150,10 +175,17 @@ def finish(folder, keep_last, keep_best):
         clear(folder)
         for state in folder.glob("state-*[0-9]"):
             shutil.rmtree(state)
-        drop_older(folder, keep_last, best(kept_metrics(folder / "metrics.jsonl", math.inf, mend=False)) if keep_best else None)
+        drop_older(
+            folder,
+            keep_last,
+            best(kept_metrics(folder / "metrics.jsonl", math.inf, mend=False))
+            if keep_best
+            else None,
+        )
 
 
 # --- training state -------------------------------------------------------------------------------------------------
+
 
 def save_state(model, optimizer, step, folder):
     """What a resume needs beside the data order (which the seed gives): weights and AdamW moments, sharded, atomic."""
@@ -188,19 +220,29 @@ def load_state(model, optimizer, folder):
         for name, tensor in weights.items():
             seen = getattr(stored.get(f"model.{name}"), "size", None)
             if seen != tensor.shape:
-                raise InputError(f"{states[-1]} is a state of another model: {name} is {seen and tuple(seen)} there and {tuple(tensor.shape)} "
-                                 f"here.\nUse another --name, or start over: rm -r {folder}")
+                raise InputError(
+                    f"{states[-1]} is a state of another model: {name} is {seen and tuple(seen)} there and {tuple(tensor.shape)} "
+                    f"here.\nUse another --name, or start over: rm -r {folder}"
+                )
         state = {"model": weights, "optimizer": moments}
         dcp.load(state, checkpoint_id=states[-1])
     except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
-        raise InputError(f"{states[-1]} cannot be read ({type(error).__name__}: {str(error)[-200:]})\n"
-                         f"Without it the training starts over: rm -r {states[-1]}") from error
-    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],
-                   options=StateDictOptions(ignore_frozen_params=True, strict=False))
+        raise InputError(
+            f"{states[-1]} cannot be read ({type(error).__name__}: {str(error)[-200:]})\n"
+            f"Without it the training starts over: rm -r {states[-1]}"
+        ) from error
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=StateDictOptions(ignore_frozen_params=True, strict=False),
+    )
     return int(states[-1].name.split("-")[1])
 
 
 # --- atomic folders -------------------------------------------------------------------------------------------------
+
 
 def part_of(folder):
     """An empty place to write a folder in; what a killed write left there is removed."""

@@ -8,8 +8,11 @@ from common.scores import Result
 
 def refusal(one, other):
     """Why two results cannot be compared, or None."""
-    differing = [f"{key} {one.conditions.get(key)} / {other.conditions.get(key)}" for key in {**one.conditions, **other.conditions}
-                 if one.conditions.get(key) != other.conditions.get(key)]
+    differing = [
+        f"{key} {one.conditions.get(key)} / {other.conditions.get(key)}"
+        for key in {**one.conditions, **other.conditions}
+        if one.conditions.get(key) != other.conditions.get(key)
+    ]
     if differing:
         return "other conditions: " + "; ".join(differing)
     if [r["id"] for r in one.rows] != [r["id"] for r in other.rows]:
@@ -47,28 +50,62 @@ def compare(results, model, baseline, seed=0):
             continue
         ours, theirs = list(one.values().values()), list(other.values().values())
         pairs.append((ours, theirs))
-        row |= dict(zip(("difference", "low", "high"), stats.paired_difference(ours, theirs, seed=seed)))
+        row |= dict(
+            zip(("difference", "low", "high"), stats.paired_difference(ours, theirs, seed=seed))
+        )
         row["p"] = paired_p(ours, theirs, seed)
         if {*ours, *theirs} <= {0, 1}:
             cells = Counter(zip(ours, theirs))
-            row |= {"both": cells[1, 1], "wins": cells[1, 0], "losses": cells[0, 1], "neither": cells[0, 0]}
+            row |= {
+                "both": cells[1, 1],
+                "wins": cells[1, 0],
+                "losses": cells[0, 1],
+                "neither": cells[0, 0],
+            }
         if one.runs or other.runs:  # errors of independent trainings add in quadrature
-            half = sum(((stats.over_seeds(r.runs)[3] - stats.over_seeds(r.runs)[2]) / 2) ** 2 for r in (one, other) if r.runs) ** 0.5
-            row |= {"runs_low": max(-1.0, row["difference"] - half), "runs_high": min(1.0, row["difference"] + half)}
+            half = (
+                sum(
+                    ((stats.over_seeds(r.runs)[3] - stats.over_seeds(r.runs)[2]) / 2) ** 2
+                    for r in (one, other)
+                    if r.runs
+                )
+                ** 0.5
+            )
+            row |= {
+                "runs_low": max(-1.0, row["difference"] - half),
+                "runs_high": min(1.0, row["difference"] + half),
+            }
     compared = [row for row in found if "refused" not in row]
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row["holm"] = p
     if len(compared) > 1 and len(compared) == len(found):
-        average = dict(zip(("difference", "low", "high", "p"), stats.stratified_difference(pairs, seed=seed)))
-        compared.append({"benchmark": "AVG", "model": model, "baseline": baseline} | average | {"holm": average["p"]})
+        average = dict(
+            zip(("difference", "low", "high", "p"), stats.stratified_difference(pairs, seed=seed))
+        )
+        compared.append(
+            {"benchmark": "AVG", "model": model, "baseline": baseline}
+            | average
+            | {"holm": average["p"]}
+        )
         found.append(compared[-1])
     over_runs = any("runs_low" in row for row in compared)
     for row in compared:
-        row["word"] = "not distinguishable" if row["holm"] >= 0.05 else "better" if row["difference"] > 0 else "worse"
+        row["word"] = (
+            "not distinguishable"
+            if row["holm"] >= 0.05
+            else "better"
+            if row["difference"] > 0
+            else "worse"
+        )
         if over_runs and row["word"] != "not distinguishable":
             over_zero = "runs_low" in row and not row["runs_low"] <= 0 <= row["runs_high"]
-            row["word"] += ", over seeds too" if over_zero else " on these items; see the seeds" if row["benchmark"] == "AVG" else (
-                " on these items, not distinguishable over seeds")
+            row["word"] += (
+                ", over seeds too"
+                if over_zero
+                else " on these items; see the seeds"
+                if row["benchmark"] == "AVG"
+                else (" on these items, not distinguishable over seeds")
+            )
     return found
 
 
@@ -89,8 +126,15 @@ def over_seeds(results, groups, seed=0):
             mean, sd, low, high = stats.over_seeds(means)
             row |= {"mean": mean, "sd": sd, "low": max(0.0, low), "high": min(1.0, high)}
             per_item = [sum(of_item) / len(runs) for of_item in zip(*values)]
-            row |= dict(zip(("items_low", "items_high"), stats.mean_interval(per_item, seed=seed)[1:]))
+            row |= dict(
+                zip(("items_low", "items_high"), stats.mean_interval(per_item, seed=seed)[1:])
+            )
             table.append(row | {"accuracies": means})
-            rows = [{"id": i, "sample": 0, "strict": v, "paper": None} for i, v in zip(runs[0].values(), per_item)]
-            merged[benchmark, name] = Result(benchmark, name, rows, runs[0].conditions, runs=tuple(means))
+            rows = [
+                {"id": i, "sample": 0, "strict": v, "paper": None}
+                for i, v in zip(runs[0].values(), per_item)
+            ]
+            merged[benchmark, name] = Result(
+                benchmark, name, rows, runs[0].conditions, runs=tuple(means)
+            )
     return merged, table

@@ -18,10 +18,13 @@ from common.files import InputError, read_jsonl
 
 REMOVE = 0.6  # from near_duplicates.LOOK on a pair is listed
 COLUMNS = ("question", "problem", "prompt")  # of a test set of one's own
-OPTION = re.compile(r"(?:\s(?i:answer choices|choices|options)\s?:)?(?:\s|\$?\\[a-z]+\s?\{)\(?([A-J])[.):](?=[\s}\\])")
+OPTION = re.compile(
+    r"(?:\s(?i:answer choices|choices|options)\s?:)?(?:\s|\$?\\[a-z]+\s?\{)\(?([A-J])[.):](?=[\s}\\])"
+)
 
 
 # --- what is compared -----------------------------------------------------------------------------------------------
+
 
 def against(names, folder=None, seed=0):
     """The test sets to check against. -> {benchmark: [{"id", "question"}, ...]}, each question alone, the ids those of 05.
@@ -32,15 +35,25 @@ def against(names, folder=None, seed=0):
     Raises InputError for an unknown name, for the micro-world's sets, for two sets of one name, and for what cannot be read.
     """
     if tiny := [name for name in names if name in benchmarks.TINY]:
-        raise InputError(f"{', '.join(tiny)} cannot be checked: operators are left out here, so that 12 + 7 would be 12 - 7. There is no need to:\n"
-                         "the micro-world never trains on a question that it tests. Name other test sets.")
-    if unknown := [name for name in names if name not in ("all", *benchmarks.BENCHMARKS) and not _is_own(name)]:
-        raise InputError(f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(benchmarks.BENCHMARKS)}")
+        raise InputError(
+            f"{', '.join(tiny)} cannot be checked: operators are left out here, so that 12 + 7 would be 12 - 7. There is no need to:\n"
+            "the micro-world never trains on a question that it tests. Name other test sets."
+        )
+    if unknown := [
+        name for name in names if name not in ("all", *benchmarks.BENCHMARKS) and not _is_own(name)
+    ]:
+        raise InputError(
+            f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(benchmarks.BENCHMARKS)}"
+        )
     found = {}
-    for name in dict.fromkeys(each for name in names for each in (_present(folder) if name == "all" else [name])):
+    for name in dict.fromkeys(
+        each for name in names for each in (_present(folder) if name == "all" else [name])
+    ):
         title = _title(name)
         if title in found:
-            raise InputError(f"{name}: there is a test set {title} already; rename the file, or leave one out")
+            raise InputError(
+                f"{name}: there is a test set {title} already; rename the file, or leave one out"
+            )
         found[title] = _own(name) if _is_own(name) else benchmarks.alone(name, folder, seed=seed)
     return found
 
@@ -48,7 +61,10 @@ def against(names, folder=None, seed=0):
 def local_files(names, folder, tests):
     """The files that `against` read, for the manifest. tests: what it gave."""
     own = {_title(name): name for name in names if _is_own(name)}
-    return [*own.values(), *benchmarks.local_files(folder, [title for title in tests if title not in own])]
+    return [
+        *own.values(),
+        *benchmarks.local_files(folder, [title for title in tests if title not in own]),
+    ]
 
 
 def _is_own(name):
@@ -57,13 +73,25 @@ def _is_own(name):
 
 def _title(name):
     path = Path(name)
-    return name if not _is_own(name) else path.parent.resolve().name if path.stem == "test" else path.stem
+    return (
+        name
+        if not _is_own(name)
+        else path.parent.resolve().name
+        if path.stem == "test"
+        else path.stem
+    )
 
 
 def _present(folder):
-    names = [name for name, row in benchmarks.BENCHMARKS.items() if (benchmarks.is_local(name, folder) if folder else not row.private)]
+    names = [
+        name
+        for name, row in benchmarks.BENCHMARKS.items()
+        if (benchmarks.is_local(name, folder) if folder else not row.private)
+    ]
     if missing := [name for name in benchmarks.BENCHMARKS if name not in names]:
-        print(f"note: not checked, since {f'not in {folder}' if folder else 'it takes a login (name it)'}: {' '.join(missing)}")
+        print(
+            f"note: not checked, since {f'not in {folder}' if folder else 'it takes a login (name it)'}: {' '.join(missing)}"
+        )
     return names
 
 
@@ -71,10 +99,14 @@ def _own(path):
     found = []
     for number, row in enumerate(read_jsonl(path), 1):
         text = next((row[column] for column in COLUMNS if column in row), None)
-        text = text[0] if isinstance(text, list) and text else text  # later turns of MT-Bench lean on the first
+        text = (
+            text[0] if isinstance(text, list) and text else text
+        )  # later turns of MT-Bench lean on the first
         if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{path}, row {number} holds no text in a column {', '.join(COLUMNS)}; its columns are {', '.join(row) or 'none'}.\n"
-                             "Expected the question there, or a list of turns.")
+            raise InputError(
+                f"{path}, row {number} holds no text in a column {', '.join(COLUMNS)}; its columns are {', '.join(row) or 'none'}.\n"
+                "Expected the question there, or a list of turns."
+            )
         found.append({"question": text})
     benchmarks.number_equal(found)
     return found
@@ -98,6 +130,7 @@ def forms(question):
 
 # --- the comparison -------------------------------------------------------------------------------------------------
 
+
 def matches(questions, tests):
     """All pairs that are equal, or share a 10-gram and have a ratio of at least 0.5. -> list of dicts, in the order of the questions.
 
@@ -107,8 +140,15 @@ def matches(questions, tests):
     A question, or an item, without a token matches nothing.
     """
     items = [(name, item) for name, found in tests.items() for item in found]
-    texts = [(number, words) for number, (_, item) in enumerate(items) for words in forms(item["question"])]
-    place, index = {name: i for i, name in enumerate(tests)}, near_duplicates.Index([words for _, words in texts])
+    texts = [
+        (number, words)
+        for number, (_, item) in enumerate(items)
+        for words in forms(item["question"])
+    ]
+    place, index = (
+        {name: i for i, name in enumerate(tests)},
+        near_duplicates.Index([words for _, words in texts]),
+    )
     found, unread = [], 0
     for question_id, question in questions.items():
         written, nearest = forms(question), {}  # {number of the item: (ratio, how)}
@@ -116,17 +156,30 @@ def matches(questions, tests):
         for entry, ratio, how in chain.from_iterable(map(index.near, written)):
             number = texts[entry][0]
             nearest[number] = max(nearest.get(number, (0.0, "")), (ratio, how))
-        for number, (ratio, how) in sorted(nearest.items(), key=lambda hit: (place[items[hit[0]][0]], -hit[1][0], hit[0])):
+        for number, (ratio, how) in sorted(
+            nearest.items(), key=lambda hit: (place[items[hit[0]][0]], -hit[1][0], hit[0])
+        ):
             name, item = items[number]
             private = name in benchmarks.BENCHMARKS and benchmarks.of(name).private
-            found.append({"question_id": question_id, "question": None if private else question, "benchmark": name, "item": item["id"],
-                          "item_question": None if private else item["question"], "ratio": ratio, "how": how, "removed": ratio >= REMOVE})
+            found.append(
+                {
+                    "question_id": question_id,
+                    "question": None if private else question,
+                    "benchmark": name,
+                    "item": item["id"],
+                    "item_question": None if private else item["question"],
+                    "ratio": ratio,
+                    "how": how,
+                    "removed": ratio >= REMOVE,
+                }
+            )
     if unread:
         print(f"note: {unread} questions have no letter a-z and no digit, and so cannot be checked")
     return found
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------
+
 
 def summary(found, tests):
     """Counts of `matches`, a benchmark each. -> {benchmark: {"items", "hit", "exact", "removed", "borderline"}}
@@ -138,16 +191,24 @@ def summary(found, tests):
     for name, items in tests.items():
         mine = [match for match in found if match["benchmark"] == name]
         removed = {match["question_id"] for match in mine if match["removed"]}
-        counts[name] = {"items": len(items), "hit": len({m["item"] for m in mine if m["removed"]}),
-                        "exact": len({m["item"] for m in mine if m["how"] == "exact"}), "removed": len(removed),
-                        "borderline": len({m["question_id"] for m in mine} - removed)}
+        counts[name] = {
+            "items": len(items),
+            "hit": len({m["item"] for m in mine if m["removed"]}),
+            "exact": len({m["item"] for m in mine if m["how"] == "exact"}),
+            "removed": len(removed),
+            "borderline": len({m["question_id"] for m in mine} - removed),
+        }
     return counts
 
 
 def lines(counts):
     """A summary in words, of the benchmarks that were hit at all."""
-    return [f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its {n['items']:,} items ({n['exact']:,} of them word for "
-            f"word); {n['borderline']:,} borderline ones kept" for name, n in counts.items() if n["removed"] or n["borderline"]]
+    return [
+        f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its {n['items']:,} items ({n['exact']:,} of them word for "
+        f"word); {n['borderline']:,} borderline ones kept"
+        for name, n in counts.items()
+        if n["removed"] or n["borderline"]
+    ]
 
 
 def plain(question):
@@ -160,15 +221,22 @@ def seen(trained, tests, folder=None, revisions=None, seed=0):
 
     trained: {arm: set of `plain` questions, None where they are not known}. tests: {benchmark: items}, as 05 asks them.
     """
-    lines = [f"what {arm} was trained on no longer stands in 03_data, so it was not held against the test sets"
-             for arm, known in trained.items() if known is None]
+    lines = [
+        f"what {arm} was trained on no longer stands in 03_data, so it was not held against the test sets"
+        for arm, known in trained.items()
+        if known is None
+    ]
     for name, items in tests.items():
-        if benchmarks.of(name).alone:  # the prompt adds something to the question: options, "True or False"
+        if benchmarks.of(
+            name
+        ).alone:  # the prompt adds something to the question: options, "True or False"
             items = benchmarks.alone(name, folder, (revisions or {}).get(name), seed, len(items))
         counts = {arm: overlap(known, items) for arm, known in trained.items() if known}
         if hit := ", ".join(f"{arm} {n:,}" for arm, n in counts.items() if n):
-            lines.append(f"{name}: of its {len(items):,} questions so many stand word for word in the training sets: {hit} (03_build.py "
-                         f"--decontaminate {name} leaves them out)")
+            lines.append(
+                f"{name}: of its {len(items):,} questions so many stand word for word in the training sets: {hit} (03_build.py "
+                f"--decontaminate {name} leaves them out)"
+            )
     return lines
 
 

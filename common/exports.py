@@ -12,17 +12,39 @@ from common import files, prompts
 from common.files import InputError
 
 # What dataset_info.json says of a file, by its form.
-ALPACA = {"formatting": "alpaca", "columns": {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}}
-MESSAGES = {"formatting": "sharegpt", "columns": {"messages": "messages"},
-            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}}
+ALPACA = {
+    "formatting": "alpaca",
+    "columns": {
+        "prompt": "instruction",
+        "query": "input",
+        "response": "output",
+        "system": "system",
+    },
+}
+MESSAGES = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
+}
 
 
 def _alpaca(row):
     """The user's text is cut at a newline that LLaMA-Factory puts back; where one side would be empty it puts none."""
     *system, user, answer = (message["content"] for message in row["prompt"] + row["completion"])
     instruction, _, rest = user.partition("\n")
-    if user.startswith(prompts.CRITIQUE_INSTRUCTION + "\n"):  # as the released data has it, which ends with two newlines
-        instruction, rest = prompts.CRITIQUE_INSTRUCTION, user.removeprefix(prompts.CRITIQUE_INSTRUCTION + "\n")
+    if user.startswith(
+        prompts.CRITIQUE_INSTRUCTION + "\n"
+    ):  # as the released data has it, which ends with two newlines
+        instruction, rest = (
+            prompts.CRITIQUE_INSTRUCTION,
+            user.removeprefix(prompts.CRITIQUE_INSTRUCTION + "\n"),
+        )
     if not instruction or not rest:
         instruction, rest = user, ""
     return {"instruction": instruction, "input": rest, "output": answer, "system": "".join(system)}
@@ -37,13 +59,18 @@ def _json_list(path, rows):
     files.write_atomic(path, ["[\n", *lines, "]\n"])
 
 
-FORMS = {"alpaca": (_alpaca, "json", _json_list, ALPACA), "messages": (_messages, "jsonl", files.write_jsonl, MESSAGES)}
+FORMS = {
+    "alpaca": (_alpaca, "json", _json_list, ALPACA),
+    "messages": (_messages, "jsonl", files.write_jsonl, MESSAGES),
+}
 
 
 def check(forms):
     """InputError for a form that is not in FORMS."""
     if unknown := [form for form in forms if form not in FORMS]:
-        raise InputError(f"unknown export forms {unknown}; the forms are: --export {' '.join(FORMS)}")
+        raise InputError(
+            f"unknown export forms {unknown}; the forms are: --export {' '.join(FORMS)}"
+        )
 
 
 def write(folder, sets, forms):
@@ -60,11 +87,19 @@ def write(folder, sets, forms):
     for form, (convert, ending, write_rows, _) in FORMS.items():
         for arm, rows in sets.items():
             path = folder / f"{arm}_{form}.{ending}"
-            if form in forms or path.exists():  # what stands is of an earlier build, and written anew
+            if (
+                form in forms or path.exists()
+            ):  # what stands is of an earlier build, and written anew
                 write_rows(path, map(convert, rows))
                 written.append(path)
     if written:
         written.append(folder / "dataset_info.json")
-        files.write_json(written[-1], {file.stem: {"file_name": file.name} | entry for form, (_, ending, _, entry) in FORMS.items()
-                                       for file in sorted(folder.glob(f"*_{form}.{ending}"))})
+        files.write_json(
+            written[-1],
+            {
+                file.stem: {"file_name": file.name} | entry
+                for form, (_, ending, _, entry) in FORMS.items()
+                for file in sorted(folder.glob(f"*_{form}.{ending}"))
+            },
+        )
     return written

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-MAKERS = {"01": "01_sample.py", "02": "02_critique.py", "03": "03_build.py", "04": "04_train.py", "05": "05_eval.py"}
+MAKERS = {
+    "01": "01_sample.py",
+    "02": "02_critique.py",
+    "03": "03_build.py",
+    "04": "04_train.py",
+    "05": "05_eval.py",
+}
 
 
 class InputError(Exception):
@@ -31,10 +37,13 @@ class Stopped(InputError):
 
 # --- ids ------------------------------------------------------------------------------------------------------------
 
+
 def content_id(*parts):
     """24 hex digits of the SHA-256 of the parts as canonical JSON, Unicode-normalised (NFC), otherwise as they are."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return hashlib.sha256(
+        unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")
+    ).hexdigest()[:24]
 
 
 def file_hash(path):
@@ -45,11 +54,16 @@ def file_hash(path):
 
 def model_id(folder):
     """24 hex digits of what a model folder computes: its weights, config and tokenizer files, whatever it is called."""
-    files = [f for f in sorted(Path(folder).iterdir()) if f.is_file() and f.suffix in (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")]
+    files = [
+        f
+        for f in sorted(Path(folder).iterdir())
+        if f.is_file() and f.suffix in (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
+    ]
     return content_id([[f.name, file_hash(f)] for f in files])
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
+
 
 def read_jsonl(path, fields=()):
     """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object, or lacks a field, and
@@ -70,30 +84,43 @@ def iter_jsonl(path, fields=()):
     try:
         lines = open(path, encoding="utf-8-sig", errors="strict")
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).\nExpected a JSONL file, one JSON object per line.") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}).\nExpected a JSONL file, one JSON object per line."
+        ) from error
     with lines:
         try:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _row(line, path, number, fields)
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 text ({error}).\n"
-                             f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > NEW (or -f LATIN1, ...)") from error
+            raise InputError(
+                f"{path} is not UTF-8 text ({error}).\n"
+                f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > NEW (or -f LATIN1, ...)"
+            ) from error
 
 
 def _row(line, path, number, fields):
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}, line {number} is not JSON ({error}): {line[:80]!r}\n"
-                         f"Expected one JSON object per line; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}") from error
+        raise InputError(
+            f"{path}, line {number} is not JSON ({error}): {line[:80]!r}\n"
+            f"Expected one JSON object per line; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}"
+        ) from error
     if not isinstance(row, dict):
-        raise InputError(f"{path}, line {number} is not a JSON object: {line[:80]!r}\n"
-                         f"Expected {{...}}; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}")
+        raise InputError(
+            f"{path}, line {number} is not a JSON object: {line[:80]!r}\n"
+            f"Expected {{...}}; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}"
+        )
     if missing := [name for name in fields if name not in row]:
-        raise InputError(f"{path}, line {number} has no {', '.join(missing)}: {line[:80]!r}\n"
-                         + (f"{maker} writes that file; run it again" if (maker := MAKERS.get(Path(path).name[:2])) else
-                            f"Expected the fields {', '.join(fields)}."))
+        raise InputError(
+            f"{path}, line {number} has no {', '.join(missing)}: {line[:80]!r}\n"
+            + (
+                f"{maker} writes that file; run it again"
+                if (maker := MAKERS.get(Path(path).name[:2]))
+                else f"Expected the fields {', '.join(fields)}."
+            )
+        )
     return row
 
 
@@ -118,7 +145,9 @@ def write_atomic(path, data):
 
 
 def cannot_write(path, error):
-    return Stopped(f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5)
+    return Stopped(
+        f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5
+    )
 
 
 def utf8(text):
@@ -150,7 +179,9 @@ def lock(path, again=False):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"another process is writing {path}.\nWait for it to end, or use another --name.") from None
+        raise InputError(
+            f"another process is writing {path}.\nWait for it to end, or use another --name."
+        ) from None
     except OSError as error:
         raise cannot_write(path, error) from None
     return held
@@ -189,4 +220,7 @@ def check_disk(folder, needed, mend):
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise Stopped(f"{folder} needs {needed / 1e9:.3f} GB, {free / 1e9:.3f} GB are free on that disk.\nMake room{mend}.", 5)
+        raise Stopped(
+            f"{folder} needs {needed / 1e9:.3f} GB, {free / 1e9:.3f} GB are free on that disk.\nMake room{mend}.",
+            5,
+        )

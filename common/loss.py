@@ -5,7 +5,10 @@ import torch.nn.functional as F
 
 from common.tokens import IGNORE
 
-CHUNK = {"cpu": 2**25, "cuda": 2**27}  # logits alive at a time; at a vocabulary of 151,936, 220 and 883 rows of them
+CHUNK = {
+    "cpu": 2**25,
+    "cuda": 2**27,
+}  # logits alive at a time; at a vocabulary of 151,936, 220 and 883 rows of them
 
 
 def completion_nll(hidden, labels, weight, bias=None, scale=1.0):
@@ -17,7 +20,15 @@ def completion_nll(hidden, labels, weight, bias=None, scale=1.0):
     """
     keep = labels[:, 1:] != IGNORE
     rows = max(1, CHUNK.get(hidden.device.type, 2**27) // len(weight))
-    return _ChunkedNLL.apply(hidden[:, :-1][keep], labels[:, 1:][keep], weight, bias, scale, rows, torch.is_grad_enabled())
+    return _ChunkedNLL.apply(
+        hidden[:, :-1][keep],
+        labels[:, 1:][keep],
+        weight,
+        bias,
+        scale,
+        rows,
+        torch.is_grad_enabled(),
+    )
 
 
 class _ChunkedNLL(torch.autograd.Function):
@@ -39,7 +50,9 @@ class _ChunkedNLL(torch.autograd.Function):
                 loss = F.cross_entropy(logits, targets[at : at + rows], reduction="sum")
             total += loss.detach()
             if any(needed):
-                grad_logits = torch.autograd.grad(loss, logits, torch.full_like(loss, scale))[0].to(h.dtype)
+                grad_logits = torch.autograd.grad(loss, logits, torch.full_like(loss, scale))[0].to(
+                    h.dtype
+                )
                 if grad_hidden is not None:
                     grad_hidden[at : at + rows] = grad_logits @ weight
                 if grad_weight is not None and h.dtype == torch.float32:
@@ -55,5 +68,7 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        hidden, weight, bias = (None if g is None else g.mul_(grad) for g in ctx.saved_tensors)  # in place: the weight's is large
+        hidden, weight, bias = (
+            None if g is None else g.mul_(grad) for g in ctx.saved_tensors
+        )  # in place: the weight's is large
         return hidden, None, weight, bias, None, None, None

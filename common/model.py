@@ -33,13 +33,17 @@ LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm
 def init_distributed():
     """Start the process group torchrun describes, or one of a single process. -> (rank, world size, device)."""
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    )
     if cuda:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
         if "RANK" in os.environ:
-            dist.init_process_group(backend, timeout=timedelta(hours=1))  # the others wait while process 0 writes a large model
+            dist.init_process_group(
+                backend, timeout=timedelta(hours=1)
+            )  # the others wait while process 0 writes a large model
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return dist.get_rank(), dist.get_world_size(), device
@@ -55,19 +59,30 @@ def end_distributed():
 def load_tokenizer(folder):
     """The folder's tokenizer, with a pad token; InputError where the folder has none."""
     # transformers 5 makes an empty tokenizer of a folder without one, so look before loading.
-    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")):
-        raise InputError(f"{folder} holds no tokenizer (no tokenizer.json, vocab.json or tokenizer.model).\nCopy the base "
-                         "model's there: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)")
+    if not any(
+        (Path(folder) / name).is_file()
+        for name in ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
+    ):
+        raise InputError(
+            f"{folder} holds no tokenizer (no tokenizer.json, vocab.json or tokenizer.model).\nCopy the base "
+            "model's there: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the tokenizer of {folder} cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Copy the base model's tokenizer files there once more.") from error
+        raise InputError(
+            f"the tokenizer of {folder} cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
+            "Copy the base model's tokenizer files there once more."
+        ) from error
     stored = Path(folder) / "tokenizer.json"
-    if stored.is_file():  # transformers 5 picks the class by architecture, which is not always what the folder holds
+    if (
+        stored.is_file()
+    ):  # transformers 5 picks the class by architecture, which is not always what the folder holds
         probe = "Question:\nIs 12 + 30 = 42?\n\nSolution:\nYes, \\boxed{42}."
-        if tokenizer(probe, add_special_tokens=False).input_ids != Tokenizer.from_file(str(stored)).encode(
-                probe, add_special_tokens=False).ids:
+        if (
+            tokenizer(probe, add_special_tokens=False).input_ids
+            != Tokenizer.from_file(str(stored)).encode(probe, add_special_tokens=False).ids
+        ):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -80,12 +95,18 @@ def local_folder(name, weights=True):
     check = _with_weights if weights else str
     if Path(name).is_dir():
         if (Path(name) / "adapter_config.json").is_file():
-            raise InputError(f"{name} is an adapter, not a model.\nMerge it: the command that trained it, with --merge; then give {name}/merged")
+            raise InputError(
+                f"{name} is an adapter, not a model.\nMerge it: the command that trained it, with --merge; then give {name}/merged"
+            )
         if not (Path(name) / "config.json").is_file():
-            raise InputError(f"{name} is not a model folder: it has no config.json.\nGive the folder of a saved model.")
+            raise InputError(
+                f"{name} is not a model folder: it has no config.json.\nGive the folder of a saved model."
+            )
         return check(str(name))
     if Path(name).is_absolute() or str(name).startswith((".", "runs/")) or str(name).count("/") > 1:
-        raise InputError(f"there is no model folder {name}\nGive the folder of a saved model: --model FOLDER (the tiny base is made by 01_sample.py)")
+        raise InputError(
+            f"there is no model folder {name}\nGive the folder of a saved model: --model FOLDER (the tiny base is made by 01_sample.py)"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -93,13 +114,17 @@ def local_folder(name, weights=True):
         unread = ["*.bin", "*.pth", "*.gguf", "original/*"] + ([] if weights else ["*.safetensors"])
         return check(snapshot_download(name, ignore_patterns=unread))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"model {name!r} is neither a folder here nor to be had from the hub; give --model FOLDER or a hub id\n"
-                         f"({type(error).__name__}: {str(error)[:400]})") from error
+        raise InputError(
+            f"model {name!r} is neither a folder here nor to be had from the hub; give --model FOLDER or a hub id\n"
+            f"({type(error).__name__}: {str(error)[:400]})"
+        ) from error
 
 
 def _with_weights(folder):
     if not list(Path(folder).glob("*.safetensors")):
-        raise InputError(f"{folder} holds no *.safetensors weights.\nSave the model once more with save_pretrained.")
+        raise InputError(
+            f"{folder} holds no *.safetensors weights.\nSave the model once more with save_pretrained."
+        )
     return folder
 
 
@@ -108,11 +133,15 @@ def read_config(folder):
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}/config.json cannot be read ({type(error).__name__}: {str(error)[:300]})\n"
-                         "Give the folder of a causal language model that this version of transformers knows.") from error
+        raise InputError(
+            f"{folder}/config.json cannot be read ({type(error).__name__}: {str(error)[:300]})\n"
+            "Give the folder of a causal language model that this version of transformers knows."
+        ) from error
     for name in LOGIT_CHANGES:
         if getattr(config, name, None):
-            raise InputError(f"{folder}: this architecture changes its logits ({name}); the kit's loss does not do that.")
+            raise InputError(
+                f"{folder}: this architecture changes its logits ({name}); the kit's loss does not do that."
+            )
     for name in vars(config):
         if name.endswith(("dropout", "pdrop")) and getattr(config, name):
             setattr(config, name, 0.0)
@@ -127,9 +156,13 @@ def on_meta(config):
 
 def layers_of(model):
     """The list of transformer layers."""
-    layers = next((m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)), None)
+    layers = next(
+        (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)), None
+    )
     if layers is None:
-        raise InputError(f"found no list of layers in {type(model).__name__}; the README names the architectures that are tested.")
+        raise InputError(
+            f"found no list of layers in {type(model).__name__}; the README names the architectures that are tested."
+        )
     return layers
 
 
@@ -175,8 +208,10 @@ def _rebuild_buffers(model, config, device):
             try:
                 fresh = type(module)(config)  # rotary embeddings are made of the config alone
             except TypeError as error:
-                raise InputError(f"{type(model).__name__}: the kit cannot rebuild {type(module).__name__}.{name}, which no checkpoint "
-                                 "holds.\nTake another architecture; the README names those that are tested.") from error
+                raise InputError(
+                    f"{type(model).__name__}: the kit cannot rebuild {type(module).__name__}.{name}, which no checkpoint "
+                    "holds.\nTake another architecture; the README names those that are tested."
+                ) from error
             getattr(module, name).copy_(getattr(fresh, name).to(device))
 
 
@@ -194,14 +229,20 @@ def _fill(model, folder):
     try:
         stored = reader.read_metadata().state_dict_metadata
     except Exception as error:  # a torn file raises whatever its bytes lead to
-        raise InputError(f"{folder}: its safetensors files cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Fetch or save the model once more.") from error
+        raise InputError(
+            f"{folder}: its safetensors files cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
+            "Fetch or save the model once more."
+        ) from error
     if missing := sorted(set(state) - set(stored)):
-        raise InputError(f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
-                         f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"
-                         "Weights are read under the names they are stored with; an architecture that transformers renames on loading "
-                         "(mixtures of experts, for example) cannot be trained here.")
+        raise InputError(
+            f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
+            f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"
+            "Weights are read under the names they are stored with; an architecture that transformers renames on loading "
+            "(mixtures of experts, for example) cannot be trained here."
+        )
     if other := [name for name in state if stored[name].size != state[name].shape]:
-        raise InputError(f"{folder}: {len(other)} weights do not fit config.json, such as {other[0]}: {tuple(stored[other[0]].size)} in the "
-                         f"files, {tuple(state[other[0]].shape)} by the configuration.\nTake config.json and weights of the same model.")
+        raise InputError(
+            f"{folder}: {len(other)} weights do not fit config.json, such as {other[0]}: {tuple(stored[other[0]].size)} in the "
+            f"files, {tuple(state[other[0]].shape)} by the configuration.\nTake config.json and weights of the same model."
+        )
     dcp.load(state, storage_reader=reader)

@@ -22,12 +22,25 @@ class Index:
             self.equal[" ".join(words)].append(number)
         # Postings: the texts of grams[i] are owners[bounds[i] : bounds[i + 1]].
         hashes = [_grams(words) for words in texts]
-        owners, hashes = np.repeat(np.arange(len(texts)), [len(h) for h in hashes]), np.concatenate([_grams([]), *hashes])
+        owners, hashes = (
+            np.repeat(np.arange(len(texts)), [len(h) for h in hashes]),
+            np.concatenate([_grams([]), *hashes]),
+        )
         order = np.argsort(hashes, kind="stable")
-        self.owners, (self.grams, starts) = owners[order], np.unique(hashes[order], return_index=True)
+        self.owners, (self.grams, starts) = (
+            owners[order],
+            np.unique(hashes[order], return_index=True),
+        )
         self.bounds = np.append(starts, len(order))
         # The words of text i, as numbers: words[ends[i] - lengths[i] : ends[i]].
-        self.words = np.array([self.terms.setdefault(term, len(self.terms)) for words in texts for term in _terms(words)], dtype=np.int32)
+        self.words = np.array(
+            [
+                self.terms.setdefault(term, len(self.terms))
+                for words in texts
+                for term in _terms(words)
+            ],
+            dtype=np.int32,
+        )
         self.lengths = np.array([len(words) for words in texts], dtype=np.int64)
         self.ends, self.in_question = np.cumsum(self.lengths), np.zeros(len(self.terms), dtype=bool)
 
@@ -39,7 +52,9 @@ class Index:
         matcher = None
         for number in self._candidates(words).tolist():
             if number not in equal:
-                matcher = matcher or SequenceMatcher(None, (), words, autojunk=False)  # what it knows of `words` serves all texts
+                matcher = matcher or SequenceMatcher(
+                    None, (), words, autojunk=False
+                )  # what it knows of `words` serves all texts
                 if (ratio := _ratio(matcher, self.texts[number])) >= LOOK:
                     found.append((number, ratio, "10-gram"))
         return found
@@ -64,7 +79,9 @@ class Index:
         known = [self.terms[term] for term in _terms(words) if term in self.terms]
         self.in_question[known] = True
         offsets = np.cumsum(lengths) - lengths
-        cells = np.repeat(self.ends[numbers] - lengths - offsets, lengths) + np.arange(lengths.sum())
+        cells = np.repeat(self.ends[numbers] - lengths - offsets, lengths) + np.arange(
+            lengths.sum()
+        )
         common = np.add.reduceat(self.in_question[self.words[cells]], offsets, dtype=np.int64)
         self.in_question[known] = False
         return numbers[2.0 * common / (lengths + len(words)) >= LOOK]
@@ -72,7 +89,9 @@ class Index:
 
 def _grams(words):
     """A hash of each different 10-gram; that two are really equal, the longest common block shows (see _ratio)."""
-    return np.unique(np.array([hash(gram) for gram in zip(*(words[i:] for i in range(GRAM)))], dtype=np.int64))
+    return np.unique(
+        np.array([hash(gram) for gram in zip(*(words[i:] for i in range(GRAM)))], dtype=np.int64)
+    )
 
 
 def _terms(words):
@@ -91,7 +110,10 @@ def _ratio(matcher, text):
     rather than kept.
     """
     matcher.set_seq1(text)
-    if min(len(text), len(matcher.b)) * sum(1 + len(matcher.b2j.get(word, ())) for word in text) > EFFORT:
+    if (
+        min(len(text), len(matcher.b)) * sum(1 + len(matcher.b2j.get(word, ())) for word in text)
+        > EFFORT
+    ):
         return matcher.quick_ratio()
     longest = max(block.size for block in matcher.get_matching_blocks())
     return matcher.ratio() if longest >= GRAM else 0.0

@@ -17,7 +17,16 @@ from pathlib import Path
 from common.files import write_atomic
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-ANSWER = ("output", "finish_reason", "n_tokens", "extracted", "how", "strict", "paper", "timed_out")  # of a row, what differs by model
+ANSWER = (
+    "output",
+    "finish_reason",
+    "n_tokens",
+    "extracted",
+    "how",
+    "strict",
+    "paper",
+    "timed_out",
+)  # of a row, what differs by model
 SCORE = ("benchmark", "model", "n", "accuracy", "low", "high", "paper_accuracy")
 
 
@@ -43,10 +52,16 @@ def _records(rows, scores, private, title):
         samples = sorted({row.get("sample") or 0 for each in answers.values() for row in each})
         joined = _join(list(answers.values()), samples)
         items += [{"benchmark": len(contents), **item} for item in joined]
-        contents.append({"name": benchmark, "models": list(answers), "samples": samples, "n": len(joined)})
+        contents.append(
+            {"name": benchmark, "models": list(answers), "samples": samples, "n": len(joined)}
+        )
     named = {b for b, _ in rows} | {score["benchmark"] for score in scores}
-    yield {"title": title, "scores": [{k: score.get(k) for k in SCORE} for score in scores],
-           "benchmarks": contents, "private": [b for b in dict.fromkeys(private) if b in named]}
+    yield {
+        "title": title,
+        "scores": [{k: score.get(k) for k in SCORE} for score in scores],
+        "benchmarks": contents,
+        "private": [b for b in dict.fromkeys(private) if b in named],
+    }
     yield from items
 
 
@@ -64,8 +79,16 @@ def _join(answers, samples):
             sample = row.get("sample") or 0
             key = row["id"], seen[row["id"], sample]
             seen[row["id"], sample] += 1
-            item = items.setdefault(key, {"id": row["id"], "question": None, "gold": row.get("gold"), "prompts": [],
-                                          "answers": [[None] * len(samples) for _ in answers]})
+            item = items.setdefault(
+                key,
+                {
+                    "id": row["id"],
+                    "question": None,
+                    "gold": row.get("gold"),
+                    "prompts": [],
+                    "answers": [[None] * len(samples) for _ in answers],
+                },
+            )
             item["question"] = item["question"] or row.get("question")
             answer = {name: row.get(name) for name in ANSWER}
             if (prompt := row.get("prompt")) is not None:
@@ -92,7 +115,7 @@ def _questions(prompts):
     shared = commonprefix([prompt[start:][::-1] for prompt in prompts])[::-1]
     mark = re.search(r"\n|<[|｜]", shared)  # not before it: questions may all end in "?"
     end = len(shared) - mark.start() if mark else 0
-    return [prompt[start:len(prompt) - end].strip() or prompt for prompt in prompts]
+    return [prompt[start : len(prompt) - end].strip() or prompt for prompt in prompts]
 
 
 def _pack(records):
@@ -108,4 +131,6 @@ def _json(record):
     try:
         return json.dumps(record, separators=(",", ":"), allow_nan=False)
     except ValueError:  # NaN, which no browser reads: null
-        return json.dumps(json.loads(json.dumps(record), parse_constant=lambda name: None), separators=(",", ":"))
+        return json.dumps(
+            json.loads(json.dumps(record), parse_constant=lambda name: None), separators=(",", ":")
+        )

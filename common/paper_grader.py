@@ -30,10 +30,16 @@ UNITS = (
     "cc;mtr;s;ohm;number;kmph;day;hour;minute;min;second;man;woman;sec;cube;mt;sq inch;mp;∏ cm ³;hectare;more;sec;unit;cu . m;cm 2;rs .;"
     "rs;kg;g;month;km;m;cm;mm;apple;liter;loss;yard;pure;year;increase;decrease;d;less;Surface;litre;pi sq m;s .;metre;meter;inch"
 ).split(";")
-UNITS = [re.compile(rf"(^|\W){unit}($|\W)") for unit in UNITS + [unit + "s" for unit in UNITS]]  # a dot is any character there
+UNITS = [
+    re.compile(rf"(^|\W){unit}($|\W)") for unit in UNITS + [unit + "s" for unit in UNITS]
+]  # a dot is any character there
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-WORDS = dict(zip(ONES.split(), range(20))) | dict(zip(TENS.split(), range(20, 100, 10))) | {"hundred": 100}
+WORDS = (
+    dict(zip(ONES.split(), range(20)))
+    | dict(zip(TENS.split(), range(20, 100, 10)))
+    | {"hundred": 100}
+)
 
 
 def grade(text, gold, units: bool = True) -> bool:
@@ -62,7 +68,9 @@ def option(text: str, letters: str) -> str | None:
     its chain is taken to be the same.)"""
     if said := re.search(rf"answer is \(?([{letters}])\)?", text):
         return said[1]
-    if cues := list(re.finditer(rf"(?=[aA]nswer:\s*([{letters}]))", text)):  # the last one of the first line that has one
+    if cues := list(
+        re.finditer(rf"(?=[aA]nswer:\s*([{letters}]))", text)
+    ):  # the last one of the first line that has one
         end = text.find("\n", cues[0].start()) % (len(text) + 1)
         return [cue for cue in cues if cue.start() < end][-1][1]
     return (re.findall(rf"\b([{letters}])\b", text) or [None])[-1]
@@ -72,7 +80,9 @@ def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tupl
     """(grade(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none
     being wrong."""
     if choices:
-        return [(option(text, choices) == gold, False) for text, gold in zip(texts, golds, strict=True)]
+        return [
+            (option(text, choices) == gold, False) for text, gold in zip(texts, golds, strict=True)
+        ]
 
     def timed(pair):
         try:
@@ -89,7 +99,11 @@ def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tupl
 
 def _letter(text: str) -> str:
     """The first lone A to E behind the last "answer is" or "choice is", or the last one of a text without them."""
-    text = text.split("\n\n")[0] if any(text.count(cue) > 1 for cue in ("choice is", "answer is")) else text
+    text = (
+        text.split("\n\n")[0]
+        if any(text.count(cue) > 1 for cue in ("choice is", "answer is"))
+        else text
+    )
     *before, said = re.split("choice is|answer is", text.strip("\n"))
     letters = re.findall(r"\b([A-E])\b", said.upper())
     return letters[0 if before else -1] if letters else said.strip("\n .:/")
@@ -123,15 +137,26 @@ def _clean(answer: str, units: bool) -> str:
     answer = answer.strip().replace("\n", "").rstrip(".").replace(r"\!", "")
     if len(answer) > MAX_ANSWER:
         return answer
-    answer = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", answer).replace(r"\end{array}", r"\end{pmatrix}")
+    answer = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", answer).replace(
+        r"\end{array}", r"\end{pmatrix}"
+    )
     answer = re.sub(r"[td]frac", "frac", answer.replace("bmatrix", "pmatrix"))
-    answer = re.sub(r"\\left|\\right", "", re.sub(r"\\(ne|le|ge)q", r"\\\1", answer)).replace(r"\{", "{").replace(r"\}", "}")
+    answer = (
+        re.sub(r"\\left|\\right", "", re.sub(r"\\(ne|le|ge)q", r"\\\1", answer))
+        .replace(r"\{", "{")
+        .replace(r"\}", "}")
+    )
     answer = re.sub(r"\\text\{.*?\}$", "", answer).strip() or answer
     for unit in UNITS * 2 if units else ():
         answer = unit.sub(r"\1\2", answer) or answer
     answer = _number_in_words(re.sub(r"\^\{\\circ\}|\^\\circ|\\?\$|\\[()]", "", answer))
     answer = re.sub(r"[xyz](?:=|\\in|\\to)", "", re.sub(r"\\text\{(.*?)\}", r"\1", answer))
-    answer = answer.replace(r"\emptyset", "{}").replace(r"(-\infty,\infty)", r"\mathbb{R}").replace(r"\%", "").replace("%", "")
+    answer = (
+        answer.replace(r"\emptyset", "{}")
+        .replace(r"(-\infty,\infty)", r"\mathbb{R}")
+        .replace(r"\%", "")
+        .replace("%", "")
+    )
     answer = answer.replace(" .", " 0.").replace("{.", "{0.").replace("infinity", r"\infty")
     if r"\infty" not in answer:
         answer = answer.replace("inf", r"\infty")
@@ -141,8 +166,14 @@ def _clean(answer: str, units: bool) -> str:
     answer = re.sub(r"(\d+)\.0*$", r"\1", re.sub(r"(\d+)\.0*([^\d])", r"\1\2", answer))
     answer = re.sub(r"^[^=]{0,2}=([^=]*)$", r"\1", re.sub(r"^\.", "0.", answer))
     answer = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", answer).replace(" ", "")
-    answer = re.sub(r"\\frac([^{])([^{])", r"\\frac{\1}{\2}", re.sub(r"\\frac([^{])\{", r"\\frac{\1}{", answer))
-    return re.sub(r"^(-?\d+|.*sqrt.*)/(-?\d+|[^/]*sqrt[^/]*)$", r"\\frac{\1}{\2}", answer) if answer.count("/") == 1 else answer
+    answer = re.sub(
+        r"\\frac([^{])([^{])", r"\\frac{\1}{\2}", re.sub(r"\\frac([^{])\{", r"\\frac{\1}{", answer)
+    )
+    return (
+        re.sub(r"^(-?\d+|.*sqrt.*)/(-?\d+|[^/]*sqrt[^/]*)$", r"\\frac{\1}{\2}", answer)
+        if answer.count("/") == 1
+        else answer
+    )
 
 
 def _number_in_words(answer: str) -> str:
@@ -153,7 +184,9 @@ def _number_in_words(answer: str) -> str:
     if not values:
         return answer
     hundreds = values.index(100) if 100 in values else 0
-    return str((sum(values[:hundreds]) * 100 if hundreds else 0) + sum(values[hundreds + (hundreds > 0) :]))
+    return str(
+        (sum(values[:hundreds]) * 100 if hundreds else 0) + sum(values[hundreds + (hundreds > 0) :])
+    )
 
 
 def _number(answer: str) -> float | None:
@@ -162,7 +195,11 @@ def _number(answer: str) -> float | None:
     except ValueError:
         pass
     try:
-        return float(answer.replace(",", "").removesuffix("%").removesuffix("\\")) / 100 if answer.endswith("%") else None
+        return (
+            float(answer.replace(",", "").removesuffix("%").removesuffix("\\")) / 100
+            if answer.endswith("%")
+            else None
+        )
     except ValueError:
         return None
 
@@ -186,7 +223,9 @@ def _decimal(answer: str) -> str:
     """Six decimals of a number with an e, or of the first 10^{n} anywhere in an answer (what stands before it is lost); others themselves."""
     try:
         found = TEN.search(answer)
-        value = float(answer) if "e" in answer.lower() else _power_of_ten(found[1]) if found else None
+        value = (
+            float(answer) if "e" in answer.lower() else _power_of_ten(found[1]) if found else None
+        )
     except ValueError:
         return answer
     return answer if value is None else f"{value:f}".rstrip("0").rstrip(".")
@@ -212,34 +251,59 @@ class _Grader:
         """Whether two cleaned strings are equal: as text, letters or numbers, else by their characters, parts or values."""
         if answer.strip().lower() == gold.strip().lower():
             return True
-        if gold in list("ABCDE") and (letters := re.findall(r"\b([A-E])\b", answer.upper())) and letters[-1] == gold:
+        if (
+            gold in list("ABCDE")
+            and (letters := re.findall(r"\b([A-E])\b", answer.upper()))
+            and letters[-1] == gold
+        ):
             return True
         if None not in (numbers := (_number(answer), _number(gold))):
             value, right = numbers
-            close = any(isclose(value, other, rel_tol=1e-4) for other in (right / 100, right, right * 100))
+            close = any(
+                isclose(value, other, rel_tol=1e-4) for other in (right / 100, right, right * 100)
+            )
             return close or "%" not in answer + gold and round(value, 1) == round(right, 1)
         if not answer or max(len(answer), len(gold)) > MAX_ANSWER:
             return False
         if "pmatrix" in answer and "pmatrix" not in gold:  # {1,2} written for a vector
-            gold = ", ".join(rf"\begin{{pmatrix}}{m.strip('{}').replace(',', chr(92))}\end{{pmatrix}}" for m in re.findall(r"\{.*,.*\}", gold))
-        return self._same_characters(answer, gold) or self._parts(answer, gold) or self._values(answer, gold)
+            gold = ", ".join(
+                rf"\begin{{pmatrix}}{m.strip('{}').replace(',', chr(92))}\end{{pmatrix}}"
+                for m in re.findall(r"\{.*,.*\}", gold)
+            )
+        return (
+            self._same_characters(answer, gold)
+            or self._parts(answer, gold)
+            or self._values(answer, gold)
+        )
 
     def _same_characters(self, answer: str, gold: str) -> bool:
         sides = [answer, gold]
-        if any(answer[:1] == o and answer[-1:] == c and gold[:1] != other for o, c, other in ("[](", "()[")):
+        if any(
+            answer[:1] == o and answer[-1:] == c and gold[:1] != other
+            for o, c, other in ("[](", "()[")
+        ):
             sides = [side.strip("[]()") for side in sides]
         answer, gold = (re.sub(r"[{}()]", "", side).lower() for side in sides)
         return answer == gold
 
     def _parts(self, answer: str, gold: str) -> bool:
         """Lists in brackets of any kind, and matrices, element by element."""
-        if all(re.match(r"[(\[].+[)\]]", side) for side in (answer, gold)) and self._all(answer[1:-1], gold[1:-1], ","):
+        if all(re.match(r"[(\[].+[)\]]", side) for side in (answer, gold)) and self._all(
+            answer[1:-1], gold[1:-1], ","
+        ):
             return True
         edges = r"\begin{pmatrix}", r"\end{pmatrix}"
-        if not all(side.startswith(edges[0]) and side.endswith(edges[1]) for side in (answer, gold)):
+        if not all(
+            side.startswith(edges[0]) and side.endswith(edges[1]) for side in (answer, gold)
+        ):
             return False
-        rows = [[row for row in side[len(edges[0]) : -len(edges[1])].split(r"\\") if row.strip()] for side in (answer, gold)]
-        return len(rows[0]) == len(rows[1]) and all(self._all(one.strip(), other.strip(), "&") for one, other in zip(*rows))
+        rows = [
+            [row for row in side[len(edges[0]) : -len(edges[1])].split(r"\\") if row.strip()]
+            for side in (answer, gold)
+        ]
+        return len(rows[0]) == len(rows[1]) and all(
+            self._all(one.strip(), other.strip(), "&") for one, other in zip(*rows)
+        )
 
     def _all(self, answer: str, gold: str, separator: str) -> bool:
         answers, golds = answer.split(separator), gold.split(separator)
@@ -250,16 +314,34 @@ class _Grader:
             return True
         labels = [side.partition("=")[0].strip() for side in (answer, gold)]
         if answer.count("=") == gold.count("=") == 1:
-            sides = ["{} - ({})".format(*map(str.strip, side.split("="))) for side in (answer, gold)]
+            sides = [
+                "{} - ({})".format(*map(str.strip, side.split("="))) for side in (answer, gold)
+            ]
             if self._symbolic(*sides) or self._symbolic(f"-({sides[0]})", sides[1]):
                 return True
-        elif answer.count("=") == 1 and len(labels[0]) <= 2 and "=" not in gold and self.equal(answer.partition("=")[2], gold):
+        elif (
+            answer.count("=") == 1
+            and len(labels[0]) <= 2
+            and "=" not in gold
+            and self.equal(answer.partition("=")[2], gold)
+        ):
             return True
-        elif gold.count("=") == 1 and len(labels[1]) <= 2 and "=" not in answer and self.equal(answer, gold.partition("=")[2]):
+        elif (
+            gold.count("=") == 1
+            and len(labels[1]) <= 2
+            and "=" not in answer
+            and self.equal(answer, gold.partition("=")[2])
+        ):
             return True
-        if "=" in answer + gold and self.equal(*(side.rpartition("=")[2].replace("{", "(") for side in (answer, gold))):
+        if "=" in answer + gold and self.equal(
+            *(side.rpartition("=")[2].replace("{", "(") for side in (answer, gold))
+        ):
             return True
-        return _decimal(answer) == _decimal(gold) or self._symbolic(answer, gold) or self._significant(answer, gold)
+        return (
+            _decimal(answer) == _decimal(gold)
+            or self._symbolic(answer, gold)
+            or self._significant(answer, gold)
+        )
 
     def _symbolic(self, answer: str, gold: str) -> bool:
         same, seconds = worker.ask(["same_by_paper", answer, gold], max(self.seconds, 0.01))

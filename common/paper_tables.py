@@ -14,7 +14,11 @@ from common.results import markdown
 from common.stats import wilson
 
 ITEMS = {name: benchmark.items for name, benchmark in BENCHMARKS.items()}
-DECIMALS = {"ifeval_strict": 3, "ifeval_loose": 3, "mt_bench": 2}  # in the paper's own units; all other columns: per cent with one
+DECIMALS = {
+    "ifeval_strict": 3,
+    "ifeval_loose": 3,
+    "mt_bench": 2,
+}  # in the paper's own units; all other columns: per cent with one
 BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")
 
 # A table | its title in our words | its columns; below it its rows: name | our name of the model | values. No name of ours: its own, in
@@ -123,10 +127,16 @@ class Table:
 
 
 def _parse(block):
-    (name, title, columns), *lines = ([cell.strip() for cell in line.split("|")] for line in block.splitlines())
+    (name, title, columns), *lines = (
+        [cell.strip() for cell in line.split("|")] for line in block.splitlines()
+    )
     rows = []
     for label, model, values in lines:
-        base = None if model == "-" else next((base for base in BASES if label.startswith(base + " ")), BASES[-1])
+        base = (
+            None
+            if model == "-"
+            else next((base for base in BASES if label.startswith(base + " ")), BASES[-1])
+        )
         model = model.strip("-") or re.sub("[^a-z0-9.]+", "-", label.lower()).strip("-")
         temperature = re.search(", T (.*)", label)
         values = tuple(None if value == "-" else float(value) for value in values.split())
@@ -140,7 +150,9 @@ TABLES = {table.name: table for table in map(_parse, re.split(r"\n(?=table)", PR
 def named(names):
     """The Tables of these names; InputError for one that is not here."""
     if unknown := [name for name in names if name not in TABLES]:
-        raise InputError(f"the paper has no table {' '.join(unknown)} here; these are: --paper {' '.join(TABLES)}")
+        raise InputError(
+            f"the paper has no table {' '.join(unknown)} here; these are: --paper {' '.join(TABLES)}"
+        )
     return [TABLES[name] for name in names]
 
 
@@ -175,24 +187,62 @@ def side_by_side(table, ours):
              if (score := ours.get((row.model, column))) and row.base in (None, score.get("base") or BASES[-1])
              and row.temperature in (None, score.get("temperature", 0.0))]  # fmt: skip
     if lines:
-        head = ["paper's row (our model)", "benchmark", "paper", "ours", "ours, strict", "n", "95% interval", "ours - paper", "paper's is"]
-        found = [markdown(head, lines), "ours: by the paper's grader, with the interval of its items alone; inside: it holds the paper's."]
-        if guessed := sorted({model for (model, _), score in ours.items() if score.get("base", BASES) is None}):
-            found.append(f"What {', '.join(guessed)} was trained from is not known by its name, and taken to be {BASES[-1]}.")
-        if (hot := max(score.get("temperature", 0.0) for score in ours.values())) and table.name != "table11":
+        head = [
+            "paper's row (our model)",
+            "benchmark",
+            "paper",
+            "ours",
+            "ours, strict",
+            "n",
+            "95% interval",
+            "ours - paper",
+            "paper's is",
+        ]
+        found = [
+            markdown(head, lines),
+            "ours: by the paper's grader, with the interval of its items alone; inside: it holds the paper's.",
+        ]
+        if guessed := sorted(
+            {model for (model, _), score in ours.items() if score.get("base", BASES) is None}
+        ):
+            found.append(
+                f"What {', '.join(guessed)} was trained from is not known by its name, and taken to be {BASES[-1]}."
+            )
+        if (
+            hot := max(score.get("temperature", 0.0) for score in ours.values())
+        ) and table.name != "table11":
             found.append(f"ours at temperature {hot:g}: the paper's are greedy.")
     else:
         names = ", ".join(dict.fromkeys(row.model for row in possible))
-        names = f"of the names {names} (`--model NAME=FOLDER`)" if names else f"trained from what its rows were, not from {' or '.join(sorted(bases))}"
-        found = [f"No score of ours stands in this table: it has the benchmarks above, and models {names}."]
-    printed = markdown(["paper", *table.columns], [[row.name, *map(_show, row.values, table.columns)] for row in table.rows], left=1)
-    return "\n\n".join([f"## Table {table.name[5:]} of the paper: {table.title}", printed, *_half_widths(table, possible), *found])
+        names = (
+            f"of the names {names} (`--model NAME=FOLDER`)"
+            if names
+            else f"trained from what its rows were, not from {' or '.join(sorted(bases))}"
+        )
+        found = [
+            f"No score of ours stands in this table: it has the benchmarks above, and models {names}."
+        ]
+    printed = markdown(
+        ["paper", *table.columns],
+        [[row.name, *map(_show, row.values, table.columns)] for row in table.rows],
+        left=1,
+    )
+    return "\n\n".join(
+        [
+            f"## Table {table.name[5:]} of the paper: {table.title}",
+            printed,
+            *_half_widths(table, possible),
+            *found,
+        ]
+    )
 
 
 def _beside(paper, score, column):
     scale, digits = (1, DECIMALS[column]) if column in DECIMALS else (100, 1)
     found = [score.get(key) for key in ("paper", "strict", "low", "high")]
-    ours, strict, low, high = (None if share is None else round(scale * share, digits) for share in found)
+    ours, strict, low, high = (
+        None if share is None else round(scale * share, digits) for share in found
+    )
     n, items, interval = score.get("n"), ITEMS.get(column), None not in (low, high)
     return [_show(paper, column), _show(ours, column), _show(strict, column),
             "-" if n is None else f"{n} of {items}" if items not in (None, n) else str(n),
@@ -203,13 +253,27 @@ def _beside(paper, score, column):
 
 def _half_widths(table, possible):
     """[the line on what the number of items alone allows at the scores of CFT], empty where no number of items is known."""
-    row = max((row for row in table.rows if row.model == "cft"), key=lambda row: (row in possible, row.values[0]))
-    known = {column: value / 100 for column, value in zip(table.columns, row.values) if column in ITEMS}
-    widths = {column: 50 * np.ptp(wilson(share * ITEMS[column], ITEMS[column])) for column, share in known.items()}
+    row = max(
+        (row for row in table.rows if row.model == "cft"),
+        key=lambda row: (row in possible, row.values[0]),
+    )
+    known = {
+        column: value / 100 for column, value in zip(table.columns, row.values) if column in ITEMS
+    }
+    widths = {
+        column: 50 * np.ptp(wilson(share * ITEMS[column], ITEMS[column]))
+        for column, share in known.items()
+    }
     cells = [f"{column} {width:.1f} (n = {ITEMS[column]})" for column, width in widths.items()]
     if "AVG" in table.columns:
-        cells.append(f"AVG {np.linalg.norm(list(widths.values())) / len(widths):.1f}")  # benchmarks are independent: variances add
-    return [f"95% half width in points that the items alone give at {row.name}: {', '.join(cells)}."] if cells else []
+        cells.append(
+            f"AVG {np.linalg.norm(list(widths.values())) / len(widths):.1f}"
+        )  # benchmarks are independent: variances add
+    return (
+        [f"95% half width in points that the items alone give at {row.name}: {', '.join(cells)}."]
+        if cells
+        else []
+    )
 
 
 def _show(value, column):

@@ -8,9 +8,13 @@ from common.files import InputError
 
 # Training prompts. The system line is the released YAML's template default; it stands in every row.
 SYSTEM = "You are a helpful assistant."
-CRITIQUE_INSTRUCTION = "Please critique whether the following solution to the question is correct.\n\n"
+CRITIQUE_INSTRUCTION = (
+    "Please critique whether the following solution to the question is correct.\n\n"
+)
 SFT_INSTRUCTION = "Please reason step by step to solve the following question."  # original answers
-SFT_TEACHER_INSTRUCTION = "Please analyze and answer the following question step by step:"  # teacher answers
+SFT_TEACHER_INSTRUCTION = (
+    "Please analyze and answer the following question step by step:"  # teacher answers
+)
 # By the source of a response, where it is not SFT_INSTRUCTION: these sets were written by models. AceMath's is inferred.
 SFT_INSTRUCTIONS = dict.fromkeys(("metamath", "numina", "acemath"), SFT_TEACHER_INSTRUCTION)
 
@@ -21,7 +25,15 @@ STOP = ["</s>", "<|im_end|>", "<|endoftext|>", "(END)", "\\[END\\]", "**END**", 
 # MMLU-Pro and GPQA, as the released scripts ask them.
 MMLU_SYSTEM = 'Please reason step by step, and put your answer with "the answer is (X)" where X is the correct letter choice.'
 MMLU_STOP = ["</s>", "<|im_end|>", "<|endoftext|>", "Question:"]
-GPQA_STOP = ["USER:", "ASSISTANT:", "### Instruction:", "Response:", "Problem:", "<|eot_id|>", "####"]
+GPQA_STOP = [
+    "USER:",
+    "ASSISTANT:",
+    "### Instruction:",
+    "Response:",
+    "Problem:",
+    "<|eot_id|>",
+    "####",
+]
 
 # Prompts for the teacher (02).
 TEACHER_CRITIQUE = (
@@ -41,7 +53,9 @@ TEACHER_ANSWER = (
 
 
 def _chat(user, system=None):
-    return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+    return ([{"role": "system", "content": system}] if system else []) + [
+        {"role": "user", "content": user}
+    ]
 
 
 def question_and_solution(question, response):
@@ -66,14 +80,18 @@ def question_of(messages):
     """
     text = messages[-1]["content"]
     if text.startswith(CRITIQUE_INSTRUCTION):
-        return text.removeprefix(f"{CRITIQUE_INSTRUCTION}\nQuestion:\n").partition("\n\nSolution:\n")[0]
+        return text.removeprefix(f"{CRITIQUE_INSTRUCTION}\nQuestion:\n").partition(
+            "\n\nSolution:\n"
+        )[0]
     return text.partition("\n")[2]
 
 
 def teacher_critique_prompt(question, response, one_shot=False):
     """One user message (paper, A.1; the released script moved the first part into a system message), or One-Shot CFT's."""
     if one_shot:
-        return _chat(f"{ONE_SHOT_CRITIQUE}\n\nQuestion:\n{question}\n\nStudent's Solution:\n{response}\n")
+        return _chat(
+            f"{ONE_SHOT_CRITIQUE}\n\nQuestion:\n{question}\n\nStudent's Solution:\n{response}\n"
+        )
     return _chat(f"{TEACHER_CRITIQUE}\n\n{question_and_solution(question, response)}")
 
 
@@ -90,10 +108,14 @@ def solve_prompt(question, template, system=SOLVE_SYSTEM, shots=(), tokenizer=No
     'User: 1+1?\\nPlease reason step by step, and put your final answer within \\\\boxed{}.\\n\\nAssistant:'
     """
     turns = [text for shot in shots for text in shot] + [question]
-    if template == "deepseek" and system == SOLVE_SYSTEM:  # the released form: the system line closes each question
+    if (
+        template == "deepseek" and system == SOLVE_SYSTEM
+    ):  # the released form: the system line closes each question
         turns[::2] = [f"{text}\n{system}" for text in turns[::2]]
         system = None
-    messages = _chat(turns[0], system) + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns) if i]
+    messages = _chat(turns[0], system) + [
+        {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns) if i
+    ]
     return own_render(messages, tokenizer) if template == "own" else render(messages, template)
 
 
@@ -102,10 +124,16 @@ def own_render(messages, tokenizer):
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # jinja: a template may refuse a system line
-        raise InputError(f"the tokenizer's own chat template cannot write this prompt ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Take another: --template chatml or deepseek") from error
+        raise InputError(
+            f"the tokenizer's own chat template cannot write this prompt ({type(error).__name__}: {str(error)[:200]})\n"
+            "Take another: --template chatml or deepseek"
+        ) from error
     bos = tokenizer.bos_token
-    return text.removeprefix(bos) if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id] else text
+    return (
+        text.removeprefix(bos)
+        if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+        else text
+    )
 
 
 # --- chat templates -------------------------------------------------------------------------------------------------
@@ -127,7 +155,7 @@ TEMPLATES = tuple(JINJA)
 
 
 def template_for(tokenizer):
-    """"chatml" where the vocabulary has <|im_end|> as one token (Qwen), else "deepseek" (its own User/Assistant form)."""
+    """ "chatml" where the vocabulary has <|im_end|> as one token (Qwen), else "deepseek" (its own User/Assistant form)."""
     return "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "deepseek"
 
 
@@ -138,25 +166,38 @@ def check_template(template, tokenizer, own=False):
     """
     if template == "own" and own:
         if tokenizer is None or not tokenizer.chat_template:
-            raise InputError(f"--template own: {'no tokenizer is at hand' if tokenizer is None else 'this tokenizer has no chat template'}.\n"
-                             "Take one of: --template chatml deepseek, or auto")
+            raise InputError(
+                f"--template own: {'no tokenizer is at hand' if tokenizer is None else 'this tokenizer has no chat template'}.\n"
+                "Take one of: --template chatml deepseek, or auto"
+            )
         return
     if template not in TEMPLATES:
-        raise InputError(f"unknown chat template {template!r}; expected one of: --template {' '.join(('auto', *TEMPLATES, *['own'] * own))}")
+        raise InputError(
+            f"unknown chat template {template!r}; expected one of: --template {' '.join(('auto', *TEMPLATES, *['own'] * own))}"
+        )
     if tokenizer and template == "chatml" and template_for(tokenizer) != "chatml":
         pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
-        raise InputError(f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"
-                         "Leave --template out: a DeepSeek base is trained with its own form and end token.")
+        raise InputError(
+            f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), so ChatML cannot be used.\n"
+            "Leave --template out: a DeepSeek base is trained with its own form and end token."
+        )
     if tokenizer and template != "chatml" and not tokenizer.eos_token:
-        raise InputError("this tokenizer has no end token (eos_token), so that a model could not learn to end.\n"
-                         "Name it in tokenizer_config.json, or take a base with <|im_end|>.")
+        raise InputError(
+            "this tokenizer has no end token (eos_token), so that a model could not learn to end.\n"
+            "Name it in tokenizer_config.json, or take a base with <|im_end|>."
+        )
 
 
 def make_room(template, tokenizer, embedding_rows, trainable):
     """ChatML for a tokenizer without its markers (DeepSeek): they are added as new tokens, where the embedding has rows that
     no token uses. The rows start as they are and have to be `trainable`; otherwise check_template speaks."""
     markers = ["<|im_start|>", "<|im_end|>"]
-    if template == "chatml" and template_for(tokenizer) != "chatml" and trainable and len(tokenizer) + len(markers) <= embedding_rows:
+    if (
+        template == "chatml"
+        and template_for(tokenizer) != "chatml"
+        and trainable
+        and len(tokenizer) + len(markers) <= embedding_rows
+    ):
         tokenizer.add_special_tokens({"additional_special_tokens": markers})
 
 

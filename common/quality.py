@@ -33,18 +33,27 @@ def gives_gold(rows, golds):
     """
     responses = list({row["id"]: row for row in rows}.values())
     known = [row for row in responses if len(golds[row["question_id"]]) == 1]
-    judged = answers.grade_many([row["response"] for row in known], [min(golds[row["question_id"]]) for row in known])
+    judged = answers.grade_many(
+        [row["response"] for row in known], [min(golds[row["question_id"]]) for row in known]
+    )
     found = {row["id"]: j.correct for row, j in zip(known, judged) if not j.timed_out}
     return found, {
-        "graded": len(found), "timed out": len(known) - len(found), "without a gold": sum(not golds[row["question_id"]] for row in responses),
-        "conflicting golds (questions)": sum(len(golds[name]) > 1 for name in {row["question_id"] for row in rows}),
+        "graded": len(found),
+        "timed out": len(known) - len(found),
+        "without a gold": sum(not golds[row["question_id"]] for row in responses),
+        "conflicting golds (questions)": sum(
+            len(golds[name]) > 1 for name in {row["question_id"] for row in rows}
+        ),
     }
 
 
 def cases(rows, right):
     """Counts of the four cases, "wrong called right" and so on, over the critiques whose response is known to be right or wrong."""
-    return Counter(f"{'right' if right[row['id']] else 'wrong'} called {row['verdict']}"
-                   for row in rows if row["id"] in right and row.get("verdict") in VERDICTS)
+    return Counter(
+        f"{'right' if right[row['id']] else 'wrong'} called {row['verdict']}"
+        for row in rows
+        if row["id"] in right and row.get("verdict") in VERDICTS
+    )
 
 
 def confusion(rows, right):
@@ -59,16 +68,27 @@ def confusion(rows, right):
         teacher, source = str(row["teacher"]), str(row["source"])
         for key in ((teacher, source), (teacher, None), (None, source), (None, None)):
             groups.setdefault(key, []).append(row)
-    return [_line(*key, groups[key], right) for key in sorted(groups, key=lambda key: [(name is None, name or "") for name in key])]
+    return [
+        _line(*key, groups[key], right)
+        for key in sorted(groups, key=lambda key: [(name is None, name or "") for name in key])
+    ]
 
 
 def _line(teacher, source, rows, right):
     verdicts, n = Counter(str(row.get("verdict")) for row in rows), cases(rows, right)
     wrong = n["wrong called right"] + n["wrong called wrong"]
     return {
-        "teacher": teacher, "source": source, "critiques": len(rows), "called_right": verdicts["right"], "called_wrong": verdicts["wrong"],
+        "teacher": teacher,
+        "source": source,
+        "critiques": len(rows),
+        "called_right": verdicts["right"],
+        "called_wrong": verdicts["wrong"],
         "unparsed": len(rows) - verdicts["right"] - verdicts["wrong"],
-        **{f"{was}_{called}": n[f"{was} called {called}"] for was in VERDICTS for called in VERDICTS},
+        **{
+            f"{was}_{called}": n[f"{was} called {called}"]
+            for was in VERDICTS
+            for called in VERDICTS
+        },
         "positive": share(verdicts["right"], verdicts["right"] + verdicts["wrong"]),
         "agrees": share(n["right called right"] + n["wrong called wrong"], n.total()),
         "accepts": share(n["wrong called right"], wrong),
@@ -91,14 +111,34 @@ def agreement(rows):
     said = {}
     for row in rows:
         if row.get("verdict") in VERDICTS:
-            said.setdefault(str(row["teacher"]), {}).setdefault(row["id"], row["verdict"] == "right")
+            said.setdefault(str(row["teacher"]), {}).setdefault(
+                row["id"], row["verdict"] == "right"
+            )
     pairs = []
     for a, b in combinations(sorted(said), 2):
         cells = Counter((said[a][i], said[b][i]) for i in said[a] if i in said[b])
-        n, both, only_a, only_b, neither = cells.total(), *(cells[cell] for cell in ((True, True), (True, False), (False, True), (False, False)))
+        n, both, only_a, only_b, neither = (
+            cells.total(),
+            *(cells[cell] for cell in ((True, True), (True, False), (False, True), (False, False))),
+        )
         if not n:
             continue
-        chance = (both + only_a) * (both + only_b) + (neither + only_b) * (neither + only_a)  # times n^2: whole numbers, so 1 is exactly 1
-        pairs.append({"a": a, "b": b, "n": n, "both_right": both, "only_a": only_a, "only_b": only_b, "both_wrong": neither,
-                      "agrees": share(both + neither, n), "kappa": None if chance == n * n else ((both + neither) * n - chance) / (n * n - chance)})
+        chance = (both + only_a) * (both + only_b) + (neither + only_b) * (
+            neither + only_a
+        )  # times n^2: whole numbers, so 1 is exactly 1
+        pairs.append(
+            {
+                "a": a,
+                "b": b,
+                "n": n,
+                "both_right": both,
+                "only_a": only_a,
+                "only_b": only_b,
+                "both_wrong": neither,
+                "agrees": share(both + neither, n),
+                "kappa": None
+                if chance == n * n
+                else ((both + neither) * n - chance) / (n * n - chance),
+            }
+        )
     return pairs

@@ -23,7 +23,9 @@ def sample(records, size, seed):
             yield rng.random(), n_read, record
 
     found = list(numbered()) if size is None else heapq.nsmallest(size, numbered())
-    return [(number, record) for _, number, record in sorted(found, key=lambda entry: entry[1])], n_read
+    return [
+        (number, record) for _, number, record in sorted(found, key=lambda entry: entry[1])
+    ], n_read
 
 
 def local(path):
@@ -36,7 +38,9 @@ def local(path):
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not JSON ({error}).") from error
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-            raise InputError(f"{path}: expected a JSON list of objects; a file with one object per line is .jsonl")
+            raise InputError(
+                f"{path}: expected a JSON list of objects; a file with one object per line is .jsonl"
+            )
         yield from records
     elif path.suffix == ".parquet":
         import pyarrow.lib
@@ -56,8 +60,16 @@ def of_hub(path, config, split, revision, name):
     import datasets
 
     try:
-        yield from datasets.load_dataset(path, config, split=split, streaming=True, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:  # also of a connection that breaks off on the way
-        raise InputError(f"{path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
-                         "Check the name and the connection, or download it and give the file: "
-                         f"--source {'' if name == path else name + '='}data.parquet") from error
+        yield from datasets.load_dataset(
+            path, config, split=split, streaming=True, revision=revision
+        )
+    except (
+        OSError,
+        ValueError,
+        datasets.exceptions.DatasetNotFoundError,
+    ) as error:  # also of a connection that breaks off on the way
+        raise InputError(
+            f"{path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
+            "Check the name and the connection, or download it and give the file: "
+            f"--source {'' if name == path else name + '='}data.parquet"
+        ) from error

@@ -25,7 +25,9 @@ def wilson(correct, n, z=1.959964):
     p = correct / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # rounding may pass p at 0 and 1
+    return max(0.0, min(p, centre - half)), min(
+        1.0, max(p, centre + half)
+    )  # rounding may pass p at 0 and 1
 
 
 def mcnemar(wins, losses):
@@ -89,7 +91,11 @@ def average_interval(intervals):
         raise ValueError(f"expected at least one (mean, low, high) in 0..1, got {list(intervals)}")
     means, lows, highs = (np.array(side, dtype=float) for side in zip(*intervals))
     mean = math.fsum(means) / len(means)
-    return mean, max(0.0, mean - float(np.linalg.norm(means - lows)) / len(means)), min(1.0, mean + float(np.linalg.norm(highs - means)) / len(means))
+    return (
+        mean,
+        max(0.0, mean - float(np.linalg.norm(means - lows)) / len(means)),
+        min(1.0, mean + float(np.linalg.norm(highs - means)) / len(means)),
+    )
 
 
 def sign_flip(a, b, draws=10_000, seed=0):
@@ -140,20 +146,28 @@ def _t_975(df):
 
 def _shares(values):
     values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():  # NaN is neither
-        raise ValueError(f"expected a list of at least one share in 0..1, got shape {values.shape}: {str(values)[:80]}")
+    if (
+        values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all()
+    ):  # NaN is neither
+        raise ValueError(
+            f"expected a list of at least one share in 0..1, got shape {values.shape}: {str(values)[:80]}"
+        )
     return values
 
 
 def _differences(a, b):
     if len(np.shape(a)) != 1 or np.shape(a) != np.shape(b) or not len(a):
-        raise ValueError(f"expected two equally long lists of shares, got shapes {np.shape(a)} and {np.shape(b)}")
+        raise ValueError(
+            f"expected two equally long lists of shares, got shapes {np.shape(a)} and {np.shape(b)}"
+        )
     return _shares(a) - _shares(b)
 
 
 def _distinct(values):
     """-> distinct values and how many items have each. The largest magnitudes first, + before -: a fixed order of the draws."""
-    values, counts = np.unique(np.round(values, 12), return_counts=True)  # 0.3 - 0.1 and 0.4 - 0.2 are one value
+    values, counts = np.unique(
+        np.round(values, 12), return_counts=True
+    )  # 0.3 - 0.1 and 0.4 - 0.2 are one value
     order = np.lexsort((-values, -np.abs(values)))
     return values[order], counts[order]
 
@@ -173,10 +187,17 @@ def _bootstrap(strata, resamples, seed):
         # Only how many items have each value matters, so a resample is one multinomial draw: for 0/1 of wins, losses, ties.
         values, counts = _distinct(items)
         n, chunks = len(items), _chunks(resamples, len(values))
-        means += np.concatenate([rng.multinomial(n, counts / n, size=size) @ values for size in chunks]) / n
+        means += (
+            np.concatenate([rng.multinomial(n, counts / n, size=size) @ values for size in chunks])
+            / n
+        )
     mean = math.fsum(math.fsum(items) / len(items) for items in strata) / len(strata)
     low, high = np.percentile(means / len(strata), [2.5, 97.5])
-    return mean, min(float(low), mean), max(float(high), mean)  # rounding may pass the mean where no resample differs
+    return (
+        mean,
+        min(float(low), mean),
+        max(float(high), mean),
+    )  # rounding may pass the mean where no resample differs
 
 
 def _flip_p(strata, draws, seed):
@@ -185,7 +206,9 @@ def _flip_p(strata, draws, seed):
         n, (values, counts) = len(differences), _distinct(np.abs(differences))
         # Of c items with the same |difference| a binomial number b keeps the plus: their sum is value x (2 b - c).
         chunks = _chunks(draws, len(values))
-        plus = np.concatenate([rng.binomial(counts, 0.5, size=(size, len(values))) @ values for size in chunks])
+        plus = np.concatenate(
+            [rng.binomial(counts, 0.5, size=(size, len(values))) @ values for size in chunks]
+        )
         flipped += (2 * plus - counts @ values) / n
         observed += math.fsum(differences) / n
     extreme = np.abs(flipped) >= abs(observed) - 1e-9  # ties count, whatever their last bits

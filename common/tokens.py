@@ -21,14 +21,19 @@ def encode(rows, tokenizer, template):
     for at in range(0, len(rows), AT_ONCE):
         some = rows[at : at + AT_ONCE]
         asked = tokenizer([prompts.render(row["prompt"], template) for row in some]).input_ids
-        written = [prompts.render_completion(row["completion"][0]["content"], template, tokenizer) for row in some]
+        written = [
+            prompts.render_completion(row["completion"][0]["content"], template, tokenizer)
+            for row in some
+        ]
         yield from zip(asked, tokenizer(written, add_special_tokens=False).input_ids)
 
 
 def lengths(texts, tokenizer, special):
     """How many tokens each text has; special: with what the tokenizer puts round it, as round a prompt."""
     for at in range(0, len(texts), AT_ONCE):
-        yield from map(len, tokenizer(texts[at : at + AT_ONCE], add_special_tokens=special).input_ids)
+        yield from map(
+            len, tokenizer(texts[at : at + AT_ONCE], add_special_tokens=special).input_ids
+        )
 
 
 # Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff out between prompt and answer, so that an
@@ -50,8 +55,16 @@ def examples(rows, tokenizer, template, cutoff, overlong="truncate"):
                 continue
             counts["cut"] += 1
             completion = completion[: cutoff - len(prompt)]
-            counts["cut so that the verdict is lost"] += verdicts.parse(tokenizer.decode(completion)) != verdicts.parse(row["completion"][0]["content"])
-        kept.append({"id": row["id"], "input_ids": torch.tensor(prompt + completion, dtype=torch.int32), "n_prompt": len(prompt)})
+            counts["cut so that the verdict is lost"] += verdicts.parse(
+                tokenizer.decode(completion)
+            ) != verdicts.parse(row["completion"][0]["content"])
+        kept.append(
+            {
+                "id": row["id"],
+                "input_ids": torch.tensor(prompt + completion, dtype=torch.int32),
+                "n_prompt": len(prompt),
+            }
+        )
     return kept, +counts
 
 
@@ -59,10 +72,14 @@ def check_fit(examples, vocabulary, positions, base):
     """InputError where a token has no row in the model's embedding, because the tokenizer is another model's, or a row is
     longer than the model's context."""
     if (longest := max(len(e["input_ids"]) for e in examples)) > (positions or longest):
-        raise InputError(f"{base}: a row has {longest} tokens, the model takes {positions}.\nGive --cutoff {positions}, or a base with more.")
+        raise InputError(
+            f"{base}: a row has {longest} tokens, the model takes {positions}.\nGive --cutoff {positions}, or a base with more."
+        )
     if (largest := max(int(e["input_ids"].max()) for e in examples)) >= vocabulary:
-        raise InputError(f"{base}: its tokenizer writes token {largest}, but its embedding has {vocabulary} rows (0 to {vocabulary - 1}).\n"
-                         "Tokenizer and weights are of different models: copy the tokenizer files of the model that the weights are of.")
+        raise InputError(
+            f"{base}: its tokenizer writes token {largest}, but its embedding has {vocabulary} rows (0 to {vocabulary - 1}).\n"
+            "Tokenizer and weights are of different models: copy the tokenizer files of the model that the weights are of."
+        )
 
 
 def put_aside(examples, n, seed):
@@ -113,7 +130,9 @@ def _cut(rows, lengths, ranks, most):
     rows = sorted(rows, key=lambda i: (-lengths[i], i))
     wanted = -(-len(_groups(rows, lengths, most)) // ranks) * ranks
     low, high = lengths[rows[0]], max(most, lengths[rows[0]])
-    while low < high:  # the smallest budget that needs no more micro-batches: then all of them are about equally full
+    while (
+        low < high
+    ):  # the smallest budget that needs no more micro-batches: then all of them are about equally full
         budget = (low + high) // 2
         if len(_groups(rows, lengths, budget)) <= wanted:
             high = budget
@@ -126,7 +145,9 @@ def _cut(rows, lengths, ranks, most):
         half = (len(costliest) + 1) // 2
         groups += [costliest[:half], costliest[half:]] if len(costliest) > 1 else [costliest, []]
     groups.sort(key=lambda g: -_cost(g, lengths))
-    return [groups[rank::ranks] for rank in range(ranks)]  # the i-th micro-batches of all ranks are of like size
+    return [
+        groups[rank::ranks] for rank in range(ranks)
+    ]  # the i-th micro-batches of all ranks are of like size
 
 
 def _groups(rows, lengths, budget):
@@ -155,5 +176,8 @@ def padding_share(steps, lengths):
 def useful_share(step, lengths):
     """Share of one step's token slots that hold real tokens, 0 to 1: padding counts against it, and so does a rank's
     waiting, since the i-th micro-batches of all ranks last as long as the largest of them."""
-    slots = sum(max(max((lengths[i] for i in g), default=0) * len(g) for g in together) for together in zip(*step))
+    slots = sum(
+        max(max((lengths[i] for i in g), default=0) * len(g) for g in together)
+        for together in zip(*step)
+    )
     return sum(lengths[i] for rank in step for g in rank for i in g) / (slots * len(step))

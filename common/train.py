@@ -31,7 +31,9 @@ class Update:
     supervised: int  # of which completion tokens
     useful: float  # share of the processes' token slots that held real tokens, 0 to 1
     seconds: float
-    skipped: list[str] = field(default_factory=list)  # not empty: nothing was learned; the ids of the rows at fault
+    skipped: list[str] = field(
+        default_factory=list
+    )  # not empty: nothing was learned; the ids of the rows at fault
 
 
 def learning_rate_at(step, steps, peak, warmup_ratio, floor=0.0):
@@ -50,30 +52,69 @@ def adamw(model, weight_decay=0.0, betas=(0.9, 0.999), eight_bit=False):
         from bitsandbytes.optim import AdamW8bit
 
         return AdamW8bit(trainable, lr=0.0, betas=tuple(betas), weight_decay=weight_decay)
-    return torch.optim.AdamW(trainable, lr=0.0, betas=tuple(betas), weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(
+        trainable, lr=0.0, betas=tuple(betas), weight_decay=weight_decay, fused=True
+    )
 
 
 def check_flags(config, world):
     """InputError for settings of 04 that do not go together."""
     full = config.method == "full"
     for wrong, says in [
-        (config.global_batch < world, f"--global-batch {config.global_batch} is smaller than the {world} processes.\nGive one of at least {world}."),
-        (full and config.optimizer == "adamw8bit",
-         "--optimizer adamw8bit is for adapters.\nGive --method lora or qlora with it, or --optimizer adamw."),
-        (full and config.merge, "--merge adds an adapter to its base, and --method full trains none.\nGive --method lora or qlora, or leave it out."),
-        (config.keep_best and not config.holdout, "--keep-best goes by the held-out loss.\nGive rows for it: --holdout 200"),
-        (config.keep_best and not config.keep_last, "--keep-best spares a checkpoint that --keep-last would remove; without that all are kept.\n"
-                                                    "Give both: --keep-best --keep-last 1"),
-        (not math.isfinite(config.learning_rate), f"--learning-rate {config.learning_rate}: expected a finite number, such as 5e-6"),
-        (config.gpu not in GPUS, f"--gpu {config.gpu} is not known.\nExpected one of: {', '.join(GPUS)}"),
-        (not config.mfu, "--mfu 0 would take for ever.\nExpected more than 0, at most 1; the paper's own hour is about 0.05."),
-        (config.gpus and not config.dry_run, f"--gpus is for --dry-run.\nStart so many processes: torchrun --nproc-per-node {config.gpus} 04_train.py ..."),
+        (
+            config.global_batch < world,
+            f"--global-batch {config.global_batch} is smaller than the {world} processes.\nGive one of at least {world}.",
+        ),
+        (
+            full and config.optimizer == "adamw8bit",
+            "--optimizer adamw8bit is for adapters.\nGive --method lora or qlora with it, or --optimizer adamw.",
+        ),
+        (
+            full and config.merge,
+            "--merge adds an adapter to its base, and --method full trains none.\nGive --method lora or qlora, or leave it out.",
+        ),
+        (
+            config.keep_best and not config.holdout,
+            "--keep-best goes by the held-out loss.\nGive rows for it: --holdout 200",
+        ),
+        (
+            config.keep_best and not config.keep_last,
+            "--keep-best spares a checkpoint that --keep-last would remove; without that all are kept.\n"
+            "Give both: --keep-best --keep-last 1",
+        ),
+        (
+            not math.isfinite(config.learning_rate),
+            f"--learning-rate {config.learning_rate}: expected a finite number, such as 5e-6",
+        ),
+        (
+            config.gpu not in GPUS,
+            f"--gpu {config.gpu} is not known.\nExpected one of: {', '.join(GPUS)}",
+        ),
+        (
+            not config.mfu,
+            "--mfu 0 would take for ever.\nExpected more than 0, at most 1; the paper's own hour is about 0.05.",
+        ),
+        (
+            config.gpus and not config.dry_run,
+            f"--gpus is for --dry-run.\nStart so many processes: torchrun --nproc-per-node {config.gpus} 04_train.py ...",
+        ),
     ]:
         if wrong:
             raise InputError(says)
 
 
-def training_steps(model, optimizer, examples, plan, peak, warmup_ratio=0.1, max_grad_norm=1.0, start=0, floor=0.0, skipped=0):
+def training_steps(
+    model,
+    optimizer,
+    examples,
+    plan,
+    peak,
+    warmup_ratio=0.1,
+    max_grad_norm=1.0,
+    start=0,
+    floor=0.0,
+    skipped=0,
+):
     """Train through `plan` (common.tokens.plan), yielding an Update after each step.
 
     The loss of a step is the sum over all ranks and micro-batches divided by the global count of supervised tokens,
@@ -102,12 +143,23 @@ def training_steps(model, optimizer, examples, plan, peak, warmup_ratio=0.1, max
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
         else:
-            culprits = _culprits(model, examples, plan[step][rank], device) or [examples[i]["id"] for i in rows]
+            culprits = _culprits(model, examples, plan[step][rank], device) or [
+                examples[i]["id"] for i in rows
+            ]
             if (skipped := skipped + 1) >= MOST_SKIPPED:
                 raise InputError(_not_finite(step + 1, loss, norm, culprits, len(rows)))
         optimizer.zero_grad()
-        yield Update(step + 1, loss, norm, rate, sum(lengths[i] for i in rows), supervised, useful_share(plan[step], lengths),
-                     time.perf_counter() - began, culprits)
+        yield Update(
+            step + 1,
+            loss,
+            norm,
+            rate,
+            sum(lengths[i] for i in rows),
+            supervised,
+            useful_share(plan[step], lengths),
+            time.perf_counter() - began,
+            culprits,
+        )
 
 
 def _loss(model, examples, group, device, scale):
@@ -124,7 +176,9 @@ def _clipped(model, max_grad_norm, world):
         dist.all_reduce(flat)
         for p, part in zip(whole, flat.div_(world).split([p.numel() for p in whole])):
             p.grad.copy_(part.view_as(p))
-    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm or math.inf)
+    norm = torch.nn.utils.clip_grad_norm_(
+        [p for p in model.parameters() if p.requires_grad], max_grad_norm or math.inf
+    )
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
@@ -132,7 +186,9 @@ def _clipped(model, max_grad_norm, world):
 def mean_loss(model, examples, tokens_per_microbatch):
     """Mean loss per supervised token over all of `examples`, without training: nats."""
     device, lengths = next(model.parameters()).device, [len(e["input_ids"]) for e in examples]
-    (step,) = tokens.plan(lengths, len(examples), 1, 0, dist.get_world_size(), tokens_per_microbatch)
+    (step,) = tokens.plan(
+        lengths, len(examples), 1, 0, dist.get_world_size(), tokens_per_microbatch
+    )
     total = sum(_loss(model, examples, group, device, 1.0) for group in step[dist.get_rank()])
     dist.all_reduce(total)
     _reshard(model)
@@ -162,13 +218,20 @@ def _culprits(model, examples, groups, device):
 
 
 def _not_finite(step, loss, norm, culprits, n_rows):
-    which = "each of these rows alone has no finite loss" if len(culprits) < n_rows else "no row stands out, so all of the batch"
-    return (f"step {step}: loss {loss}, gradient norm {norm}, the third step without a finite one; the weights are as they were "
-            f"before those steps.\nRow ids ({which}): {' '.join(culprits[:20])}{' ...' if len(culprits) > 20 else ''}\n"
-            "Look at those rows and at the base model's weights; a smaller --learning-rate helps where the loss grew before.")
+    which = (
+        "each of these rows alone has no finite loss"
+        if len(culprits) < n_rows
+        else "no row stands out, so all of the batch"
+    )
+    return (
+        f"step {step}: loss {loss}, gradient norm {norm}, the third step without a finite one; the weights are as they were "
+        f"before those steps.\nRow ids ({which}): {' '.join(culprits[:20])}{' ...' if len(culprits) > 20 else ''}\n"
+        "Look at those rows and at the base model's weights; a smaller --learning-rate helps where the loss grew before."
+    )
 
 
 # --- ending early ---------------------------------------------------------------------------------------------------
+
 
 @contextmanager
 def stop_signals():
@@ -183,7 +246,11 @@ def stop_signals():
         got.append(128 + number)
 
     def agreed():
-        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
+        device = (
+            torch.device("cuda", torch.cuda.current_device())
+            if dist.get_backend() == "nccl"
+            else "cpu"
+        )
         status = torch.tensor(max(got, default=0), device=device)
         dist.all_reduce(status, dist.ReduceOp.MAX)
         return int(status)
@@ -196,7 +263,10 @@ def stop_signals():
     try:
         yield agreed
         if got:
-            raise Stopped("stopped after the last step.\nEverything is trained; the same command does what is left.", max(got))
+            raise Stopped(
+                "stopped after the last step.\nEverything is trained; the same command does what is left.",
+                max(got),
+            )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

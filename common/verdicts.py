@@ -23,11 +23,18 @@ LABEL_LEFT = re.compile(
     rf"(?:\A[^\S\n]*(?:[-+|]|\d{{1,2}}[.)])?{MARKUP}*|(?<=[.!?;)\]}}$]){MARKUP}*|(?<=:)(?:(?![\"'“„‘«]){MARKUP})*)"
     rf"(?:{KIND}{MARKUP}+)*\Z|(?:\A|(?<=[.!?>]))[^\S\n]*<(?:{KIND}_)?\Z", re.I
 )  # fmt: skip
-LABEL_RIGHT = re.compile(rf"{MARKUP}*(?:\n|\Z|(?<=>)|[:：=|–—-]+|is\b(?:\s+that\b)?|(?={MARKUP}*{WORD}\b))", re.I)
-STATED = re.compile(rf'"(?:{KIND}[ _])?conclusion"\s*:\s*"([^"\n]{{1,200}})"', re.I)  # JSON among text: may only contradict
-LATER = re.compile(rf"conclusions?\W{{0,6}}[:：=]\W{{0,6}}({WORD})\b", re.I)  # "Corrected conclusion: wrong": the same
+LABEL_RIGHT = re.compile(
+    rf"{MARKUP}*(?:\n|\Z|(?<=>)|[:：=|–—-]+|is\b(?:\s+that\b)?|(?={MARKUP}*{WORD}\b))", re.I
+)
+STATED = re.compile(
+    rf'"(?:{KIND}[ _])?conclusion"\s*:\s*"([^"\n]{{1,200}})"', re.I
+)  # JSON among text: may only contradict
+LATER = re.compile(
+    rf"conclusions?\W{{0,6}}[:：=]\W{{0,6}}({WORD})\b", re.I
+)  # "Corrected conclusion: wrong": the same
 END = re.compile(
-    r"(\*{0,3})\\?[\[(<【［（]\s*/?END\s*\\?[\])>】］）]\1|\*\*\s*END\s*\*\*|\b(?-i:END)\s*\Z|\[/?(?:EN?)?\s*\Z", re.I
+    r"(\*{0,3})\\?[\[(<【［（]\s*/?END\s*\\?[\])>】］）]\1|\*\*\s*END\s*\*\*|\b(?-i:END)\s*\Z|\[/?(?:EN?)?\s*\Z",
+    re.I,
 )
 # Passed over in a subject: 'The student's answer, "not enough information", is correct'. No hedge "(mostly)", no part "(a)".
 VALUE = re.compile(
@@ -72,39 +79,68 @@ def _prose(critique: str) -> str:
     if not text.startswith("{"):
         return critique
     text = END.sub("", text).rstrip("` \r\n\t")
-    text = re.sub(r'(?<!\\)\\(?!["\\/nu])', r"\\\\", text)  # a lone backslash is TeX: "\frac" holds no form feed
+    text = re.sub(
+        r'(?<!\\)\\(?!["\\/nu])', r"\\\\", text
+    )  # a lone backslash is TeX: "\frac" holds no form feed
     try:
         values = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return critique
     labels = re.findall(rf'"((?:{KIND}[ _])?conclusion)"\s*:', text, re.I)
-    if len(labels) != 1 or labels[0] not in values:  # a nested one is a quotation: in one line it is no label
+    if (
+        len(labels) != 1 or labels[0] not in values
+    ):  # a nested one is a quotation: in one line it is no label
         return " ".join(critique.split())
     said = f"Conclusion: {values.pop(labels[0])}"
-    return "\n\n".join([v if isinstance(v, str) else f"{k}: {v}" for k, v in values.items()] + [said])
+    return "\n\n".join(
+        [v if isinstance(v, str) else f"{k}: {v}" for k, v in values.items()] + [said]
+    )
 
 
 def _plain(text: str) -> str:
     """Lower-case words without markup; "not right" reads "wrong", "isn't wrong" reads "right"."""
     text = VALUE.sub(r"\1", text.replace("’", "'")).lower()
-    text = re.sub(r"</?[a-z][^<>\n]{0,60}>|&\w+;|\\(?:text)?color\{\w+\}|\\[a-z]+(?=\{)|\\[()\[\]]", "", text)
+    text = re.sub(
+        r"</?[a-z][^<>\n]{0,60}>|&\w+;|\\(?:text)?color\{\w+\}|\\[a-z]+(?=\{)|\\[()\[\]]", "", text
+    )
     text = re.sub(r"[^\w\s.,;:!?()\[\]/'+=\\–—-]|_", "", re.sub(r"\n\s*\n", " ; ", text.strip()))
     text = text.replace("n't", " not").replace("students'", "student's").replace("it's ", "it is ")
     text = re.sub(r"\s+", " ", text).strip(" '.,;:=–—-[]()")
-    text = re.sub(r"\b(?:(right|correct) ?/ ?(?:right|correct)|(wrong|incorrect) ?/ ?(?:wrong|incorrect))\b", r"\1\2", text)
-    text = re.sub(rf"\bnot (?:only ({WORD}),? but also|just (wrong|incorrect),? but)\b", r"\1\2 and", text)
-    text = re.sub(r"\b(?:can ?|ca |could )not be (?:considered )?(?:right|correct)\b", "is wrong", text)
-    return re.sub(r"\bnot (?:(right|correct)|wrong|incorrect)\b", lambda match: "wrong" if match[1] else "right", text)
+    text = re.sub(
+        r"\b(?:(right|correct) ?/ ?(?:right|correct)|(wrong|incorrect) ?/ ?(?:wrong|incorrect))\b",
+        r"\1\2",
+        text,
+    )
+    text = re.sub(
+        rf"\bnot (?:only ({WORD}),? but also|just (wrong|incorrect),? but)\b", r"\1\2 and", text
+    )
+    text = re.sub(
+        r"\b(?:can ?|ca |could )not be (?:considered )?(?:right|correct)\b", "is wrong", text
+    )
+    return re.sub(
+        r"\bnot (?:(right|correct)|wrong|incorrect)\b",
+        lambda match: "wrong" if match[1] else "right",
+        text,
+    )
 
 
 def _labels(critique: str) -> Iterator[tuple[int, int]]:
     """(start, end) of each label from the last to the first, with the markup before and the separator behind it."""
     for match in reversed(list(LABEL.finditer(critique))):
-        before = critique[max(match.start() - 100, 0) : match.start()]  # bounded, so a degenerate text stays linear
-        before = before.rpartition("\n")[2] if "\n" in before or match.start() < 100 else "x" + before
-        left, right = LABEL_LEFT.search(before), LABEL_RIGHT.match(critique, match.end(), match.end() + 100)
+        before = critique[
+            max(match.start() - 100, 0) : match.start()
+        ]  # bounded, so a degenerate text stays linear
+        before = (
+            before.rpartition("\n")[2] if "\n" in before or match.start() < 100 else "x" + before
+        )
+        left, right = (
+            LABEL_LEFT.search(before),
+            LABEL_RIGHT.match(critique, match.end(), match.end() + 100),
+        )
         if left and right:
-            lead = left[0] if left.start() == 0 else re.sub(r"\A\S+(?=\s)", "", left[0])  # what touches the body is its markup
+            lead = (
+                left[0] if left.start() == 0 else re.sub(r"\A\S+(?=\s)", "", left[0])
+            )  # what touches the body is its markup
             yield match.start() - len(lead), right.end()
 
 
@@ -112,13 +148,17 @@ def _read(said: str) -> str:
     """The verdict of what stands between a label and its end marker."""
     if said.strip() in VERDICTS:
         return said.strip()  # as asked for: most of them, and 50,000 are read at every restart
-    opening = r"(?:(yes|no) ?[,.:;–—-] )?(?:(?:therefore|thus|so|hence|overall|unfortunately) ?,? )?(.*)"
+    opening = (
+        r"(?:(yes|no) ?[,.:;–—-] )?(?:(?:therefore|thus|so|hence|overall|unfortunately) ?,? )?(.*)"
+    )
     lead, plain = re.match(opening, _plain(said)).groups()
     head = next(filter(None, (re.match(sentence, plain) for sentence in SENTENCES)), None)
     if not head:
         return "unparsed"
     verdict = "right" if head["word"] in ("right", "correct") else "wrong"
-    against = re.search(AGAINST[verdict], plain[head.end("word") :]) or any(mark in said for mark in AGAINST_MARKS[verdict])
+    against = re.search(AGAINST[verdict], plain[head.end("word") :]) or any(
+        mark in said for mark in AGAINST_MARKS[verdict]
+    )
     return "unparsed" if against or lead == {"right": "no", "wrong": "yes"}[verdict] else verdict
 
 
@@ -134,7 +174,11 @@ def parse(critique: str) -> str:
     critique = _prose(critique)
     verdicts, until = [], len(critique)
     for start, end in islice(_labels(critique), 50):
-        tail = critique[end:until] if not verdicts else critique[end : min(until, end + 300)].lstrip().partition("\n")[0]
+        tail = (
+            critique[end:until]
+            if not verdicts
+            else critique[end : min(until, end + 300)].lstrip().partition("\n")[0]
+        )
         said, _, after = _split(tail)
         verdicts += [_read(said), *map(_read, LATER.findall(after))]
         until = start
@@ -152,7 +196,9 @@ def normalise(critique: str, verdict: str) -> str:
     until, first = len(critique), True
     for start, end in _labels(critique):
         said, closed, after = _split(critique[end:until])
-        short = len(_plain(said).split()) <= 10 and (closed or not _plain(said) or _read(said) != "unparsed")
+        short = len(_plain(said).split()) <= 10 and (
+            closed or not _plain(said) or _read(said) != "unparsed"
+        )
         if not short or _plain(after) and not first:
             until = end + len(said) if first and closed else until
             break

@@ -36,8 +36,14 @@ def script(tmp_path):
 
     def run(name, *arguments, folder=tmp_path, prefix=(), timeout=300, **environment):
         command = [*(prefix or [sys.executable]), str(ROOT / name), *map(str, arguments)]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout,
-                              env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""} | environment)
+        return subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""} | environment,
+        )
 
     return run
 

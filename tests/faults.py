@@ -44,26 +44,86 @@ ENTRIES = web.RequestKey("entries", list)  # of the log: what a request delivers
 
 INVALID = "invalid_request_error"
 ERRORS = {  # fault: status, code, type, param, message
-    "429": (429, "rate_limit_exceeded", "requests", None, "Rate limit reached for {model}. Please try again later."),
-    "500": (500, None, "server_error", None, "The server had an error while processing your request. Sorry about that!"),
+    "429": (
+        429,
+        "rate_limit_exceeded",
+        "requests",
+        None,
+        "Rate limit reached for {model}. Please try again later.",
+    ),
+    "500": (
+        500,
+        None,
+        "server_error",
+        None,
+        "The server had an error while processing your request. Sorry about that!",
+    ),
     "502": (502, None, "server_error", None, "Bad gateway."),
     "503": (503, None, "server_error", None, "Service unavailable."),
-    "overloaded": (503, None, "server_error", None, "The engine is currently overloaded, please try again later."),
+    "overloaded": (
+        503,
+        None,
+        "server_error",
+        None,
+        "The engine is currently overloaded, please try again later.",
+    ),
     "529": (529, None, "overloaded_error", None, "Overloaded"),
     "408": (408, None, "timeout", None, "Request timeout."),
     "409": (409, None, "conflict", None, "The resource was locked by another request."),
-    "filter-400": (400, "content_filter", INVALID, None, "The response was filtered by the content policy."),
-    "context": (400, "context_length_exceeded", INVALID, "messages", "This model's maximum context length is 4096 tokens. "
-                "However, your messages resulted in 5000 tokens. Please reduce the length of the messages."),
-    "invalid-prompt": (400, "invalid_prompt", INVALID, None, "Your prompt was flagged. Please try another prompt."),
-    "quota": (429, "insufficient_quota", "insufficient_quota", None, "You exceeded your current quota, please check your plan."),
-    "key": (401, "invalid_api_key", INVALID, None, "Incorrect API key provided: {key}."),  # in full, as a careless server would
+    "filter-400": (
+        400,
+        "content_filter",
+        INVALID,
+        None,
+        "The response was filtered by the content policy.",
+    ),
+    "context": (
+        400,
+        "context_length_exceeded",
+        INVALID,
+        "messages",
+        "This model's maximum context length is 4096 tokens. "
+        "However, your messages resulted in 5000 tokens. Please reduce the length of the messages.",
+    ),
+    "invalid-prompt": (
+        400,
+        "invalid_prompt",
+        INVALID,
+        None,
+        "Your prompt was flagged. Please try another prompt.",
+    ),
+    "quota": (
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        None,
+        "You exceeded your current quota, please check your plan.",
+    ),
+    "key": (
+        401,
+        "invalid_api_key",
+        INVALID,
+        None,
+        "Incorrect API key provided: {key}.",
+    ),  # in full, as a careless server would
     "forbidden": (403, None, INVALID, None, "You are not allowed to sample from this model."),
     "model": (404, "model_not_found", INVALID, None, "The model `{model}` does not exist."),
-    "max_tokens": (400, "unsupported_parameter", INVALID, "max_tokens", "Unsupported parameter: 'max_tokens' is not supported "
-                   "with this model. Use 'max_completion_tokens' instead."),
-    "temperature": (400, "unsupported_value", INVALID, "temperature", "Unsupported value: 'temperature' does not support "
-                    "{temperature} with this model. Only the default (1) value is supported."),
+    "max_tokens": (
+        400,
+        "unsupported_parameter",
+        INVALID,
+        "max_tokens",
+        "Unsupported parameter: 'max_tokens' is not supported "
+        "with this model. Use 'max_completion_tokens' instead.",
+    ),
+    "temperature": (
+        400,
+        "unsupported_value",
+        INVALID,
+        "temperature",
+        "Unsupported value: 'temperature' does not support "
+        "{temperature} with this model. Only the default (1) value is supported.",
+    ),
 }
 
 
@@ -73,16 +133,26 @@ def _opinion(text):
 
 TEXTS = {  # fault: the good text -> (text, finish_reason)
     None: lambda text: (text, "stop"),
-    "cut": lambda text: (text[:len(text) // 2], "length"),
-    "cut-small": lambda text: (text[:len(text) // 2], "length"),
+    "cut": lambda text: (text[: len(text) // 2], "length"),
+    "cut-small": lambda text: (text[: len(text) // 2], "length"),
     "verdictless": lambda text: (_opinion(text), "stop"),
-    "contradicting": lambda text: (f"{_opinion(text)}\n\nConclusion: right [END]\n\nNo.\n\nConclusion: wrong [END]", "stop"),
+    "contradicting": lambda text: (
+        f"{_opinion(text)}\n\nConclusion: right [END]\n\nNo.\n\nConclusion: wrong [END]",
+        "stop",
+    ),
     "both": lambda text: (f"{_opinion(text)}\n\nConclusion: right/wrong [END]", "stop"),
     "null-content": lambda text: (None, "stop"),
     "empty": lambda text: ("", "stop"),
     "content_filter": lambda text: ("", "content_filter"),
 }
-REFUSED = {"text": None, "message": {"role": "assistant", "content": None, "refusal": "I'm sorry, I can't help with that."}}
+REFUSED = {
+    "text": None,
+    "message": {
+        "role": "assistant",
+        "content": None,
+        "refusal": "I'm sorry, I can't help with that.",
+    },
+}
 ANSWERS = {  # fault: the whole answer -> what is sent in its place with status 200
     None: lambda answer: answer,
     "no-choices": lambda answer: answer | {"choices": []},
@@ -90,32 +160,54 @@ ANSWERS = {  # fault: the whole answer -> what is sent in its place with status 
     "no-usage": lambda answer: {k: v for k, v in answer.items() if k != "usage"},
     "refusal": lambda answer: answer | {"choices": [answer["choices"][0] | REFUSED]},
     "error-in-200": lambda answer: error("500")[1],
-    "broken-json": lambda answer: json.dumps(answer)[:len(json.dumps(answer)) // 2],
+    "broken-json": lambda answer: json.dumps(answer)[: len(json.dumps(answer)) // 2],
     "html": lambda answer: "<html><body><h1>Please log in to this network</h1></body></html>",
 }
-ON_THE_WIRE = {"reset-before", "reset-inside", "hang", "broken-json", "html"}  # what a line of a batch cannot have
+ON_THE_WIRE = {
+    "reset-before",
+    "reset-inside",
+    "hang",
+    "broken-json",
+    "html",
+}  # what a line of a batch cannot have
 FAULTS = {*ERRORS, *TEXTS, *ANSWERS, *ON_THE_WIRE}
-UNPAID = {"no-choices", "null-choices", "null-content", "empty", "content_filter", "error-in-200", "html"}  # though 200: no text
+UNPAID = {
+    "no-choices",
+    "null-choices",
+    "null-content",
+    "empty",
+    "content_filter",
+    "error-in-200",
+    "html",
+}  # though 200: no text
 APPLIES = {  # fault: whether a request gets it; to others the server gives the good answer
-    "cut-small": lambda body: (body.get("max_tokens") or body.get("max_completion_tokens") or math.inf) < 5000,
+    "cut-small": lambda body: (
+        (body.get("max_tokens") or body.get("max_completion_tokens") or math.inf) < 5000
+    ),
     "max_tokens": lambda body: "max_tokens" in body,
     "temperature": lambda body: body.get("temperature", 1) != 1,
 }
 
 BATCH_OPTIONS = {
     "seconds": 0.2,  # from the creation to the end
-    "missing": 0, "line_error": 0, "expire": 0,  # shares of lines: in neither file, error 500, not executed in time
+    "missing": 0,
+    "line_error": 0,
+    "expire": 0,  # shares of lines: in neither file, error 500, not executed in time
     "expire_all": False,  # without it only the server's first batch expires
     "duplicate": 0,  # share of output lines written twice
-    "garbage": 0, "foreign": 0,  # numbers of output lines that are no JSON, or have a custom_id that nobody asked for
+    "garbage": 0,
+    "foreign": 0,  # numbers of output lines that are no JSON, or have a custom_id that nobody asked for
     "shuffle": True,  # output lines in no order
     "fail": None,  # the code of the error with which each batch fails
     "max_tokens_enqueued": math.inf,  # a larger batch fails
-    "reset_after_create": 0, "drop_files": 0,  # of how many first POSTs: made but not answered; answered 503 and not made
+    "reset_after_create": 0,
+    "drop_files": 0,  # of how many first POSTs: made but not answered; answered 503 and not made
     "crash": lambda: None,  # called when a batch was made, before the answer
 }
-BATCH_FIELDS = ("model errors output_file_id error_file_id in_progress_at finalizing_at completed_at failed_at expired_at "
-                "cancelling_at cancelled_at usage").split()  # None until there is something to say
+BATCH_FIELDS = (
+    "model errors output_file_id error_file_id in_progress_at finalizing_at completed_at failed_at expired_at "
+    "cancelling_at cancelled_at usage"
+).split()  # None until there is something to say
 
 
 def prompt_of(body):
@@ -126,25 +218,42 @@ def prompt_of(body):
 
 def good_text(body):
     """A critique by the prompt alone, or an answer by the whole raw request (so by its seed, too)."""
-    number = int(hashlib.md5((prompt_of(body) if "messages" in body else repr(body)).encode()).hexdigest(), 16)
+    number = int(
+        hashlib.md5((prompt_of(body) if "messages" in body else repr(body)).encode()).hexdigest(),
+        16,
+    )
     if "messages" not in body:
         return f"It is \\boxed{{ {number % 30} }}"
-    return (f"The solution sets the problem up and then takes {number % 7 + 2} steps. I did each of them again and got "
-            f"{number % 997} in the last one, which settles it.\n\nConclusion: {'right' if number % 2 else 'wrong'} [END]")
+    return (
+        f"The solution sets the problem up and then takes {number % 7 + 2} steps. I did each of them again and got "
+        f"{number % 997} in the last one, which settles it.\n\nConclusion: {'right' if number % 2 else 'wrong'} [END]"
+    )
 
 
 def error(fault, body=None, key=None):
     """-> (status, JSON) of a fault, or of a plain status."""
-    status, code, kind, param, message = ERRORS.get(fault) or (fault, None, "refused", None, "no, thank you")
-    asked = {"model": None, "temperature": None} | (body or {}) | {"key": (key or "").removeprefix("Bearer ")}
+    status, code, kind, param, message = ERRORS.get(fault) or (
+        fault,
+        None,
+        "refused",
+        None,
+        "no, thank you",
+    )
+    asked = (
+        {"model": None, "temperature": None}
+        | (body or {})
+        | {"key": (key or "").removeprefix("Bearer ")}
+    )
     message = message.format_map(asked)
     return status, {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def reading(answer):
     """A handler that sends what answer(request) says."""
+
     async def handler(request):
         return web.json_response(answer(request))
+
     return handler
 
 
@@ -164,9 +273,28 @@ class Bucket:
 class FaultServer:
     """with FaultServer(...) as server: server.url -> "http://127.0.0.1:PORT/v1"."""
 
-    def __init__(self, text=None, fault=None, faults=None, latency=0.0, seed=0, rpm=None, burst=None, limit_headers=False,
-                 retry_after="seconds", tpm=None, batches=True, batch=None):
-        self.text, self.fault, self.faults, self.latency, self.seed = text or good_text, fault, faults or {}, latency, seed
+    def __init__(
+        self,
+        text=None,
+        fault=None,
+        faults=None,
+        latency=0.0,
+        seed=0,
+        rpm=None,
+        burst=None,
+        limit_headers=False,
+        retry_after="seconds",
+        tpm=None,
+        batches=True,
+        batch=None,
+    ):
+        self.text, self.fault, self.faults, self.latency, self.seed = (
+            text or good_text,
+            fault,
+            faults or {},
+            latency,
+            seed,
+        )
         self.limit_headers, self.retry_after, self.has_batches = limit_headers, retry_after, batches
         self.batch = BATCH_OPTIONS | (batch or {})
         if unknown := set(self.faults) - FAULTS | set(self.batch) - set(BATCH_OPTIONS):
@@ -177,7 +305,12 @@ class FaultServer:
         self.peak = self.refused = self._uploads = 0
         self._nth, self._ids, self._unanswered = Counter(), itertools.count(), set()
         # The loop outlives stop(): a batch goes on while the server cannot be reached.
-        self._loop, self._open, self._runner, self.port = asyncio.new_event_loop(), asyncio.Event(), None, 0
+        self._loop, self._open, self._runner, self.port = (
+            asyncio.new_event_loop(),
+            asyncio.Event(),
+            None,
+            0,
+        )
         self._open.set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -221,8 +354,14 @@ class FaultServer:
 
     def stats(self):
         good = self._good()
-        return {"asked": len(self.asked), "paid": self.paid(), "good": len(good), "paid_twice": good.total() - len(good),
-                "peak": self.peak, "refused": self.refused}
+        return {
+            "asked": len(self.asked),
+            "paid": self.paid(),
+            "good": len(good),
+            "paid_twice": good.total() - len(good),
+            "peak": self.peak,
+            "refused": self.refused,
+        }
 
     def __enter__(self):
         self.start()
@@ -244,17 +383,29 @@ class FaultServer:
 
     async def _listen(self, port):
         posts = dict.fromkeys(ENDPOINTS, self._completion)
-        gets = {"/v1/models": reading(lambda _: {"object": "list", "data": []}), "/stats": reading(lambda _: self.stats())}
+        gets = {
+            "/v1/models": reading(lambda _: {"object": "list", "data": []}),
+            "/stats": reading(lambda _: self.stats()),
+        }
         if self.has_batches:
-            posts |= {"/v1/files": self._upload, "/v1/batches": self._create, "/v1/batches/{id}/cancel": reading(self._cancel)}
-            gets |= {"/v1/files/{id}": reading(lambda request: self._file(request)["about"]),
-                     "/v1/files/{id}/content": self._content, "/v1/batches": reading(self._list),
-                     "/v1/batches/{id}": reading(self._batch)}
+            posts |= {
+                "/v1/files": self._upload,
+                "/v1/batches": self._create,
+                "/v1/batches/{id}/cancel": reading(self._cancel),
+            }
+            gets |= {
+                "/v1/files/{id}": reading(lambda request: self._file(request)["about"]),
+                "/v1/files/{id}/content": self._content,
+                "/v1/batches": reading(self._list),
+                "/v1/batches/{id}": reading(self._batch),
+            }
         app = web.Application(middlewares=[self._deliver], client_max_size=2**30)
         app.add_routes([web.post(path, handler) for path, handler in posts.items()])
         app.add_routes([web.get(path, handler) for path, handler in gets.items()])
         # The timeout is the patience with handlers when it stops; 0 would be without end.
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=2048).start()
         self._runner, self.port = runner, runner.addresses[0][1]
@@ -294,14 +445,28 @@ class FaultServer:
         await asyncio.sleep(LONGEST)
 
     def _log(self, path, body, key):
-        entry = {"path": path, "body": body, "prompt": prompt_of(body), "key": key, "status": None, "fault": None, "paid": False,
-                 "delivered": False, "at": time.monotonic(), "id": next(self._ids)}
+        entry = {
+            "path": path,
+            "body": body,
+            "prompt": prompt_of(body),
+            "key": key,
+            "status": None,
+            "fault": None,
+            "paid": False,
+            "delivered": False,
+            "at": time.monotonic(),
+            "id": next(self._ids),
+        }
         self.asked.append(entry)
         return entry
 
     def _good(self):
         """-> Counter {prompt: its good answers}"""
-        return Counter(e["prompt"] for e in self.asked if e["status"] == 200 and e["fault"] is None and e["delivered"])
+        return Counter(
+            e["prompt"]
+            for e in self.asked
+            if e["status"] == 200 and e["fault"] is None and e["delivered"]
+        )
 
     # --- completions ------------------------------------------------------------------------------------------------
 
@@ -328,9 +493,11 @@ class FaultServer:
             await self._open.wait()
             response = web.StreamResponse(headers=headers | {"Content-Length": str(len(data))})
             await response.prepare(request)
-            await response.write(data[:len(data) // 2])
+            await response.write(data[: len(data) // 2])
             await self._hang_up(request)
-        headers |= {"429": self._retry_header(0.1), "overloaded": {"Retry-After": "1"}}.get(fault, {})
+        headers |= {"429": self._retry_header(0.1), "overloaded": {"Retry-After": "1"}}.get(
+            fault, {}
+        )
         return web.Response(body=data, status=entry["status"], headers=headers)
 
     def _decide(self, entry):
@@ -338,12 +505,16 @@ class FaultServer:
         body, prompt = entry["body"], entry["prompt"]
         nth = self._nth[prompt]
         self._nth[prompt] += 1
-        fault = self.fault(body, nth) if self.fault else self._draw(self.faults, "fault", prompt, nth)
+        fault = (
+            self.fault(body, nth) if self.fault else self._draw(self.faults, "fault", prompt, nth)
+        )
         if fault not in FAULTS and not isinstance(fault, int):
             raise ValueError(f"unknown fault {fault!r}")
         entry["fault"] = fault if APPLIES.get(fault, lambda body: True)(body) else None
         if self.latency == "lognormal":
-            return self._random("latency", prompt, nth).lognormvariate(-0.18, 0.6)  # the mean is e^(-0.18 + 0.6^2 / 2) = 1
+            return self._random("latency", prompt, nth).lognormvariate(
+                -0.18, 0.6
+            )  # the mean is e^(-0.18 + 0.6^2 / 2) = 1
         return self.latency(body) if callable(self.latency) else self.latency
 
     def _answer(self, entry):
@@ -353,18 +524,32 @@ class FaultServer:
             entry["status"], answer = error(fault, body, entry["key"])
             return answer
         chat, (text, finish) = "messages" in body, TEXTS.get(fault, TEXTS[None])(self.text(body))
-        choice = {"message": {"role": "assistant", "content": text, "refusal": None}} if chat else {"text": text}
+        choice = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}}
+            if chat
+            else {"text": text}
+        )
         read, written = len(entry["prompt"]) // 4, max(1, len(text or "") // 4)
         answer = {
-            "id": f"cmpl-{entry['id']}", "object": "chat.completion" if chat else "text_completion", "created": int(time.time()),
-            "model": body.get("model"), "choices": [{"index": 0, "logprobs": None, "finish_reason": finish} | choice],
-            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written,
-                      "prompt_tokens_details": {"cached_tokens": 0}}}
+            "id": f"cmpl-{entry['id']}",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": body.get("model"),
+            "choices": [{"index": 0, "logprobs": None, "finish_reason": finish} | choice],
+            "usage": {
+                "prompt_tokens": read,
+                "completion_tokens": written,
+                "total_tokens": read + written,
+                "prompt_tokens_details": {"cached_tokens": 0},
+            },
+        }
         entry |= {"status": 200, "paid": fault not in UNPAID}
         return ANSWERS.get(fault, ANSWERS[None])(answer)
 
     def _random(self, *what):
-        return random.Random(repr((self.seed, *what)))  # the same in every process, unlike one seeded by hash()
+        return random.Random(
+            repr((self.seed, *what))
+        )  # the same in every process, unlike one seeded by hash()
 
     def _draw(self, shares, *what):
         """-> a name of {name: share}, or None."""
@@ -413,9 +598,18 @@ class FaultServer:
 
     def _store(self, content, purpose, filename, entries=()):
         """Keep a file; reading it delivers these entries of the log. -> what the API says about it"""
-        about = {"id": f"file-{len(self._files) + 1}", "object": "file", "bytes": len(content), "created_at": int(time.time()),
-                 "filename": filename, "purpose": purpose, "status": "processed"}
-        self._files.append({"id": about["id"], "about": about, "content": content, "entries": entries})
+        about = {
+            "id": f"file-{len(self._files) + 1}",
+            "object": "file",
+            "bytes": len(content),
+            "created_at": int(time.time()),
+            "filename": filename,
+            "purpose": purpose,
+            "status": "processed",
+        }
+        self._files.append(
+            {"id": about["id"], "about": about, "content": content, "entries": entries}
+        )
         return about
 
     async def _upload(self, request):
@@ -423,7 +617,9 @@ class FaultServer:
         self._uploads += 1
         if self._uploads <= self.batch["drop_files"]:
             return web.json_response(error("503")[1], status=503)
-        return web.json_response(self._store(form["file"].file.read(), form["purpose"], form["file"].filename))
+        return web.json_response(
+            self._store(form["file"].file.read(), form["purpose"], form["file"].filename)
+        )
 
     async def _content(self, request):
         file = self._file(request)
@@ -434,21 +630,38 @@ class FaultServer:
         wanted, now = await request.json(), int(time.time())
         self._find(self._files, wanted["input_file_id"])
         batch = dict.fromkeys(BATCH_FIELDS) | {
-            "id": f"batch_{len(self.batches) + 1}", "object": "batch", "status": "validating", "endpoint": wanted["endpoint"],
-            "input_file_id": wanted["input_file_id"], "completion_window": wanted["completion_window"], "created_at": now,
-            "expires_at": now + 86400, "request_counts": dict.fromkeys(("total", "completed", "failed"), 0),
-            "metadata": wanted.get("metadata")}
+            "id": f"batch_{len(self.batches) + 1}",
+            "object": "batch",
+            "status": "validating",
+            "endpoint": wanted["endpoint"],
+            "input_file_id": wanted["input_file_id"],
+            "completion_window": wanted["completion_window"],
+            "created_at": now,
+            "expires_at": now + 86400,
+            "request_counts": dict.fromkeys(("total", "completed", "failed"), 0),
+            "metadata": wanted.get("metadata"),
+        }
         self.batches.append(batch)
-        self._tasks[batch["id"]] = asyncio.create_task(self._work(batch, request.headers.get("Authorization")))
+        self._tasks[batch["id"]] = asyncio.create_task(
+            self._work(batch, request.headers.get("Authorization"))
+        )
         self.batch["crash"]()
         if len(self.batches) <= self.batch["reset_after_create"]:
             await self._hang_up(request)
         return web.json_response(batch)
 
     def _list(self, request):
-        newest, after, limit = self.batches[::-1], request.query.get("after"), int(request.query.get("limit", 20))
+        newest, after, limit = (
+            self.batches[::-1],
+            request.query.get("after"),
+            int(request.query.get("limit", 20)),
+        )
         first = newest.index(self._find(newest, after)) + 1 if after else 0
-        return {"object": "list", "data": newest[first:first + limit], "has_more": first + limit < len(newest)}
+        return {
+            "object": "list",
+            "data": newest[first : first + limit],
+            "has_more": first + limit < len(newest),
+        }
 
     def _cancel(self, request):
         batch = self._batch(request)
@@ -467,9 +680,14 @@ class FaultServer:
 
     def _wrong_with(self, batch, lines):
         """-> the code with which the batch fails, or None."""
-        messages = [m for line in lines for m in line["body"].get("messages") or [{"content": line["body"]["prompt"]}]]
+        messages = [
+            m
+            for line in lines
+            for m in line["body"].get("messages") or [{"content": line["body"]["prompt"]}]
+        ]
         wrong = {
-            "token_limit_exceeded": sum(len(message["content"]) for message in messages) / 4 > self.batch["max_tokens_enqueued"],
+            "token_limit_exceeded": sum(len(message["content"]) for message in messages) / 4
+            > self.batch["max_tokens_enqueued"],
             "duplicate_custom_id": len({line["custom_id"] for line in lines}) < len(lines),
             "invalid_url": any(line["url"] != batch["endpoint"] for line in lines),
             "mismatched_model": len({line["body"]["model"] for line in lines}) > 1,
@@ -483,7 +701,12 @@ class FaultServer:
         try:
             await asyncio.sleep(0.2 * seconds)
             if code := self._wrong_with(batch, todo):
-                problem = {"code": code, "message": f"It cannot be executed: {code}.", "line": None, "param": None}
+                problem = {
+                    "code": code,
+                    "message": f"It cannot be executed: {code}.",
+                    "line": None,
+                    "param": None,
+                }
                 batch["errors"] = {"object": "list", "data": [problem]}
                 return self._stage(batch, "failed")
             self._stage(batch, "in_progress")
@@ -517,23 +740,44 @@ class FaultServer:
             fates["expire"] = 0
         entry["fault"] = fate = self._draw(fates, "fate", batch["id"], line["custom_id"])
         if fate in ("missing", "expire"):
-            return ("error" if fate == "expire" else None), self._record(line, None, "batch_expired"), entry
+            return (
+                ("error" if fate == "expire" else None),
+                self._record(line, None, "batch_expired"),
+                entry,
+            )
         if not fate:
             self._decide(entry)
         if fate or entry["fault"] in ON_THE_WIRE:
             entry["status"], answer = error("500")
         else:
             answer = self._answer(entry)
-        response = {"status_code": entry["status"], "request_id": f"req-{entry['id']}", "body": answer}
+        response = {
+            "status_code": entry["status"],
+            "request_id": f"req-{entry['id']}",
+            "body": answer,
+        }
         return "output" if entry["status"] == 200 else "error", self._record(line, response), entry
 
     def _record(self, line, response, code=None):
-        problem = {"code": code, "message": "This request could not be executed before the batch ended."} if code else None
-        return {"id": f"batch_req_{next(self._ids)}", "custom_id": line["custom_id"], "response": response, "error": problem}
+        problem = (
+            {"code": code, "message": "This request could not be executed before the batch ended."}
+            if code
+            else None
+        )
+        return {
+            "id": f"batch_req_{next(self._ids)}",
+            "custom_id": line["custom_id"],
+            "response": response,
+            "error": problem,
+        }
 
     def _count(self, batch, done, todo):
         failed = sum(kind == "error" for kind, _, _ in done)
-        batch["request_counts"] = {"total": len(done) + len(todo), "completed": len(done) - failed, "failed": failed}
+        batch["request_counts"] = {
+            "total": len(done) + len(todo),
+            "completed": len(done) - failed,
+            "failed": failed,
+        }
 
     def _write(self, batch, kind, done):
         """Make the output or the error file, if anything goes there, with what the options put into the output."""
@@ -544,13 +788,18 @@ class FaultServer:
         if kind == "output":
             rng = self._random("output", batch["id"])
             lines += [line for line in lines if rng.random() < self.batch["duplicate"]]
-            lines += [json.dumps(records[0] | {"custom_id": f"foreign-{n}"}) for n in range(self.batch["foreign"])]
+            lines += [
+                json.dumps(records[0] | {"custom_id": f"foreign-{n}"})
+                for n in range(self.batch["foreign"])
+            ]
             lines += ['{"id": "batch_req_'] * self.batch["garbage"]
             if self.batch["shuffle"]:
                 rng.shuffle(lines)
         content = "".join(f"{line}\n" for line in lines).encode()
         entries = [entry for to, _, entry in done if to == kind and entry]
-        batch[f"{kind}_file_id"] = self._store(content, "batch_output", f"{batch['id']}_{kind}.jsonl", entries)["id"]
+        batch[f"{kind}_file_id"] = self._store(
+            content, "batch_output", f"{batch['id']}_{kind}.jsonl", entries
+        )["id"]
 
     async def _end_batches(self):
         for task in self._tasks.values():

@@ -20,7 +20,16 @@ SMALL = {
     "01_sample.py": ["--limit", "48", "--base-steps", "1"],
     "02_critique.py": [],
     "03_build.py": ["--rows", "24"],
-    "04_train.py": ["--global-batch", "4", "--learning-rate", "3e-3", "--save-every", "2", "--state-every", "3"],
+    "04_train.py": [
+        "--global-batch",
+        "4",
+        "--learning-rate",
+        "3e-3",
+        "--save-every",
+        "2",
+        "--state-every",
+        "3",
+    ],
     "05_eval.py": ["--limit", "8", "--max-new-tokens", "12", "--batch-size", "2"],
 }
 
@@ -29,18 +38,29 @@ def _process(folder, name, arguments, prefix, environment):
     """How a user starts a script: from a folder of theirs, without PYTHONPATH; the hub and the GPU are out of reach."""
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OPENAI_BASE_URL")}
     env |= {"OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    return dict(args=[*(prefix or [sys.executable]), str(ROOT / name), *map(str, arguments)], cwd=folder, env=env)
+    return dict(
+        args=[*(prefix or [sys.executable]), str(ROOT / name), *map(str, arguments)],
+        cwd=folder,
+        env=env,
+    )
 
 
 def run_script(folder, name, *arguments, prefix=(), timeout=300, **environment):
     """-> CompletedProcess of the script, run in `folder`, whatever its status."""
-    return subprocess.run(**_process(folder, name, arguments, prefix, environment), capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        **_process(folder, name, arguments, prefix, environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def must_run(folder, name, *arguments, **options):
     """run_script that has to end well. -> what it printed."""
     done = run_script(folder, name, *arguments, **options)
-    assert done.returncode == 0, f"{name} {' '.join(map(str, arguments))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, (
+        f"{name} {' '.join(map(str, arguments))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
     return done.stdout
 
 
@@ -48,12 +68,18 @@ def kill_when(ready, folder, name, *arguments, timeout=300):
     """Start the script and kill -9 it once `ready()` holds; it fails the test to end before."""
     log = Path(folder) / "killed.log"
     with open(log, "wb") as out:
-        process = subprocess.Popen(**_process(folder, name, arguments, (), {}), stdout=out, stderr=out)
+        process = subprocess.Popen(
+            **_process(folder, name, arguments, (), {}), stdout=out, stderr=out
+        )
         until = time.monotonic() + timeout
         try:
             while not ready():
-                assert process.poll() is None, f"{name} ended with {process.returncode} before the kill: {log.read_text()[-3000:]}"
-                assert time.monotonic() < until, f"{name} was not ready for the kill: {log.read_text()[-3000:]}"
+                assert process.poll() is None, (
+                    f"{name} ended with {process.returncode} before the kill: {log.read_text()[-3000:]}"
+                )
+                assert time.monotonic() < until, (
+                    f"{name} was not ready for the kill: {log.read_text()[-3000:]}"
+                )
                 time.sleep(0.002)
         finally:
             process.kill()
@@ -93,7 +119,10 @@ def tensors(path):
     """{name: (shape, dtype, hash of the bytes)} of a safetensors file."""
     with safe_open(path, "pt") as f:
         found = {name: f.get_tensor(name) for name in f.keys()}
-    return {n: (tuple(t.shape), str(t.dtype), hashlib.sha256(t.view(torch.uint8).numpy()).hexdigest()) for n, t in found.items()}
+    return {
+        n: (tuple(t.shape), str(t.dtype), hashlib.sha256(t.view(torch.uint8).numpy()).hexdigest())
+        for n, t in found.items()
+    }
 
 
 def _timeless(value):
@@ -101,7 +130,11 @@ def _timeless(value):
     if isinstance(value, list):
         return [_timeless(v) for v in value]
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k not in ("seconds", "finished", "command", "cost")}
+        return {
+            k: _timeless(v)
+            for k, v in value.items()
+            if k not in ("seconds", "finished", "command", "cost")
+        }
     return value
 
 
@@ -109,7 +142,10 @@ def _content(path):
     if path.suffix == ".safetensors":
         return tensors(path)
     if path.name == "metrics.jsonl":
-        return [{k: v for k, v in row.items() if k not in ("seconds", "memory_gb")} for row in rows(path)]
+        return [
+            {k: v for k, v in row.items() if k not in ("seconds", "memory_gb")}
+            for row in rows(path)
+        ]
     if "journal" in str(path):  # answers are recorded as they arrive, in whatever order and time
         return sorted(map(json.dumps, timeless(rows(path))))
     if path.name.endswith((".score.json", "scores.json")):
@@ -121,5 +157,9 @@ def _content(path):
 
 def contents(run):
     """{file: what it says} of all files below a run folder but manifests (they hold times) and lock files."""
-    files = [p for p in sorted(Path(run).rglob("*")) if p.is_file() and not re.search(r"\.run\.json$|\.lock$", p.name)]
+    files = [
+        p
+        for p in sorted(Path(run).rglob("*"))
+        if p.is_file() and not re.search(r"\.run\.json$|\.lock$", p.name)
+    ]
     return {str(p.relative_to(run)): _content(p) for p in files}

@@ -24,10 +24,18 @@ def boxed(answer):
 
 EXTRACTED = [  # (output, answer, how)
     (r"First \boxed{1}, then \boxed{2}.", "2", "boxed"),
-    (r"\boxed{\frac{1}{2}} and a check of \boxed{", r"\frac{1}{2}", "boxed"),  # an unclosed last box is no answer
+    (
+        r"\boxed{\frac{1}{2}} and a check of \boxed{",
+        r"\frac{1}{2}",
+        "boxed",
+    ),  # an unclosed last box is no answer
     (r"\boxed {7} or \fbox{8}", "8", "boxed"),
     (r"so $n = \boxed 8$", "8", "boxed"),
-    (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}", "boxed"),  # escaped braces do not count
+    (
+        r"\boxed{\left\{1, 2\right\}}",
+        r"\left\{1, 2\right\}",
+        "boxed",
+    ),  # escaped braces do not count
     (r"\boxed{\boxed{5}}", r"\boxed{5}", "boxed"),
     (r"\boxed{3} was a guess. \boxed{}", "3", "boxed"),
     (r"<think>maybe \boxed{1}</think> The answer is 2.", "2", "cue"),
@@ -50,7 +58,11 @@ EXTRACTED = [  # (output, answer, how)
     ("#### Step 1: count\nThere are 6.\nThe answer is 30.\n#### Step 3: check", "30", "cue"),
     ("Final Answer: The final answer is $3$. I hope it is correct.", "$3$", "cue"),
     ("Final answer: The largest $n$ is 34.", "34", "cue"),
-    (r"The answer is \begin{pmatrix} 1 \\ 2 \end{pmatrix}.", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "cue"),
+    (
+        r"The answer is \begin{pmatrix} 1 \\ 2 \end{pmatrix}.",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        "cue",
+    ),
     ("It costs $200,000 - $130,000 = $70,000.", "$70,000", "last number"),
     ("Adding 3 and 4.\nx = 7", "x = 7", "last number"),
     ("so it is 2^10", None, "none"),
@@ -81,7 +93,12 @@ def test_extraction(output, answer, how):
         ("Solution: Choice B/D", "D", "ABCD", False),
         ("The answer is both (A) and (C).", "C", "ABCD", False),
         ("Solution: None of the choices (A, B, C, or D) are correct.", "D", "ABCD", False),
-        (r"A weighs less. \boxed{42}", "A", "ABCD", False),  # a box that holds no option is a wrong answer, not a missing one
+        (
+            r"A weighs less. \boxed{42}",
+            "A",
+            "ABCD",
+            False,
+        ),  # a box that holds no option is a wrong answer, not a missing one
         (r"\boxed{c}", "(C)", "ABCD", True),
         ("I see a car. A car is fast.", "A", "ABCD", False),
         (r"\boxed{A and B}", "A", None, False),
@@ -113,14 +130,30 @@ def test_many_at_once_are_judged_as_one_by_one():
     texts = [boxed(rf"\sqrt{{{2 * k * k}}}") for k in range(1, 40)] + ["none", None]
     golds = [rf"{k + k % 2}\sqrt{{2}}" for k in range(1, 40)] + ["1", "2"]  # right for even k
     judgements = grade_many(texts, golds)
-    assert [judgement.correct for judgement in judgements] == [k % 2 == 0 for k in range(1, 40)] + [False, False]
+    assert [judgement.correct for judgement in judgements] == [k % 2 == 0 for k in range(1, 40)] + [
+        False,
+        False,
+    ]
     assert judgements == [judge(*pair) for pair in zip(texts, golds)]
-    assert grade_many(["4.04"] * 2, ["4.0", "4"], tolerance=0.01) == [judge("4.04", "4.0", 0.01), judge("4.04", "4", 0.01)]
+    assert grade_many(["4.04"] * 2, ["4.0", "4"], tolerance=0.01) == [
+        judge("4.04", "4.0", 0.01),
+        judge("4.04", "4", 0.01),
+    ]
     with pytest.raises(ValueError, match="2 outputs and 1 golds"):
         grade_many(["1", "2"], ["1"])
 
 
-@pytest.mark.parametrize("setting", [{"tolerance": 1}, {"tolerance": "x"}, {"tolerance": None}, {"choices": 4}, {"choices": ["Paris", "Rome"]}], ids=str)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"tolerance": 1},
+        {"tolerance": "x"},
+        {"tolerance": None},
+        {"choices": 4},
+        {"choices": ["Paris", "Rome"]},
+    ],
+    ids=str,
+)
 def test_settings_that_cannot_be_meant(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         judge("5", "5", **setting)
@@ -134,18 +167,48 @@ def test_equal_pairs_are_judged_once(monkeypatch):
 
 def test_repeated_answers_ask_sympy_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(worker, "ask", lambda *arguments, ask=worker.ask: asked.append(arguments) or ask(*arguments))
+    monkeypatch.setattr(
+        worker, "ask", lambda *arguments, ask=worker.ask: asked.append(arguments) or ask(*arguments)
+    )
     assert all(grade(boxed(r"\sqrt{7}\sqrt{7}+y"), "y+7") for _ in range(5)) and len(asked) == 1
 
 
-@pytest.mark.parametrize("value", [None, 5, 2.5, True, Fraction(1, 3), b"x", [], {}, object(), 10**5000, Fraction(10**5000, 7), float("nan")], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        5,
+        2.5,
+        True,
+        Fraction(1, 3),
+        b"x",
+        [],
+        {},
+        object(),
+        10**5000,
+        Fraction(10**5000, 7),
+        float("nan"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_any_type_returns(value):
-    assert isinstance(judge(value, value), Judgement) and not grade(boxed("8"), value) and not grade(value, "8")
+    assert (
+        isinstance(judge(value, value), Judgement)
+        and not grade(boxed("8"), value)
+        and not grade(value, "8")
+    )
     assert extract(value) is None or isinstance(value, (bool, int, float, Fraction))
 
 
 def test_numbers_are_read_as_their_text():
-    assert grade(5, Decimal("5.0")) and grade(5, 5) and grade("5", 5) and grade(boxed("2.5"), 2.5) and grade(boxed("1/3"), Fraction(1, 3)) and grade("True", True)
+    assert (
+        grade(5, Decimal("5.0"))
+        and grade(5, 5)
+        and grade("5", 5)
+        and grade(boxed("2.5"), 2.5)
+        and grade(boxed("1/3"), Fraction(1, 3))
+        and grade("True", True)
+    )
 
 
 def test_hostile_inputs(tmp_path, monkeypatch):
@@ -154,7 +217,9 @@ def test_hostile_inputs(tmp_path, monkeypatch):
     monkeypatch.setattr(equivalence, "SYMBOLIC_SECONDS", 0.7)
     cases = hostile.cases(str(tmp_path / "ran"))
     judgements = grade_many([text for _, text, _ in cases], [gold for _, _, gold in cases])
-    assert len(cases) > 150 and not [name for (name, *_), judged in zip(cases, judgements) if judged.correct]
+    assert len(cases) > 150 and not [
+        name for (name, *_), judged in zip(cases, judgements) if judged.correct
+    ]
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     assert grade(boxed(r"\sqrt{8}"), r"2\sqrt{2}")
@@ -174,9 +239,18 @@ def test_no_repetition_takes_long(times, end, monkeypatch):
     """Regular expressions run where nothing can stop them: none may explode, or be more than quadratic with a small constant."""
     monkeypatch.setattr(worker, "ask", lambda *_: (False, 0.0))
     for token in PUMPED:
-        for text in (token * times + end, rf"\boxed{{{token * times + end}}}", f"The answer is {token * times + end}"):
+        for text in (
+            token * times + end,
+            rf"\boxed{{{token * times + end}}}",
+            f"The answer is {token * times + end}",
+        ):
             start = time.process_time()
-            judge(text, "5"), judge(text, "A", choices="ABCD"), judge(boxed("5"), token * times + end), paper_grader.grade(text, "x+1")
+            (
+                judge(text, "5"),
+                judge(text, "A", choices="ABCD"),
+                judge(boxed("5"), token * times + end),
+                paper_grader.grade(text, "x+1"),
+            )
             assert time.process_time() - start < 2, (token, times, end)
 
 
@@ -194,8 +268,12 @@ print(*(one.process.pid for one in worker.workers if one.process))
 
 def test_a_flat_script_from_anywhere(tmp_path):
     """No main guard, another working folder; the imports stay light, and the workers end with the script."""
-    (tmp_path / "flat.py").write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{SCRIPT}")
-    ran = subprocess.run([sys.executable, "flat.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    (tmp_path / "flat.py").write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{SCRIPT}"
+    )
+    ran = subprocess.run(
+        [sys.executable, "flat.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert ran.returncode == 0, ran.stderr
     for pid in ran.stdout.split():
         folder = Path(f"/proc/{pid}")
@@ -206,8 +284,12 @@ def test_threads(tmp_path):
     results = []
 
     def work(first):
-        for k in range(first, first + 10):  # sqrt(2 k^2) = k sqrt(2); for odd k the gold is k + 1 instead
-            results.append(grade(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}") == (k % 2 == 0))
+        for k in range(
+            first, first + 10
+        ):  # sqrt(2 k^2) = k sqrt(2); for odd k the gold is k + 1 instead
+            results.append(
+                grade(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}") == (k % 2 == 0)
+            )
 
     threads = [threading.Thread(target=work, args=(first,)) for first in (102, 112, 122, 132)]
     for thread in threads:
@@ -225,8 +307,18 @@ def test_a_forked_child_has_workers_of_its_own():
     assert os.waitpid(child, 0)[1] == 0 and grade(boxed("5+x"), "x+5")
 
 
-@pytest.mark.parametrize("text, answer", [
-    ("<think>2? No, 3.</think>\n\nIt is 3.", "It is 3."), ("<think>2?", ""), ("It is 3.", "It is 3."), ("no opening</think> so 3", "so 3"),
-    ("<|begin_of_thought|>x<|end_of_thought|> 3", "3"), ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "d"), ("I <think> not", "I <think> not"), ("", "")])
+@pytest.mark.parametrize(
+    "text, answer",
+    [
+        ("<think>2? No, 3.</think>\n\nIt is 3.", "It is 3."),
+        ("<think>2?", ""),
+        ("It is 3.", "It is 3."),
+        ("no opening</think> so 3", "so 3"),
+        ("<|begin_of_thought|>x<|end_of_thought|> 3", "3"),
+        ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "d"),
+        ("I <think> not", "I <think> not"),
+        ("", ""),
+    ],
+)
 def test_thinking_is_not_part_of_a_response(text, answer):
     assert without_thinking(text) == answer

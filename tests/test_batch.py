@@ -28,7 +28,12 @@ def collect(server, folder, n=N, queue=MANY, prompts=None, batch=Batch, **money)
     engine = Server("m", server.url, 8, money=Money("m", **money))
     engine.tries = 2
     with Journal(folder / "journal.jsonl") as journal:
-        settings = dict(sampling=Sampling(temperature=0.3, max_new_tokens=100), journal=journal, retries=3, retry_failed=False)
+        settings = dict(
+            sampling=Sampling(temperature=0.3, max_new_tokens=100),
+            journal=journal,
+            retries=3,
+            retry_failed=False,
+        )
         engines = ([batch(engine, folder / "batches.jsonl", queue)] if batch else []) + [engine]
         for one in engines:
             got = complete(one, requests, **settings)
@@ -63,28 +68,52 @@ def impatient(monkeypatch):
 def test_a_batch_brings_what_a_live_run_brings_at_half_the_price(tmp_path):
     with FaultServer(batch=FAST) as server, FaultServer() as other:
         got, usd = collect(server, tmp_path / "batch", price_in=1, price_out=2, budget=1)
-        live, full = collect(other, tmp_path / "live", batch=None, price_in=1, price_out=2, budget=1)
+        live, full = collect(
+            other, tmp_path / "live", batch=None, price_in=1, price_out=2, budget=1
+        )
         assert plain(got) == plain(live) and [r["usage"] for r in got] == [r["usage"] for r in live]
-        assert usd == pytest.approx(full / 2) and len(asked_in(server, "batch")) == len(server.asked) == N
+        assert (
+            usd == pytest.approx(full / 2)
+            and len(asked_in(server, "batch")) == len(server.asked) == N
+        )
         batch, line, sent = server.batches[0], server.asked[0], other.asked[0]
-        assert batch["endpoint"] == "/v1/chat/completions" and batch["completion_window"] == "24h" and len(server.batches) == 1
+        assert (
+            batch["endpoint"] == "/v1/chat/completions"
+            and batch["completion_window"] == "24h"
+            and len(server.batches) == 1
+        )
         assert line["body"].keys() == sent["body"].keys()
         assert {e["prompt"] for e in server.asked} == {e["prompt"] for e in other.asked}
-        assert collect(server, tmp_path / "batch")[0] == got and len(server.batches) == 1  # and that is all
+        assert (
+            collect(server, tmp_path / "batch")[0] == got and len(server.batches) == 1
+        )  # and that is all
 
 
 CASES = {  # the server's options for batches, and what happens to lines
     "lines that fail": dict(batch={"line_error": 0.3}),
-    "lines that come twice, foreign ones, and garbage": dict(batch={"duplicate": 0.5, "foreign": 3, "garbage": 3}),
+    "lines that come twice, foreign ones, and garbage": dict(
+        batch={"duplicate": 0.5, "foreign": 3, "garbage": 3}
+    ),
     "lines in neither file": dict(batch={"missing": 0.3}),
     "an expired batch": dict(batch={"expire": 0.6}),
     "batches that expire again and again": dict(batch={"expire": 0.97, "expire_all": True}),
     "nothing comes back": dict(batch={"missing": 1}),
     "a reply that was lost": dict(batch={"reset_after_create": 1}),
     "two uploads that failed": dict(batch={"drop_files": 2}),
-    "all of it": dict(batch={"line_error": 0.1, "duplicate": 0.2, "foreign": 2, "garbage": 2, "missing": 0.1, "expire": 0.2}),
+    "all of it": dict(
+        batch={
+            "line_error": 0.1,
+            "duplicate": 0.2,
+            "foreign": 2,
+            "garbage": 2,
+            "missing": 0.1,
+            "expire": 0.2,
+        }
+    ),
     "a queue that is smaller than it was said to be": dict(batch={"max_tokens_enqueued": 25}),
-    "refused for now": dict(fault=lambda body, nth: "429" if not nth and int(prompt_of(body)[7:]) % 3 == 0 else None),
+    "refused for now": dict(
+        fault=lambda body, nth: "429" if not nth and int(prompt_of(body)[7:]) % 3 == 0 else None
+    ),
 }
 
 
@@ -92,9 +121,17 @@ def one_case(case, folder):
     options = CASES[case]
     with FaultServer(**options | {"batch": FAST | options.get("batch", {})}) as server:
         got, _ = collect(server, folder)
-        assert not any("error" in r for r in got) and server.stats()["paid_twice"] == 0 and server.paid() == N
+        assert (
+            not any("error" in r for r in got)
+            and server.stats()["paid_twice"] == 0
+            and server.paid() == N
+        )
         assert [r["text"] for r in got] == [good(f"prompt {i}") for i in range(N)]
-        assert len({r["key"] for r in rows(folder / "journal.jsonl")}) == len(rows(folder / "journal.jsonl")) == N
+        assert (
+            len({r["key"] for r in rows(folder / "journal.jsonl")})
+            == len(rows(folder / "journal.jsonl"))
+            == N
+        )
         last = {part["key"]: part for part in rows(folder / "batches.jsonl")}
         assert all(part.get("collected") for part in last.values()) and len(server.batches) <= 12
         n = len(server.asked), len(server.batches)
@@ -105,9 +142,15 @@ def one_case(case, folder):
 @pytest.fixture(scope="module")
 def cases(request, tmp_path_factory):
     """All cases that were asked for, at once: they mostly wait. -> {case: its future}"""
-    names = [i.callspec.params["case"] for i in request.session.items if i.path == request.path and "cases" in i.fixturenames]
+    names = [
+        i.callspec.params["case"]
+        for i in request.session.items
+        if i.path == request.path and "cases" in i.fixturenames
+    ]
     with ThreadPoolExecutor(6) as threads:
-        return {name: threads.submit(one_case, name, tmp_path_factory.mktemp("case")) for name in names}
+        return {
+            name: threads.submit(one_case, name, tmp_path_factory.mktemp("case")) for name in names
+        }
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -118,15 +161,39 @@ def test_whatever_a_batch_does_all_rows_come_and_none_is_paid_twice(cases, case)
 
 def test_what_comes_back_bad_is_asked_live_and_what_is_final_is_not(tmp_path):
     """Each bad answer was paid: it is journalled, and counts as an attempt."""
-    faults = {"prompt 1": ["verdictless"], "prompt 2": ["cut"], "prompt 3": ["empty"] * 4, "prompt 4": ["context"],
-              "prompt 5": ["refusal"], "prompt 6": ["no-choices"], "prompt 7": ["no-usage"]}
-    with FaultServer(batch=FAST, fault=lambda body, nth: dict(enumerate(faults.get(prompt_of(body), []))).get(nth)) as server:
+    faults = {
+        "prompt 1": ["verdictless"],
+        "prompt 2": ["cut"],
+        "prompt 3": ["empty"] * 4,
+        "prompt 4": ["context"],
+        "prompt 5": ["refusal"],
+        "prompt 6": ["no-choices"],
+        "prompt 7": ["no-usage"],
+    }
+    with FaultServer(
+        batch=FAST,
+        fault=lambda body, nth: dict(enumerate(faults.get(prompt_of(body), []))).get(nth),
+    ) as server:
         got, _ = collect(server, tmp_path, 10)
         reasons = {f"prompt {n}": r["error"] for n, r in enumerate(got) if "error" in r}
-        assert {p[7:]: r.split(" ")[0].strip(":") for p, r in reasons.items()} == {"3": "empty", "4": "400", "5": "refused"}
-        assert sorted(asked_in(server, "/v1/chat/completions")) == ["prompt 1", "prompt 2", *["prompt 3"] * 3]
-        assert [e["body"]["max_tokens"] for e in server.asked if e["prompt"] == "prompt 2"] == [100, 250]
-        assert len(rows(tmp_path / "journal.jsonl")) == 10 + 1 + 1 + 3 and server.stats()["paid_twice"] == 0
+        assert {p[7:]: r.split(" ")[0].strip(":") for p, r in reasons.items()} == {
+            "3": "empty",
+            "4": "400",
+            "5": "refused",
+        }
+        assert sorted(asked_in(server, "/v1/chat/completions")) == [
+            "prompt 1",
+            "prompt 2",
+            *["prompt 3"] * 3,
+        ]
+        assert [e["body"]["max_tokens"] for e in server.asked if e["prompt"] == "prompt 2"] == [
+            100,
+            250,
+        ]
+        assert (
+            len(rows(tmp_path / "journal.jsonl")) == 10 + 1 + 1 + 3
+            and server.stats()["paid_twice"] == 0
+        )
 
 
 def test_parts_keep_to_the_queue(tmp_path):
@@ -143,9 +210,18 @@ def test_a_batch_that_fails_for_good_says_so(tmp_path):
     with FaultServer(batch=FAST | {"fail": "billing_hard_limit_reached"}) as server:
         with pytest.raises(Stopped, match="billing_hard_limit_reached") as end:
             collect(server, tmp_path)
-        assert end.value.status == 4 and "--batch" in str(end.value) and len(end.value.answers) == N and len(server.batches) == 1
+        assert (
+            end.value.status == 4
+            and "--batch" in str(end.value)
+            and len(end.value.answers) == N
+            and len(server.batches) == 1
+        )
         server.batch["fail"] = None
-        assert not any("error" in r for r in collect(server, tmp_path)[0]) and len(server.batches) == 2 and server.paid() == N
+        assert (
+            not any("error" in r for r in collect(server, tmp_path)[0])
+            and len(server.batches) == 2
+            and server.paid() == N
+        )
 
 
 def test_a_queue_of_no_use_ends(tmp_path):
@@ -156,9 +232,13 @@ def test_a_queue_of_no_use_ends(tmp_path):
         assert len(server.batches) <= 5 and server.paid() == 0
 
 
-@pytest.mark.parametrize("options, status, mend", [
-    (dict(batches=False), 2, "no Batch API"), (None, 4, "same command again"),
-])
+@pytest.mark.parametrize(
+    "options, status, mend",
+    [
+        (dict(batches=False), 2, "no Batch API"),
+        (None, 4, "same command again"),
+    ],
+)
 def test_a_server_without_batches_gets_a_clear_message(tmp_path, impatient, options, status, mend):
     """vLLM has none; and where nobody listens that is another message."""
     with FaultServer(**options or {}) as server:
@@ -179,14 +259,21 @@ def test_refused_lines_end_in_the_message_of_the_live_run(tmp_path):
 
 def test_too_many_bad_lines_end_the_run_after_all_that_was_paid_is_journalled(tmp_path):
     with FaultServer(batch=FAST, text=lambda body: "I cannot say.") as server:
-        requests = [Request([{"role": "user", "content": f"prompt {i}"}], check=critiques.why_bad) for i in range(60)]
-        with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(Stopped, match="cannot be used"):
+        requests = [
+            Request([{"role": "user", "content": f"prompt {i}"}], check=critiques.why_bad)
+            for i in range(60)
+        ]
+        with (
+            Journal(tmp_path / "journal.jsonl") as journal,
+            pytest.raises(Stopped, match="cannot be used"),
+        ):
             batch = Batch(Server("m", server.url), tmp_path / "batches.jsonl", MANY)
             complete(batch, requests, Sampling(), journal, bad_share=0.2)
         assert len(rows(tmp_path / "journal.jsonl")) == server.paid() == 60
 
 
 # --- money ----------------------------------------------------------------------------------------------------------
+
 
 def costly(body):
     return ".\n\nConclusion: right [END]".rjust(400, "x")  # 100 tokens: all that it may have
@@ -206,6 +293,7 @@ def test_a_part_is_no_larger_than_the_budget(tmp_path, budget, by_batch):
 
 # --- crashes --------------------------------------------------------------------------------------------------------
 
+
 class Killed(BaseException):
     """The process is gone: nothing in between sees it."""
 
@@ -223,10 +311,19 @@ def killed_at(what, nth=1):
     return type("Batch", (Batch,), {what: call})
 
 
-@pytest.mark.parametrize("what, nth, batches", [
-    ("_submit", 1, 1), ("_note", 1, 1), ("_wait", 1, 1), ("_take", 1, 1), ("_take", 12, 1), ("_note", 2, 1), ("_submit", 2, 3),
-    ("_take", 20, 3),
-])
+@pytest.mark.parametrize(
+    "what, nth, batches",
+    [
+        ("_submit", 1, 1),
+        ("_note", 1, 1),
+        ("_wait", 1, 1),
+        ("_take", 1, 1),
+        ("_take", 12, 1),
+        ("_note", 2, 1),
+        ("_submit", 2, 3),
+        ("_take", 20, 3),
+    ],
+)
 def test_a_crash_at_any_point_pays_for_nothing_twice(tmp_path, what, nth, batches):
     """Before the upload, between creating the batch and noting it, while it is waited for, inside its lines, before it is marked
     as collected, between two parts. The server's list tells what the process did not live to write."""
@@ -235,7 +332,11 @@ def test_a_crash_at_any_point_pays_for_nothing_twice(tmp_path, what, nth, batche
         with pytest.raises(Killed):
             collect(server, tmp_path, queue=queue, batch=killed_at(what, nth))
         got, _ = collect(server, tmp_path, queue=queue)
-        assert not any("error" in r for r in got) and server.paid() == N and server.stats()["paid_twice"] == 0
+        assert (
+            not any("error" in r for r in got)
+            and server.paid() == N
+            and server.stats()["paid_twice"] == 0
+        )
         assert len(server.batches) == batches and not asked_in(server, "/v1/chat/completions")
 
 
@@ -262,7 +363,11 @@ def test_other_settings_in_between_lose_no_batch_that_was_paid(tmp_path):
             collect(server, tmp_path, batch=killed_at("_wait"))
         collect(server, tmp_path, 3)
         got, _ = collect(server, tmp_path)
-        assert not any("error" in r for r in got) and server.stats()["paid_twice"] == 0 and server.paid() == N
+        assert (
+            not any("error" in r for r in got)
+            and server.stats()["paid_twice"] == 0
+            and server.paid() == N
+        )
 
 
 def test_the_batch_of_a_server_that_does_not_know_it_is_said(tmp_path):
@@ -277,13 +382,28 @@ def test_the_batch_of_a_server_that_does_not_know_it_is_said(tmp_path):
 
 USAGE = b'{"prompt_tokens": %s, "completion_tokens": 1}' % (b"9" * 400)
 HOSTILE = [b"", b"null", b"[]", b"5", b'"text"', b"{}", b"\xff\xfe", b"[" * 100_000]
-HOSTILE += [b'{"custom_id": %s, "response": {}}' % key for key in (b"5", b'["a"]', b"null", b"{}", b'"KEY"')]
-HOSTILE += [b'{"custom_id": "KEY", "response": %s}' % response for response in [
-    b"5", b"[1]", b'"text"', b'{"status_code": "many"}', b'{"status_code": 429}', b'{"status_code": 1e999}',
-    b'{"status_code": null, "body": 5}', b'{"status_code": true, "body": {}}',
-    b'{"status_code": 500, "body": null}', b'{"status_code": 400, "body": [5]}', b'{"status_code": 200, "body": null}',
-    b'{"status_code": 200, "body": {"choices": [{"message": {"content": [1]}}]}}',
-    b'{"status_code": 200, "body": {"choices": [{"message": {"content": "x"}}], "usage": %s}}' % USAGE]]
+HOSTILE += [
+    b'{"custom_id": %s, "response": {}}' % key for key in (b"5", b'["a"]', b"null", b"{}", b'"KEY"')
+]
+HOSTILE += [
+    b'{"custom_id": "KEY", "response": %s}' % response
+    for response in [
+        b"5",
+        b"[1]",
+        b'"text"',
+        b'{"status_code": "many"}',
+        b'{"status_code": 429}',
+        b'{"status_code": 1e999}',
+        b'{"status_code": null, "body": 5}',
+        b'{"status_code": true, "body": {}}',
+        b'{"status_code": 500, "body": null}',
+        b'{"status_code": 400, "body": [5]}',
+        b'{"status_code": 200, "body": null}',
+        b'{"status_code": 200, "body": {"choices": [{"message": {"content": [1]}}]}}',
+        b'{"status_code": 200, "body": {"choices": [{"message": {"content": "x"}}], "usage": %s}}'
+        % USAGE,
+    ]
+]
 
 
 def test_hostile_lines_are_passed_over(tmp_path):
@@ -296,9 +416,13 @@ def test_hostile_lines_are_passed_over(tmp_path):
                 lines = content.splitlines(keepends=True)
                 key = json.loads(lines[0])["custom_id"].encode()
                 seen.append(key)
-                content = b"".join(line.replace(b"KEY", key) + b"\n" for line in HOSTILE) + b"".join(lines)
+                content = b"".join(
+                    line.replace(b"KEY", key) + b"\n" for line in HOSTILE
+                ) + b"".join(lines)
             return store(content, purpose, filename, entries)
 
         server._store = spoiled
         got, _ = collect(server, tmp_path, price_in=1, price_out=1, yes=True)
-        assert seen and not any("error" in r for r in got[1:]) and got[1]["text"] == good("prompt 1")
+        assert (
+            seen and not any("error" in r for r in got[1:]) and got[1]["text"] == good("prompt 1")
+        )

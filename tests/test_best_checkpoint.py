@@ -18,9 +18,14 @@ from tests.test_scores import result
 
 def choose(*rights):
     """Checkpoints at steps 10, 20, ... with these verdicts. -> what best_checkpoint.choose gives"""
-    given = [Candidate(f"cft--step-{n}", f"f{n}", None, step=10 * n) for n in range(1, len(rights) + 1)]
-    return best_checkpoint.choose(Candidate("cft", "", checkpoints=tuple(given)),
-                            {("tiny", c.label): Result("tiny", c.label, result(r).rows) for c, r in zip(given, rights)}, "tiny")
+    given = [
+        Candidate(f"cft--step-{n}", f"f{n}", None, step=10 * n) for n in range(1, len(rights) + 1)
+    ]
+    return best_checkpoint.choose(
+        Candidate("cft", "", checkpoints=tuple(given)),
+        {("tiny", c.label): Result("tiny", c.label, result(r).rows) for c, r in zip(given, rights)},
+        "tiny",
+    )
 
 
 def test_the_best_is_chosen_and_of_equals_the_earliest():
@@ -28,9 +33,13 @@ def test_the_best_is_chosen_and_of_equals_the_earliest():
     Against step 30 nothing differs."""
     where, url, table, line = choose([0] * 8 + [1] * 2, [1] * 10, [1] * 10)
     assert where == "f2" and [row["chosen"] for row in table] == [False, True, False]
-    assert (table[0]["p"], table[0]["holm"], table[2]["p"]) == (2 / 256, 6 / 256, 1) and table[0]["difference"] == 0.8
-    assert line == ("cft: step 20, chosen of 3 checkpoints, 100.0% of 10 (the best of 3, so it flatters); told apart from 1 of the 2 others (Holm over all pairs); "
-                    "the nearest is step 30, +0.0 [+0.0, +0.0] points; equal to it, and later: step 30")
+    assert (table[0]["p"], table[0]["holm"], table[2]["p"]) == (2 / 256, 6 / 256, 1) and table[0][
+        "difference"
+    ] == 0.8
+    assert line == (
+        "cft: step 20, chosen of 3 checkpoints, 100.0% of 10 (the best of 3, so it flatters); told apart from 1 of the 2 others (Holm over all pairs); "
+        "the nearest is step 30, +0.0 [+0.0, +0.0] points; equal to it, and later: step 30"
+    )
 
 
 def test_equal_checkpoints_are_seldom_told_apart():
@@ -38,7 +47,9 @@ def test_equal_checkpoints_are_seldom_told_apart():
     (three standard errors: 8), where a correction for the 14 comparisons with the best alone gives about 15 %."""
     rng, found = np.random.default_rng(0), 0
     for _ in range(60):
-        _, _, table, _ = choose(*(rng.random((15, 100)) < 0.5 + 0.3 * (rng.random(100) < 0.5)).astype(int).tolist())
+        _, _, table, _ = choose(
+            *(rng.random((15, 100)) < 0.5 + 0.3 * (rng.random(100) < 0.5)).astype(int).tolist()
+        )
         found += any(row.get("holm", 1) < 0.05 for row in table)
     assert found <= 8
 
@@ -46,7 +57,12 @@ def test_equal_checkpoints_are_seldom_told_apart():
 def test_checkpoints_are_chosen_by_the_mean_over_samples():
     """40 items x 2 samples: p by sign flips, an interval by bootstrap: McNemar would see none of the halves."""
     where, _, table, _ = choose([[1, 0]] * 40, [[1, 1]] * 30 + [[1, 0]] * 10)
-    assert where == "f2" and table[0]["p"] < 0.001 and table[1]["accuracy"] == 0.875 and 0.79 < table[1]["low"] < 0.875 < table[1]["high"] < 0.95
+    assert (
+        where == "f2"
+        and table[0]["p"] < 0.001
+        and table[1]["accuracy"] == 0.875
+        and 0.79 < table[1]["low"] < 0.875 < table[1]["high"] < 0.95
+    )
 
 
 def test_one_checkpoint_is_chosen_without_a_word_on_others():
@@ -59,16 +75,24 @@ def test_no_checkpoint_is_chosen_on_half_of_the_items():
         choose([1, 0], [1, None])
 
 
-@pytest.mark.parametrize("choice, reported, name, says", [
-    ("validation", ["math500", "gsm8k"], "math500_validation", "no part of what is reported"), ("paper", ["math"], "math500", "it lies inside the MATH test"),
-    ("auto", ["tiny"], "tiny_validation", "no part"), ("paper", ["tiny"], "tiny", "it is the test set itself")])
+@pytest.mark.parametrize(
+    "choice, reported, name, says",
+    [
+        ("validation", ["math500", "gsm8k"], "math500_validation", "no part of what is reported"),
+        ("paper", ["math"], "math500", "it lies inside the MATH test"),
+        ("auto", ["tiny"], "tiny_validation", "no part"),
+        ("paper", ["tiny"], "tiny", "it is the test set itself"),
+    ],
+)
 def test_validation_sets(monkeypatch, tmp_path, choice, reported, name, says):
     monkeypatch.setattr(benchmarks, "items", lambda name, folder, revision, limit, seed: [name])
     found, items, line = best_checkpoint.validation_set(choice, reported, tmp_path)
     assert (found, items) == (name, [name]) and says in line
 
 
-@pytest.mark.parametrize("reported", [["math"], ["gsm8k", "math500_validation"], ["tiny_validation"]])
+@pytest.mark.parametrize(
+    "reported", [["math"], ["gsm8k", "math500_validation"], ["tiny_validation"]]
+)
 def test_the_validation_set_is_not_reported(tmp_path, reported):
     with pytest.raises(InputError, match="lies inside what is reported"):
         best_checkpoint.validation_set("validation", reported, tmp_path)
@@ -77,46 +101,107 @@ def test_the_validation_set_is_not_reported(tmp_path, reported):
 def test_arms_of_unequal_length_are_said(run):
     for arm, steps in (("sft", 6), ("cft", 6), ("mix", 12)):
         write_rows(run / "04_train" / arm / "settings.json", [{"steps": steps}])
-    assert best_checkpoint.unequal(run, ["base", "sft", "cft"]) == [] == best_checkpoint.unequal(run, ["mix"])
+    assert (
+        best_checkpoint.unequal(run, ["base", "sft", "cft"])
+        == []
+        == best_checkpoint.unequal(run, ["mix"])
+    )
     (line,) = best_checkpoint.unequal(run, ["base", "cft", "mix"])
     assert line.endswith("cft 6, mix 12.")
 
 
 def test_held_out_questions_are_those_that_no_arm_trained_on(run):
     """By question, not by response: another response to a question that was trained on is no held-out question."""
-    responses = [{"id": f"r{n}", "question_id": f"q{n // 2}", "question": f"What is {n // 2}?", "gold": None if n == 9 else str(n // 2)} for n in range(10)]
-    twins = [{"id": "t0", "question_id": "t0", "question": "what is 0 ?", "gold": "0"}, {"id": "t1", "question_id": "q2", "question": "What is 2?", "gold": " "},
-             *({"id": f"u{gold}", "question_id": "u", "question": "Two golds?", "gold": gold} for gold in "78")]
+    responses = [
+        {
+            "id": f"r{n}",
+            "question_id": f"q{n // 2}",
+            "question": f"What is {n // 2}?",
+            "gold": None if n == 9 else str(n // 2),
+        }
+        for n in range(10)
+    ]
+    twins = [
+        {"id": "t0", "question_id": "t0", "question": "what is 0 ?", "gold": "0"},
+        {"id": "t1", "question_id": "q2", "question": "What is 2?", "gold": " "},
+        *(
+            {"id": f"u{gold}", "question_id": "u", "question": "Two golds?", "gold": gold}
+            for gold in "78"
+        ),
+    ]
     write_rows(run / "01_responses.jsonl", responses + twins)
 
     def trained_rows(*questions, make=prompts.sft_row_prompt):
         return [{"prompt": make(question)} for question in questions]
 
-    write_rows(run / "03_data" / "cft.jsonl", trained_rows("What is 0?", make=lambda q: prompts.critique_row_prompt(q, "r\n\nSolution:\nr")))
+    write_rows(
+        run / "03_data" / "cft.jsonl",
+        trained_rows(
+            "What is 0?", make=lambda q: prompts.critique_row_prompt(q, "r\n\nSolution:\nr")
+        ),
+    )
     write_rows(run / "03_data" / "sft.jsonl", trained_rows("What is 1?", "Of another run?"))
     settings = {"steps": 6, "base": str(run / "01_base")}
     for arm in ("sft", "cft"):
-        (run / "04_train" / arm / "settings.json").write_text(json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / f"{arm}.jsonl")]}))
+        (run / "04_train" / arm / "settings.json").write_text(
+            json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / f"{arm}.jsonl")]})
+        )
     name, items, line = best_checkpoint.validation_set("heldout", ["math"], run)
-    assert name == "heldout" and [i["question"] for i in items] == ["What is 2?", "What is 3?", "What is 4?"] and "no arm was trained on" in line
-    assert [i["gold"] for i in items] == ["2", "3", "4"] and set(items[0]) == {"id", "question", "gold"}
-    assert benchmarks.of(name).form == benchmarks.MATHS and scores.graded(run / "05", name, items, [SimpleNamespace(sample=0, prompt="p")] * 3,
-                                                                         [{"text": "2", "finish_reason": "stop"}] * 3)[0]["strict"]
+    assert (
+        name == "heldout"
+        and [i["question"] for i in items] == ["What is 2?", "What is 3?", "What is 4?"]
+        and "no arm was trained on" in line
+    )
+    assert [i["gold"] for i in items] == ["2", "3", "4"] and set(items[0]) == {
+        "id",
+        "question",
+        "gold",
+    }
+    assert (
+        benchmarks.of(name).form == benchmarks.MATHS
+        and scores.graded(
+            run / "05",
+            name,
+            items,
+            [SimpleNamespace(sample=0, prompt="p")] * 3,
+            [{"text": "2", "finish_reason": "stop"}] * 3,
+        )[0]["strict"]
+    )
     elsewhere = candidates.candidates(run, [f"x={run}/04_train/cft"], selection="heldout")
     best_checkpoint.validation_set("heldout", ["math"], run, elsewhere)
     with pytest.raises(InputError, match="is no checkpoint of"):
         best_checkpoint.validation_set("heldout", ["math"], run.parent / "another", elsewhere)
-    assert best_checkpoint.trained_on(run) == {"cft": {"whatis0?"}, "sft": {"whatis1?", "ofanotherrun?"}}
-    write_rows(run / "01_responses.jsonl", [row | {"id": row["id"] + " redrawn"} for row in responses])  # by the text, whatever 01 holds now
-    assert [i["question"] for i in best_checkpoint.heldout(run)] == ["What is 2?", "What is 3?", "What is 4?"]
+    assert best_checkpoint.trained_on(run) == {
+        "cft": {"whatis0?"},
+        "sft": {"whatis1?", "ofanotherrun?"},
+    }
+    write_rows(
+        run / "01_responses.jsonl", [row | {"id": row["id"] + " redrawn"} for row in responses]
+    )  # by the text, whatever 01 holds now
+    assert [i["question"] for i in best_checkpoint.heldout(run)] == [
+        "What is 2?",
+        "What is 3?",
+        "What is 4?",
+    ]
     later = settings | {"after": "sft", "data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}
     write_rows(run / "04_train" / "cft-after-sft" / "settings.json", [later])
-    assert best_checkpoint.trained_on(run)["cft-after-sft"] == {"whatis0?", "whatis1?", "ofanotherrun?"}
+    assert best_checkpoint.trained_on(run)["cft-after-sft"] == {
+        "whatis0?",
+        "whatis1?",
+        "ofanotherrun?",
+    }
     shutil.rmtree(run / "04_train" / "cft-after-sft")
-    write_rows(run / "03_data" / "cft.jsonl", trained_rows(*(r["question"] for r in rows(run / "01_responses.jsonl"))))
+    write_rows(
+        run / "03_data" / "cft.jsonl",
+        trained_rows(*(r["question"] for r in rows(run / "01_responses.jsonl"))),
+    )
     assert best_checkpoint.trained_on(run)["cft"] is None
-    with pytest.raises(InputError, match="cft was trained on other data than stands in"):  # then nobody knows what it has seen
+    with pytest.raises(
+        InputError, match="cft was trained on other data than stands in"
+    ):  # then nobody knows what it has seen
         best_checkpoint.heldout(run)
-    (run / "04_train" / "cft" / "settings.json").write_text(json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}))
+    (run / "04_train" / "cft" / "settings.json").write_text(
+        json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]})
+    )
     with pytest.raises(InputError, match="nothing is held out"):
         best_checkpoint.heldout(run)

@@ -16,24 +16,72 @@ from common.sources import make_row
 from tests.faults import FaultServer
 from tests.runs import SMALL, STAGES, contents, must_run, rows, run_script, write_rows
 
-ARMS = ("sft", "sft-verified", "sft-teacher", "cft", "cft-short")  # cft-clean would be cft again: the tiny teacher is always right
+ARMS = (
+    "sft",
+    "sft-verified",
+    "sft-teacher",
+    "cft",
+    "cft-short",
+)  # cft-clean would be cft again: the tiny teacher is always right
 MODELS = ("base", *ARMS)
-FIELDS_01 = ["id", "question_id", "question", "gold", "response", "source", "generator", "sample", "finish_reason"]
-FIELDS_02 = [*FIELDS_01, "critique_id", "teacher", "critique", "critique_raw", "verdict", "critique_finish_reason", "usage", "usd"]
+FIELDS_01 = [
+    "id",
+    "question_id",
+    "question",
+    "gold",
+    "response",
+    "source",
+    "generator",
+    "sample",
+    "finish_reason",
+]
+FIELDS_02 = [
+    *FIELDS_01,
+    "critique_id",
+    "teacher",
+    "critique",
+    "critique_raw",
+    "verdict",
+    "critique_finish_reason",
+    "usage",
+    "usd",
+]
 
 
 # --- what a run leaves ----------------------------------------------------------------------------------------------
 
+
 def test_every_file_of_the_floor_plan(finished):
-    expected = {"01_responses.jsonl", "02_critiques.jsonl", "02_answers.jsonl", "02_failed.jsonl", "05_results.md",
-                "03_report.md", "03_report.png", "05_results.png", "05_outputs.html", "05_eval/scores.json", *(f"0{n}.run.json" for n in range(1, 6))}
+    expected = {
+        "01_responses.jsonl",
+        "02_critiques.jsonl",
+        "02_answers.jsonl",
+        "02_failed.jsonl",
+        "05_results.md",
+        "03_report.md",
+        "03_report.png",
+        "05_results.png",
+        "05_outputs.html",
+        "05_eval/scores.json",
+        *(f"0{n}.run.json" for n in range(1, 6)),
+    }
     for arm in ARMS:
-        expected |= {f"03_data/{arm}.jsonl", f"04_train/{arm}/metrics.jsonl", f"04_train/{arm}/loss.png"}
-        expected |= {f"04_train/{arm}/step-00000{n}/model.safetensors" for n in (2, 4, 6)}  # 24 rows in batches of 4
-    expected |= {f"05_eval/{model}/tiny.{kind}" for model in MODELS for kind in ("jsonl", "score.json")}
+        expected |= {
+            f"03_data/{arm}.jsonl",
+            f"04_train/{arm}/metrics.jsonl",
+            f"04_train/{arm}/loss.png",
+        }
+        expected |= {
+            f"04_train/{arm}/step-00000{n}/model.safetensors" for n in (2, 4, 6)
+        }  # 24 rows in batches of 4
+    expected |= {
+        f"05_eval/{model}/tiny.{kind}" for model in MODELS for kind in ("jsonl", "score.json")
+    }
     there = {str(p.relative_to(finished.run)) for p in finished.run.rglob("*")}
     assert expected <= there
-    assert not [p for p in there if ".part" in p or "/state" in p], "left-overs of an unfinished write, or of a finished training"
+    assert not [p for p in there if ".part" in p or "/state" in p], (
+        "left-overs of an unfinished write, or of a finished training"
+    )
     for image in finished.run.rglob("*.png"):
         assert image.read_bytes().startswith(b"\x89PNG")
 
@@ -47,19 +95,35 @@ def test_each_script_names_the_next(finished):
 
 def test_rows_of_01_and_02(finished):
     """02 keeps 01's rows, fields and order, and adds; ids are hashes of the content."""
-    responses, critiques = rows(finished.run / "01_responses.jsonl"), rows(finished.run / "02_critiques.jsonl")
+    responses, critiques = (
+        rows(finished.run / "01_responses.jsonl"),
+        rows(finished.run / "02_critiques.jsonl"),
+    )
     assert len(responses) == 48 and len({r["id"] for r in responses}) == 48
     for response, critique in zip(responses, critiques, strict=True):
         assert list(response) == FIELDS_01 and list(critique) == FIELDS_02
         assert {k: critique[k] for k in FIELDS_01} == response
         assert response["question_id"] == content_id(response["question"])
         assert response["id"] == content_id(response["question"], response["response"])
-        assert critique["critique_id"] == content_id(critique["id"], critique["teacher"], critique["critique_raw"])
+        assert critique["critique_id"] == content_id(
+            critique["id"], critique["teacher"], critique["critique_raw"]
+        )
         assert critique["verdict"] in ("right", "wrong")
     assert {r["verdict"] for r in critiques} == {"right", "wrong"}
     own = rows(finished.run / "02_answers.jsonl")
-    assert list(own[0]) == ["question_id", "question", "gold", "teacher", "answer", "finish_reason", "usage", "usd"]
-    assert [a["question_id"] for a in own] == [r["question_id"] for r in responses]  # each question was asked once
+    assert list(own[0]) == [
+        "question_id",
+        "question",
+        "gold",
+        "teacher",
+        "answer",
+        "finish_reason",
+        "usage",
+        "usd",
+    ]
+    assert [a["question_id"] for a in own] == [
+        r["question_id"] for r in responses
+    ]  # each question was asked once
     assert rows(finished.run / "02_failed.jsonl") == []
 
 
@@ -73,7 +137,9 @@ def test_rows_of_03(finished):
         for row in built:
             of = critiques[row["response_id"]]
             assert list(row) == ["id", "prompt", "completion", "arm", "response_id", "verdict"]
-            assert row["arm"] == arm and row["verdict"] == (None if arm == "sft-teacher" else of["verdict"])
+            assert row["arm"] == arm and row["verdict"] == (
+                None if arm == "sft-teacher" else of["verdict"]
+            )
             assert [m["role"] for m in row["prompt"]] == ["system", "user"]
             assert row["prompt"][0]["content"] == "You are a helpful assistant."
             assert of["question"] in row["prompt"][1]["content"]
@@ -84,25 +150,42 @@ def test_rows_of_03(finished):
                 assert completion["content"] == "Critique:\n" + of["critique"]
                 assert completion["content"].endswith(f"\n\nConclusion: {of['verdict']} [END]")
             else:
-                assert completion["content"] == (own[of["question_id"]] if arm == "sft-teacher" else of["response"])
+                assert completion["content"] == (
+                    own[of["question_id"]] if arm == "sft-teacher" else of["response"]
+                )
 
 
 def test_arms_share_their_questions(finished):
-    used = {arm: [r["response_id"] for r in rows(finished.run / "03_data" / f"{arm}.jsonl")] for arm in ARMS}
+    used = {
+        arm: [r["response_id"] for r in rows(finished.run / "03_data" / f"{arm}.jsonl")]
+        for arm in ARMS
+    }
     assert used["sft"] == used["cft"] == used["sft-teacher"]
     right = {r["id"] for r in rows(finished.run / "02_critiques.jsonl") if r["verdict"] == "right"}
-    shared = [i for i in used["sft"] if i in right]  # the others are filled up with the next right ones
-    assert 0 < len(shared) < 24 and used["sft-verified"][: len(shared)] == shared and set(used["sft-verified"]) <= right
+    shared = [
+        i for i in used["sft"] if i in right
+    ]  # the others are filled up with the next right ones
+    assert (
+        0 < len(shared) < 24
+        and used["sft-verified"][: len(shared)] == shared
+        and set(used["sft-verified"]) <= right
+    )
 
 
 def test_checkpoint_is_a_plain_hugging_face_folder(finished):
     folder = finished.run / "04_train" / "cft" / "step-000006"
-    model, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, words = (
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
     row = rows(finished.run / "03_data" / "cft.jsonl")[0]
     text = words.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
     assert text == prompts.render(row["prompt"], "chatml")
     stops = words.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    assert model.generation_config.eos_token_id == stops and model.generation_config.pad_token_id is not None
+    assert (
+        model.generation_config.eos_token_id == stops
+        and model.generation_config.pad_token_id is not None
+    )
     ids = words(text, return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
     base = AutoModelForCausalLM.from_pretrained(finished.run / "01_base").state_dict()
@@ -112,18 +195,42 @@ def test_checkpoint_is_a_plain_hugging_face_folder(finished):
 
 def test_rows_and_scores_of_05(finished):
     """The prompt is the text that was sent, written out here; the scores can be counted again from the rows."""
-    scores = {s["model"]: s for s in json.loads((finished.run / "05_eval" / "scores.json").read_text())["scores"]}
+    scores = {
+        s["model"]: s
+        for s in json.loads((finished.run / "05_eval" / "scores.json").read_text())["scores"]
+    }
     assert list(scores) == list(MODELS)
-    fields = ["id", "benchmark", "sample", "question", "prompt", "output", "finish_reason", "n_tokens", "extracted", "how", "gold", "strict", "paper",
-              "timed_out"]
-    form = re.compile(r"<\|im_start\|>system\nPlease reason step by step, and put your final answer within \\boxed\{\}\.<\|im_end\|>\n"
-                      r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n", re.S)
+    fields = [
+        "id",
+        "benchmark",
+        "sample",
+        "question",
+        "prompt",
+        "output",
+        "finish_reason",
+        "n_tokens",
+        "extracted",
+        "how",
+        "gold",
+        "strict",
+        "paper",
+        "timed_out",
+    ]
+    form = re.compile(
+        r"<\|im_start\|>system\nPlease reason step by step, and put your final answer within \\boxed\{\}\.<\|im_end\|>\n"
+        r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n",
+        re.S,
+    )
     for name in MODELS:
         got = rows(finished.run / "05_eval" / name / "tiny.jsonl")
         assert len(got) == 8 and set(fields) <= set(got[0])
         for row in got:
-            assert row["id"] == content_id(form.fullmatch(row["prompt"])[1]) and row["n_tokens"] <= 12
-        assert [r["id"] for r in got] == [r["id"] for r in rows(finished.run / "05_eval" / "base" / "tiny.jsonl")]
+            assert (
+                row["id"] == content_id(form.fullmatch(row["prompt"])[1]) and row["n_tokens"] <= 12
+            )
+        assert [r["id"] for r in got] == [
+            r["id"] for r in rows(finished.run / "05_eval" / "base" / "tiny.jsonl")
+        ]
         assert scores[name]["n"] == 8 and scores[name]["correct"] == sum(r["strict"] for r in got)
         assert scores[name]["cut"] == sum(r["finish_reason"] == "length" for r in got)
     trained_on = {r["question_id"] for r in rows(finished.run / "01_responses.jsonl")}
@@ -135,21 +242,40 @@ def test_manifests_are_true(finished):
     made = {n: json.loads((finished.run / f"0{n}.run.json").read_text()) for n in range(1, 6)}
     for n, name in enumerate(STAGES, 1):
         assert made[n]["command"] == [name, *SMALL[name]] and made[n]["config"]["name"] == "tiny"
-        assert made[n]["versions"]["torch"] and {"finished", "seconds", "commit", "uncommitted_changes", "gpu"} <= set(made[n])
+        assert made[n]["versions"]["torch"] and {
+            "finished",
+            "seconds",
+            "commit",
+            "uncommitted_changes",
+            "gpu",
+        } <= set(made[n])
         for path, digest in made[n]["inputs"].items():
             assert file_hash(finished.folder / path) == digest
     assert [p.rsplit("/", 1)[-1] for n in range(1, 6) for p in made[n]["inputs"]] == [
-        "01_responses.jsonl", "02_critiques.jsonl", "02_answers.jsonl", *(f"{arm}.jsonl" for arm in ARMS)]
+        "01_responses.jsonl",
+        "02_critiques.jsonl",
+        "02_answers.jsonl",
+        *(f"{arm}.jsonl" for arm in ARMS),
+    ]
     assert made[1]["output_sha256"] == file_hash(finished.run / "01_responses.jsonl")
     assert made[2]["output_sha256"] == file_hash(finished.run / "02_critiques.jsonl")
-    assert made[3]["output_sha256"] == {arm: file_hash(finished.run / "03_data" / f"{arm}.jsonl") for arm in ARMS}
-    assert (made[2]["rows"], made[2]["answers"], made[2]["unanswered"], made[2]["partial"]) == (48, 48, 0, False)
+    assert made[3]["output_sha256"] == {
+        arm: file_hash(finished.run / "03_data" / f"{arm}.jsonl") for arm in ARMS
+    }
+    assert (made[2]["rows"], made[2]["answers"], made[2]["unanswered"], made[2]["partial"]) == (
+        48,
+        48,
+        0,
+        False,
+    )
     assert made[2]["teachers"] == ["tiny-teacher:skip=0.1:critique=full"]
     assert made[2]["usd"] is made[2]["usd_perhaps_lost"] is None
     assert made[4]["base_id"] == model_id(finished.run / "01_base") and made[4]["processes"] == 1
     for arm in ARMS:
         folder = finished.folder / made[5]["engines"][arm]["folder"]
-        assert folder.name == "step-000006" and made[5]["engines"][arm]["content"] == model_id(folder)
+        assert folder.name == "step-000006" and made[5]["engines"][arm]["content"] == model_id(
+            folder
+        )
     assert list(made[4]["checkpoints"]) == list(ARMS) == [arm for arm in arms.ARMS if arm in ARMS]
 
 
@@ -160,21 +286,36 @@ def test_report_of_02_can_be_counted_again(finished):
     lengths = sorted(len(r["critique"]) for r in critiques)
     right = sum(answers.grade(r["response"], r["gold"]) for r in critiques)
     assert report == {
-        "critiques": 48, "failed": 0, "right": right,
-        "characters": {"shortest": lengths[0], "median": (lengths[23] + lengths[24]) // 2, "longest": lengths[-1]},
-        "tokens": sum(r["usage"]["prompt_tokens"] + r["usage"]["completion_tokens"] for r in critiques),
-        "finish_reasons": {"stop": 48}, "failed_for": {},
+        "critiques": 48,
+        "failed": 0,
+        "right": right,
+        "characters": {
+            "shortest": lengths[0],
+            "median": (lengths[23] + lengths[24]) // 2,
+            "longest": lengths[-1],
+        },
+        "tokens": sum(
+            r["usage"]["prompt_tokens"] + r["usage"]["completion_tokens"] for r in critiques
+        ),
+        "finish_reasons": {"stop": 48},
+        "failed_for": {},
         "against_gold": {"right called right": right, "wrong called wrong": 48 - right},
     }
     printed = finished.printed["02_critique.py"]
     assert "estimate: 96 requests" in printed
-    assert f"48 critiques, {right / 48:.1%} of them call the response right; 0 rows failed" in printed
+    assert (
+        f"48 critiques, {right / 48:.1%} of them call the response right; 0 rows failed" in printed
+    )
     assert "verdict and gold agree on 100.0% of 48" in printed and "cost of" not in printed
 
 
 def test_a_second_time_nothing_is_done_again(finished, run_copy):
     def times():
-        return {p: p.stat().st_mtime_ns for stage in ("01_base", "04_train") for p in (run_copy / stage).rglob("*")}
+        return {
+            p: p.stat().st_mtime_ns
+            for stage in ("01_base", "04_train")
+            for p in (run_copy / stage).rglob("*")
+        }
 
     before, made = contents(run_copy), times()
     for name in STAGES:
@@ -185,26 +326,53 @@ def test_a_second_time_nothing_is_done_again(finished, run_copy):
 
 # --- 1 process and 2 ------------------------------------------------------------------------------------------------
 
+
 def test_two_processes_give_the_curve_of_one(finished, run_copy):
     """The same global batches; on two processes each is cut into micro-batches of about a row, some of them empty."""
     shutil.rmtree(run_copy / "04_train")
-    two_processes = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two_processes = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     command = ["04_train.py", "--arms", "cft", *SMALL["04_train.py"], "--tokens-per-microbatch", 90]
     must_run(run_copy.parent.parent, *command, prefix=two_processes)
     assert json.loads((run_copy / "04.run.json").read_text())["processes"] == 2
-    one, two = (rows(run / "04_train" / "cft" / "metrics.jsonl") for run in (finished.run, run_copy))
+    one, two = (
+        rows(run / "04_train" / "cft" / "metrics.jsonl") for run in (finished.run, run_copy)
+    )
     assert [m["step"] for m in one] == [m["step"] for m in two] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(one, two):
-        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4) and b["grad_norm"] == pytest.approx(a["grad_norm"], abs=1e-4)
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4) and b["grad_norm"] == pytest.approx(
+            a["grad_norm"], abs=1e-4
+        )
         assert all(b[k] == a[k] for k in ("tokens", "supervised", "learning_rate"))
     assert one[-1]["loss"] < one[0]["loss"] - 0.1  # a curve that moves: the weights stay equal too
 
 
 # --- input of one's own ---------------------------------------------------------------------------------------------
 
-OWN = [{"problem": f"What is {n} + {n}?", "solution": f"It is {2 * n + n % 2}.", "critique": f"The sum is {2 * n}.",
-        "ok": n % 2 == 0} for n in range(6)]
-COLUMNS = ["--columns", "question=problem", "response=solution", "verdict=ok", "--verdict-values", "true=right", "false=wrong"]
+OWN = [
+    {
+        "problem": f"What is {n} + {n}?",
+        "solution": f"It is {2 * n + n % 2}.",
+        "critique": f"The sum is {2 * n}.",
+        "ok": n % 2 == 0,
+    }
+    for n in range(6)
+]
+COLUMNS = [
+    "--columns",
+    "question=problem",
+    "response=solution",
+    "verdict=ok",
+    "--verdict-values",
+    "true=right",
+    "false=wrong",
+]
 
 
 @pytest.mark.parametrize(("preset", "kind"), [("paper", "jsonl"), ("paper", "parquet")])
@@ -215,7 +383,17 @@ def test_local_file_with_critiques(tmp_path, preset, kind):
         write_rows(source, OWN)
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(OWN), source)
-    printed = must_run(tmp_path, "01_sample.py", "--source", source.name, *COLUMNS, "--name", "own", "--preset", preset)
+    printed = must_run(
+        tmp_path,
+        "01_sample.py",
+        "--source",
+        source.name,
+        *COLUMNS,
+        "--name",
+        "own",
+        "--preset",
+        preset,
+    )
     for name in ("02_critique.py", "03_build.py"):
         following = re.search(r"^next: python (\S+) (.*)$", printed, re.M)
         assert following[1] == name
@@ -226,25 +404,53 @@ def test_local_file_with_critiques(tmp_path, preset, kind):
     assert [r["verdict"] for r in critiques] == ["right", "wrong"] * 3
     assert critiques[1]["critique_raw"] == "The sum is 2."
     assert critiques[1]["critique"] == "The sum is 2.\n\nConclusion: wrong [END]"
-    assert sorted(r["response_id"] for r in rows(run / "03_data" / "cft.jsonl")) == sorted(r["id"] for r in critiques)
+    assert sorted(r["response_id"] for r in rows(run / "03_data" / "cft.jsonl")) == sorted(
+        r["id"] for r in critiques
+    )
     assert {r["verdict"] for r in rows(run / "03_data" / "sft-verified.jsonl")} == {"right"}
 
 
 def test_01_draws_from_a_server(tmp_path):
     """Each sample has a seed of its own; a question that the server refuses is counted, and asked alone the next time."""
-    write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?", "gold": str(n)} for n in range(3)])
-    command = ["01_sample.py", "--preset", "paper", "--source", "questions.jsonl", "--model", "served", "--name", "drawn", "--samples", 2, "--base-url"]
-    with FaultServer(fault=lambda body, nth: 400 if "What is 1?" in body["prompt"] else None) as server:
+    write_rows(
+        tmp_path / "questions.jsonl",
+        [{"question": f"What is {n}?", "gold": str(n)} for n in range(3)],
+    )
+    command = [
+        "01_sample.py",
+        "--preset",
+        "paper",
+        "--source",
+        "questions.jsonl",
+        "--model",
+        "served",
+        "--name",
+        "drawn",
+        "--samples",
+        2,
+        "--base-url",
+    ]
+    with FaultServer(
+        fault=lambda body, nth: 400 if "What is 1?" in body["prompt"] else None
+    ) as server:
         first = run_script(tmp_path, *command, server.url)
-        assert first.returncode == 3 and "2 failed" in first.stdout and "the first failure: 400 no, thank you" in first.stdout
+        assert (
+            first.returncode == 3
+            and "2 failed" in first.stdout
+            and "the first failure: 400 no, thank you" in first.stdout
+        )
         assert "next: python 02_critique.py --name drawn" in first.stdout
         assert len(rows(tmp_path / "runs/drawn/01_responses.jsonl")) == 4
-        assert {(e["path"], e["body"]["model"]) for e in server.asked} == {("/v1/completions", "served")}
+        assert {(e["path"], e["body"]["model"]) for e in server.asked} == {
+            ("/v1/completions", "served")
+        }
         server.fault = None
         server.asked.clear()
         must_run(tmp_path, *command, server.url)
         assert len(server.asked) == 2 and len({e["body"]["seed"] for e in server.asked}) == 2
-        assert all(e["prompt"] == prompts.solve_prompt("What is 1?", "chatml") for e in server.asked)
+        assert all(
+            e["prompt"] == prompts.solve_prompt("What is 1?", "chatml") for e in server.asked
+        )
     got = rows(tmp_path / "runs" / "drawn" / "01_responses.jsonl")
     expected = [(f"What is {n}?", str(n), k) for n in range(3) for k in (0, 1)]
     assert [(r["question"], r["gold"], r["sample"]) for r in got] == expected
@@ -255,44 +461,125 @@ def test_05_asks_a_server(tmp_path):
     """Local test sets in the hub's columns; an item without an output is left out and said (status 3), and alone asked for the next time."""
     gsm8k = [{"question": f"Half of {2 * n}?", "answer": f"So #### {n}"} for n in range(4)]
     write_rows(tmp_path / "sets" / "gsm8k" / "test.jsonl", gsm8k)
-    write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}])
-    command = ["05_eval.py", "--name", "mine", "--benchmarks", "gsm8k", "math500", "--benchmarks-dir", "sets",
-               "--limit", 4, "--price-in", 1, "--price-out", 2, "--budget", 1]
-    with FaultServer(text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
-                     fault=lambda body, nth: 400 if "Half of 6?" in body["prompt"] and body["model"] == "served" else None) as server:
+    write_rows(
+        tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}]
+    )
+    command = [
+        "05_eval.py",
+        "--name",
+        "mine",
+        "--benchmarks",
+        "gsm8k",
+        "math500",
+        "--benchmarks-dir",
+        "sets",
+        "--limit",
+        4,
+        "--price-in",
+        1,
+        "--price-out",
+        2,
+        "--budget",
+        1,
+    ]
+    with FaultServer(
+        text=lambda body: "It is \\boxed{2}. [END] It is \\boxed{3}",
+        fault=lambda body, nth: (
+            400 if "Half of 6?" in body["prompt"] and body["model"] == "served" else None
+        ),
+    ) as server:
         models = ["--model", f"served@{server.url}", f"sft=other@{server.url}"]
         partly = run_script(tmp_path, *command, *models)
-        assert partly.returncode == 3 and "1 items got no output (status 3): the same command asks only for those" in partly.stdout
+        assert (
+            partly.returncode == 3
+            and "1 items got no output (status 3): the same command asks only for those"
+            in partly.stdout
+        )
         assert "of $" in partly.stderr  # the progress bar counts what it costs
-        assert "served, gsm8k: 1 items got no output and are not among the n; the first: 400 no, thank you" in partly.stdout and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
-        assert "| gsm8k | served against sft | - |" in partly.stdout and "items without an output of served" in partly.stdout
+        assert (
+            "served, gsm8k: 1 items got no output and are not among the n; the first: 400 no, thank you"
+            in partly.stdout
+            and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
+        )
+        assert (
+            "| gsm8k | served against sft | - |" in partly.stdout
+            and "items without an output of served" in partly.stdout
+        )
         lost = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")[3]
-        assert (lost["strict"], lost["paper"], lost["finish_reason"], lost["error"]) == (None, None, "failed", "400 no, thank you")
+        assert (lost["strict"], lost["paper"], lost["finish_reason"], lost["error"]) == (
+            None,
+            None,
+            "failed",
+            "400 no, thank you",
+        )
         counted = run_script(tmp_path, *command, *models, "--count-failed")
-        assert counted.returncode == 3 and "| gsm8k | served | 4 | 25.0 |" in counted.stdout and "and count as wrong" in counted.stdout
+        assert (
+            counted.returncode == 3
+            and "| gsm8k | served | 4 | 25.0 |" in counted.stdout
+            and "and count as wrong" in counted.stdout
+        )
         server.fault = None
         server.asked.clear()
         printed = must_run(tmp_path, *command, *models)
-        assert len(server.asked) == 1 and "Half of 6?" in server.asked[0]["prompt"] and server.asked[0]["body"]["temperature"] == 0
-    assert "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 0 | 0 | 1 | 3 | 1 | 1 | not distinguishable |" in printed
+        assert (
+            len(server.asked) == 1
+            and "Half of 6?" in server.asked[0]["prompt"]
+            and server.asked[0]["body"]["temperature"] == 0
+        )
+    assert (
+        "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 0 | 0 | 1 | 3 | 1 | 1 | not distinguishable |"
+        in printed
+    )
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
-    assert [(r["gold"], r["strict"], r["output"]) for r in graded] == [(str(n), n == 2, "It is \\boxed{2}. ") for n in range(4)]
-    assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count("| served |") == 3  # and AVG
-    paid = rows(tmp_path / "runs" / "mine" / "05_journal" / content_id(f"served at {server.url}")[:12] / "math500.jsonl")
-    assert [r["usd"] for r in paid] == [(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"]) / 1e6 for r in paid]
+    assert [(r["gold"], r["strict"], r["output"]) for r in graded] == [
+        (str(n), n == 2, "It is \\boxed{2}. ") for n in range(4)
+    ]
+    assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count(
+        "| served |"
+    ) == 3  # and AVG
+    paid = rows(
+        tmp_path
+        / "runs"
+        / "mine"
+        / "05_journal"
+        / content_id(f"served at {server.url}")[:12]
+        / "math500.jsonl"
+    )
+    assert [r["usd"] for r in paid] == [
+        (r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"]) / 1e6 for r in paid
+    ]
 
 
 def test_a_server_that_ignores_the_temperature_is_refused(tmp_path):
     """Three draws at temperature 2 that are one text: k samples of it would be one greedy answer. Another one may sample."""
-    write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}])
-    command = ["05_eval.py", "--benchmarks", "math500", "--benchmarks-dir", "sets", "--samples", 4, "--model"]
+    write_rows(
+        tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}]
+    )
+    command = [
+        "05_eval.py",
+        "--benchmarks",
+        "math500",
+        "--benchmarks-dir",
+        "sets",
+        "--samples",
+        4,
+        "--model",
+    ]
     with FaultServer(text=lambda body: "It is \\boxed{2}.") as server:
         refused = run_script(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
-        assert refused.returncode == 2 and "ignores the temperature" in refused.stderr and len(server.asked) == 3
-        assert {e["body"]["temperature"] for e in server.asked} == {2.0} and len({e["body"]["seed"] for e in server.asked}) == 3
+        assert (
+            refused.returncode == 2
+            and "ignores the temperature" in refused.stderr
+            and len(server.asked) == 3
+        )
+        assert {e["body"]["temperature"] for e in server.asked} == {2.0} and len(
+            {e["body"]["seed"] for e in server.asked}
+        ) == 3
         greedy = run_script(tmp_path, *command, f"m@{server.url}")
         assert greedy.returncode == 2 and "4 equal outputs" in greedy.stderr
-    with FaultServer(text=lambda body: f"It is \\boxed{{{body['seed'] % 2}}}, by {body['seed']}.") as server:
+    with FaultServer(
+        text=lambda body: f"It is \\boxed{{{body['seed'] % 2}}}, by {body['seed']}."
+    ) as server:
         printed = must_run(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
         assert len(server.asked) == 7 and "| math500 | m | 1 | 4 | 0.0 |" in printed
         assert {e["body"]["temperature"] for e in server.asked} == {2.0, 0.6}
@@ -310,7 +597,11 @@ def test_two_models_in_one_folder_are_two_models(finished, run_copy):
     def scored():
         printed = must_run(folder, *command)
         score = run_copy / "05_eval" / "model" / "tiny.score.json"
-        return printed, json.loads(score.read_text())["engine"]["content"], rows(score.with_name("tiny.jsonl"))
+        return (
+            printed,
+            json.loads(score.read_text())["engine"]["content"],
+            rows(score.with_name("tiny.jsonl")),
+        )
 
     first = scored()
     shutil.copy(run_copy / "04_train" / "sft" / "step-000006" / "model.safetensors", model)
@@ -318,24 +609,49 @@ def test_two_models_in_one_folder_are_two_models(finished, run_copy):
     shutil.copy(run_copy / "04_train" / "cft" / "step-000006" / "model.safetensors", model)
     third = scored()
     assert first[1:] == third[1:] and first[1] != second[1] and first[2] != second[2]
-    assert second[2] == rows(run_copy / "05_eval" / "sft" / "tiny.jsonl")  # it is the sft arm's last checkpoint
-    assert "nothing is asked" in first[0] and "nothing is asked" in third[0]  # cft was scored before, under its own name
+    assert second[2] == rows(
+        run_copy / "05_eval" / "sft" / "tiny.jsonl"
+    )  # it is the sft arm's last checkpoint
+    assert (
+        "nothing is asked" in first[0] and "nothing is asked" in third[0]
+    )  # cft was scored before, under its own name
 
 
 def test_empty_outputs_are_outputs(tmp_path):
     """A model may answer nothing at all: these items are wrong, which is a score (0 of 6), not a failure."""
-    write_rows(tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": f"What is {n}?", "answer": str(n)} for n in range(6)])
+    write_rows(
+        tmp_path / "sets" / "math500" / "test.jsonl",
+        [{"problem": f"What is {n}?", "answer": str(n)} for n in range(6)],
+    )
     with FaultServer(text=lambda body: "") as server:
-        must_run(tmp_path, "05_eval.py", "--model", "served", "--name", "mine", "--benchmarks", "math500",
-                 "--benchmarks-dir", "sets", "--base-url", server.url)
+        must_run(
+            tmp_path,
+            "05_eval.py",
+            "--model",
+            "served",
+            "--name",
+            "mine",
+            "--benchmarks",
+            "math500",
+            "--benchmarks-dir",
+            "sets",
+            "--base-url",
+            server.url,
+        )
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "math500.jsonl")
     assert [(r["output"], r["strict"]) for r in graded] == [("", False)] * 6
-    assert "| math500 | served | 6 | 0.0 |" in (tmp_path / "runs" / "mine" / "05_results.md").read_text()
+    assert (
+        "| math500 | served | 6 | 0.0 |"
+        in (tmp_path / "runs" / "mine" / "05_results.md").read_text()
+    )
 
 
 # --- teachers -------------------------------------------------------------------------------------------------------
 
-THREE = [make_row(f"What is {n} + 1?", f"It is {n + 1}.", str(n + 1), "own", "somebody") for n in range(3)]
+THREE = [
+    make_row(f"What is {n} + 1?", f"It is {n + 1}.", str(n + 1), "own", "somebody")
+    for n in range(3)
+]
 A, B = "https://a/teacher", "b"  # the names of two teachers
 
 
@@ -349,13 +665,29 @@ def taught(tmp_path):
     write_rows(run / "01_responses.jsonl", THREE)
 
     def says(body):
-        own = "" if body["messages"][-1]["content"].startswith(prompts.TEACHER_CRITIQUE) else " It is 5."
+        own = (
+            ""
+            if body["messages"][-1]["content"].startswith(prompts.TEACHER_CRITIQUE)
+            else " It is 5."
+        )
         return f"By {body['model']} at {body['temperature']}.{own}\n\nConclusion: right [END]"
 
     with FaultServer(text=says) as server:
+
         def ask(teacher, *flags, status=0):
-            done = run_script(tmp_path, "02_critique.py", "--preset", "paper", "--name", "own", "--model", teacher,
-                              "--base-url", server.url, *flags)
+            done = run_script(
+                tmp_path,
+                "02_critique.py",
+                "--preset",
+                "paper",
+                "--name",
+                "own",
+                "--model",
+                teacher,
+                "--base-url",
+                server.url,
+                *flags,
+            )
             assert done.returncode == status, done.stderr[-3000:]
             return done.stdout
 
@@ -365,8 +697,14 @@ def taught(tmp_path):
 def said(run, name="02_critiques.jsonl", text="critique_raw"):
     """[(number of the response, teacher, what it said)]"""
     place = {row[key]: n for n, row in enumerate(THREE) for key in ("id", "question_id")}
-    return [(place[row["id" if "id" in row else "question_id"]], row["teacher"], row[text] and row[text].partition("\n")[0])
-            for row in rows(run / name)]
+    return [
+        (
+            place[row["id" if "id" in row else "question_id"]],
+            row["teacher"],
+            row[text] and row[text].partition("\n")[0],
+        )
+        for row in rows(run / name)
+    ]
 
 
 def test_another_teachers_critiques_stand_beside_the_first_ones(taught):
@@ -376,18 +714,28 @@ def test_another_teachers_critiques_stand_beside_the_first_ones(taught):
     first = contents(run)
     assert said(run) == [(n, A, f"By {A} at 0.3.") for n in range(3)]
     printed = ask(B)
-    assert said(run) == [(n, teacher, f"By {teacher} at 0.3.") for n in range(3) for teacher in (A, B)]
+    assert said(run) == [
+        (n, teacher, f"By {teacher} at 0.3.") for n in range(3) for teacher in (A, B)
+    ]
     assert f"wrote runs/own/02_critiques.jsonl: 3 rows of {B}" in printed
     assert contents(run)["02_answers.jsonl"] == first["02_answers.jsonl"]
     ask(A, "--answers", "--temperature", 0.7)
-    assert said(run) == [(n, *pair) for n in range(3) for pair in ((B, f"By {B} at 0.3."), (A, f"By {A} at 0.7."))]
-    assert said(run, "02_answers.jsonl", "answer") == [(n, A, f"By {A} at 0.7. It is 5.") for n in range(3)]
+    assert said(run) == [
+        (n, *pair) for n in range(3) for pair in ((B, f"By {B} at 0.3."), (A, f"By {A} at 0.7."))
+    ]
+    assert said(run, "02_answers.jsonl", "answer") == [
+        (n, A, f"By {A} at 0.7. It is 5.") for n in range(3)
+    ]
     assert [r["critique_id"] for r in rows(run / "02_critiques.jsonl")] == [
-        content_id(r["id"], r["teacher"], r["critique_raw"]) for r in rows(run / "02_critiques.jsonl")]
+        content_id(r["id"], r["teacher"], r["critique_raw"])
+        for r in rows(run / "02_critiques.jsonl")
+    ]
     asked = len(server.asked)
     ask(B)  # all of it is in the journal
     assert len(server.asked) == asked == 3 + 3 + 3 + 6
-    assert said(run) == [(n, *pair) for n in range(3) for pair in ((A, f"By {A} at 0.7."), (B, f"By {B} at 0.3."))]
+    assert said(run) == [
+        (n, *pair) for n in range(3) for pair in ((A, f"By {A} at 0.7."), (B, f"By {B} at 0.3."))
+    ]
     made = json.loads((run / "02.run.json").read_text())
     assert (made["teachers"], made["rows"], made["answers"]) == ([B], 3, 0)
 
@@ -395,27 +743,49 @@ def test_another_teachers_critiques_stand_beside_the_first_ones(taught):
 def test_each_teacher_has_its_own_failures(taught):
     """Another teacher's run must not make a first one's failures disappear, nor be blamed for them."""
     run, server, ask = taught
-    server.fault = lambda body, nth: "invalid-prompt" if body["model"] == A and "2 + 1" in str(body["messages"]) else None
+    server.fault = lambda body, nth: (
+        "invalid-prompt" if body["model"] == A and "2 + 1" in str(body["messages"]) else None
+    )
     printed = ask(A, "--answers", status=3)
-    assert "1 responses have no critique, 1 questions no answer of the teacher (status 3): " in printed and "--retry-failed" in printed
+    assert (
+        "1 responses have no critique, 1 questions no answer of the teacher (status 3): " in printed
+        and "--retry-failed" in printed
+    )
     assert said(run) == [(n, A, f"By {A} at 0.3.") for n in (0, 1)]
     failed, unanswered = rows(run / "02_failed.jsonl")
     why = "400 invalid_prompt Your prompt was flagged. Please try another prompt."
-    assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (THREE[2]["id"], A, "unparsed", why)
-    assert (unanswered["id"], unanswered["teacher"], unanswered["reason"]) == (THREE[2]["id"], A, f"no answer of its own: {why}")
+    assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (
+        THREE[2]["id"],
+        A,
+        "unparsed",
+        why,
+    )
+    assert (unanswered["id"], unanswered["teacher"], unanswered["reason"]) == (
+        THREE[2]["id"],
+        A,
+        f"no answer of its own: {why}",
+    )
     assert len(rows(run / "02_answers.jsonl")) == 2
-    note = (f"note: of 1 responses a critique, or an answer to their question, by one of {A} is missing ({run.relative_to(run.parent.parent)}/02_failed.jsonl "
-            "says why)")
+    note = (
+        f"note: of 1 responses a critique, or an answer to their question, by one of {A} is missing ({run.relative_to(run.parent.parent)}/02_failed.jsonl "
+        "says why)"
+    )
     assert note in must_run(run.parent.parent, "03_build.py", "--name", "own")
     ask(B)
     assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (1, B), (2, B)]
     assert rows(run / "02_failed.jsonl") == [failed, unanswered]
-    assert "note: 1 responses" not in must_run(run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft")
+    assert "note: 1 responses" not in must_run(
+        run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft"
+    )
     asked, server.fault = len(server.asked), None
     ask(A, "--answers", status=3)  # it failed for good: asking again needs a word
     assert len(server.asked) == asked
     ask(A, "--answers", "--retry-failed")
-    assert len(server.asked) == asked + 2 and len(said(run)) == 6 and rows(run / "02_failed.jsonl") == []
+    assert (
+        len(server.asked) == asked + 2
+        and len(said(run)) == 6
+        and rows(run / "02_failed.jsonl") == []
+    )
 
 
 def test_03_builds_from_the_teachers_that_it_is_told(taught):
@@ -427,12 +797,18 @@ def test_03_builds_from_the_teachers_that_it_is_told(taught):
     def built(*flags):
         shutil.rmtree(run / "03_data", ignore_errors=True)
         printed = must_run(run.parent.parent, "03_build.py", "--name", "own", *flags)
-        return printed, {path.stem: [row["completion"][0]["content"].split(" at")[0] for row in rows(path)]
-                         for path in (run / "03_data").iterdir()}
+        return printed, {
+            path.stem: [row["completion"][0]["content"].split(" at")[0] for row in rows(path)]
+            for path in (run / "03_data").iterdir()
+        }
 
     printed, arm = built()
     assert f"3 critiques of {B}, 3 right, 0 wrong; 0 teacher's answers" in printed
-    assert arm["cft"] == [f"Critique:\nBy {B}"] * 3 and len(arm["sft"]) == 3 and "sft-teacher" not in arm
+    assert (
+        arm["cft"] == [f"Critique:\nBy {B}"] * 3
+        and len(arm["sft"]) == 3
+        and "sft-teacher" not in arm
+    )
     printed, arm = built("--teacher", A)
     assert f"3 critiques of {A}, 3 right, 0 wrong; 3 teacher's answers" in printed
     assert arm["cft"] == [f"Critique:\nBy {A}"] * 3 and arm["sft-teacher"] == [f"By {A}"] * 3
@@ -440,29 +816,50 @@ def test_03_builds_from_the_teachers_that_it_is_told(taught):
     assert f"6 critiques of {A}, {B}" in printed
     assert sorted(arm["cft"]) == sorted([f"Critique:\nBy {A}", f"Critique:\nBy {B}"] * 3)
     assert len(arm["sft"]) == 3  # a response is imitated once, whoever judged it
-    wrong = run_script(run.parent.parent, "03_build.py", "--name", "own", "--teacher", A, "nobody", "no one")
+    wrong = run_script(
+        run.parent.parent, "03_build.py", "--name", "own", "--teacher", A, "nobody", "no one"
+    )
     assert wrong.returncode == 2
-    assert "holds no critique of no one, nobody" in wrong.stderr and f"--teacher {B} {A}" in wrong.stderr
-    wrong = run_script(run.parent.parent, "03_build.py", "--name", "own", "--arms", "sft-teacher")  # B gave no answers
+    assert (
+        "holds no critique of no one, nobody" in wrong.stderr
+        and f"--teacher {B} {A}" in wrong.stderr
+    )
+    wrong = run_script(
+        run.parent.parent, "03_build.py", "--name", "own", "--arms", "sft-teacher"
+    )  # B gave no answers
     assert wrong.returncode == 2 and "02_critique.py --name own --answers" in wrong.stderr
 
 
-CARRIED = THREE[1] | {"critique": "Came along.\n\nConclusion: wrong [END]", "critique_raw": "Came along.", "verdict": "wrong",
-                      "teacher": "carrier"}
+CARRIED = THREE[1] | {
+    "critique": "Came along.\n\nConclusion: wrong [END]",
+    "critique_raw": "Came along.",
+    "verdict": "wrong",
+    "teacher": "carrier",
+}
 
 
 def test_a_critique_that_came_along_passes_and_nobody_is_asked(taught):
     run, server, ask = taught
     write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED, THREE[2]])
     assert "3 responses, 1 of them with a critique already" in ask(B)
-    assert said(run) == [(0, B, f"By {B} at 0.3."), (1, "carrier", "Came along."), (2, B, f"By {B} at 0.3.")]
+    assert said(run) == [
+        (0, B, f"By {B} at 0.3."),
+        (1, "carrier", "Came along."),
+        (2, B, f"By {B} at 0.3."),
+    ]
     assert len(server.asked) == 2
     passed = rows(run / "02_critiques.jsonl")[1]
     assert set(passed) == set(FIELDS_02)
-    assert passed == CARRIED | {"critique_id": content_id(CARRIED["id"], "carrier", "Came along."),
-                                "critique_finish_reason": None, "usage": None, "usd": None}
+    assert passed == CARRIED | {
+        "critique_id": content_id(CARRIED["id"], "carrier", "Came along."),
+        "critique_finish_reason": None,
+        "usage": None,
+        "usd": None,
+    }
     assert json.loads((run / "02.run.json").read_text())["teachers"] == [B, "carrier"]
-    assert f"3 critiques of {B}, carrier" in must_run(run.parent.parent, "03_build.py", "--name", "own")
+    assert f"3 critiques of {B}, carrier" in must_run(
+        run.parent.parent, "03_build.py", "--name", "own"
+    )
 
 
 def test_with_ask_carried_the_teacher_is_asked_about_all(taught):
@@ -472,10 +869,17 @@ def test_with_ask_carried_the_teacher_is_asked_about_all(taught):
     ask(B, "--ask-carried")
     asked = [(n, B, f"By {B} at 0.3.") for n in range(3)]
     assert said(run) == [asked[0], (1, "carrier", "Came along."), *asked[1:]]
-    assert len(server.asked) == 3 and "Came along" not in json.dumps([e["body"] for e in server.asked])
+    assert len(server.asked) == 3 and "Came along" not in json.dumps(
+        [e["body"] for e in server.asked]
+    )
     about_the_same = rows(run / "02_critiques.jsonl")[2]
-    assert list(about_the_same) == FIELDS_02 and {k: about_the_same[k] for k in FIELDS_01} == THREE[1]
-    assert about_the_same["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]" and about_the_same["verdict"] == "right"
+    assert (
+        list(about_the_same) == FIELDS_02 and {k: about_the_same[k] for k in FIELDS_01} == THREE[1]
+    )
+    assert (
+        about_the_same["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]"
+        and about_the_same["verdict"] == "right"
+    )
     ask(A, "--ask-carried")
     assert len(said(run)) == 7 and sum(teacher == "carrier" for _, teacher, _ in said(run)) == 1
 
@@ -486,7 +890,9 @@ def test_what_01_no_longer_holds_is_left_out(taught):
     ask(A, "--answers")
     write_rows(run / "01_responses.jsonl", THREE[::-1][:2])
     ask(B)
-    assert said(run) == [(n, *pair) for n in (2, 1) for pair in ((A, f"By {A} at 0.3."), (B, f"By {B} at 0.3."))]
+    assert said(run) == [
+        (n, *pair) for n in (2, 1) for pair in ((A, f"By {A} at 0.3."), (B, f"By {B} at 0.3."))
+    ]
     assert [n for n, *_ in said(run, "02_answers.jsonl", "answer")] == [2, 1]
 
 
@@ -509,9 +915,14 @@ def test_a_first_look_with_limit_leaves_the_other_teachers_rows(taught):
 
 def test_a_response_that_came_with_two_critiques_is_asked_about_once(taught):
     run, server, ask = taught
-    write_rows(run / "01_responses.jsonl", [CARRIED, CARRIED | {"critique_raw": "And again.", "teacher": "another"}])
+    write_rows(
+        run / "01_responses.jsonl",
+        [CARRIED, CARRIED | {"critique_raw": "And again.", "teacher": "another"}],
+    )
     ask(B, "--ask-carried")
-    assert len(server.asked) == 1 and len({r["critique_id"] for r in rows(run / "02_critiques.jsonl")}) == 3 == len(said(run))
+    assert len(server.asked) == 1 and len(
+        {r["critique_id"] for r in rows(run / "02_critiques.jsonl")}
+    ) == 3 == len(said(run))
 
 
 def test_a_teacher_without_one_good_row_leaves_what_stands(taught):
@@ -522,4 +933,6 @@ def test_a_teacher_without_one_good_row_leaves_what_stands(taught):
     server.fault = lambda body, nth: "verdictless"
     ask(B, "--retries", 0, status=3)
     failed = rows(run / "02_failed.jsonl")
-    assert said(run) == good and [r for r in failed if r["teacher"] == A] == bad and len(failed) == 4
+    assert (
+        said(run) == good and [r for r in failed if r["teacher"] == A] == bad and len(failed) == 4
+    )

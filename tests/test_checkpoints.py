@@ -27,7 +27,21 @@ from common.tiny.base import tokenizer
 from common.train import adamw, training_steps
 from tests.runs import contents, n_lines, tensors
 from tests.test_train import (
-    CFT, CPU, FOUR, GOES_ON, ROWS, arm_of, file_limit, losses, metrics, run_04, signals, standing, train_04, weights, workplace,
+    CFT,
+    CPU,
+    FOUR,
+    GOES_ON,
+    ROWS,
+    arm_of,
+    file_limit,
+    losses,
+    metrics,
+    run_04,
+    signals,
+    standing,
+    train_04,
+    weights,
+    workplace,
 )
 
 PARAMETERS = 215_904  # of the tiny base
@@ -48,15 +62,25 @@ def undisturbed(tmp_path_factory, tiny_model):
 
 
 def steps(run, arm="cft"):
-    return [int(name.removeprefix("step-")) for name in standing(run, arm) if name.startswith("step-") and name[-1].isdigit()]
+    return [
+        int(name.removeprefix("step-"))
+        for name in standing(run, arm)
+        if name.startswith("step-") and name[-1].isdigit()
+    ]
 
 
 def assert_whole(run):
     """Each checkpoint that bears its name loads, with all of its files and finite weights."""
     for step in steps(run):
         folder = arm_of(run) / f"step-{step:06d}"
-        assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
-                                                      "tokenizer_config.json", "chat_template.jinja"}, folder
+        assert {p.name for p in folder.iterdir()} == {
+            "config.json",
+            "model.safetensors",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        }, folder
         assert all(t.isfinite().all() for t in load_file(folder / "model.safetensors").values())
 
 
@@ -64,10 +88,13 @@ def assert_goes_on(run, undisturbed, *arguments):
     """The same command without the fault leaves what nobody disturbed."""
     assert_whole(run)
     train_04(run, *arguments)
-    assert contents(arm_of(run)) == contents(arm_of(undisturbed)) and standing(run) == standing(undisturbed)
+    assert contents(arm_of(run)) == contents(arm_of(undisturbed)) and standing(run) == standing(
+        undisturbed
+    )
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
+
 
 def when_appearing(name, act):
     """Just before a folder gets its final name, all of it written."""
@@ -143,13 +170,17 @@ def all_of(*faults):
 
 # --- which checkpoints stand ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("flags", "expected"), [
-    (["--save-every", 0], [4]),
-    (["--save-every", 1, "--keep-last", 2], [3, 4]),
-    (["--save-every", 3, "--keep-last", 1], [4]),
-    (["--save-every", 1, "--save-unit", "epoch", "--epochs", 2], [4, 8]),
-    (["--save-every", 2, "--save-unit", "epoch", "--epochs", 3, "--global-batch", 12], [4, 6]),
-])
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--save-every", 0], [4]),
+        (["--save-every", 1, "--keep-last", 2], [3, 4]),
+        (["--save-every", 3, "--keep-last", 1], [4]),
+        (["--save-every", 1, "--save-unit", "epoch", "--epochs", 2], [4, 8]),
+        (["--save-every", 2, "--save-unit", "epoch", "--epochs", 3, "--global-batch", 12], [4, 6]),
+    ],
+)
 def test_checkpoints_that_stand_at_the_end(run, flags, expected):
     train_04(run, *CFT, *flags)
     assert steps(run) == expected
@@ -170,7 +201,20 @@ def kept_by_hand(measured, keep_last):
 def test_the_best_checkpoint_is_kept_besides_the_last(run, rate, expected):
     """21 rows in batches of 6. At a rate of 0.3 each step makes it worse, so that the first, whose rate is 0, is the best; a stop
     in between does not forget it."""
-    command = [*CFT, "--global-batch", 6, "--learning-rate", rate, "--holdout", 3, "--save-every", 1, "--keep-last", 1, "--keep_best"]
+    command = [
+        *CFT,
+        "--global-batch",
+        6,
+        "--learning-rate",
+        rate,
+        "--holdout",
+        3,
+        "--save-every",
+        1,
+        "--keep-last",
+        1,
+        "--keep_best",
+    ]
     assert run_04(run, *command, fault=partial(signals, 3, signal.SIGTERM)).status == 143
     train_04(run, *command)
     measured = {m["step"]: m["held_out_loss"] for m in metrics(run)}
@@ -179,6 +223,7 @@ def test_the_best_checkpoint_is_kept_besides_the_last(run, rate, expected):
 
 
 # --- a checkpoint is the weights of its step ------------------------------------------------------------------------
+
 
 def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp_path):
     """Written only after the last step, it is the folder that a writer who stops the training leaves."""
@@ -208,11 +253,19 @@ def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
     meantime by the training would be bfloat16, too, and two processes would then sum different types. 24 layers take a while."""
     M.init_distributed()
     words = tokenizer()
-    config = Qwen2Config(vocab_size=len(words), hidden_size=16, num_hidden_layers=24, num_attention_heads=2, num_key_value_heads=2,
-                         intermediate_size=16)
+    config = Qwen2Config(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=24,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=16,
+    )
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "base")
     net, writer, seen = M.load(str(tmp_path / "base"), CPU), C.Writer(), set()
-    writer.start(C.write, C.snapshot(net, torch.bfloat16), words, "chatml", tmp_path / "step-000001")
+    writer.start(
+        C.write, C.snapshot(net, torch.bfloat16), words, "chatml", tmp_path / "step-000001"
+    )
     while not (tmp_path / "step-000001").exists():
         made = torch.zeros(())
         seen.add((made.dtype, made.device.type))
@@ -224,7 +277,9 @@ def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
 def test_one_copy_of_the_weights_at_most_is_in_memory(run):
     """The dry run promises as much; two of a 7B model would be 30 GB."""
     printed = train_04(run, *CFT, "--save-every", 1, fault=count_copies)
-    assert [line for line in printed.splitlines() if line.startswith("copies")] == ["copies before: 0"] * 4
+    assert [line for line in printed.splitlines() if line.startswith("copies")] == [
+        "copies before: 0"
+    ] * 4
 
 
 def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
@@ -233,20 +288,38 @@ def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
     once, again = (workplace(tmp_path / name, tiny_model) for name in ("once", "again"))
     train_04(once, *lora)
     assert run_04(again, *lora, fault=partial(signals, 2, signal.SIGTERM)).status == 143
-    assert run_04(again, *lora, fault=partial(when_appearing, "merged", killed)).status == -signal.SIGKILL
+    assert (
+        run_04(again, *lora, fault=partial(when_appearing, "merged", killed)).status
+        == -signal.SIGKILL
+    )
     assert "step-000004 stands, nothing to do" in train_04(again, *lora)
     assert losses(once) == losses(again) and standing(once) == standing(again)
-    for name in ("step-000002/adapter_model.safetensors", "step-000004/adapter_model.safetensors", "step-000004/merged/model.safetensors"):
+    for name in (
+        "step-000002/adapter_model.safetensors",
+        "step-000004/adapter_model.safetensors",
+        "step-000004/merged/model.safetensors",
+    ):
         assert tensors(arm_of(once) / name) == tensors(arm_of(again) / name)
     assert not list(arm_of(again).rglob("*.part"))
 
 
 # --- kills ----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("name", "left"), [("step-000002", "step-000002.part"), ("state-000002", "state.part"), ("step-000004", "step-000004.part")])
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("step-000002", "step-000002.part"),
+        ("state-000002", "state.part"),
+        ("step-000004", "step-000004.part"),
+    ],
+)
 def test_killed_before_the_last_move(run, undisturbed, name, left):
     """All is written but the name."""
-    assert run_04(run, *CFT, "--state-every", 1, fault=partial(when_appearing, name, killed)).status == -signal.SIGKILL
+    assert (
+        run_04(run, *CFT, "--state-every", 1, fault=partial(when_appearing, name, killed)).status
+        == -signal.SIGKILL
+    )
     assert left in standing(run) and name not in standing(run)
     assert_goes_on(run, undisturbed, *CFT, "--state-every", 1)
 
@@ -260,7 +333,11 @@ def test_a_checkpoint_and_a_state_of_the_same_step(run, undisturbed):
 
 def test_a_checkpoint_that_failed_is_written_by_the_next_start(run, undisturbed):
     """The disk is full for the checkpoint of step 2, while the state of step 2 found room."""
-    stopped = run_04(run, *SAVED_ON_THE_WAY, fault=partial(when_appearing, "step-000002", partial(full, once="state-000002")))
+    stopped = run_04(
+        run,
+        *SAVED_ON_THE_WAY,
+        fault=partial(when_appearing, "step-000002", partial(full, once="state-000002")),
+    )
     assert stopped.status == 5 and "No space left" in stopped.printed and 2 not in steps(run)
     assert_goes_on(run, undisturbed, *SAVED_ON_THE_WAY)
 
@@ -268,13 +345,17 @@ def test_a_checkpoint_that_failed_is_written_by_the_next_start(run, undisturbed)
 def test_killed_while_an_old_checkpoint_is_removed(run):
     """Half of a folder must not stand under the name of a checkpoint, not even of one that was to go."""
     command = [*CFT, "--keep-last", 1]
-    assert run_04(run, *command, fault=partial(killed_while_removing, "step-000002")).status == -signal.SIGKILL
+    assert (
+        run_04(run, *command, fault=partial(killed_while_removing, "step-000002")).status
+        == -signal.SIGKILL
+    )
     assert 4 in steps(run)
     train_04(run, *command)
     assert steps(run) == [4]
 
 
 # --- signals --------------------------------------------------------------------------------------------------------
+
 
 def slow_write(lines, seconds):
     """A checkpoint is written once the metrics have so many lines, and then for so long."""
@@ -292,9 +373,19 @@ def slow_write(lines, seconds):
 
 def test_a_signal_while_a_checkpoint_is_written(run, undisturbed):
     """The checkpoint of step 2 is still being written when the run stops after step 3: it is waited for."""
-    stopped = run_04(run, *CFT, fault=partial(all_of, partial(slow_write, 3, 0.5), partial(signals, 3, signal.SIGTERM)))
+    stopped = run_04(
+        run,
+        *CFT,
+        fault=partial(all_of, partial(slow_write, 3, 0.5), partial(signals, 3, signal.SIGTERM)),
+    )
     assert stopped.status == 143 and GOES_ON in stopped.printed
-    assert standing(run) == ["loss.png", "metrics.jsonl", "settings.json", "state-000003", "step-000002"]
+    assert standing(run) == [
+        "loss.png",
+        "metrics.jsonl",
+        "settings.json",
+        "state-000003",
+        "step-000002",
+    ]
     assert weights(run, 2)["model.norm.weight"].equal(weights(undisturbed, 2)["model.norm.weight"])
     assert_goes_on(run, undisturbed, *CFT)
 
@@ -310,17 +401,26 @@ def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
 
 # --- full disks -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("what", "limit", "flags"), [
-    ("loss.png", 10_000, ["--save-every", 0]),
-    ("step-000002", 500_000, []),
-    ("state-000002", 1_500_000, ["--save-every", 0, "--state-every", 2]),
-])
+
+@pytest.mark.parametrize(
+    ("what", "limit", "flags"),
+    [
+        ("loss.png", 10_000, ["--save-every", 0]),
+        ("step-000002", 500_000, []),
+        ("state-000002", 1_500_000, ["--save-every", 0, "--state-every", 2]),
+    ],
+)
 def test_a_file_that_cannot_be_written(run, undisturbed, what, limit, flags):
     """Weights take 0.86 MB here, a state 2.6. Status 5, what could not be written and why, and nothing half under a final name."""
     stopped = run_04(run, *CFT, *flags, fault=partial(file_limit, limit))
     assert stopped.status == 5, stopped.printed[-1500:]
     message = stopped.printed[stopped.printed.index("error: ") :]
-    assert what in message and "File too large" in message and "Make room" in message and "Traceback" not in message, message
+    assert (
+        what in message
+        and "File too large" in message
+        and "Make room" in message
+        and "Traceback" not in message
+    ), message
     assert what not in standing(run)
     assert_goes_on(run, undisturbed, *CFT)
 
@@ -329,7 +429,11 @@ def test_metrics_that_cannot_be_written(run):
     """Some 380 bytes a step; what is printed, a file here, takes less."""
     command = [*CFT, "--epochs", 3, "--save-every", 0]
     stopped = run_04(run, *command, fault=partial(file_limit, 3000))
-    assert stopped.status == 5 and "metrics.jsonl cannot be written" in stopped.printed and "File too large" in stopped.printed, stopped.printed
+    assert (
+        stopped.status == 5
+        and "metrics.jsonl cannot be written" in stopped.printed
+        and "File too large" in stopped.printed
+    ), stopped.printed
     train_04(run, *command)
     assert losses(run, what="step") == list(range(1, 13))
 
@@ -347,11 +451,21 @@ def test_the_disk_is_checked_before_the_first_step(run, free, status):
     done = run_04(run, *CFT, "--state-every", 1, fault=partial(free_disk, free * PARAMETERS))
     assert done.status == status
     if status:
-        assert "0.007 GB" in done.printed and "--save-every" in done.printed and "step 1/" not in done.printed
-        assert not (run / "04_train").exists() and sorted(p.name for p in run.iterdir()) == ["01_base", "03.run.json", "03_data"]
+        assert (
+            "0.007 GB" in done.printed
+            and "--save-every" in done.printed
+            and "step 1/" not in done.printed
+        )
+        assert not (run / "04_train").exists() and sorted(p.name for p in run.iterdir()) == [
+            "01_base",
+            "03.run.json",
+            "03_data",
+        ]
 
 
 def test_states_of_two_arms_never_stand_together(run):
     """Two arms need room for all four checkpoints, but only one arm has states at any time; a run that fits is not refused."""
-    train_04(run, *FOUR, "--state-every", 2, fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS))
+    train_04(
+        run, *FOUR, "--state-every", 2, fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS)
+    )
     assert steps(run, "cft") == steps(run, "sft") == [2, 4]

@@ -46,32 +46,63 @@ def settings(monkeypatch, tmp_path):
     return read
 
 
-@pytest.mark.parametrize("flags, overrides, rate, batch, model, seed", [
-    ([], {}, 3e-4, 16, None, 7),
-    (["--preset", "paper"], {}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
-    (["--learning-rate", "1e-3", "--seed", "9"], {}, 1e-3, 16, None, 9),
-    (["--preset=paper", "--learning_rate=1e-3", "--model=m"], {}, 1e-3, 512, "m", 7),
-    ([], {"preset": "paper"}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
-    ([], {"preset": "paper", "learning_rate": 0.5}, 0.5, 512, "Qwen/Qwen2.5-Math-7B", 7),
-    (["--preset", "paper", "--seed", "3"], {"preset": "tiny", "global_batch": 1}, 3e-4, 1, None, 3),
-])
-def test_a_default_gives_way_to_the_preset_and_that_to_flags_and_overrides(settings, flags, overrides, rate, batch, model, seed):
+@pytest.mark.parametrize(
+    "flags, overrides, rate, batch, model, seed",
+    [
+        ([], {}, 3e-4, 16, None, 7),
+        (["--preset", "paper"], {}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
+        (["--learning-rate", "1e-3", "--seed", "9"], {}, 1e-3, 16, None, 9),
+        (["--preset=paper", "--learning_rate=1e-3", "--model=m"], {}, 1e-3, 512, "m", 7),
+        ([], {"preset": "paper"}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
+        ([], {"preset": "paper", "learning_rate": 0.5}, 0.5, 512, "Qwen/Qwen2.5-Math-7B", 7),
+        (
+            ["--preset", "paper", "--seed", "3"],
+            {"preset": "tiny", "global_batch": 1},
+            3e-4,
+            1,
+            None,
+            3,
+        ),
+    ],
+)
+def test_a_default_gives_way_to_the_preset_and_that_to_flags_and_overrides(
+    settings, flags, overrides, rate, batch, model, seed
+):
     """The tiny preset sets rate 3e-4 and batch 16 for 04, the paper's only a model; the defaults stand in Config."""
     config = settings(*flags, **overrides)
-    assert (config.learning_rate, config.global_batch, config.model, config.seed) == (rate, batch, model, seed)
+    assert (config.learning_rate, config.global_batch, config.model, config.seed) == (
+        rate,
+        batch,
+        model,
+        seed,
+    )
 
 
 def test_the_run_is_called_as_the_preset_unless_it_is_named(settings):
-    assert [settings().name, settings("--preset", "paper").name, settings("--name", "mine").name, settings(name="x").name] == [
-        "tiny", "paper", "mine", "x"]
+    assert [
+        settings().name,
+        settings("--preset", "paper").name,
+        settings("--name", "mine").name,
+        settings(name="x").name,
+    ] == ["tiny", "paper", "mine", "x"]
 
 
 def test_lists_and_switches(settings):
     config = settings("--arms", "cft", "sft", "--drop-bad", "--activation-checkpointing")
-    assert (config.arms, config.drop_bad, config.activation_checkpointing) == (["cft", "sft"], True, True)
-    assert (settings().drop_bad, settings().activation_checkpointing) == (False, False)  # the tiny preset switches it off
+    assert (config.arms, config.drop_bad, config.activation_checkpointing) == (
+        ["cft", "sft"],
+        True,
+        True,
+    )
+    assert (settings().drop_bad, settings().activation_checkpointing) == (
+        False,
+        False,
+    )  # the tiny preset switches it off
     assert settings("--preset", "paper").activation_checkpointing is True
-    assert settings("--preset", "paper", "--no_activation_checkpointing").activation_checkpointing is False
+    assert (
+        settings("--preset", "paper", "--no_activation_checkpointing").activation_checkpointing
+        is False
+    )
 
 
 def test_a_list_is_not_shared_between_two_configs(settings):
@@ -81,16 +112,26 @@ def test_a_list_is_not_shared_between_two_configs(settings):
 
 @pytest.mark.parametrize("program", ["/x/ipykernel_launcher.py", "/x/colab_kernel_launcher.py"])
 def test_a_notebook_kernels_own_arguments_are_ignored(settings, program):
-    config = settings("-f", "/x/kernel-1.json", "--HistoryManager.hist_file=:memory:", program=program, seed=5)
+    config = settings(
+        "-f", "/x/kernel-1.json", "--HistoryManager.hist_file=:memory:", program=program, seed=5
+    )
     assert (config.seed, config.preset) == (5, "tiny")
 
 
-@pytest.mark.parametrize("flags, overrides, says", [
-    (["--preset", "papr"], {}, r"unknown preset 'papr'.*tiny, paper"), ([], {"preset": "7b"}, "unknown preset '7b'"),
-    (["--name", "../other"], {}, "not a plain name"), (["--name", "/tmp/x"], {}, "not a plain name"), ([], {"name": "a/b"}, "not a plain name"),
-    (["--limit", "0"], {}, "--limit 0"), (["--limit", "-3"], {}, "--limit -3"), ([], {"limit": 0}, "--limit 0"),
-    ([], {"learning_rte": 1}, r"unknown settings \['learning_rte'\].*learning_rate"),
-])
+@pytest.mark.parametrize(
+    "flags, overrides, says",
+    [
+        (["--preset", "papr"], {}, r"unknown preset 'papr'.*tiny, paper"),
+        ([], {"preset": "7b"}, "unknown preset '7b'"),
+        (["--name", "../other"], {}, "not a plain name"),
+        (["--name", "/tmp/x"], {}, "not a plain name"),
+        ([], {"name": "a/b"}, "not a plain name"),
+        (["--limit", "0"], {}, "--limit 0"),
+        (["--limit", "-3"], {}, "--limit -3"),
+        ([], {"limit": 0}, "--limit 0"),
+        ([], {"learning_rte": 1}, r"unknown settings \['learning_rte'\].*learning_rate"),
+    ],
+)
 def test_mistakes_are_input_errors(settings, flags, overrides, says):
     with pytest.raises(InputError, match=says):
         settings(*flags, **overrides)
@@ -99,7 +140,9 @@ def test_mistakes_are_input_errors(settings, flags, overrides, says):
 def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path):
     """Else a forgotten flag would build, train or score something other than what was sampled."""
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    (tmp_path / "runs" / "mine" / "01.run.json").write_text('{"config": {"preset": "paper", "seed": 5, "rows": 3}}')
+    (tmp_path / "runs" / "mine" / "01.run.json").write_text(
+        '{"config": {"preset": "paper", "seed": 5, "rows": 3}}'
+    )
     kept = settings("--name", "mine")
     assert (kept.preset, kept.seed) == ("paper", 5)
     changed = settings("--name", "mine", "--preset", "tiny", "--seed", "6")
@@ -107,8 +150,22 @@ def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path):
     assert settings("--name", "other").preset == "tiny"
 
 
-@pytest.mark.parametrize("flags", [["--nme", "x"], ["--nam", "x"], ["--learning", "1"], ["--pre", "paper"], ["extra"], ["--seed", "one"],
-                                   ["--seed", "1.5"], ["--select", "best"], ["--seed"], ["--limit", "None"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--nme", "x"],
+        ["--nam", "x"],
+        ["--learning", "1"],
+        ["--pre", "paper"],
+        ["extra"],
+        ["--seed", "one"],
+        ["--seed", "1.5"],
+        ["--select", "best"],
+        ["--seed"],
+        ["--limit", "None"],
+    ],
+    ids=" ".join,
+)
 def test_a_wrong_flag_stops_and_is_named(settings, capsys, flags):
     """Unknown, abbreviated or with a wrong value: status 2, by argparse or as an InputError (next test), never another error."""
     with pytest.raises((SystemExit, InputError)) as caught:
@@ -117,10 +174,14 @@ def test_a_wrong_flag_stops_and_is_named(settings, capsys, flags):
     assert flags[0].lstrip("-") in str(caught.value) + capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags, says", [(["--preset", "7b"], "tiny, paper"), (["--nam", "x"], "--nam")])
+@pytest.mark.parametrize(
+    "flags, says", [(["--preset", "7b"], "tiny, paper"), (["--nam", "x"], "--nam")]
+)
 def test_a_mistake_ends_a_script_with_status_2_and_no_traceback(flags, says, script):
     done = script("03_build.py", *flags)
-    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
 
 
 def test_another_error_keeps_its_traceback(script, tmp_path):
@@ -130,6 +191,7 @@ def test_another_error_keeps_its_traceback(script, tmp_path):
 
 
 # --- the five scripts -----------------------------------------------------------------------------------------------
+
 
 def config_of(name):
     """The Config of a script: only what stands before it reads its settings is executed."""
@@ -152,11 +214,15 @@ def test_a_preset_sets_only_what_the_script_has(name, preset):
         assert setting_name in fields, f"{preset}, {name}: no setting {setting_name}"
         field = fields[setting_name]
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
-        assert default is None or isinstance(value, type(default)), f"{preset}, {name}: {setting_name}={value!r}"
+        assert default is None or isinstance(value, type(default)), (
+            f"{preset}, {name}: {setting_name}={value!r}"
+        )
 
 
 def test_presets_are_for_the_scripts_that_exist():
-    assert len(SCRIPTS) == 5 and all(set(stages) == {name[:2] for name in SCRIPTS} for stages in PRESETS.values())
+    assert len(SCRIPTS) == 5 and all(
+        set(stages) == {name[:2] for name in SCRIPTS} for stages in PRESETS.values()
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -202,7 +268,10 @@ def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, name):
     for script in [script for script in SCRIPTS if script[1] in scripts]:
         Config, stage = config_of(script), script[:2]
         for value in wrong:
-            for flags, overrides in (([flag, str(value)], {}), ([], {name: float(value) if value == "nan" else value})):
+            for flags, overrides in (
+                ([flag, str(value)], {}),
+                ([], {name: float(value) if value == "nan" else value}),
+            ):
                 monkeypatch.setattr(sys, "argv", [script, *flags])
                 with pytest.raises(InputError, match=rf"^{flag} {value}.*: expected {expected}\.$"):
                     configure(Config, stage, **overrides)
@@ -214,18 +283,28 @@ def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, name):
 def test_every_number_of_a_script_has_a_range():
     """A setting that is added later must not be forgotten there; only the optimiser's own three are taken as they are."""
     numeric = (int, float, int | None, float | None)
-    numbers = {f.name for script in SCRIPTS for f in fields_of(script).values() if f.type in numeric}
+    numbers = {
+        f.name for script in SCRIPTS for f in fields_of(script).values() if f.type in numeric
+    }
     assert numbers - (COUNTS | MAY_BE_ZERO | SHARES) == set()
 
 
 @pytest.fixture(scope="module")
 def helps():
     """{script: [exit status, its --help, whether torch was loaded]}, all from one process."""
-    code = ("import contextlib, io, json, runpy, sys\nfound = {}\nfor name in sys.argv[1:]:\n    sys.argv = [name, '--help']\n"
-            "    with contextlib.redirect_stdout(io.StringIO()) as text:\n        try:\n            runpy.run_path(name, run_name='__main__')\n"
-            "        except SystemExit as end:\n            found[name] = [end.code, text.getvalue(), 'torch' in sys.modules]\n"
-            "print(json.dumps(found))")
-    done = subprocess.run([sys.executable, "-c", code, *SCRIPTS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    code = (
+        "import contextlib, io, json, runpy, sys\nfound = {}\nfor name in sys.argv[1:]:\n    sys.argv = [name, '--help']\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as text:\n        try:\n            runpy.run_path(name, run_name='__main__')\n"
+        "        except SystemExit as end:\n            found[name] = [end.code, text.getvalue(), 'torch' in sys.modules]\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SCRIPTS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     return json.loads(done.stdout)
 
 
@@ -236,4 +315,6 @@ def test_help_documents_every_setting_and_does_not_load_torch(name, helps):
     text = "".join(text.split())
     assert status == 0 and not torch_loaded
     for field in fields_of(name).values():
-        assert f"--{field.name}" in text and "".join((field.metadata["help"] % ()).split()) in text, field.name
+        assert (
+            f"--{field.name}" in text and "".join((field.metadata["help"] % ()).split()) in text
+        ), field.name

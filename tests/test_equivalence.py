@@ -81,7 +81,11 @@ DIFFERENT = {
 
 
 def pairs(table):
-    return [pytest.param(*pair, id=f"{group}: {pair[0]} | {pair[1]}") for group, group_pairs in table.items() for pair in group_pairs]
+    return [
+        pytest.param(*pair, id=f"{group}: {pair[0]} | {pair[1]}")
+        for group, group_pairs in table.items()
+        for pair in group_pairs
+    ]
 
 
 @pytest.mark.parametrize("one, other", pairs(EQUAL))
@@ -94,7 +98,15 @@ def test_different(one, other):
     assert not equivalent(one, other) and not equivalent(other, one)
 
 
-EVERY = sorted({side for table in (EQUAL, DIFFERENT) for group in table.values() for pair in group for side in pair})
+EVERY = sorted(
+    {
+        side
+        for table in (EQUAL, DIFFERENT)
+        for group in table.values()
+        for pair in group
+        for side in pair
+    }
+)
 
 
 @pytest.mark.parametrize("answer", EVERY)
@@ -104,7 +116,11 @@ def test_every_answer_equals_itself(answer):
 
 REWRITES = {  # what models do to an answer without changing it
     "dfrac": lambda answer: answer.replace(r"\frac", r"\dfrac"),
-    "brackets": lambda answer: answer.replace("(", r"\left(").replace(")", r"\right)") if answer.count("(") == answer.count(")") else answer,
+    "brackets": lambda answer: (
+        answer.replace("(", r"\left(").replace(")", r"\right)")
+        if answer.count("(") == answer.count(")")
+        else answer
+    ),
     "period": lambda answer: answer + ".",
     "dollars": lambda answer: f"${answer}$" if "$" not in answer else answer,
     "style": lambda answer: rf"\displaystyle {answer}",
@@ -121,7 +137,11 @@ def test_rewriting_changes_nothing(rewrite):
 
 def spellings(value):
     sign, top, bottom = "-" * (value < 0), abs(value.numerator), value.denominator
-    yield from (f"{sign}{top}/{bottom}", rf"{sign}\frac{{{top}}}{{{bottom}}}", rf"\dfrac{{{sign}{top}}}{{{bottom}}}")
+    yield from (
+        f"{sign}{top}/{bottom}",
+        rf"{sign}\frac{{{top}}}{{{bottom}}}",
+        rf"\dfrac{{{sign}{top}}}{{{bottom}}}",
+    )
     if 10**6 % bottom == 0:
         yield f"{sign}{top * (10**6 // bottom) // 10**6}.{top * (10**6 // bottom) % 10**6:06d}"
     if bottom > 1 and top > bottom:
@@ -132,7 +152,9 @@ def test_rationals_are_equal_exactly_when_their_values_are():
     """An oracle: fractions.Fraction. Every spelling of two random rationals, 1,500 pairs, none of which needs sympy."""
     rng = random.Random(0)
     for _ in range(150):
-        one, other = (Fraction(rng.randint(-40, 40), rng.choice([1, 2, 3, 4, 5, 7, 8, 10])) for _ in range(2))
+        one, other = (
+            Fraction(rng.randint(-40, 40), rng.choice([1, 2, 3, 4, 5, 7, 8, 10])) for _ in range(2)
+        )
         for first in spellings(one):
             for second in spellings(other):
                 assert equivalent(second, first) == (one == other), (first, second)
@@ -147,7 +169,9 @@ def test_polynomials_are_equal_exactly_when_their_coefficients_are():
         if rng.random() < 0.5:
             wrong[rng.randrange(3)] = rng.choice([-1, 1])
         two, one, none = a * c + wrong[0], a * d + b * c + wrong[1], b * d + wrong[2]
-        assert equivalent(f"({a}x{b:+})({c}x{d:+})", f"{none} {one:+}x {two:+}x^2") == (wrong == [0, 0, 0])
+        assert equivalent(f"({a}x{b:+})({c}x{d:+})", f"{none} {one:+}x {two:+}x^2") == (
+            wrong == [0, 0, 0]
+        )
 
 
 @pytest.mark.parametrize("answer, value", [
@@ -171,11 +195,19 @@ def test_tolerance_is_relative_and_not_for_integers():
     assert equivalent("4.0", "4.04", 0.01) and not equivalent("4.0", "4.05", 0.01)
     assert equivalent("7.36e-12", "7.4e-12", 0.01)  # 0.04 / 7.36 = 0.5 %
     assert equivalent("1.41", r"\sqrt{2}", 0.01) and equivalent("(1.5, 2.5)", "(1.51, 2.49)", 0.01)
-    assert not equivalent("28800", "28799", 0.01) and not equivalent("0.0", "0.01", 0.01) and not equivalent("1.41", r"\sqrt{2}")
+    assert (
+        not equivalent("28800", "28799", 0.01)
+        and not equivalent("0.0", "0.01", 0.01)
+        and not equivalent("1.41", r"\sqrt{2}")
+    )
 
 
 def disagreements(rows, judgements, label):
-    return [f"{row} -> {j}" for row, j in zip(rows, judgements) if j.correct != row[label] or row.get("how", j.how) != j.how]
+    return [
+        f"{row} -> {j}"
+        for row, j in zip(rows, judgements)
+        if j.correct != row[label] or row.get("how", j.how) != j.how
+    ]
 
 
 def read(path):
@@ -185,7 +217,10 @@ def read(path):
 def test_labelled_pairs():
     """1,226 pairs of 48 classes, half of them near misses, written and checked by someone who had not seen the grader."""
     rows = read(CASES / "equivalence.jsonl")
-    judgements = grade_many([rf"The answer is $\boxed{{{row['answer']}}}$." for row in rows], [row["gold"] for row in rows])
+    judgements = grade_many(
+        [rf"The answer is $\boxed{{{row['answer']}}}$." for row in rows],
+        [row["gold"] for row in rows],
+    )
     assert len(rows) == 1226 and not disagreements(rows, judgements, "equal")
 
 
@@ -199,11 +234,20 @@ def test_labelled_outputs():
 @pytest.mark.skipif(not (SHARED / "grading/dev.jsonl").exists(), reason="needs ../shared")
 def test_labelled_cases_of_other_projects():
     """The undisputed cases: at least 98.5 % agree, and no wrong answer is accepted."""
-    rows = [row for row in read(SHARED / "grading/dev.jsonl") if not row["tag"].startswith("disputed") and row["kind"] != "extract_only"]
-    texts = [row["pred"] if row["kind"] == "extract" else rf"So $\boxed{{{row['pred']}}}$" for row in rows]
+    rows = [
+        row
+        for row in read(SHARED / "grading/dev.jsonl")
+        if not row["tag"].startswith("disputed") and row["kind"] != "extract_only"
+    ]
+    texts = [
+        row["pred"] if row["kind"] == "extract" else rf"So $\boxed{{{row['pred']}}}$"
+        for row in rows
+    ]
     judgements = grade_many(texts, [row["gold"] for row in rows])
     assert not [row for row, j in zip(rows, judgements) if j.correct and not row["expected"]]
-    assert sum(j.correct == row["expected"] for row, j in zip(rows, judgements)) / len(rows) >= 0.985
+    assert (
+        sum(j.correct == row["expected"] for row, j in zip(rows, judgements)) / len(rows) >= 0.985
+    )
 
 
 GOLDS = {
@@ -219,7 +263,9 @@ def test_every_gold_equals_itself(benchmark):
     if not path.exists():
         pytest.skip("needs ../shared")
     golds = [GOLDS[benchmark](row) for row in read(path)]
-    boxed = grade_many([rf"So the result is $\boxed{{{gold}}}$, as asked." for gold in golds], golds)
+    boxed = grade_many(
+        [rf"So the result is $\boxed{{{gold}}}$, as asked." for gold in golds], golds
+    )
     assert not [gold for gold, j in zip(golds, boxed) if not j.correct]
     assert all(grade(gold, gold) for gold in golds)
     assert not [gold for gold in golds if not equivalent(gold, gold)]
@@ -235,6 +281,8 @@ def test_a_gold_with_one_digit_changed_is_wrong(benchmark):
         if digits := [match.start() for match in re.finditer(r"\d", gold)]:
             at = rng.choice(digits)
             golds.append(gold)
-            changed.append(gold[:at] + str((int(gold[at]) + rng.randint(1, 9)) % 10) + gold[at + 1 :])
+            changed.append(
+                gold[:at] + str((int(gold[at]) + rng.randint(1, 9)) % 10) + gold[at + 1 :]
+            )
     judgements = grade_many([rf"\boxed{{{answer}}}" for answer in changed], golds)
     assert not [(gold, answer) for gold, answer, j in zip(golds, changed, judgements) if j.correct]

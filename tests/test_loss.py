@@ -7,15 +7,28 @@ import sys
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from common import loss, model
 from common.loss import CHUNK, completion_nll
 from common.tokens import IGNORE
 from tests.conftest import ROOT
 
-SIZES = dict(vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-             intermediate_size=48, max_position_embeddings=64)
+SIZES = dict(
+    vocab_size=97,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=64,
+)
 
 
 def batch():
@@ -26,8 +39,13 @@ def batch():
     return input_ids, labels
 
 
-@pytest.mark.parametrize("make, config", [(Qwen2ForCausalLM, Qwen2Config(**SIZES, tie_word_embeddings=True)),
-                                          (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=False))])
+@pytest.mark.parametrize(
+    "make, config",
+    [
+        (Qwen2ForCausalLM, Qwen2Config(**SIZES, tie_word_embeddings=True)),
+        (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=False)),
+    ],
+)
 @pytest.mark.parametrize("chunk", [1, 5, 1024])
 def test_equals_hugging_face_loss_and_gradient(make, config, chunk, monkeypatch):
     monkeypatch.setitem(loss.CHUNK, "cpu", chunk * 97)
@@ -60,7 +78,11 @@ def test_full_logits_are_never_formed(monkeypatch):
     monkeypatch.setitem(loss.CHUNK, "cpu", 16 * 11)
     seen = []
     real = torch.nn.functional.cross_entropy
-    monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda x, *a, **k: (seen.append(x.shape), real(x, *a, **k))[1])
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "cross_entropy",
+        lambda x, *a, **k: (seen.append(x.shape), real(x, *a, **k))[1],
+    )
     loss.completion_nll(torch.randn(4, 50, 8), torch.randint(0, 11, (4, 50)), torch.randn(11, 8))
     assert max(rows for rows, _ in seen) == 16 and sum(rows for rows, _ in seen) == 4 * 49
 
@@ -68,13 +90,20 @@ def test_full_logits_are_never_formed(monkeypatch):
 def test_bias_and_bfloat16():
     hidden, labels = torch.randn(2, 6, 8), torch.randint(0, 11, (2, 6))
     weight, bias = torch.randn(11, 8), torch.randn(11)
-    exact = torch.nn.functional.cross_entropy((hidden[:, :-1] @ weight.T + bias).reshape(-1, 11), labels[:, 1:].reshape(-1), reduction="sum")
-    assert loss.completion_nll(hidden, labels, weight, bias).item() == pytest.approx(exact.item(), rel=1e-5)
+    exact = torch.nn.functional.cross_entropy(
+        (hidden[:, :-1] @ weight.T + bias).reshape(-1, 11),
+        labels[:, 1:].reshape(-1),
+        reduction="sum",
+    )
+    assert loss.completion_nll(hidden, labels, weight, bias).item() == pytest.approx(
+        exact.item(), rel=1e-5
+    )
     half = loss.completion_nll(hidden.bfloat16(), labels, weight.bfloat16(), bias.bfloat16())
     assert half.dtype == torch.float32 and half.item() == pytest.approx(exact.item(), rel=0.02)
 
 
 # --- through the loaded model ---------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
@@ -82,7 +111,9 @@ def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkp
     """common.model.load and completion_loss with a scale, sharded parameters and all, against model(labels=) on the same folder."""
     model.init_distributed()
     torch.manual_seed(0)
-    Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=tied, initializer_range=0.3)).save_pretrained(tmp_path)
+    Qwen2ForCausalLM(
+        Qwen2Config(**SIZES, tie_word_embeddings=tied, initializer_range=0.3)
+    ).save_pretrained(tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     input_ids, labels = batch()
     (theirs := plain(input_ids=input_ids, labels=labels).loss).backward()
@@ -92,26 +123,40 @@ def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkp
     ours.backward()
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5) and theirs.item() > 4.5
     expected = {name: p.grad for name, p in plain.named_parameters()}
-    seen = {name.replace("_checkpoint_wrapped_module.", ""): p.grad.full_tensor() for name, p in net.named_parameters()}
+    seen = {
+        name.replace("_checkpoint_wrapped_module.", ""): p.grad.full_tensor()
+        for name, p in net.named_parameters()
+    }
     assert seen.keys() == expected.keys() and ("lm_head.weight" in seen) == (not tied)
     for name in expected:
         torch.testing.assert_close(seen[name], expected[name], atol=1e-5, rtol=1e-4)
     net.zero_grad()
     net.completion_loss(input_ids, labels, 3 / n).backward()  # the scale is the gradient's too
     for name, p in net.named_parameters():
-        torch.testing.assert_close(p.grad.full_tensor(), 3 * expected[name.replace("_checkpoint_wrapped_module.", "")], atol=3e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            p.grad.full_tensor(),
+            3 * expected[name.replace("_checkpoint_wrapped_module.", "")],
+            atol=3e-5,
+            rtol=1e-4,
+        )
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
 
+
 def plain_nll(hidden, labels, weight, scale=1.0):
     """The same by one plain product."""
     logits = (hidden[:, :-1] @ weight.T).float().flatten(0, 1)
-    return scale * torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum")
+    return scale * torch.nn.functional.cross_entropy(
+        logits, labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum"
+    )
 
 
 def gradients(function, hidden, labels, weight, **options):
-    hidden, weight = hidden.detach().clone().requires_grad_(), weight.detach().clone().requires_grad_()
+    hidden, weight = (
+        hidden.detach().clone().requires_grad_(),
+        weight.detach().clone().requires_grad_(),
+    )
     loss = function(hidden, labels, weight, **options)
     loss.backward()
     return loss.item(), hidden.grad, weight.grad
@@ -126,14 +171,19 @@ def test_chunk_boundaries(monkeypatch, supervised):
     labels = torch.full((2, 15), IGNORE)
     place = torch.randperm(28, generator=g)[:supervised]
     labels[place // 14, 1 + place % 14] = torch.randint(0, 11, (supervised,), generator=g)
-    for a, b in zip(gradients(completion_nll, hidden, labels, weight, scale=0.3), gradients(plain_nll, hidden, labels, weight, scale=0.3)):
+    for a, b in zip(
+        gradients(completion_nll, hidden, labels, weight, scale=0.3),
+        gradients(plain_nll, hidden, labels, weight, scale=0.3),
+    ):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_a_budget_below_one_row_still_takes_a_row(monkeypatch):
     monkeypatch.setitem(CHUNK, "cpu", 3)
     hidden, labels, weight = torch.randn(1, 4, 8), torch.randint(0, 11, (1, 4)), torch.randn(11, 8)
-    assert completion_nll(hidden, labels, weight).item() == pytest.approx(plain_nll(hidden, labels, weight).item(), rel=1e-5)
+    assert completion_nll(hidden, labels, weight).item() == pytest.approx(
+        plain_nll(hidden, labels, weight).item(), rel=1e-5
+    )
 
 
 def test_weight_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
@@ -142,7 +192,10 @@ def test_weight_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
     monkeypatch.setitem(CHUNK, "cpu", 1)
     g = torch.Generator().manual_seed(0)
     hidden = (0.5 * torch.randn(1, 601, 32, generator=g) + torch.randn(32, generator=g)).bfloat16()
-    weight, labels = (0.2 * torch.randn(64, 32, generator=g)).bfloat16(), torch.randint(0, 64, (1, 601), generator=g)
+    weight, labels = (
+        (0.2 * torch.randn(64, 32, generator=g)).bfloat16(),
+        torch.randint(0, 64, (1, 601), generator=g),
+    )
     _, exact_hidden, exact = gradients(completion_nll, hidden.float(), labels, weight.float())
     _, ours_hidden, ours = gradients(completion_nll, hidden, labels, weight)
     naive = torch.zeros_like(weight)
@@ -155,6 +208,7 @@ def test_weight_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
 
 # --- no more than is needed -----------------------------------------------------------------------------------------
 
+
 class Made(TorchDispatchMode):
     """Notes every operation and the shapes that come out of it."""
 
@@ -165,7 +219,11 @@ class Made(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         several = out if isinstance(out, (tuple, list)) else [out]
-        self.seen += [(function.overloadpacket.__name__, tuple(t.shape)) for t in several if torch.is_tensor(t)]
+        self.seen += [
+            (function.overloadpacket.__name__, tuple(t.shape))
+            for t in several
+            if torch.is_tensor(t)
+        ]
         return out
 
 
@@ -185,13 +243,23 @@ def test_a_frozen_head_gets_no_gradient(monkeypatch):
     hidden.requires_grad_()
     seen = made(hidden, labels, weight)
     torch.testing.assert_close(hidden.grad, expected, atol=1e-5, rtol=1e-5)
-    assert weight.grad is None and not [op for op, shape in seen if shape == (23, 8) and op not in ("t", "detach", "alias", "view")]
-    assert [op for op, shape in made(hidden, labels, weight.requires_grad_()) if shape == (23, 8) and op == "zeros_like"]  # so it would show
+    assert weight.grad is None and not [
+        op for op, shape in seen if shape == (23, 8) and op not in ("t", "detach", "alias", "view")
+    ]
+    assert [
+        op
+        for op, shape in made(hidden, labels, weight.requires_grad_())
+        if shape == (23, 8) and op == "zeros_like"
+    ]  # so it would show
 
 
 def test_a_frozen_body_gets_no_gradient():
     """The other way round: the head alone is trained."""
-    hidden, labels, weight = torch.randn(2, 9, 8), torch.randint(0, 23, (2, 9)), torch.randn(23, 8, requires_grad=True)
+    hidden, labels, weight = (
+        torch.randn(2, 9, 8),
+        torch.randint(0, 23, (2, 9)),
+        torch.randn(23, 8, requires_grad=True),
+    )
     _, _, expected = gradients(plain_nll, hidden, labels, weight)
     completion_nll(hidden, labels, weight).backward()
     torch.testing.assert_close(weight.grad, expected, atol=1e-5, rtol=1e-5)
@@ -205,19 +273,29 @@ def test_without_grad_none_is_formed():
     with torch.no_grad():
         seen = made(hidden, labels, weight, backward=False)
         value = completion_nll(hidden, labels, weight)
-    assert not value.requires_grad and value.item() == pytest.approx(plain_nll(hidden, labels, weight).item(), rel=1e-5)
+    assert not value.requires_grad and value.item() == pytest.approx(
+        plain_nll(hidden, labels, weight).item(), rel=1e-5
+    )
     frozen = made(hidden.detach(), labels, weight.detach(), backward=False)
     trained = made(hidden, labels, weight, backward=False)
     backward_of = lambda seen: [op for op, _ in seen if "backward" in op]
     assert backward_of(seen) == backward_of(frozen) == [] and len(backward_of(trained)) == 2
-    assert (23, 8) not in [shape for op, shape in seen if op != "detach"] and ("zeros_like", (23, 8)) in trained
+    assert (23, 8) not in [shape for op, shape in seen if op != "detach"] and (
+        "zeros_like",
+        (23, 8),
+    ) in trained
 
 
 def test_the_gradient_follows_what_is_done_with_the_loss():
     """Scaled from outside, added to another one."""
     hidden, labels, weight = torch.randn(2, 9, 8), torch.randint(0, 23, (2, 9)), torch.randn(23, 8)
     _, once_hidden, once = gradients(completion_nll, hidden, labels, weight)
-    _, hidden_of, weight_of = gradients(lambda h, y, w: -2.5 * completion_nll(h, y, w) + completion_nll(h, y, w, scale=0.5), hidden, labels, weight)
+    _, hidden_of, weight_of = gradients(
+        lambda h, y, w: -2.5 * completion_nll(h, y, w) + completion_nll(h, y, w, scale=0.5),
+        hidden,
+        labels,
+        weight,
+    )
     torch.testing.assert_close(weight_of, -2 * once, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(hidden_of, -2 * once_hidden, atol=1e-5, rtol=1e-5)
 
@@ -247,8 +325,14 @@ def test_peak_memory_at_a_real_vocabulary():
     """1,000 rows of 151,936 logits are 0.61 GB; the plain path holds three times that at once, ours some chunks of 220 rows."""
     out = {}
     for way in ("naive", "ours"):
-        done = subprocess.run([sys.executable, "-c", PEAK, way], capture_output=True, text=True, timeout=120,
-                              env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, way],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         out[way] = [float(x) for x in done.stdout.split()]
     assert out["naive"][1] > 1_200_000  # kB: it was measured

@@ -5,8 +5,16 @@ import shutil
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM, AutoTokenizer, GemmaConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
-    Qwen2ForCausalLM, Qwen2MoeConfig, get_cosine_schedule_with_warmup,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GemmaConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    get_cosine_schedule_with_warmup,
 )
 
 from common import checkpoints as C
@@ -19,8 +27,15 @@ from common.train import adamw, learning_rate_at, training_steps
 
 CPU = torch.device("cpu")
 WORDS = tokenizer()
-SIZES = dict(vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-             intermediate_size=48, max_position_embeddings=256)
+SIZES = dict(
+    vocab_size=len(WORDS),
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=256,
+)
 M.init_distributed()
 
 
@@ -37,15 +52,24 @@ def folder_of(path, config):
     return made
 
 
-@pytest.mark.parametrize("config", [Qwen2Config(**SIZES, tie_word_embeddings=True), Qwen2Config(**SIZES, tie_word_embeddings=False),
-                                    LlamaConfig(**SIZES, rope_theta=500_000.0)], ids=["qwen2 tied", "qwen2", "llama"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen2Config(**SIZES, tie_word_embeddings=True),
+        Qwen2Config(**SIZES, tie_word_embeddings=False),
+        LlamaConfig(**SIZES, rope_theta=500_000.0),
+    ],
+    ids=["qwen2 tied", "qwen2", "llama"],
+)
 def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
     """Same loss as from_pretrained's model: weights, tied head and the rotary buffers that meta loading loses."""
     plain = folder_of(tmp_path, config)
     loaded = M.load(str(tmp_path), CPU)
     input_ids, labels = tokens.collate(examples[:6])
     n = (labels[:, 1:] != tokens.IGNORE).sum().item()
-    assert loaded.completion_loss(input_ids, labels).item() / n == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), abs=1e-5)
+    assert loaded.completion_loss(input_ids, labels).item() / n == pytest.approx(
+        plain(input_ids=input_ids, labels=labels).loss.item(), abs=1e-5
+    )
 
 
 def test_activation_checkpointing_changes_no_number(tiny_model, examples):
@@ -57,7 +81,9 @@ def test_activation_checkpointing_changes_no_number(tiny_model, examples):
         loss.backward()
         losses.append(loss.item())
         norms.append(torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0).full_tensor().item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and norms[0] == pytest.approx(norms[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and norms[0] == pytest.approx(
+        norms[1], rel=1e-6
+    )
 
 
 def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
@@ -81,7 +107,8 @@ def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, wrapped):
     assert again.generation_config.eos_token_id == [end, reloaded.eos_token_id]
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     assert reloaded.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == (
-        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n")
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -97,7 +124,9 @@ def fit(folder, examples, steps=None, state=None, save_at=None, **options):
     optimizer = adamw(net)
     start = C.load_state(net, optimizer, state) if state else 0
     updates = []
-    for update in training_steps(net, optimizer, examples, plan[:steps] if steps else plan, 1e-2, start=start, **options):
+    for update in training_steps(
+        net, optimizer, examples, plan[:steps] if steps else plan, 1e-2, start=start, **options
+    ):
         updates.append(update)
         if update.step == save_at:
             C.save_state(net, optimizer, update.step, state)
@@ -117,7 +146,9 @@ def test_microbatching_changes_neither_loss_nor_gradient(tiny_model, examples):
     """The loss is a token sum over the global count: one micro-batch of 8 rows or 8 of one row give the same steps."""
     one, many = fit(tiny_model, examples, cap=100_000), fit(tiny_model, examples, cap=1)
     for a, b in zip(one, many):
-        assert a.loss == pytest.approx(b.loss, rel=1e-4) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
+        assert a.loss == pytest.approx(b.loss, rel=1e-4) and a.grad_norm == pytest.approx(
+            b.grad_norm, rel=1e-3
+        )
         assert a.supervised == b.supervised
 
 
@@ -137,7 +168,9 @@ def test_first_loss_and_update_against_plain_torch(tiny_model, examples):
             group["lr"] = learning_rate_at(step, len(plan), 1e-2, 0.0)
         optimizer.step()
         optimizer.zero_grad()
-        assert update.loss == pytest.approx(loss.item(), rel=1e-4) and update.grad_norm == pytest.approx(norm.item(), rel=1e-3)
+        assert update.loss == pytest.approx(
+            loss.item(), rel=1e-4
+        ) and update.grad_norm == pytest.approx(norm.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("steps, ratio", [(98, 0.1), (7, 0.5), (50, 0.0), (1, 0.1)])
@@ -147,12 +180,15 @@ def test_schedule_is_transformers_cosine_with_warmup(steps, ratio):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=5e-6)
     schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(steps * ratio), steps)
     for step in range(steps):
-        assert learning_rate_at(step, steps, 5e-6, ratio) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-15)
+        assert learning_rate_at(step, steps, 5e-6, ratio) == pytest.approx(
+            optimizer.param_groups[0]["lr"], abs=1e-15
+        )
         optimizer.step()
         schedule.step()
 
 
 # --- bad folders ----------------------------------------------------------------------------------------------------
+
 
 def test_errors_name_what_is_missing(tiny_model, tmp_path):
     bare = tmp_path / "bare"
@@ -178,10 +214,18 @@ def test_logit_changing_architectures_are_refused(tmp_path):
         M.load(str(tmp_path), CPU)
 
 
-@pytest.mark.parametrize("config, says", [
-    (GemmaConfig(**SIZES, head_dim=8), "GemmaTextScaledWordEmbedding"),
-    (Qwen2MoeConfig(**SIZES, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4), "mixtures of experts"),
-])
+@pytest.mark.parametrize(
+    "config, says",
+    [
+        (GemmaConfig(**SIZES, head_dim=8), "GemmaTextScaledWordEmbedding"),
+        (
+            Qwen2MoeConfig(
+                **SIZES, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4
+            ),
+            "mixtures of experts",
+        ),
+    ],
+)
 def test_architectures_that_cannot_be_read_are_named(tmp_path, config, says):
     """Better an error than a model with garbage in a buffer or in an expert."""
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
@@ -193,10 +237,14 @@ def test_a_foreign_tokenizer_in_a_qwen2_folder_is_read_as_it_stands(tmp_path):
     """transformers 5 loads every Qwen2 folder's tokenizer as Qwen2's own class; a word-level one would fall to pieces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    inner = Tokenizer(models.WordLevel({"<unk>": 0, "Question:": 1, "12": 2, "<eos>": 3}, unk_token="<unk>"))
+    inner = Tokenizer(
+        models.WordLevel({"<unk>": 0, "Question:": 1, "12": 2, "<eos>": 3}, unk_token="<unk>")
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     folder_of(tmp_path, Qwen2Config(**SIZES))
-    PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="<eos>").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", eos_token="<eos>"
+    ).save_pretrained(tmp_path)
     assert M.load_tokenizer(tmp_path)("Question: 12").input_ids == [1, 2]
 
 

@@ -32,7 +32,14 @@ def test_where_it_is_lax(answer, gold):
     assert grade(boxed(answer), gold) and not answers.grade(boxed(answer), gold)
 
 
-STRICT = [(r"\displaystyle 5", "5"), (r"1\frac{1}{2}", "1.5"), ("1{,}234", "1234"), ("2,1", "1,2"), (r"x \approx 3", "3"), ("8π", r"8\pi")]
+STRICT = [
+    (r"\displaystyle 5", "5"),
+    (r"1\frac{1}{2}", "1.5"),
+    ("1{,}234", "1234"),
+    ("2,1", "1,2"),
+    (r"x \approx 3", "3"),
+    ("8π", r"8\pi"),
+]
 
 
 @pytest.mark.parametrize("answer, gold", STRICT)
@@ -50,7 +57,10 @@ def test_right_answers(answer, gold):
     assert grade(boxed(answer), gold)
 
 
-@pytest.mark.parametrize("answer, gold", [("5", "6"), ("x+1", "x+2"), ("(1,2)", "(1,3)"), ("5.2", "5.3"), ("True", "False"), ("", "5")])
+@pytest.mark.parametrize(
+    "answer, gold",
+    [("5", "6"), ("x+1", "x+2"), ("(1,2)", "(1,3)"), ("5.2", "5.3"), ("True", "False"), ("", "5")],
+)
 def test_wrong_answers(answer, gold):
     assert not grade(boxed(answer), gold)
 
@@ -71,18 +81,33 @@ def test_extraction(output, gold):
 
 
 def test_units_stay_for_minerva():
-    assert grade(boxed("3 h"), "3") and not grade(boxed("3 h"), "3", units=False) and grade(boxed("3h"), "3 h", units=False)
+    assert (
+        grade(boxed("3 h"), "3")
+        and not grade(boxed("3 h"), "3", units=False)
+        and grade(boxed("3h"), "3 h", units=False)
+    )
 
 
-@pytest.mark.parametrize("value", [None, 5, b"5", [], "", "\x00\ud800", "9" * 10**6, r"\boxed{" * 10**5, "the answer is" * 10**5])
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, b"5", [], "", "\x00\ud800", "9" * 10**6, r"\boxed{" * 10**5, "the answer is" * 10**5],
+)
 def test_any_input_returns(value):
     assert not grade(value, "7") and not grade(boxed("7"), value)
 
 
 def test_no_code_runs(tmp_path):
-    for code in ("__import__('os').system('touch {}')", "exec(\"open('{}', 'w')\")", "eval(compile(\"open('{}','w')\",'','exec'))"):
+    for code in (
+        "__import__('os').system('touch {}')",
+        "exec(\"open('{}', 'w')\")",
+        "eval(compile(\"open('{}','w')\",'','exec'))",
+    ):
         code = code.replace("{}", str(tmp_path / "ran"))
-        assert not grade(boxed(code), "7") and not grade(boxed("7"), code) and not list(tmp_path.iterdir())
+        assert (
+            not grade(boxed(code), "7")
+            and not grade(boxed("7"), code)
+            and not list(tmp_path.iterdir())
+        )
 
 
 @pytest.mark.parametrize("benchmark, column, answer, floor", [
@@ -93,8 +118,13 @@ def test_the_floors_of_the_released_code(benchmark, column, answer, floor):
     path = SHARED / "benchmarks" / benchmark / "test.jsonl"
     if not path.exists():
         pytest.skip("needs ../shared")
-    golds = [str(json.loads(line)[column]) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert sum(grade(boxed(answer), gold, units=benchmark != "minerva_math") for gold in golds) == floor
+    golds = [
+        str(json.loads(line)[column]) for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert (
+        sum(grade(boxed(answer), gold, units=benchmark != "minerva_math") for gold in golds)
+        == floor
+    )
 
 
 def test_a_timeout_is_wrong(monkeypatch):

@@ -9,12 +9,29 @@ import pytest
 
 from common import stats
 from common.stats import (
-    average_interval, holm, mcnemar, mean_interval, over_seeds, paired_difference, sign_flip, stratified_difference, wilson,
+    average_interval,
+    holm,
+    mcnemar,
+    mean_interval,
+    over_seeds,
+    paired_difference,
+    sign_flip,
+    stratified_difference,
+    wilson,
 )
 
 
-@pytest.mark.parametrize("correct, n, low, high", [
-    (8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (0, 1, 0.0, 0.7935), (1, 2, 0.0945, 0.9055), (50, 100, 0.4038, 0.5962)])
+@pytest.mark.parametrize(
+    "correct, n, low, high",
+    [
+        (8, 10, 0.4902, 0.9433),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (0, 1, 0.0, 0.7935),
+        (1, 2, 0.0945, 0.9055),
+        (50, 100, 0.4038, 0.5962),
+    ],
+)
 def test_wilson_by_hand(correct, n, low, high):
     """z^2 = 3.8415. 0 of n: (0, z^2/(n + z^2)), so 3.8415/13.8415 = 0.2775 and 3.8415/4.8415 = 0.7935. n of n: its mirror image.
 
@@ -56,10 +73,16 @@ def test_wilson_refuses_what_is_no_share(correct, n):
         wilson(correct, n)
 
 
-@pytest.mark.parametrize("a, b, expected", [
-    ([1, 1, 0, 0], [1, 1, 0, 0], (0, 0, 0)),  # equal item by item: no resample can differ
-    ([1, 0], [1, 0], (0, 0, 0)), ([1] * 5, [0] * 5, (1, 1, 1)), ([0] * 5, [1] * 5, (-1, -1, -1)), ([True], [False], (1, 1, 1)),
-])
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [
+        ([1, 1, 0, 0], [1, 1, 0, 0], (0, 0, 0)),  # equal item by item: no resample can differ
+        ([1, 0], [1, 0], (0, 0, 0)),
+        ([1] * 5, [0] * 5, (1, 1, 1)),
+        ([0] * 5, [1] * 5, (-1, -1, -1)),
+        ([True], [False], (1, 1, 1)),
+    ],
+)
 def test_differences_without_doubt(a, b, expected):
     assert paired_difference(a, b) == expected
 
@@ -96,7 +119,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng, hits = np.random.default_rng(0), 0
     for i in range(400):
         kind = rng.choice(4, 200, p=[0.2, 0.1, 0.4, 0.3])
-        _, low, high = paired_difference((kind == 0) | (kind == 2), (kind == 1) | (kind == 2), resamples=1000, seed=i)
+        _, low, high = paired_difference(
+            (kind == 0) | (kind == 2), (kind == 1) | (kind == 2), resamples=1000, seed=i
+        )
         hits += low <= 0.1 <= high
     assert 362 <= hits <= 393
 
@@ -108,7 +133,9 @@ def test_swapping_the_models_turns_the_sign(seed):
     a, b = rng.random(200) < 0.6, rng.random(200) < 0.5
     difference, low, high = paired_difference(a, b)
     other, other_low, other_high = paired_difference(b, a)
-    assert other == -difference and (other_low, other_high) == pytest.approx((-high, -low), abs=0.011)
+    assert other == -difference and (other_low, other_high) == pytest.approx(
+        (-high, -low), abs=0.011
+    )
     assert low <= difference <= high and paired_difference(a, b) == (difference, low, high)
 
 
@@ -124,18 +151,34 @@ def test_what_cannot_be_paired_is_refused(a, b):
         paired_difference(a, b)
 
 
-@pytest.mark.parametrize("n, wins, losses", [(1000, 120, 75), (500, 0, 0), (40, 22, 6), (7, 0, 7), (1319, 3, 0), (5000, 900, 901)])
+@pytest.mark.parametrize(
+    "n, wins, losses",
+    [(1000, 120, 75), (500, 0, 0), (40, 22, 6), (7, 0, 7), (1319, 3, 0), (5000, 900, 901)],
+)
 def test_0_and_1_are_one_draw_of_wins_losses_and_ties(n, wins, losses):
     """To the last digit: published intervals of this kit were made so."""
     a, b = np.zeros(n), np.zeros(n)
     a[:wins], b[wins : wins + losses] = 1, 1
-    draws = np.random.default_rng(3).multinomial(n, [wins / n, losses / n, (n - wins - losses) / n], size=2000)
+    draws = np.random.default_rng(3).multinomial(
+        n, [wins / n, losses / n, (n - wins - losses) / n], size=2000
+    )
     low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, [2.5, 97.5])
     assert paired_difference(a, b, 2000, seed=3) == ((wins - losses) / n, low, high)
 
 
-@pytest.mark.parametrize("wins, losses, p", [
-    (0, 0, 1), (5, 5, 1), (1, 0, 1), (2, 0, 0.5), (6, 0, 2 / 64), (8, 1, 20 / 512), (3, 1, 10 / 16), (5, 4, 1)])
+@pytest.mark.parametrize(
+    "wins, losses, p",
+    [
+        (0, 0, 1),
+        (5, 5, 1),
+        (1, 0, 1),
+        (2, 0, 0.5),
+        (6, 0, 2 / 64),
+        (8, 1, 20 / 512),
+        (3, 1, 10 / 16),
+        (5, 4, 1),
+    ],
+)
 def test_mcnemar_by_hand(wins, losses, p):
     """6 to 0: 2 x 1/2^6. 8 to 1: 2 x (1 + 9)/2^9. 3 to 1: 2 x (1 + 4)/2^4. 5 to 4: the tail is 256/512, doubled 1. 5 to 5: over 1, so 1."""
     assert mcnemar(wins, losses) == p == mcnemar(losses, wins)
@@ -146,10 +189,14 @@ def test_mcnemar_by_hand(wins, losses, p):
 def test_mcnemar_against_scipy(n):
     scipy_stats = pytest.importorskip("scipy.stats")
     for wins in {0, 1, n // 3, n // 2 - n // 50, n // 2, n}:
-        assert mcnemar(np.int64(wins), np.int64(n - wins)) == pytest.approx(scipy_stats.binomtest(wins, n).pvalue, rel=1e-9, abs=1e-300)
+        assert mcnemar(np.int64(wins), np.int64(n - wins)) == pytest.approx(
+            scipy_stats.binomtest(wins, n).pvalue, rel=1e-9, abs=1e-300
+        )
 
 
-@pytest.mark.parametrize("wins, losses", [(-1, 2), (2, -1), (1.5, 2), (float("nan"), 1), (float("inf"), 1)])
+@pytest.mark.parametrize(
+    "wins, losses", [(-1, 2), (2, -1), (1.5, 2), (float("nan"), 1), (float("inf"), 1)]
+)
 def test_mcnemar_wants_counts(wins, losses):
     with pytest.raises(ValueError, match="two counts"):
         mcnemar(wins, losses)
@@ -157,10 +204,14 @@ def test_mcnemar_wants_counts(wins, losses):
 
 def all_means(values):
     """The mean of each of the n^n equally likely resamples."""
-    return np.array([sum(choice) / len(values) for choice in itertools.product(values, repeat=len(values))])
+    return np.array(
+        [sum(choice) / len(values) for choice in itertools.product(values, repeat=len(values))]
+    )
 
 
-@pytest.mark.parametrize("values", [[1, 0.5, 0], [0.25, 0.25, 0.75, 1], [0.1, 0.2, 0.3, 0.35, 0.9], [0.5, 0.5]])
+@pytest.mark.parametrize(
+    "values", [[1, 0.5, 0], [0.25, 0.25, 0.75, 1], [0.1, 0.2, 0.3, 0.35, 0.9], [0.5, 0.5]]
+)
 def test_mean_interval_against_all_resamples(values):
     mean, low, high = mean_interval(values)
     assert mean == pytest.approx(sum(values) / len(values))
@@ -185,7 +236,9 @@ def test_a_difference_of_shares_against_a_bootstrap_of_items():
     a, b = rng.binomial(16, skill) / 16, rng.binomial(16, skill * 0.9) / 16
     means = (a - b)[rng.integers(0, 300, (10_000, 300))].mean(axis=1)
     difference, low, high = paired_difference(a, b)
-    assert difference == pytest.approx((a - b).mean()) and (low, high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.001)
+    assert difference == pytest.approx((a - b).mean()) and (low, high) == pytest.approx(
+        np.percentile(means, [2.5, 97.5]), abs=0.001
+    )
     values, counts = stats._distinct(np.array([0.3 - 0.1, 0.4 - 0.2, 0.0, 1 - 0.8, -0.5, 0.0]))
     assert values == pytest.approx([-0.5, 0.2, 0]) and list(counts) == [1, 3, 2]
 
@@ -208,7 +261,9 @@ def test_one_benchmark_is_its_own_average():
     a, b = rng.integers(0, 5, 60) / 4, rng.integers(0, 5, 60) / 4
     assert stratified_difference([(a, b)]) == (*paired_difference(a, b), sign_flip(a, b))
     a[:40] = 1
-    assert paired_difference(a, b) != paired_difference(a, b, seed=1) and mean_interval(b) != mean_interval(b, seed=1)
+    assert paired_difference(a, b) != paired_difference(a, b, seed=1) and mean_interval(
+        b
+    ) != mean_interval(b, seed=1)
 
 
 def test_average_by_hand():
@@ -216,14 +271,26 @@ def test_average_by_hand():
     30 is no certainty: Wilson's 0.1135 above, so alone 0.1135 and beside a sure 0.5 half of that."""
     mean, low, high = average_interval([(0.5, *wilson(200, 400)), (0.5, *wilson(50, 100))])
     assert mean == 0.5 and (low, high) == pytest.approx((0.4461, 0.5539), abs=1e-4)
-    assert average_interval([(0.5, 0.5, 0.5), (0, *wilson(0, 30))]) == pytest.approx((0.25, 0.25, 0.25 + 0.1135 / 2), abs=1e-4)
-    assert average_interval([(0.5, 0.4, 0.6), (0, 0, 0.1)]) == pytest.approx((0.25, 0.2, 0.3207), abs=1e-4)
+    assert average_interval([(0.5, 0.5, 0.5), (0, *wilson(0, 30))]) == pytest.approx(
+        (0.25, 0.25, 0.25 + 0.1135 / 2), abs=1e-4
+    )
+    assert average_interval([(0.5, 0.4, 0.6), (0, 0, 0.1)]) == pytest.approx(
+        (0.25, 0.2, 0.3207), abs=1e-4
+    )
     assert average_interval([(0, 0, 0.1)]) == (0, 0, 0.1)
 
 
-@pytest.mark.parametrize("a, b, p", [
-    ([0.5, 1, 0.2], [0.5, 1, 0.2], 1), ([0.5] * 3, [0] * 3, 2 / 8), ([0, 0, 0], [1, 1, 1], 2 / 8), ([1], [0], 1),
-    ([1, 0.5, 0], [0, 0, 0.25], 2 / 8 + 2 / 8), ([0.3, 0.4, 0], [0.1, 0.2, 0], 2 / 4)])
+@pytest.mark.parametrize(
+    "a, b, p",
+    [
+        ([0.5, 1, 0.2], [0.5, 1, 0.2], 1),
+        ([0.5] * 3, [0] * 3, 2 / 8),
+        ([0, 0, 0], [1, 1, 1], 2 / 8),
+        ([1], [0], 1),
+        ([1, 0.5, 0], [0, 0, 0.25], 2 / 8 + 2 / 8),
+        ([0.3, 0.4, 0], [0.1, 0.2, 0], 2 / 4),
+    ],
+)
 def test_sign_flip_by_hand(a, b, p):
     """1, 0.5, -0.25 sum to 1.25; of 8 patterns +-1 +-0.5 +-0.25 those of size 1.75 and 1.25 reach it, two each. 0.2, 0.2, 0: 2 of 4.
 
@@ -233,7 +300,10 @@ def test_sign_flip_by_hand(a, b, p):
 
 
 def test_sign_flip_is_never_zero_and_counts_the_data_themselves():
-    assert sign_flip([1] * 50, [0] * 50) == 1 / 10_001 and sign_flip([1] * 50, [0] * 50, draws=99) == 1 / 100
+    assert (
+        sign_flip([1] * 50, [0] * 50) == 1 / 10_001
+        and sign_flip([1] * 50, [0] * 50, draws=99) == 1 / 100
+    )
 
 
 @pytest.mark.parametrize("wins, losses", [(8, 1), (22, 6), (30, 20), (5, 5), (120, 75)])
@@ -248,11 +318,18 @@ def test_stratified_p_against_all_patterns():
     10,000 draws have a standard error of 0.005, here four of them.
     """
     pairs = [([1, 0.5], [0, 0]), ([0.25, 0, 0.5], [0, 0.75, 0.5])]
-    sums = [(s[0] + 0.5 * s[1]) / 2 + (0.25 * s[2] + 0.75 * s[3]) / 3 for s in itertools.product([1, -1], repeat=4)]
+    sums = [
+        (s[0] + 0.5 * s[1]) / 2 + (0.25 * s[2] + 0.75 * s[3]) / 3
+        for s in itertools.product([1, -1], repeat=4)
+    ]
     observed = 1.5 / 2 - 0.5 / 3
     share = np.mean(np.abs(sums) >= observed - 1e-12)
     difference, low, high, p = stratified_difference(pairs)
-    assert difference == pytest.approx(observed / 2) and low <= difference <= high and p == pytest.approx(share, abs=0.02)
+    assert (
+        difference == pytest.approx(observed / 2)
+        and low <= difference <= high
+        and p == pytest.approx(share, abs=0.02)
+    )
 
 
 @pytest.mark.extra
@@ -260,7 +337,9 @@ def test_sign_flip_against_scipy():
     scipy_stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(4)
     a, b = rng.integers(0, 17, 12) / 16, rng.integers(0, 15, 12) / 16
-    exact = scipy_stats.permutation_test((a, b), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf).pvalue
+    exact = scipy_stats.permutation_test(
+        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
+    ).pvalue
     assert sign_flip(a, b) == pytest.approx(exact, abs=0.015)
 
 
@@ -270,9 +349,18 @@ def naive_holm(ps):
     return [min(1, max(factor[q] * q for q in ps if q <= p)) for p in ps]
 
 
-@pytest.mark.parametrize("ps, adjusted", [
-    ([0.02, 0.01, 0.04], [0.04, 0.03, 0.04]), ([0.5], [0.5]), ([0.6, 0.7], [1, 1]), ([0.01, 0.011, 0.2], [0.03, 0.03, 0.2]),
-    ([0.03, 0.03], [0.06, 0.06]), ([0, 1], [0, 1]), ([], [])])
+@pytest.mark.parametrize(
+    "ps, adjusted",
+    [
+        ([0.02, 0.01, 0.04], [0.04, 0.03, 0.04]),
+        ([0.5], [0.5]),
+        ([0.6, 0.7], [1, 1]),
+        ([0.01, 0.011, 0.2], [0.03, 0.03, 0.2]),
+        ([0.03, 0.03], [0.06, 0.06]),
+        ([0, 1], [0, 1]),
+        ([], []),
+    ],
+)
 def test_holm_by_hand(ps, adjusted):
     """[0.01, 0.011, 0.2]: 0.01 x 3 = 0.03; 0.011 x 2 = 0.022 is raised to 0.03; 0.2 x 1. Equal p stay equal: 0.03 x 2, and no less."""
     assert holm(ps) == pytest.approx(adjusted)
@@ -295,8 +383,12 @@ def test_holm_wants_p(ps):
 
 def test_over_seeds_by_hand():
     """47, 48, 52: mean 49, sd sqrt(7), half width 4.3027 x sqrt(7/3) = 6.5725. Two seeds: 12.7062 x (their distance)/2."""
-    assert over_seeds([47, 48, 52]) == pytest.approx((49, math.sqrt(7), 49 - 6.5725, 49 + 6.5725), abs=1e-4)
-    assert over_seeds([0.4, 0.6]) == pytest.approx((0.5, math.sqrt(0.02), 0.5 - 1.27062, 0.5 + 1.27062))
+    assert over_seeds([47, 48, 52]) == pytest.approx(
+        (49, math.sqrt(7), 49 - 6.5725, 49 + 6.5725), abs=1e-4
+    )
+    assert over_seeds([0.4, 0.6]) == pytest.approx(
+        (0.5, math.sqrt(0.02), 0.5 - 1.27062, 0.5 + 1.27062)
+    )
     assert over_seeds([0.7, 0.7, 0.7]) == pytest.approx((0.7, 0, 0.7, 0.7))
 
 
@@ -307,10 +399,14 @@ def test_t_quantiles_against_scipy():
         assert stats._t_975(df) == pytest.approx(scipy_stats.t.ppf(0.975, df), abs=1e-4), df
     values = np.random.default_rng(0).random(9)
     low, high = scipy_stats.t.interval(0.95, 8, values.mean(), scipy_stats.sem(values))
-    assert over_seeds(values) == pytest.approx((values.mean(), values.std(ddof=1), low, high), abs=1e-5)
+    assert over_seeds(values) == pytest.approx(
+        (values.mean(), values.std(ddof=1), low, high), abs=1e-5
+    )
 
 
-@pytest.mark.parametrize("values", [[], [1], [1, float("nan")], [1, float("inf")], [[1, 2], [3, 4]]])
+@pytest.mark.parametrize(
+    "values", [[], [1], [1, float("nan")], [1, float("inf")], [[1, 2], [3, 4]]]
+)
 def test_one_seed_says_nothing_of_seeds(values):
     with pytest.raises(ValueError, match="at least two seeds"):
         over_seeds(values)
@@ -319,7 +415,9 @@ def test_one_seed_says_nothing_of_seeds(values):
 def covered(experiment, truth, times):
     """How often the intervals (low, high) of experiment(rng, i) hold the truth, in %."""
     rng = np.random.default_rng(0)
-    return 100 * np.mean([low <= truth <= high for low, high in (experiment(rng, i) for i in range(times))])
+    return 100 * np.mean(
+        [low <= truth <= high for low, high in (experiment(rng, i) for i in range(times))]
+    )
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -327,15 +425,23 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 
     The items' skills are beta(1, 3), mean 1/4, k = 16 samples each; a percentile bootstrap of 30 items covers about 94 %.
     """
+
     def avg_at_16(n):
         return lambda rng, i: mean_interval(rng.binomial(16, rng.beta(1, 3, n)) / 16, 600, i)[1:]
 
     def average(rng, i):
-        return average_interval([mean_interval(rng.binomial(16, rng.beta(1, 3, n)) / 16, 600, i) for n in (30, 100, 200)])[1:]
+        return average_interval(
+            [
+                mean_interval(rng.binomial(16, rng.beta(1, 3, n)) / 16, 600, i)
+                for n in (30, 100, 200)
+            ]
+        )[1:]
 
     def average_of_few(rng, i):  # AIME24, AMC23, MATH-500 of a weak model: often nothing right
         truths = ((30, 0.02), (40, 0.08), (500, 0.35))
-        return average_interval([(k / n, *wilson(k, n)) for n, p in truths for k in [rng.binomial(n, p)]])[1:]
+        return average_interval(
+            [(k / n, *wilson(k, n)) for n, p in truths for k in [rng.binomial(n, p)]]
+        )[1:]
 
     def average_difference(rng, i):  # each item is easier by 0.1 for a
         pairs = []
@@ -356,7 +462,10 @@ def test_p_of_equal_models_is_small_as_seldom_as_it_says():
     """1,000 pairs of equal models, 40 items, avg@4: p <= 0.05 in 5 % (three standard errors: 2.1 points), for AVG as well."""
     rng, single, average = np.random.default_rng(0), 0, 0
     for i in range(1000):
-        pairs = [(rng.binomial(4, skill) / 4, rng.binomial(4, skill) / 4) for skill in (rng.random(40), rng.random(25))]
+        pairs = [
+            (rng.binomial(4, skill) / 4, rng.binomial(4, skill) / 4)
+            for skill in (rng.random(40), rng.random(25))
+        ]
         single += sign_flip(*pairs[0], draws=999, seed=i) <= 0.05
         average += stats._flip_p([a - b for a, b in pairs], 999, i) <= 0.05
     assert 29 <= single <= 71 and 29 <= average <= 71
@@ -380,14 +489,23 @@ BAD = [[], [0.5, float("nan")], [1.5], [-0.1, 0.2], [[0, 1]], 0.5, [None]]
 
 @pytest.mark.parametrize("values", BAD)
 def test_what_is_no_share_is_refused(values):
-    for call in (lambda: mean_interval(values), lambda: paired_difference(values, values),
-                 lambda: sign_flip(values, values), lambda: stratified_difference([([1], [0]), (values, values)])):
+    for call in (
+        lambda: mean_interval(values),
+        lambda: paired_difference(values, values),
+        lambda: sign_flip(values, values),
+        lambda: stratified_difference([([1], [0]), (values, values)]),
+    ):
         with pytest.raises(ValueError, match="expected"):
             call()
 
 
 def test_no_benchmark_and_unequal_lists_are_refused():
-    for call in (lambda: average_interval([]), lambda: average_interval([(0.5, 0.6, 0.7)]), lambda: stratified_difference([]), lambda: sign_flip([0.5], [0.5, 1]),
-                 lambda: stratified_difference([([0.5], [0.5, 1])])):
+    for call in (
+        lambda: average_interval([]),
+        lambda: average_interval([(0.5, 0.6, 0.7)]),
+        lambda: stratified_difference([]),
+        lambda: sign_flip([0.5], [0.5, 1]),
+        lambda: stratified_difference([([0.5], [0.5, 1])]),
+    ):
         with pytest.raises(ValueError, match="expected"):
             call()

@@ -28,7 +28,18 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from common import adapters, checkpoints, estimate, files, model, prompts, report, stages, tokens, train  # noqa: F401
+from common import (
+    adapters,
+    checkpoints,
+    estimate,
+    files,
+    model,
+    prompts,
+    report,
+    stages,
+    tokens,
+    train,
+)  # noqa: F401
 from common.tiny import world
 from common.tiny.base import tokenizer
 from tests.runs import ROOT, contents, n_lines, rows, write_rows
@@ -36,7 +47,10 @@ from tests.runs import ROOT, contents, n_lines, rows, write_rows
 CPU = torch.device("cpu")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.test_train"])
-ROWS = {arm: [row | {"id": f"{arm}-{n}"} for n, row in enumerate(world.web_documents(arm, 24))] for arm in ("cft", "sft")}
+ROWS = {
+    arm: [row | {"id": f"{arm}-{n}"} for n, row in enumerate(world.web_documents(arm, 24))]
+    for arm in ("cft", "sft")
+}
 # 24 rows in batches of 7, 7, 7 and 3: on two processes each batch has an odd number of rows. A rate that moves the weights.
 FOUR = ["--global-batch", 7, "--learning-rate", 3e-3, "--save-every", 2, "--state-every", 0]
 CFT = ["--arms", "cft", *FOUR]
@@ -44,6 +58,7 @@ GOES_ON = "The same command goes on from there."
 
 
 # --- running 04 -----------------------------------------------------------------------------------------------------
+
 
 def _there(folder, log, environment):
     """Make this process one that was started in that folder, what it prints going to a file."""
@@ -82,7 +97,16 @@ def _torchrun(folder, arguments):
     _there(folder, "printed-0", {"HF_HUB_OFFLINE": "1"})
     from torch.distributed.run import main
 
-    main(["--standalone", "--nproc-per-node=2", "--start-method=fork", "--run-path", __file__, *arguments])
+    main(
+        [
+            "--standalone",
+            "--nproc-per-node=2",
+            "--start-method=fork",
+            "--run-path",
+            __file__,
+            *arguments,
+        ]
+    )
 
 
 def start(run, *arguments, ranks=1, fault=None, **environment):
@@ -92,9 +116,23 @@ def start(run, *arguments, ranks=1, fault=None, **environment):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "TORCHELASTIC_RUN_ID": "here"}
-    return [_forked(_child, run.parent.parent, f"printed-{rank}", [*map(str, arguments)],
-                    environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}), fault) for rank in range(ranks)]
+        environment |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(ranks),
+            "TORCHELASTIC_RUN_ID": "here",
+        }
+    return [
+        _forked(
+            _child,
+            run.parent.parent,
+            f"printed-{rank}",
+            [*map(str, arguments)],
+            environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
+            fault,
+        )
+        for rank in range(ranks)
+    ]
 
 
 def _forked(target, *arguments):
@@ -114,7 +152,9 @@ def end_of(run, started, timeout=60):
             process.kill()
     texts = [(run.parent.parent / f"printed-{rank}").read_text() for rank in range(len(started))]
     status = [process.exitcode for process in started]
-    return SimpleNamespace(status=status if len(status) > 1 else status[0], printed=texts[0], all="\n".join(texts))
+    return SimpleNamespace(
+        status=status if len(status) > 1 else status[0], printed=texts[0], all="\n".join(texts)
+    )
 
 
 def run_04(run, *arguments, **options):
@@ -125,7 +165,9 @@ def run_04(run, *arguments, **options):
 def train_04(run, *arguments, **options):
     """run_04 that has to end well. -> what it printed."""
     done = run_04(run, *arguments, **options)
-    assert not any(done.status if isinstance(done.status, list) else [done.status]), f"{done.status}\n{done.all[-4000:]}"
+    assert not any(done.status if isinstance(done.status, list) else [done.status]), (
+        f"{done.status}\n{done.all[-4000:]}"
+    )
     return done.printed
 
 
@@ -135,7 +177,9 @@ def workplace(folder, base, **arms):
     arms = arms or ROWS
     for arm, made in arms.items():
         write_rows(run / "03_data" / f"{arm}.jsonl", made)
-    (run / "03.run.json").write_text(json.dumps({"rows": {arm: len(made) for arm, made in arms.items()}}))
+    (run / "03.run.json").write_text(
+        json.dumps({"rows": {arm: len(made) for arm, made in arms.items()}})
+    )
     (run / "01_base").symlink_to(base)
     return run
 
@@ -171,6 +215,7 @@ def assert_close(run, other, arm="cft", name="model.safetensors"):
 
 
 # --- faults: what is done in a child before the script begins -------------------------------------------------------
+
 
 def signals(step, *numbers, ranks=(0,)):
     """During that step (from 1) the process gets these signals, on these ranks."""
@@ -241,6 +286,7 @@ def file_limit(size):
 
 # --- the same on one process and on two -----------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, tiny_model):
     """Two arms of four steps on one process; look, do not touch."""
@@ -262,7 +308,10 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(run, undisturbed, c
     assert losses(run)[0] > losses(run)[-1] + 0.3  # a curve that moves
     assert standing(run) == standing(undisturbed)
     for ours, theirs in zip(metrics(run), metrics(undisturbed), strict=True):
-        assert all(ours[k] == theirs[k] for k in ("step", "tokens", "supervised", "learning_rate", "skipped"))
+        assert all(
+            ours[k] == theirs[k]
+            for k in ("step", "tokens", "supervised", "learning_rate", "skipped")
+        )
 
 
 def test_two_processes_train_the_adapters_of_one(tmp_path, tiny_model):
@@ -272,15 +321,22 @@ def test_two_processes_train_the_adapters_of_one(tmp_path, tiny_model):
     train_04(one, *lora)
     train_04(two, *lora, "--tokens-per-microbatch", 1, ranks=2)
     assert_close(two, one, name="adapter_model.safetensors")
-    moved = [t for name, t in weights(two, name="adapter_model.safetensors").items() if "lora_B" in name]
-    assert len(moved) == 14 and all(t.abs().max() > 1e-3 for t in moved)  # they start as zeros; 7 matrices in each of 2 layers
+    moved = [
+        t for name, t in weights(two, name="adapter_model.safetensors").items() if "lora_B" in name
+    ]
+    assert len(moved) == 14 and all(
+        t.abs().max() > 1e-3 for t in moved
+    )  # they start as zeros; 7 matrices in each of 2 layers
 
 
 def test_adapters_of_two_processes_go_on_and_are_merged_on_one(tmp_path, tiny_model):
     one, two = (workplace(tmp_path / name, tiny_model) for name in ("one", "two"))
     lora = [*CFT, "--method", "lora", "--lora-rank", 4, "--optimizer", "adamw8bit"]
     train_04(one, *lora)
-    assert run_04(two, *lora, ranks=2, fault=partial(signals, 2, signal.SIGTERM)).status == [143, 143]
+    assert run_04(two, *lora, ranks=2, fault=partial(signals, 2, signal.SIGTERM)).status == [
+        143,
+        143,
+    ]
     assert "going on after step 2" in train_04(two, *lora, "--merge")
     assert_close(two, one, name="adapter_model.safetensors")
     assert (arm_of(two) / "step-000004" / "merged" / "model.safetensors").exists()
@@ -288,11 +344,14 @@ def test_adapters_of_two_processes_go_on_and_are_merged_on_one(tmp_path, tiny_mo
 
 # --- resume ---------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(("saved_on", "resumed_on"), [(2, 1), (1, 2)])
 def test_resume_on_another_number_of_processes(run, undisturbed, saved_on, resumed_on):
     """One process alone gets the signal: all stop after the same step. The resume's disk is slow, which shows whether
     two processes write one file."""
-    stopped = run_04(run, *CFT, ranks=saved_on, fault=partial(signals, 2, signal.SIGTERM, ranks=[saved_on - 1]))
+    stopped = run_04(
+        run, *CFT, ranks=saved_on, fault=partial(signals, 2, signal.SIGTERM, ranks=[saved_on - 1])
+    )
     assert stopped.status == ([143, 143] if saved_on == 2 else 143), stopped.all
     assert "state-000002" in standing(run) and losses(run, what="step") == [1, 2]
     assert "going on after step 2" in train_04(run, *CFT, ranks=resumed_on, fault=slow_disk)
@@ -301,11 +360,23 @@ def test_resume_on_another_number_of_processes(run, undisturbed, saved_on, resum
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_after_the_step_and_the_same_command_goes_on(run, undisturbed, number, status):
+def test_a_signal_ends_after_the_step_and_the_same_command_goes_on(
+    run, undisturbed, number, status
+):
     stopped = run_04(run, *CFT, fault=partial(signals, 3, number))
     assert stopped.status == status, stopped.printed
-    assert "stopped after step 3 of 4 of cft" in stopped.printed and GOES_ON in stopped.printed and "Traceback" not in stopped.printed
-    assert standing(run) == ["loss.png", "metrics.jsonl", "settings.json", "state-000003", "step-000002"]
+    assert (
+        "stopped after step 3 of 4 of cft" in stopped.printed
+        and GOES_ON in stopped.printed
+        and "Traceback" not in stopped.printed
+    )
+    assert standing(run) == [
+        "loss.png",
+        "metrics.jsonl",
+        "settings.json",
+        "state-000003",
+        "step-000002",
+    ]
     assert "going on after step 3" in train_04(run, *CFT)
     assert contents(arm_of(run)) == contents(arm_of(undisturbed))  # byte for byte
 
@@ -313,7 +384,11 @@ def test_a_signal_ends_after_the_step_and_the_same_command_goes_on(run, undistur
 def test_a_second_ctrl_c_interrupts_at_once(run, undisturbed):
     """Between the two nothing is finished: step 2 is not even in the metrics."""
     stopped = run_04(run, *CFT, fault=partial(signals, 2, signal.SIGINT, signal.SIGINT))
-    assert stopped.status == 130 and "interrupted" in stopped.printed and "Traceback" not in stopped.printed
+    assert (
+        stopped.status == 130
+        and "interrupted" in stopped.printed
+        and "Traceback" not in stopped.printed
+    )
     assert standing(run) == ["metrics.jsonl", "settings.json"] and losses(run, what="step") == [1]
     train_04(run, *CFT)
     assert contents(arm_of(run)) == contents(arm_of(undisturbed))
@@ -321,7 +396,9 @@ def test_a_second_ctrl_c_interrupts_at_once(run, undisturbed):
 
 def test_ctrl_c_under_torchrun_comes_twice_and_counts_once(run):
     """The terminal sends it to all processes and torchrun sends it on: still the step is finished and saved."""
-    stopped = run_04(run, *CFT, ranks=2, fault=partial(signals, 2, signal.SIGINT, signal.SIGINT, ranks=(0, 1)))
+    stopped = run_04(
+        run, *CFT, ranks=2, fault=partial(signals, 2, signal.SIGINT, signal.SIGINT, ranks=(0, 1))
+    )
     assert stopped.status == [130, 130] and "Traceback" not in stopped.all, stopped.all
     assert "state-000002" in standing(run) and losses(run, what="step") == [1, 2]
 
@@ -338,7 +415,11 @@ def test_a_signal_in_the_last_step_of_an_arm(run, undisturbed):
 @pytest.mark.parametrize("moment", ["after the last look", "while the next arm is loaded"])
 def test_a_signal_between_two_arms_is_not_lost(run, undisturbed, moment):
     """It may end the process at once, since nothing is lost, but it must end it."""
-    fault = partial(signal_after_the_last_look, signal.SIGTERM) if moment == "after the last look" else partial(signal_at_load, 2, signal.SIGTERM)
+    fault = (
+        partial(signal_after_the_last_look, signal.SIGTERM)
+        if moment == "after the last look"
+        else partial(signal_at_load, 2, signal.SIGTERM)
+    )
     assert run_04(run, *FOUR, fault=fault).status in (143, -signal.SIGTERM)
     assert not (arm_of(run, "sft") / "metrics.jsonl").exists()
     train_04(run, *FOUR)
@@ -352,20 +433,37 @@ def test_torchrun_hands_the_signals_on(run):
     for number in (signal.SIGTERM, signal.SIGINT):
         launcher, before = _forked(_torchrun, run.parent.parent, many), last
         until = time.monotonic() + 60
-        while n_lines(arm_of(run) / "metrics.jsonl") <= before + 1 and launcher.is_alive() and time.monotonic() < until:
+        while (
+            n_lines(arm_of(run) / "metrics.jsonl") <= before + 1
+            and launcher.is_alive()
+            and time.monotonic() < until
+        ):
             time.sleep(0.01)
         if launcher.is_alive():
-            os.kill(launcher.pid, number) if number == signal.SIGTERM else os.killpg(launcher.pid, number)
+            os.kill(launcher.pid, number) if number == signal.SIGTERM else os.killpg(
+                launcher.pid, number
+            )
         done = end_of(run, [launcher], 60)
         last = len(metrics(run))
-        assert done.status != 0 and f"stopped after step {last} of 240 of cft" in done.printed and GOES_ON in done.printed, done.printed[-5000:]
-        assert f"state-{last:06d}" in standing(run) and losses(run, what="step") == list(range(1, last + 1)) and last > before
+        assert (
+            done.status != 0
+            and f"stopped after step {last} of 240 of cft" in done.printed
+            and GOES_ON in done.printed
+        ), done.printed[-5000:]
+        assert (
+            f"state-{last:06d}" in standing(run)
+            and losses(run, what="step") == list(range(1, last + 1))
+            and last > before
+        )
         assert before == 0 or f"going on after step {before}" in done.printed
-    stopped = run_04(run, *many, fault=partial(signals, last + 1, signal.SIGTERM))  # and on one process
+    stopped = run_04(
+        run, *many, fault=partial(signals, last + 1, signal.SIGTERM)
+    )  # and on one process
     assert stopped.status == 143 and f"going on after step {last}" in stopped.printed
 
 
 # --- several arms, mixed and two-stage training, epochs, limit ------------------------------------------------------
+
 
 def test_arms_in_one_call_are_the_arms_of_one_call_each(run, undisturbed):
     """Neither the order nor what was trained before in the same process matters."""
@@ -374,27 +472,40 @@ def test_arms_in_one_call_are_the_arms_of_one_call_each(run, undisturbed):
     assert contents(run) == contents(undisturbed)
 
 
-def test_two_stages_are_a_training_that_starts_from_the_first_ones_checkpoint(run, undisturbed, tmp_path):
+def test_two_stages_are_a_training_that_starts_from_the_first_ones_checkpoint(
+    run, undisturbed, tmp_path
+):
     shutil.copytree(arm_of(undisturbed), arm_of(run))
     train_04(run, "--arms", "sft", "--after", "cft", *FOUR)
     plain = workplace(tmp_path / "plain", arm_of(undisturbed) / "step-000004")
     train_04(plain, "--arms", "sft", *FOUR)
     assert losses(run, "sft-after-cft") == losses(plain, "sft")
-    assert losses(run, "sft-after-cft")[0] < losses(undisturbed, "sft")[0] - 0.1  # the first stage helped
+    assert (
+        losses(run, "sft-after-cft")[0] < losses(undisturbed, "sft")[0] - 0.1
+    )  # the first stage helped
     ours, theirs = weights(run, arm="sft-after-cft"), weights(plain, arm="sft")
     assert all(ours[k].equal(theirs[k]) for k in theirs)
-    assert stages.trained_from(run) == "runs/tiny/01_base"  # what 05 scores the arms against, whatever the second stage started from
+    assert (
+        stages.trained_from(run) == "runs/tiny/01_base"
+    )  # what 05 scores the arms against, whatever the second stage started from
     assert standing(run) == standing(undisturbed), "the first stage is as it was"
 
 
 def test_a_mixed_arm_is_the_rows_of_both(run, tmp_path, tiny_model):
     """48 rows in one seeded order; with --limit, so many of each."""
-    both = workplace(tmp_path / "both", tiny_model, mix=ROWS["cft"] + ROWS["sft"], some=ROWS["cft"][:9] + ROWS["sft"][:9])
+    both = workplace(
+        tmp_path / "both",
+        tiny_model,
+        mix=ROWS["cft"] + ROWS["sft"],
+        some=ROWS["cft"][:9] + ROWS["sft"][:9],
+    )
     train_04(run, "--arms", "cft+sft", *FOUR)
     train_04(both, *FOUR)
     assert len(metrics(run, "cft+sft")) == 7  # 48 rows in batches of 7
     assert losses(run, "cft+sft") == losses(both, "mix")
-    assert weights(run, 7, "cft+sft")["model.norm.weight"].equal(weights(both, 7, "mix")["model.norm.weight"])
+    assert weights(run, 7, "cft+sft")["model.norm.weight"].equal(
+        weights(both, 7, "mix")["model.norm.weight"]
+    )
     shutil.rmtree(run / "04_train")
     train_04(run, "--arms", "cft+sft", "--limit", 9, *FOUR)
     assert losses(run, "cft+sft") == losses(both, "some")
@@ -403,24 +514,37 @@ def test_a_mixed_arm_is_the_rows_of_both(run, tmp_path, tiny_model):
 def test_each_epoch_has_all_rows_once_in_an_order_of_its_own(run):
     lengths = [random.Random(0).randrange(20, 90) for _ in range(24)]
     plan = tokens.plan(lengths, 7, 3, 0, 2, 100)
-    epochs = [[sorted(i for rank in step for group in rank for i in group) for step in plan[at : at + 4]] for at in (0, 4, 8)]
+    epochs = [
+        [sorted(i for rank in step for group in rank for i in group) for step in plan[at : at + 4]]
+        for at in (0, 4, 8)
+    ]
     for epoch in epochs:
-        assert [len(step) for step in epoch] == [7, 7, 7, 3] and sorted(sum(epoch, [])) == list(range(24))
+        assert [len(step) for step in epoch] == [7, 7, 7, 3] and sorted(sum(epoch, [])) == list(
+            range(24)
+        )
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
     train_04(run, *CFT, "--epochs", 3)
     assert [m["step"] for m in metrics(run)] == list(range(1, 13))
     seen = losses(run, what="supervised")
-    assert sum(seen[:4]) == sum(seen[4:8]) == sum(seen[8:]) and len({tuple(seen[at : at + 4]) for at in (0, 4, 8)}) == 3
+    assert (
+        sum(seen[:4]) == sum(seen[4:8]) == sum(seen[8:])
+        and len({tuple(seen[at : at + 4]) for at in (0, 4, 8)}) == 3
+    )
 
 
 # --- against plain torch --------------------------------------------------------------------------------------------
 
+
 def by_hand(folder, examples, plan, peak, weight_decay):
     """Oracle: Hugging Face's loss, torch's AdamW, one unsharded model, one batch at a time. -> its weights."""
     plain = AutoModelForCausalLM.from_pretrained(folder)
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=peak, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        plain.parameters(), lr=peak, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay
+    )
     for step in plan:
-        input_ids, labels = tokens.collate([examples[i] for rank in step for group in rank for i in group])
+        input_ids, labels = tokens.collate(
+            [examples[i] for rank in step for group in rank for i in group]
+        )
         plain(input_ids=input_ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
@@ -435,7 +559,9 @@ def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
     examples, _ = tokens.examples(ROWS["cft"], tokenizer(), "chatml", 512)
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 300)
     net = model.load(str(tiny_model), CPU)
-    for _ in train.training_steps(net, train.adamw(net, weight_decay), examples, plan, 1e-2, warmup_ratio=0.0, floor=1.0):
+    for _ in train.training_steps(
+        net, train.adamw(net, weight_decay), examples, plan, 1e-2, warmup_ratio=0.0, floor=1.0
+    ):
         pass
     expected = by_hand(tiny_model, examples, plan, 1e-2, weight_decay)
     for name, tensor in net.state_dict().items():
@@ -444,23 +570,31 @@ def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
 
 # --- rows put aside -------------------------------------------------------------------------------------------------
 
+
 def test_held_out_rows_are_not_trained_on_and_measured_right(run, tmp_path, tiny_model):
     """Oracle for the measure: transformers' loss of each saved checkpoint. Oracle for the training: a run on the other rows
     that puts none aside, bit for bit. On two processes the same."""
     remaining, held = tokens.put_aside(ROWS["cft"], 5, 0)
     assert len(remaining) == 19 and not {r["id"] for r in remaining} & {r["id"] for r in held}
     train_04(run, *CFT, "--holdout", 5)
-    assert [m["step"] for m in metrics(run) if "held_out_loss" in m] == [2, 3]  # 19 rows in batches of 7: three steps, saved at 2 and 3
+    assert [m["step"] for m in metrics(run) if "held_out_loss" in m] == [
+        2,
+        3,
+    ]  # 19 rows in batches of 7: three steps, saved at 2 and 3
     words = AutoTokenizer.from_pretrained(tiny_model)
     examples, _ = tokens.examples(held, words, "chatml", 512)
     for step in (2, 3):
         plain = AutoModelForCausalLM.from_pretrained(arm_of(run) / f"step-{step:06d}")
         with torch.no_grad():
-            expected = plain(**dict(zip(("input_ids", "labels"), tokens.collate(examples)))).loss.item()
+            expected = plain(
+                **dict(zip(("input_ids", "labels"), tokens.collate(examples)))
+            ).loss.item()
         assert metrics(run)[step - 1]["held_out_loss"] == pytest.approx(expected, abs=1e-5)
     other = workplace(tmp_path / "other", tiny_model, cft=remaining)
     train_04(other, *CFT)
-    assert losses(run) == losses(other) and all(weights(run, 3)[k].equal(t) for k, t in weights(other, 3).items())
+    assert losses(run) == losses(other) and all(
+        weights(run, 3)[k].equal(t) for k, t in weights(other, 3).items()
+    )
     two = workplace(tmp_path / "two", tiny_model)
     train_04(two, *CFT, "--holdout", 5, "--tokens-per-microbatch", 1, ranks=2)
     assert losses(two) == pytest.approx(losses(run), abs=1e-4)
@@ -469,6 +603,7 @@ def test_held_out_rows_are_not_trained_on_and_measured_right(run, tmp_path, tiny
 
 
 # --- steps without a finite loss ------------------------------------------------------------------------------------
+
 
 def rows_of_steps(n, batch, seed=0):
     """The rows of each step, by the documented order: a shuffle seeded by seed and epoch."""
@@ -498,7 +633,18 @@ def poisoned(folder, base, *which):
     return workplace(folder, base, cft=made)
 
 
-SIX = ["--arms", "cft", "--global-batch", 4, "--learning-rate", 3e-3, "--save-every", 1, "--state-every", 0]  # 24 rows, six steps
+SIX = [
+    "--arms",
+    "cft",
+    "--global-batch",
+    4,
+    "--learning-rate",
+    3e-3,
+    "--save-every",
+    1,
+    "--state-every",
+    0,
+]  # 24 rows, six steps
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -509,11 +655,32 @@ def test_steps_without_a_finite_loss_are_skipped(tmp_path, poisoned_base, ranks)
     run = poisoned(tmp_path, poisoned_base, *bad)
     train_04(run, *SIX, "--tokens-per-microbatch", 1, ranks=ranks)
     assert [sorted(m["skipped"]) for m in metrics(run)] == [
-        [], [], sorted([f"cft-{bad[0]}", f"cft-{bad[1]}"]), [], [f"cft-{bad[2]}"], []]
-    assert [m["loss"] == m["loss"] for m in metrics(run)] == [True, True, False, True, False, True]  # NaN is not itself
+        [],
+        [],
+        sorted([f"cft-{bad[0]}", f"cft-{bad[1]}"]),
+        [],
+        [f"cft-{bad[2]}"],
+        [],
+    ]
+    assert [m["loss"] == m["loss"] for m in metrics(run)] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]  # NaN is not itself
     at = {step: weights(run, step) for step in range(1, 7)}
-    for before, after, same in ((1, 2, False), (2, 3, True), (3, 4, False), (4, 5, True), (5, 6, False)):
-        assert same == all(at[before][k].nan_to_num().equal(at[after][k].nan_to_num()) for k in at[before]), (before, after)
+    for before, after, same in (
+        (1, 2, False),
+        (2, 3, True),
+        (3, 4, False),
+        (4, 5, True),
+        (5, 6, False),
+    ):
+        assert same == all(
+            at[before][k].nan_to_num().equal(at[after][k].nan_to_num()) for k in at[before]
+        ), (before, after)
     assert all(t.isfinite().all() for name, t in at[6].items() if "embed" not in name)
 
 
@@ -529,14 +696,19 @@ def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, r
         assert 2 in ([stopped.status] if ranks == 1 else stopped.status), stopped.all
         message = stopped.all[stopped.all.index("error: ") :]
         assert "step 4" in message and set(re.findall(r"cft-\d+", message)) == names
-        assert not {"step-000004", "step-000005"} & {*standing(run)} and [bool(m["skipped"]) for m in metrics(run)] == [True, True, False]
+        assert not {"step-000004", "step-000005"} & {*standing(run)} and [
+            bool(m["skipped"]) for m in metrics(run)
+        ] == [True, True, False]
 
 
 def test_the_third_such_step_is_the_last_one(tmp_path, poisoned_base):
     """A run that stops with an error must not look finished to the next start, though there was time to write its last checkpoint."""
     steps = rows_of_steps(24, 4)
     run = poisoned(tmp_path, poisoned_base, steps[1][0], steps[3][0], steps[5][0])
-    assert [run_04(run, *SIX, fault=partial(pause_after, 6, 0.3)).status for _ in range(2)] == [2, 2]
+    assert [run_04(run, *SIX, fault=partial(pause_after, 6, 0.3)).status for _ in range(2)] == [
+        2,
+        2,
+    ]
 
 
 def test_a_resume_counts_the_steps_that_were_skipped_before(tmp_path, poisoned_base):
@@ -544,7 +716,11 @@ def test_a_resume_counts_the_steps_that_were_skipped_before(tmp_path, poisoned_b
     run = poisoned(tmp_path, poisoned_base, steps[0][0], steps[1][0], steps[3][0])
     assert run_04(run, *SIX, fault=partial(signals, 3, signal.SIGTERM)).status == 143
     stopped = run_04(run, *SIX)
-    assert stopped.status == 2 and "going on after step 3" in stopped.printed and f"cft-{steps[3][0]}\n" in stopped.printed
+    assert (
+        stopped.status == 2
+        and "going on after step 3" in stopped.printed
+        and f"cft-{steps[3][0]}\n" in stopped.printed
+    )
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path, poisoned_base):
@@ -562,11 +738,16 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path, poisoned_base):
     for m, batch in zip(metrics(run), skipped, strict=True):
         assert 0 < m["loss"] < 20 and m["grad_norm"] == float("inf")
         assert sorted(m["skipped"]) == sorted(f"cft-{n}" for n in batch)
-    assert set(re.findall(r"cft-\d+", stopped.printed[stopped.printed.index("error: ") :])) == {f"cft-{n}" for n in third}
-    assert all(t.nan_to_num().equal(stored[name].nan_to_num()) for name, t in weights(run, 2).items())
+    assert set(re.findall(r"cft-\d+", stopped.printed[stopped.printed.index("error: ") :])) == {
+        f"cft-{n}" for n in third
+    }
+    assert all(
+        t.nan_to_num().equal(stored[name].nan_to_num()) for name, t in weights(run, 2).items()
+    )
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
+
 
 def a_base(folder, source, change):
     shutil.copytree(source, folder / "changed")
@@ -602,18 +783,33 @@ def no_weights(base):
 BAD = {
     "ids out of the embedding": (["--model", small_embedding], "300", ["317", "tokenizer"]),
     "no weights": (["--model", no_weights], "safetensors", ["save_pretrained"]),
-    "weights that do not fit config.json": (["--model", lambda base: set_json(base / "config.json", intermediate_size=200)],
-                                            "(192, 96)", ["(200, 96)", "config.json"]),
+    "weights that do not fit config.json": (
+        ["--model", lambda base: set_json(base / "config.json", intermediate_size=200)],
+        "(192, 96)",
+        ["(200, 96)", "config.json"],
+    ),
     "an unknown template": (["--template", "llama"], "'llama'", ["chatml", "deepseek"]),
-    "no end token for the deepseek template": (["--template", "deepseek", "--model", no_end_nor_pad], "eos_token", ["tokenizer_config.json"]),
+    "no end token for the deepseek template": (
+        ["--template", "deepseek", "--model", no_end_nor_pad],
+        "eos_token",
+        ["tokenizer_config.json"],
+    ),
     "--keep-best without --holdout": (["--keep_best"], "--keep-best", ["--holdout"]),
     "--holdout of all rows": (["--holdout", 24], "24 of 24", ["--holdout"]),
     "--gpus without --dry-run": (["--gpus", 8], "--gpus", ["torchrun --nproc-per-node 8"]),
     "--merge of a full training": (["--merge"], "--merge", ["--method lora"]),
-    "an 8-bit optimizer for all weights": (["--optimizer", "adamw8bit"], "adamw8bit", ["--method lora"]),
+    "an 8-bit optimizer for all weights": (
+        ["--optimizer", "adamw8bit"],
+        "adamw8bit",
+        ["--method lora"],
+    ),
     "an arm that 03 did not build": (["--arms", "cft+sft+other"], "cft+sft+other", ["--arms cft"]),
     "a first stage that was not trained": (["--after", "sft"], "04_train", ["04_train.py"]),
-    "one step with a warm-up": (["--global-batch", 24], "24 rows are one step", ["--warmup-ratio 0"]),
+    "one step with a warm-up": (
+        ["--global-batch", 24],
+        "24 rows are one step",
+        ["--warmup-ratio 0"],
+    ),
     "a cutoff below every prompt": (["--cutoff", 5], "0 of 24", ["--cutoff"]),
 }
 
@@ -622,12 +818,20 @@ BAD = {
 def test_bad_input_stops_before_any_training(run, tiny_model, case):
     """Status 2; what was seen, and what to do; nothing trained, nothing written."""
     flags, seen, says = BAD[case]
-    flags = [flag for at in flags for flag in (a_base(run.parent.parent, tiny_model, at)[1:] if callable(at) else [at])]
+    flags = [
+        flag
+        for at in flags
+        for flag in (a_base(run.parent.parent, tiny_model, at)[1:] if callable(at) else [at])
+    ]
     done = run_04(run, *CFT, *flags)
     assert done.status == 2, done.printed[-3000:]
     message = done.printed[done.printed.index("error: ") :]
     assert seen in message and all(word in message for word in says), message
-    assert "Traceback" not in done.printed and "step 1/" not in done.printed and not arm_of(run).joinpath("metrics.jsonl").exists()
+    assert (
+        "Traceback" not in done.printed
+        and "step 1/" not in done.printed
+        and not arm_of(run).joinpath("metrics.jsonl").exists()
+    )
 
 
 @pytest.mark.parametrize("change", [pad_out_of_range, no_end_nor_pad])
@@ -638,24 +842,34 @@ def test_a_pad_token_that_the_model_does_not_have(run, tiny_model, undisturbed, 
     if done.status == 0:
         assert losses(run) == losses(undisturbed)
     else:
-        assert "pad" in done.printed[done.printed.index("error: ") :] and "step 1/" not in done.printed
+        assert (
+            "pad" in done.printed[done.printed.index("error: ") :] and "step 1/" not in done.printed
+        )
 
 
 def test_a_gradient_norm_of_zero_is_not_a_training_of_nothing(run, tiny_model):
     """Elsewhere 0 means that nothing is clipped. Whatever it means here: not 50 steps that change no weight."""
     if run_04(run, *CFT, "--max-grad-norm", 0).status == 0:
-        assert not weights(run)["model.norm.weight"].equal(load_file(tiny_model / "model.safetensors")["model.norm.weight"])
+        assert not weights(run)["model.norm.weight"].equal(
+            load_file(tiny_model / "model.safetensors")["model.norm.weight"]
+        )
 
 
 def test_an_arm_named_twice(run):
     """Is trained once, or refused."""
     done = run_04(run, "--arms", "cft", "cft", *FOUR)
-    assert done.status == 2 or done.status == 0 and done.printed.count("step 1/4") == 1, done.printed[-1500:]
+    assert done.status == 2 or done.status == 0 and done.printed.count("step 1/4") == 1, (
+        done.printed[-1500:]
+    )
 
 
 def test_a_batch_smaller_than_the_processes(run):
     done = run_04(run, *CFT, "--global-batch", 1, ranks=2)
-    assert done.status == [2, 2] and "--global-batch 1" in done.printed and "2 processes" in done.printed
+    assert (
+        done.status == [2, 2]
+        and "--global-batch 1" in done.printed
+        and "2 processes" in done.printed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -689,7 +903,11 @@ def test_spoiled_files_of_a_training_are_named(run, stopped, what):
     done = run_04(run, *CFT)
     assert done.status == 2, done.printed[-1500:]
     message = done.printed[done.printed.index("error: ") :]
-    assert ("04_train/cft" if "settings" in what else "state-000002") in message and "rm " in message and "Traceback" not in message
+    assert (
+        ("04_train/cft" if "settings" in what else "state-000002") in message
+        and "rm " in message
+        and "Traceback" not in message
+    )
     assert (contents(run / "04_train" / "cft" / "step-000002"), losses(run)) == before
 
 
@@ -705,33 +923,74 @@ def test_a_state_of_another_architecture(run, stopped, tiny_model):
     """Where settings.json, which would have told, says the other model's content."""
     shutil.copytree(arm_of(stopped), arm_of(run))
     other = run.parent.parent / "wider"
-    Qwen2ForCausalLM(Qwen2Config.from_pretrained(tiny_model, intermediate_size=128)).save_pretrained(other)
+    Qwen2ForCausalLM(
+        Qwen2Config.from_pretrained(tiny_model, intermediate_size=128)
+    ).save_pretrained(other)
     tokenizer().save_pretrained(other)
-    settings = json.loads((arm_of(run) / "settings.json").read_text()) | {"base_id": files.model_id(other)}
+    settings = json.loads((arm_of(run) / "settings.json").read_text()) | {
+        "base_id": files.model_id(other)
+    }
     (arm_of(run) / "settings.json").write_text(json.dumps(settings))
     done = run_04(run, *CFT, "--model", "wider")
-    assert done.status == 2 and "(192, 96)" in done.printed and "(128, 96)" in done.printed and "rm -r" in done.printed
+    assert (
+        done.status == 2
+        and "(192, 96)" in done.printed
+        and "(128, 96)" in done.printed
+        and "rm -r" in done.printed
+    )
 
 
-@pytest.mark.parametrize("flags", [["--seed", 1], ["--learning-rate", 1e-3], ["--holdout", 3], ["--limit", 20], ["--epochs", 2]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--seed", 1], ["--learning-rate", 1e-3], ["--holdout", 3], ["--limit", 20], ["--epochs", 2]],
+)
 def test_a_state_of_other_settings(run, stopped, flags):
     """What would change the result is named, with the value that stands and the one given."""
     shutil.copytree(arm_of(stopped), arm_of(run))
     done = run_04(run, *CFT, *flags)
-    assert done.status == 2 and flags[0].strip("-").replace("-", "_") in done.printed and "rm -r" in done.printed
+    assert (
+        done.status == 2
+        and flags[0].strip("-").replace("-", "_") in done.printed
+        and "rm -r" in done.printed
+    )
     assert standing(run) == standing(stopped)
 
 
 # --- dry run --------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory, tiny_model):
     """A dry run for 2 GPUs of a base without weights. -> the run, what was printed, {label: figure} of the first arm."""
-    run = workplace(tmp_path_factory.mktemp("dry"), shutil.copytree(tiny_model, tmp_path_factory.mktemp("bare") / "base",
-                                                                    ignore=shutil.ignore_patterns("*.safetensors")))
+    run = workplace(
+        tmp_path_factory.mktemp("dry"),
+        shutil.copytree(
+            tiny_model,
+            tmp_path_factory.mktemp("bare") / "base",
+            ignore=shutil.ignore_patterns("*.safetensors"),
+        ),
+    )
     before = contents(run)
-    printed = train_04(run, *FOUR, "--dry_run", "--gpus", 2, "--holdout", 5, "--cutoff", 60, "--overlong", "drop", "--epochs", 2)
-    assert contents(run) == before and sorted(p.name for p in run.iterdir()) == ["01_base", "03.run.json", "03_data"]
+    printed = train_04(
+        run,
+        *FOUR,
+        "--dry_run",
+        "--gpus",
+        2,
+        "--holdout",
+        5,
+        "--cutoff",
+        60,
+        "--overlong",
+        "drop",
+        "--epochs",
+        2,
+    )
+    assert contents(run) == before and sorted(p.name for p in run.iterdir()) == [
+        "01_base",
+        "03.run.json",
+        "03_data",
+    ]
     table = dict(re.findall(r"^ +(\S.*?)  +(\S.*)$", printed.split("\nsft: ")[0], re.M))
     return SimpleNamespace(printed=printed, table=table)
 
@@ -744,17 +1003,27 @@ def test_dry_run_counts_rows_tokens_and_steps(dry):
         fit += [(len(prompt), len(completion))] * (len(prompt) + len(completion) <= 60)
     used, _ = tokens.put_aside(fit, 5, 0)
     assert dropped and len(fit) > 12
-    assert dry.table["rows"].startswith(f"{len(used)}; {dropped} dropped: over-long") and "5 held out" in dry.table["rows"]
+    assert (
+        dry.table["rows"].startswith(f"{len(used)}; {dropped} dropped: over-long")
+        and "5 held out" in dry.table["rows"]
+    )
     assert dry.table["tokens"].startswith(f"{sum(p + c for p, c in used):,} a pass")
     assert f"{sum(c for _, c in used):,} of them supervised" in dry.table["tokens"]
-    assert dry.table["steps"].startswith(f"{2 * -(-len(used) // 7)} of 7 rows") and "2 GPUs" in dry.table["steps"]
+    assert (
+        dry.table["steps"].startswith(f"{2 * -(-len(used) // 7)} of 7 rows")
+        and "2 GPUs" in dry.table["steps"]
+    )
     assert re.search(r"[\d.]+% padding", dry.table["token slots"])
 
 
 def test_dry_run_says_memory_disk_flops_and_time(dry):
     """215,904 parameters: checkpoints in bfloat16, states of three float32 numbers a parameter."""
     assert dry.table["parameters"].startswith("215,904")
-    assert "GiB of 80 (H100)" in dry.table["memory per GPU"] and "2.6 MB" in dry.table["disk"] and "0.4 MB" in dry.table["CPU memory"]
+    assert (
+        "GiB of 80 (H100)" in dry.table["memory per GPU"]
+        and "2.6 MB" in dry.table["disk"]
+        and "0.4 MB" in dry.table["CPU memory"]
+    )
     assert float(dry.table["FLOPs"].split(";")[0]) > 6 * 2 * 215_904 * 500
     assert "minutes at 40% MFU of 2 x H100" in dry.table["time"]
     assert "\nsft: " in dry.printed  # the other arm, too
@@ -764,7 +1033,9 @@ def test_dry_run_disk_is_what_is_written(run, tiny_model):
     """The bytes that the table counts, against those of the files: a checkpoint's weights and a state, in float32 on a CPU."""
     assert run_04(run, *CFT, fault=partial(signals, 3, signal.SIGTERM)).status == 143
     shape = estimate.shape(str(tiny_model))
-    on_disk = sum(p.stat().st_size for p in arm_of(run).rglob("*") if p.suffix in (".safetensors", ".distcp"))
+    on_disk = sum(
+        p.stat().st_size for p in arm_of(run).rglob("*") if p.suffix in (".safetensors", ".distcp")
+    )
     assert estimate.disk(shape, 1, 1, 0, 4) == pytest.approx(on_disk, rel=0.1)
 
 

@@ -31,17 +31,37 @@ def rows_of(arm, texts, system=prompts.SYSTEM):
     rows = []
     for i, question in enumerate(texts):
         critique = texts[i - 2] + "." * 300 * (i == 0)
-        row = make_row(question, texts[i - 1], None, "s", "g") | {"critique": critique, "critique_id": str(i), "verdict": "right"}
-        prompt, completion = arms.ARMS[arm].build(row, arms.Given(system, answers={row["question_id"]: texts[i - 3]}))
-        rows.append({"id": f"{arm} {i} {system}", "prompt": prompt, "completion": [{"role": "assistant", "content": completion}]})
+        row = make_row(question, texts[i - 1], None, "s", "g") | {
+            "critique": critique,
+            "critique_id": str(i),
+            "verdict": "right",
+        }
+        prompt, completion = arms.ARMS[arm].build(
+            row, arms.Given(system, answers={row["question_id"]: texts[i - 3]})
+        )
+        rows.append(
+            {
+                "id": f"{arm} {i} {system}",
+                "prompt": prompt,
+                "completion": [{"role": "assistant", "content": completion}],
+            }
+        )
     return rows
 
 
 def every_row(texts=TEXTS):
     """Of every arm; without a system message, as 03 --system '' writes them; and with an empty one, which it never writes."""
-    rows = [row for arm in arms.ARMS for system in (prompts.SYSTEM, "") for row in rows_of(arm, texts, system)]
+    rows = [
+        row
+        for arm in arms.ARMS
+        for system in (prompts.SYSTEM, "")
+        for row in rows_of(arm, texts, system)
+    ]
     empty = {"role": "system", "content": ""}
-    return rows + [row | {"id": row["id"] + "empty", "prompt": [empty, *row["prompt"]]} for row in rows_of("cft", texts, "")]
+    return rows + [
+        row | {"id": row["id"] + "empty", "prompt": [empty, *row["prompt"]]}
+        for row in rows_of("cft", texts, "")
+    ]
 
 
 @functools.cache
@@ -65,15 +85,30 @@ def kits(rows, words, template, cutoff):
 def with_what_follows(made, words, template, cutoff):
     """ChatML's form ends a turn with a newline. TRL trains on it, too; the kit ends where a model stops."""
     after = words("\n", add_special_tokens=False).input_ids if template == "chatml" else []
-    return {name: ((ids + after)[:cutoff], (labels + after)[:cutoff]) for name, (ids, labels) in made.items()}
+    return {
+        name: ((ids + after)[:cutoff], (labels + after)[:cutoff])
+        for name, (ids, labels) in made.items()
+    }
 
 
 def trls(rows, words, template, cutoff, folder):
     """The trainer that reads a checkpoint folder of the kit by itself, and {row id: (input_ids, labels)} that it trains on."""
-    net = LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    net = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=8,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+        )
+    )
     checkpoints.write((net, net.state_dict()), words, template, folder / "step-000001")
-    settings = trl.SFTConfig(str(folder / "trl"), max_length=cutoff, use_cpu=True, bf16=False, report_to=[])
-    trainer = trl.SFTTrainer(str(folder / "step-000001"), settings, train_dataset=datasets.Dataset.from_list(rows))
+    settings = trl.SFTConfig(
+        str(folder / "trl"), max_length=cutoff, use_cpu=True, bf16=False, report_to=[]
+    )
+    trainer = trl.SFTTrainer(
+        str(folder / "step-000001"), settings, train_dataset=datasets.Dataset.from_list(rows)
+    )
     return trainer, {row["id"]: (row["input_ids"], row["labels"]) for row in trainer.train_dataset}
 
 
@@ -86,7 +121,11 @@ def test_trl_trains_on_the_same_tokens(tmp_path, name, cutoff):
     _, theirs = trls(rows, words, template, cutoff, tmp_path)
     assert theirs == with_what_follows(ours, words, template, cutoff)
     cut = sum(len(ids) == cutoff for ids, _ in ours.values())
-    assert len(ours) == len(rows) and not cut if cutoff is None else 20 < len(ours) < len(rows) and cut > 5
+    assert (
+        len(ours) == len(rows) and not cut
+        if cutoff is None
+        else 20 < len(ours) < len(rows) and cut > 5
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -99,7 +138,13 @@ def test_one_label_more_or_less_would_be_seen(tmp_path, name):
         assert theirs == with_what_follows(ours, words, template, None)
         ours[rows[1]["id"]][1][at] = label
         assert theirs != with_what_follows(ours, words, template, None)
-        assert sum(theirs[row["id"]] != with_what_follows(ours, words, template, None)[row["id"]] for row in rows) == 1
+        assert (
+            sum(
+                theirs[row["id"]] != with_what_follows(ours, words, template, None)[row["id"]]
+                for row in rows
+            )
+            == 1
+        )
 
 
 def test_where_an_answer_begins_with_a_newline_the_kit_keeps_the_prompt(tmp_path):
@@ -126,8 +171,14 @@ def test_collators_give_the_same_labels(tmp_path, name):
     trainer, _ = trls(rows, words, TEMPLATES[name], None, tmp_path)
     examples = tokens.examples(rows, words, TEMPLATES[name], 10**6)[0]
     input_ids, labels = tokens.collate(examples)
-    ours = [(e["input_ids"].tolist(), labels[i, : len(e["input_ids"])].tolist()) for i, e in enumerate(examples)]
+    ours = [
+        (e["input_ids"].tolist(), labels[i, : len(e["input_ids"])].tolist())
+        for i, e in enumerate(examples)
+    ]
     batch = trainer.data_collator([{"input_ids": ids, "labels": marks} for ids, marks in ours])
     real = batch["attention_mask"].bool()
     assert batch["labels"].tolist() == labels.tolist() and 0 < real.sum() < real.numel()
-    assert batch["input_ids"][real].tolist() == input_ids[real].tolist() and (labels[~real] == tokens.IGNORE).all()
+    assert (
+        batch["input_ids"][real].tolist() == input_ids[real].tolist()
+        and (labels[~real] == tokens.IGNORE).all()
+    )

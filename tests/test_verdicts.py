@@ -123,7 +123,10 @@ UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("word, verdict", [("right", "right"), ("Correct", "right"), ("wrong", "wrong"), ("INCORRECT", "wrong")])
+@pytest.mark.parametrize(
+    "word, verdict",
+    [("right", "right"), ("Correct", "right"), ("wrong", "wrong"), ("INCORRECT", "wrong")],
+)
 def test_written_forms(form, word, verdict):
     critique = BODY + form.replace("{}", word).replace("{{", "{").replace("}}", "}")
     assert parse(critique) == verdict
@@ -159,8 +162,16 @@ def test_negation_and_reasons(ending, verdict):
 
 
 def test_words_of_the_body_do_not_count():
-    assert parse("The right-hand side is wrong, says the student; that is incorrect.\n\nConclusion: right [END]") == "right"
-    assert parse("He ends with \"Conclusion: the triangle is right\".\n\nConclusion: wrong [END]") == "wrong"
+    assert (
+        parse(
+            "The right-hand side is wrong, says the student; that is incorrect.\n\nConclusion: right [END]"
+        )
+        == "right"
+    )
+    assert (
+        parse('He ends with "Conclusion: the triangle is right".\n\nConclusion: wrong [END]')
+        == "wrong"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,9 +180,15 @@ def test_words_of_the_body_do_not_count():
         ("", "Conclusion: wrong [END]"),
         ("A.\n\n**Conclusion:** wrong", "A.\n\nConclusion: wrong [END]"),
         ("A is **bad.** Conclusion: incorrect [END]", "A is **bad.**\n\nConclusion: wrong [END]"),
-        ("  A.\n\n\n  B.  \n- **Conclusion**: wrong [END]", "  A.\n\n\n  B.\n\nConclusion: wrong [END]"),
+        (
+            "  A.\n\n\n  B.  \n- **Conclusion**: wrong [END]",
+            "  A.\n\n\n  B.\n\nConclusion: wrong [END]",
+        ),
         ("A.\n\nConclusion: wrong [END] More.", "A.\n\nConclusion: wrong [END]"),
-        ("A.\n\nConclusion: wrong [END]\n\nConclusion: wrong [END]", "A.\n\nConclusion: wrong [END]"),
+        (
+            "A.\n\nConclusion: wrong [END]\n\nConclusion: wrong [END]",
+            "A.\n\nConclusion: wrong [END]",
+        ),
         ("A.\n\n### Conclusion: wrong\n", "A.\n\nConclusion: wrong [END]"),
         ("In conclusion, 2 is even.", "In conclusion, 2 is even.\n\nConclusion: wrong [END]"),
     ],
@@ -183,9 +200,18 @@ def test_normalise(critique, expected):
 @pytest.mark.parametrize(
     "critique, body",
     [
-        ('{"feedback": "A is \\"bad\\".\\nSo is $\\\\frac12$.", "conclusion": "wrong"}', 'A is "bad".\nSo is $\\frac12$.'),
-        ('{"feedback": "$\\frac12$ is bad.", "step": 2, "conclusion": "wrong [END]"}', "$\\frac12$ is bad.\n\nstep: 2"),
-        ('```json\n{\n  "Final conclusion": "The answer is wrong.",\n  "feedback": "A."\n}\n```\n[END]', "A."),
+        (
+            '{"feedback": "A is \\"bad\\".\\nSo is $\\\\frac12$.", "conclusion": "wrong"}',
+            'A is "bad".\nSo is $\\frac12$.',
+        ),
+        (
+            '{"feedback": "$\\frac12$ is bad.", "step": 2, "conclusion": "wrong [END]"}',
+            "$\\frac12$ is bad.\n\nstep: 2",
+        ),
+        (
+            '```json\n{\n  "Final conclusion": "The answer is wrong.",\n  "feedback": "A."\n}\n```\n[END]',
+            "A.",
+        ),
         ('{"conclusion": "wrong"}', ""),
         ("<critique>A.</critique>\n<conclusion>wrong</conclusion>", "<critique>A.</critique>"),
         ("<critique>A</critique><conclusion>wrong</conclusion> [END]", "<critique>A</critique>"),
@@ -248,12 +274,24 @@ def test_labelled_endings():
         assert check_round_trip(case["text"]) in case["accept"], case
 
 
-@pytest.mark.skipif(not (SHARED / "responses/oneshot_both_verdicts.jsonl").exists(), reason="needs ../shared")
+@pytest.mark.skipif(
+    not (SHARED / "responses/oneshot_both_verdicts.jsonl").exists(), reason="needs ../shared"
+)
 def test_real_critiques():
     """364 critiques by seven teachers. The 341 verdicts on record are found again; the 23 recorded as none state theirs in a sentence."""
     counts = {}
-    for line in (SHARED / "responses/oneshot_both_verdicts.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (
+        (SHARED / "responses/oneshot_both_verdicts.jsonl").read_text(encoding="utf-8").splitlines()
+    ):
         case = json.loads(line)
-        key = {True: "right", False: "wrong", None: "none"}[case["critique_verdict"]], check_round_trip(case["critique"])
+        key = (
+            {True: "right", False: "wrong", None: "none"}[case["critique_verdict"]],
+            check_round_trip(case["critique"]),
+        )
         counts[key] = counts.get(key, 0) + 1
-    assert counts == {("right", "right"): 220, ("wrong", "wrong"): 121, ("none", "right"): 13, ("none", "wrong"): 10}
+    assert counts == {
+        ("right", "right"): 220,
+        ("wrong", "wrong"): 121,
+        ("none", "right"): 13,
+        ("none", "wrong"): 10,
+    }

@@ -45,10 +45,14 @@ def test_the_start_counts(worker):
         worker.ask(["equal", "x", "x"], 0.05)  # sympy is not yet imported
     assert time.monotonic() - start < 1
     pid = worker.process.pid
-    assert worker.ask(["equal", "x", "x"], 30) is True and worker.process.pid == pid  # it went on starting
+    assert (
+        worker.ask(["equal", "x", "x"], 30) is True and worker.process.pid == pid
+    )  # it went on starting
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="address space is limited on Linux"
+)
 def test_memory_is_limited(worker):
     worker.ask(["equal", "x", "y"], 30)
     limits = Path(f"/proc/{worker.process.pid}/limits").read_text()
@@ -60,7 +64,11 @@ def test_inputs_that_try_to_run_something_reach_the_grammar(worker, tmp_path):
     for name, text, gold in hostile.cases(str(tmp_path / "ran")):
         if name.startswith("inject/") and type(text) is str and len(text) < 2_000:
             inner = text.removeprefix(r"\boxed{").removesuffix("}")
-            for question in (["equal", inner, "x+1"], ["equal", "x+1", inner], ["same_by_paper", inner, "q+3"]):
+            for question in (
+                ["equal", inner, "x+1"],
+                ["equal", "x+1", inner],
+                ["same_by_paper", inner, "q+3"],
+            ):
                 with contextlib.suppress(TimeoutError):
                     assert worker.ask(question, 3) is False, name
     assert not list(tmp_path.iterdir())
@@ -91,11 +99,15 @@ def test_nothing_is_evaluated(monkeypatch):
         raise AssertionError("eval of model text")
 
     pairs = [(r"\frac{x^2-1}{x-1}", "x+1"), ("x<1", "1>x"), (r"\{1, x\}", r"\{x, 1\}")]
-    assert all(symbolic.equal(*pair) for pair in pairs)  # imports what is imported late: imports run code
+    assert all(
+        symbolic.equal(*pair) for pair in pairs
+    )  # imports what is imported late: imports run code
     monkeypatch.setattr("builtins.eval", refuse)
     monkeypatch.setattr("builtins.exec", refuse)
     assert all(symbolic.equal(*pair) for pair in pairs)
-    assert not symbolic.equal("__import__('os').system('true')", "x") and not symbolic.equal(r"\operatorname{exec}(1)", "1")
+    assert not symbolic.equal("__import__('os').system('true')", "x") and not symbolic.equal(
+        r"\operatorname{exec}(1)", "1"
+    )
 
 
 def test_a_worker_ends_when_its_parent_is_gone():
@@ -108,7 +120,9 @@ def test_a_worker_ends_when_its_parent_is_gone():
         os.kill(os.getpid(), 9)"""
     pid = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout)
     for _ in range(100):
-        listed = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            ["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
+        ).stdout
         if "grading.worker" not in listed:
             return
         time.sleep(0.1)

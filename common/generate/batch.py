@@ -24,7 +24,12 @@ class Batch:
     """
 
     def __init__(self, server, path, queue_tokens):
-        self.server, self.identity, self.path, self.queue_tokens = server, server.identity, path, queue_tokens
+        self.server, self.identity, self.path, self.queue_tokens = (
+            server,
+            server.identity,
+            path,
+            queue_tokens,
+        )
         self.state = ""
 
     def approve(self, tasks, journal):
@@ -44,7 +49,10 @@ class Batch:
         self.deliver, self.show = deliver, show
         self.open = {task.key: task for task in tasks if not task.settled}
         try:
-            with Journal(self.path) as self.parts, self.server.client(openai.OpenAI, openai.DefaultHttpxClient) as api:
+            with (
+                Journal(self.path) as self.parts,
+                self.server.client(openai.OpenAI, openai.DefaultHttpxClient) as api,
+            ):
                 self.api = api.with_options(max_retries=5)
                 for part in list(self.parts.records.values()):  # of a run that was ended
                     if part.get("collected") in (None, "in part"):
@@ -54,16 +62,29 @@ class Batch:
                     part = self._submit(self._next())
                     few = 0 if self._collect(part) >= 0.1 * len(part["keys"]) else few + 1
         except KeyboardInterrupt:
-            raise Stopped("interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.",
-                          130) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:  # the last three: no object of a Batch API
+            raise Stopped(
+                "interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.",
+                130,
+            ) from None
+        except (
+            openai.OpenAIError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ) as error:  # the last three: no object of a Batch API
             kind, reason = explain(error, self.server.model, self.server.secret)
-            if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (404, 405, 501):
+            if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (
+                404,
+                405,
+                501,
+            ):
                 kind, reason = 2, "it has no Batch API (files and batches).\nLeave --batch out"
             elif not isinstance(kind, int):
                 kind, reason = 4, f"{reason}\nCheck --base-url and the network"
-            raise Stopped(f"{self.server.where()}: {reason}, then run the same command again: what was answered is kept.",
-                          kind) from None
+            raise Stopped(
+                f"{self.server.where()}: {reason}, then run the same command again: what was answered is kept.",
+                kind,
+            ) from None
 
     def _next(self):
         """The tasks of the next part."""
@@ -83,28 +104,56 @@ class Batch:
 
     def _line(self, task):
         url = "/v1/completions" if isinstance(task.request.prompt, str) else "/v1/chat/completions"
-        return json_line({"custom_id": task.key, "method": "POST", "url": url, "body": self.server.request_body(task)}).encode()
+        return json_line(
+            {
+                "custom_id": task.key,
+                "method": "POST",
+                "url": url,
+                "body": self.server.request_body(task),
+            }
+        ).encode()
 
     def _submit(self, tasks):
         """-> the part's record, its batch created."""
         name = content_id(self.identity, [task.key for task in tasks], len(self.parts.records))
-        file = self.api.files.create(file=(f"{name}.jsonl", b"".join(map(self._line, tasks))), purpose="batch")
-        part = {"key": name, "keys": [task.key for task in tasks], "file": file.id, "url": json.loads(self._line(tasks[0]))["url"],
-                "tokens": sum(tokens_in(task.request.prompt) for task in tasks), "at": int(time.time())}
+        file = self.api.files.create(
+            file=(f"{name}.jsonl", b"".join(map(self._line, tasks))), purpose="batch"
+        )
+        part = {
+            "key": name,
+            "keys": [task.key for task in tasks],
+            "file": file.id,
+            "url": json.loads(self._line(tasks[0]))["url"],
+            "tokens": sum(tokens_in(task.request.prompt) for task in tasks),
+            "at": int(time.time()),
+        }
         self.parts.append(part)
-        once = self.api.with_options(max_retries=0)  # a lost reply may hide a batch that was created: look before another try
+        once = self.api.with_options(
+            max_retries=0
+        )  # a lost reply may hide a batch that was created: look before another try
         for pause in (1, 5, 15, 60):
             try:
-                batch = once.batches.create(input_file_id=file.id, endpoint=part["url"], completion_window="24h",
-                                            metadata={"cft_part": name}).id
-            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+                batch = once.batches.create(
+                    input_file_id=file.id,
+                    endpoint=part["url"],
+                    completion_window="24h",
+                    metadata={"cft_part": name},
+                ).id
+            except (
+                openai.APIConnectionError,
+                openai.InternalServerError,
+                openai.RateLimitError,
+            ) as error:
                 if explain(error, self.server.model, self.server.secret)[0] == 4:
                     raise
                 time.sleep(pause)
                 batch = self._find(name)
             if batch:
                 return self._note(part, batch=batch)
-        raise Stopped(f"{self.server.where()} creates no batch.\nRun the same command again later: what was answered is kept.", 4)
+        raise Stopped(
+            f"{self.server.where()} creates no batch.\nRun the same command again later: what was answered is kept.",
+            4,
+        )
 
     def _note(self, part, **news):
         self.parts.append(part := part | news)
@@ -127,7 +176,11 @@ class Batch:
         keys = set(part["keys"])
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
             content = self.api.files.content(file).content
-            for line in (content.replace(self.server.secret.encode(), b"***") if self.server.secret else content).splitlines():
+            for line in (
+                content.replace(self.server.secret.encode(), b"***")
+                if self.server.secret
+                else content
+            ).splitlines():
                 key, status, body = _fields(line)
                 try:
                     if key in self.open:  # not so: foreign, twice, or taken before
@@ -139,16 +192,27 @@ class Batch:
                         raise
                     ended = end
         errors = (batch.errors.data if batch.errors else None) or []
-        if batch.status == "failed" and any(error.code == "token_limit_exceeded" for error in errors) and len(part["keys"]) > 1:
-            self.queue_tokens = part["tokens"] // 2  # the account's queue is smaller than --batch-tokens
+        if (
+            batch.status == "failed"
+            and any(error.code == "token_limit_exceeded" for error in errors)
+            and len(part["keys"]) > 1
+        ):
+            self.queue_tokens = (
+                part["tokens"] // 2
+            )  # the account's queue is smaller than --batch-tokens
             n = len(part["keys"])  # no fault of the rows
         elif batch.status == "failed":
             said = "; ".join(f"{error.code}: {error.message}" for error in errors)
             self._note(part, batch=batch_id, collected="failed")
-            raise Stopped(f"the batch {batch_id} failed: {hide(said, self.server.secret)}\nMend that, or leave --batch out, then run the "
-                          "same command again.", 4)
+            raise Stopped(
+                f"the batch {batch_id} failed: {hide(said, self.server.secret)}\nMend that, or leave --batch out, then run the "
+                "same command again.",
+                4,
+            )
         if others:
-            print(f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there")
+            print(
+                f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there"
+            )
         self._note(part, batch=batch_id, collected="in part" if others else batch.status)
         if ended:
             raise ended
@@ -160,16 +224,22 @@ class Batch:
             try:
                 batch = self.api.batches.retrieve(batch_id)
             except openai.NotFoundError:
-                raise Stopped(f"{self.server.where()} does not know {batch_id}, which was sent by an earlier start: is it the same key and "
-                              f"--base-url?\nTo give it up, and pay for its requests again: rm {self.path}", 2) from None
+                raise Stopped(
+                    f"{self.server.where()} does not know {batch_id}, which was sent by an earlier start: is it the same key and "
+                    f"--base-url?\nTo give it up, and pay for its requests again: rm {self.path}",
+                    2,
+                ) from None
             counts = batch.request_counts
             self.state = f"{batch.status} {f'{counts.completed}/{counts.total}' if counts else ''}"
             self.show()
             if batch.status in ENDED:
                 return batch
             if time.time() - part["at"] > HOURS * 3600:
-                raise Stopped(f"the batch {batch_id} is {batch.status} after {HOURS} hours.\nRun the same command again later, or "
-                              "cancel it.", 4)
+                raise Stopped(
+                    f"the batch {batch_id} is {batch.status} after {HOURS} hours.\nRun the same command again later, or "
+                    "cancel it.",
+                    4,
+                )
             time.sleep(pause)
             pause = min(30.0, pause * 1.5)
 
@@ -180,7 +250,12 @@ class Batch:
             if status == 200:
                 answer = self.server.finish(task, body, batch=True)
             else:
-                kind, reason = meaning(status or 500, body.get("error", body), self.server.model, key=self.server.secret)
+                kind, reason = meaning(
+                    status or 500,
+                    body.get("error", body),
+                    self.server.model,
+                    key=self.server.secret,
+                )
                 answer = {"error": reason} if kind == "row" else None
         except (ValueError, AttributeError):
             return False
@@ -196,7 +271,9 @@ def _fields(line):
     try:
         line = json.loads(line)
         key, response = line.get("custom_id"), line.get("response")
-        status, body = (response.get("status_code"), response.get("body")) if response else (None, None)  # expired, cancelled
+        status, body = (
+            (response.get("status_code"), response.get("body")) if response else (None, None)
+        )  # expired, cancelled
     except (ValueError, AttributeError, RecursionError):
         return None, None, None
     return key if isinstance(key, str) else None, status if type(status) is int else None, body

@@ -40,7 +40,12 @@ class Columns(DynamicLayer):
 
     def __init__(self, keys=None, values=None, used=0):
         super().__init__()
-        self.keys, self.values, self.used, self.is_initialized = keys, values, used, keys is not None
+        self.keys, self.values, self.used, self.is_initialized = (
+            keys,
+            values,
+            used,
+            keys is not None,
+        )
 
     def update(self, keys, values, *unused, **unused_too):
         start, self.used = self.used, self.used + keys.shape[-2]
@@ -57,9 +62,12 @@ class Columns(DynamicLayer):
 def _rearranged(cache, keep, fresh, width, size):
     """The rows `keep` of `cache` and below them all rows of `fresh` (either may be None), their last `width` columns, in buffers
     of `size` columns. Layers are given up one by one, so that two whole caches are never held."""
+
     def joined(*parts):
         parts = [part for part in parts if part is not None]
-        out = parts[0].new_zeros(sum(map(len, parts)), parts[0].shape[1], size, parts[0].shape[3])  # masked, yet never NaN
+        out = parts[0].new_zeros(
+            sum(map(len, parts)), parts[0].shape[1], size, parts[0].shape[3]
+        )  # masked, yet never NaN
         start = 0
         for part in parts:
             out[start : start + len(part), :, width - part.shape[2] : width] = part
@@ -68,7 +76,10 @@ def _rearranged(cache, keep, fresh, width, size):
 
     layers = []
     for old, new in zip((cache or fresh).layers, (fresh or cache).layers):
-        kept = [None if cache is None else t[keep, :, max(old.used - width, 0) : old.used] for t in (old.keys, old.values)]
+        kept = [
+            None if cache is None else t[keep, :, max(old.used - width, 0) : old.used]
+            for t in (old.keys, old.values)
+        ]
         added = [None if fresh is None else t[:, :, : new.used] for t in (new.keys, new.values)]
         layers.append(Columns(joined(kept[0], added[0]), joined(kept[1], added[1]), width))
         old.keys = old.values = new.keys = new.values = None
@@ -107,11 +118,23 @@ class Decoder:
         waiting = []
         for index, (key, limit, prompt) in enumerate(zip(keys, limits, self._ids(prompts))):
             if 0 < len(prompt) < self.most:
-                waiting.append(Row(index, prompt, min(limit, self.most - len(prompt)), int(key[:15], 16)))
+                waiting.append(
+                    Row(index, prompt, min(limit, self.most - len(prompt)), int(key[:15], 16))
+                )
             else:
-                yield index, {"error": f"the prompt has {len(prompt)} tokens, the model reads 1 to {self.most - 1}"}
+                yield (
+                    index,
+                    {
+                        "error": f"the prompt has {len(prompt)} tokens, the model reads 1 to {self.most - 1}"
+                    },
+                )
         waiting.sort(key=lambda row: -len(row.prompt))
-        waiting, rows, cache, tokens = deque(waiting), [], None, None  # tokens [B]: what each row is fed next
+        waiting, rows, cache, tokens = (
+            deque(waiting),
+            [],
+            None,
+            None,
+        )  # tokens [B]: what each row is fed next
         while waiting or not all(row.ended for row in rows):
             keep, fresh, new = [at for at, row in enumerate(rows) if not row.ended], [], None
             free = self.batch_size - len(keep)
@@ -131,20 +154,27 @@ class Decoder:
             block = self._advance(cache, rows, tokens, steps)
             tokens = block[:, -1]
             for row, ids in zip(rows, block.tolist()):  # the host waits for the device here only
-                row.ended = self._end(row, ids[bool(row.ids) :])  # a row's first token is new, later ones were seen when drawn
+                row.ended = self._end(
+                    row, ids[bool(row.ids) :]
+                )  # a row's first token is new, later ones were seen when drawn
                 if row.ended:
                     yield row.index, self._answer(row)
 
     def _ids(self, prompts):
         """Token ids of each prompt; one that begins with the tokenizer's own begin token gets no second one."""
         bos = self.tokenizer.bos_token
-        return [self.tokenizer(utf8(p), add_special_tokens=not (bos and p.startswith(bos))).input_ids for p in prompts]
+        return [
+            self.tokenizer(utf8(p), add_special_tokens=not (bos and p.startswith(bos))).input_ids
+            for p in prompts
+        ]
 
     @torch.inference_mode()
     def _read(self, rows):
         """-> the cache of the rows' prompts, left-padded, and the first token of each [B]."""
         width = max(len(row.prompt) for row in rows)
-        ids = torch.tensor([[0] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.model.device)
+        ids = torch.tensor(
+            [[0] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.model.device
+        )
         lengths = torch.tensor([len(row.prompt) for row in rows], device=self.model.device)
         positions = torch.arange(width, device=self.model.device) - (width - lengths)[:, None]
         cache = Cache(layer_class_to_replicate=Columns)
@@ -159,21 +189,37 @@ class Decoder:
         mask = torch.arange(width + steps, device=self.model.device) >= width - lengths
         for step in range(steps):
             positions = (lengths + step).clamp(max=self.most - 1)  # a row may run on after its end
-            scores = self._forward(tokens[-1][:, None], mask[:, : width + step + 1], positions, cache)
+            scores = self._forward(
+                tokens[-1][:, None], mask[:, : width + step + 1], positions, cache
+            )
             tokens.append(draw(scores, self.sampling, uniforms[:, step]))
         return torch.stack(tokens, 1)
 
     def _forward(self, ids, mask, positions, cache):
         """-> float32 scores [B, V] of the token after the last column."""
-        return self.model(input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True,
-                          logits_to_keep=1).logits[:, -1].float()
+        return (
+            self.model(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
 
     def _uniforms(self, rows, n):
         """The rows' next n random numbers, [B, n], float64 in [0, 1); each row's are the same whatever the n."""
-        return torch.stack([torch.rand(n, generator=row.random, dtype=torch.double) for row in rows]).to(self.model.device)
+        return torch.stack(
+            [torch.rand(n, generator=row.random, dtype=torch.double) for row in rows]
+        ).to(self.model.device)
 
     def _decoded(self, ids):
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def _end(self, row, new):
         """Give the row its new tokens, up to its end. -> "stop", "length", or None where it goes on.
@@ -183,10 +229,18 @@ class Decoder:
         tokens; a few more, as some tokenizers treat the first ones of a text in another way.
         """
         before = max((len(s.encode()) for s in self.sampling.stop), default=0) + 8
-        near = cut_at_stop(self._decoded(row.ids[-before:] + new), self.sampling.stop)[1] if self.sampling.stop else False
+        near = (
+            cut_at_stop(self._decoded(row.ids[-before:] + new), self.sampling.stop)[1]
+            if self.sampling.stop
+            else False
+        )
         for token in new:
             row.ids.append(token)
-            if token in self.ends or near and cut_at_stop(self._decoded(row.ids), self.sampling.stop)[1]:
+            if (
+                token in self.ends
+                or near
+                and cut_at_stop(self._decoded(row.ids), self.sampling.stop)[1]
+            ):
                 return "stop"
             if len(row.ids) == row.limit:
                 return "length"
@@ -194,5 +248,11 @@ class Decoder:
 
     def _answer(self, row):
         """The text ends before its end token or stop string; both are counted among its tokens."""
-        text, _ = cut_at_stop(self._decoded(row.ids[:-1] if row.ids[-1] in self.ends else row.ids), self.sampling.stop)
-        return {"text": text, "finish_reason": row.ended, "usage": {"prompt_tokens": len(row.prompt), "completion_tokens": len(row.ids)}}
+        text, _ = cut_at_stop(
+            self._decoded(row.ids[:-1] if row.ids[-1] in self.ends else row.ids), self.sampling.stop
+        )
+        return {
+            "text": text,
+            "finish_reason": row.ended,
+            "usage": {"prompt_tokens": len(row.prompt), "completion_tokens": len(row.ids)},
+        }

@@ -20,8 +20,15 @@ class Endpoint:
 
     def __init__(self, model, base_url=None, concurrency=256, timeout=300, money=None):
         if not model:
-            raise InputError("no model was named for the server.\nSay which: --model NAME (and --base-url for your own server)")
-        self.model, self.identity, self.concurrency, self.timeout = model, model, concurrency, timeout
+            raise InputError(
+                "no model was named for the server.\nSay which: --model NAME (and --base-url for your own server)"
+            )
+        self.model, self.identity, self.concurrency, self.timeout = (
+            model,
+            model,
+            concurrency,
+            timeout,
+        )
         self.money = money or Money(model)
         self.base_url = server_of(base_url)
         self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
@@ -34,10 +41,16 @@ class Endpoint:
     def approve(self, tasks, journal):
         """Print what the open tasks will cost; InputError where nobody has agreed to it, or where there is no key."""
         if not self.base_url and not self.key:
-            raise InputError("no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=...")
+            raise InputError(
+                "no server and no key: give --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=..."
+            )
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
-            raise InputError("OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again.")
-        self.money.approve(tasks, journal, commercial=(self.base_url or "https").startswith("https"))
+            raise InputError(
+                "OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again."
+            )
+        self.money.approve(
+            tasks, journal, commercial=(self.base_url or "https").startswith("https")
+        )
 
     def close(self):
         """Nothing is held between two runs."""
@@ -46,18 +59,32 @@ class Endpoint:
         """What the server says that its model is (vLLM: the folder), or "" where it says nothing, or is not there."""
         try:
             with self.client(openai.OpenAI, openai.DefaultHttpxClient) as api:
-                listed = json.loads(api.with_options(timeout=5).models.with_raw_response.list().content)["data"]
-            return next((str(model.get("root") or "") for model in listed if model.get("id") == self.model), "")
+                listed = json.loads(
+                    api.with_options(timeout=5).models.with_raw_response.list().content
+                )["data"]
+            return next(
+                (str(model.get("root") or "") for model in listed if model.get("id") == self.model),
+                "",
+            )
         except Exception:  # whatever a server, or what is no server, answers
             return ""
 
     def client(self, Client=openai.AsyncOpenAI, Http=openai.DefaultAioHttpClient):
         """The openai client, its hidden retries off; aiohttp holds hundreds of connections at a third of httpx's CPU."""
         here = urlsplit(self.base_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        http = Http(trust_env=not here,  # a proxy of the environment must not see loopback requests
-                    limits=httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency))
-        return Client(base_url=self.base_url, api_key=self.key or "none", max_retries=0, http_client=http,
-                      timeout=httpx2.Timeout(self.timeout, connect=min(10, self.timeout)))
+        http = Http(
+            trust_env=not here,  # a proxy of the environment must not see loopback requests
+            limits=httpx2.Limits(
+                max_connections=self.concurrency, max_keepalive_connections=self.concurrency
+            ),
+        )
+        return Client(
+            base_url=self.base_url,
+            api_key=self.key or "none",
+            max_retries=0,
+            http_client=http,
+            timeout=httpx2.Timeout(self.timeout, connect=min(10, self.timeout)),
+        )
 
     def request_body(self, task):
         """-> the JSON of a request, the same live and in a batch."""
@@ -65,14 +92,25 @@ class Endpoint:
         if isinstance(prompt, str):
             body = {"model": self.model, "prompt": utf8(prompt)}
         else:
-            body = {"model": self.model, "messages": [m | {"content": utf8(m["content"])} for m in prompt]}
+            body = {
+                "model": self.model,
+                "messages": [m | {"content": utf8(m["content"])} for m in prompt],
+            }
         if sampling.temperature is None:
             return body | {"max_completion_tokens": sampling.max_new_tokens}
-        body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        body |= {
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
         if sampling.seed is not None:
-            body["seed"] = int(task.key[:7], 16)  # one per sample: with one for all, equal prompts draw equal texts
+            body["seed"] = int(
+                task.key[:7], 16
+            )  # one per sample: with one for all, equal prompts draw equal texts
         if sampling.stop:
-            body["stop"] = sampling.stop if self.base_url else sampling.stop[:4]  # OpenAI's own takes four; all apply below
+            body["stop"] = (
+                sampling.stop if self.base_url else sampling.stop[:4]
+            )  # OpenAI's own takes four; all apply below
         return body
 
     def finish(self, task, body, batch=False):
@@ -89,6 +127,11 @@ class Endpoint:
 
     def no_budget(self):
         money = self.money
-        lost = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
-        return Stopped(f"--budget {money.budget:g} has no room for another answer at its worst: {dollars(money.spent)} are spent{lost}.\n"
-                       "Run the same command with a larger --budget: it goes on where it was.", 4)
+        lost = (
+            f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
+        )
+        return Stopped(
+            f"--budget {money.budget:g} has no room for another answer at its worst: {dollars(money.spent)} are spent{lost}.\n"
+            "Run the same command with a larger --budget: it goes on where it was.",
+            4,
+        )

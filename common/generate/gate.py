@@ -58,8 +58,17 @@ class Gate:
     def waits(self):
         """Why nothing is sent just now, for the progress bar."""
         now = time.monotonic()
-        pause, pacing = self.paused_until - now, max((b.wait(now) for b in self.buckets.values()), default=0.0)
-        return f", pausing for {pause:.0f} s" if pause > 1 else f", {pacing:.0f} s for the rate limit" if pacing > 1 else ""
+        pause, pacing = (
+            self.paused_until - now,
+            max((b.wait(now) for b in self.buckets.values()), default=0.0),
+        )
+        return (
+            f", pausing for {pause:.0f} s"
+            if pause > 1
+            else f", {pacing:.0f} s for the rate limit"
+            if pacing > 1
+            else ""
+        )
 
     def _wait(self, now, usd):
         """Seconds until the next one may go, None: when somebody leaves. Closes where the budget has no room for it at all."""
@@ -68,7 +77,12 @@ class Gate:
         if usd > self.money.left():
             self.closed = self.broke = not self.in_flight
             return None if self.in_flight else 0.0
-        return max(self.paused_until - now, self.next_send - now, *(b.wait(now) for b in self.buckets.values()), 0.0)
+        return max(
+            self.paused_until - now,
+            self.next_send - now,
+            *(b.wait(now) for b in self.buckets.values()),
+            0.0,
+        )
 
     def _open(self):
         while self.waiting:
@@ -111,7 +125,9 @@ class Gate:
     def refused(self, sent, seconds):
         """The server refused what was sent at `sent` (time.monotonic) and asked to wait so many seconds, or None."""
         now = time.monotonic()
-        if sent >= self.paused_at:  # not one more of those that were on their way when the pause began
+        if (
+            sent >= self.paused_at
+        ):  # not one more of those that were on their way when the pause began
             self.paused_at, self.cut = now, True
             self.limit = max(1.0, 0.7 * min(self.limit, self.in_flight))
             self.refusals += 1
@@ -122,11 +138,16 @@ class Gate:
     def observe(self, headers):
         """Read x-ratelimit-limit-* and -remaining-* (requests and tokens, per minute) of any response."""
         for name in ("requests", "tokens"):
-            limit, remaining = (_number(headers.get(f"x-ratelimit-{what}-{name}")) for what in ("limit", "remaining"))
+            limit, remaining = (
+                _number(headers.get(f"x-ratelimit-{what}-{name}"))
+                for what in ("limit", "remaining")
+            )
             if not limit or remaining is None:
                 continue
             if name not in self.buckets:  # what is in flight may not be counted in what remains
-                self.buckets[name] = Bucket(remaining - (self.in_flight if name == "requests" else 0))
+                self.buckets[name] = Bucket(
+                    remaining - (self.in_flight if name == "requests" else 0)
+                )
             bucket = self.buckets[name]
             bucket.rate, bucket.most = 0.95 * limit / 60, max(bucket.most, remaining)
             bucket.level = min(bucket.level, remaining)  # others may share the limit

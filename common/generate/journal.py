@@ -42,7 +42,10 @@ class Journal:
                         break
                     self.skipped.append(number)
         if self.skipped:
-            print(f"{self.path}: {len(self.skipped)} unreadable lines skipped, the first is line {self.skipped[0]}", file=sys.stderr)
+            print(
+                f"{self.path}: {len(self.skipped)} unreadable lines skipped, the first is line {self.skipped[0]}",
+                file=sys.stderr,
+            )
 
     def _sync(self):
         """fsync takes milliseconds on some disks: once a second, and never in the way of an answer."""
@@ -70,8 +73,11 @@ class Journal:
         except OSError as error:
             self._file.truncate(end)
             self._file.seek(end)
-            raise Stopped(f"{self.path} cannot be written ({error}): is the disk full?\n"
-                          "Make room, then run the same command again: all answers before are kept.", 5) from None
+            raise Stopped(
+                f"{self.path} cannot be written ({error}): is the disk full?\n"
+                "Make room, then run the same command again: all answers before are kept.",
+                5,
+            ) from None
         self.records[record["key"]] = record
 
     def close(self):

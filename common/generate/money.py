@@ -48,7 +48,9 @@ class Money:
 
     def __init__(self, model, price_in=None, price_out=None, budget=None, yes=False):
         if (price_in is None) != (price_out is None):
-            raise InputError("--price-in and --price-out go together: USD per million tokens, for example --price-in 0.15 --price-out 0.60")
+            raise InputError(
+                "--price-in and --price-out go together: USD per million tokens, for example --price-in 0.15 --price-out 0.60"
+            )
         name = model.rpartition("/")[2]  # openai/gpt-4o-mini, as resellers call it
         listed = PRICES.get(name) or PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name))
         self.prices = listed if price_in is None else (price_in, price_in, price_out)
@@ -56,8 +58,10 @@ class Money:
         self.spent = self.lost = self.out = 0.0
         self.projected = None
         if budget is not None and not self.prices:
-            raise InputError(f"--budget needs the price of {model!r}, which is not in the kit's table.\n"
-                             "Give USD per million tokens: --price-in 0.15 --price-out 0.60 (0 and 0 for a server of your own)")
+            raise InputError(
+                f"--budget needs the price of {model!r}, which is not in the kit's table.\n"
+                "Give USD per million tokens: --price-in 0.15 --price-out 0.60 (0 and 0 for a server of your own)"
+            )
 
     def cost(self, usage, batch=False):
         """USD of an answer, None where the price or the usage is not known."""
@@ -65,14 +69,21 @@ class Money:
             return None
         cached = min(usage.get("cached_tokens", 0), usage["prompt_tokens"])
         full, cheap, out = self.prices
-        usd = (usage["prompt_tokens"] - cached) * full + cached * cheap + usage["completion_tokens"] * out
+        usd = (
+            (usage["prompt_tokens"] - cached) * full
+            + cached * cheap
+            + usage["completion_tokens"] * out
+        )
         return usd / 1e6 * (BATCH if batch else 1)
 
     def worst(self, task):
         """USD of a request at most: a token has at least one byte, and the answer may use all of max_new_tokens."""
         if not self.prices:
             return 0.0
-        return ((_length(task.request.prompt)[1] + 64) * self.prices[0] + task.sampling.max_new_tokens * self.prices[2]) / 1e6
+        return (
+            (_length(task.request.prompt)[1] + 64) * self.prices[0]
+            + task.sampling.max_new_tokens * self.prices[2]
+        ) / 1e6
 
     def summary(self, journal):
         """For a manifest: USD spent in this run, projected before the first request, perhaps paid for requests that failed."""
@@ -82,12 +93,17 @@ class Money:
         return {name: round(usd, 6) if self.prices else None for name, usd in figures.items()}
 
     def left(self):
-        return float("inf") if self.budget is None else self.budget - self.spent - self.lost - self.out
+        return (
+            float("inf") if self.budget is None else self.budget - self.spent - self.lost - self.out
+        )
 
     def count(self, journal):
         """Take over what the journal says that this model has cost so far. -> mean tokens per answer, or the assumed."""
         mine = [r for r in journal.records.values() if r.get("model") == self.model]
-        self.spent, self.lost = sum(r.get("usd") or 0.0 for r in mine), sum(r.get("lost") or 0.0 for r in mine)
+        self.spent, self.lost = (
+            sum(r.get("usd") or 0.0 for r in mine),
+            sum(r.get("lost") or 0.0 for r in mine),
+        )
         lengths = [r["usage"]["completion_tokens"] for r in mine if r.get("usage")]
         return sum(lengths) / len(lengths) if lengths else OUT
 
@@ -102,15 +118,23 @@ class Money:
             usd = (n_in * self.prices[0] + n_out * self.prices[2]) / 1e6
             worst = sum(map(self.worst, tasks))
             self.projected = self.spent + usd if self.projected is None else self.projected
-            estimate += (f": {dollars(usd)} live, {dollars(usd * BATCH)} by the Batch API, at most {dollars(worst)} live ({self.model}, "
-                         f"${self.prices[0]:g} in and ${self.prices[2]:g} out per million tokens, prices of {AS_OF} or as given)")
+            estimate += (
+                f": {dollars(usd)} live, {dollars(usd * BATCH)} by the Batch API, at most {dollars(worst)} live ({self.model}, "
+                f"${self.prices[0]:g} in and ${self.prices[2]:g} out per million tokens, prices of {AS_OF} or as given)"
+            )
         if self.spent or self.lost:
-            perhaps = f" and perhaps {dollars(self.lost)} for requests that failed" if self.lost else ""
+            perhaps = (
+                f" and perhaps {dollars(self.lost)} for requests that failed" if self.lost else ""
+            )
             estimate += f"; {dollars(self.spent)} were spent before{perhaps}"
         print(estimate)
         agreed = self.yes or self.budget is not None
         if self.prices and any(self.prices) and not agreed:
-            raise InputError(f"{self.model} costs money, and nothing was sent yet.\nGive --budget USD (a hard stop) or --yes (no limit).")
+            raise InputError(
+                f"{self.model} costs money, and nothing was sent yet.\nGive --budget USD (a hard stop) or --yes (no limit)."
+            )
         if not self.prices and commercial and not agreed:
-            raise InputError(f"the price of {self.model!r} is not in the kit's table, and nothing was sent yet.\nGive --price-in and "
-                             "--price-out, USD per million tokens, with --budget; or --yes to go on without any count.")
+            raise InputError(
+                f"the price of {self.model!r} is not in the kit's table, and nothing was sent yet.\nGive --price-in and "
+                "--price-out, USD per million tokens, with --budget; or --yes to go on without any count."
+            )

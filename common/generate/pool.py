@@ -21,15 +21,29 @@ class Worker:
     """A process with a model of its own. settings: Local's arguments, and `threads` for torch."""
 
     def __init__(self, settings):
-        path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(
+            filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")])
+        )
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "common.generate.worker"],  # -P: modules of this kit, not of the working directory
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "common.generate.worker",
+            ],  # -P: modules of this kit, not of the working directory
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(settings["threads"])},
             start_new_session=True,  # an interrupt at the keyboard is for the parent
         )
         self.said = deque(maxlen=20)  # its last lines on stderr
-        self.listener = threading.Thread(target=lambda: self.said.extend(self.process.stderr), daemon=True)
+        self.listener = threading.Thread(
+            target=lambda: self.said.extend(self.process.stderr), daemon=True
+        )
         self.listener.start()
         self.first = [json.dumps(settings)]
 
@@ -54,8 +68,13 @@ class Worker:
         except (OSError, ValueError, EOFError):
             self.process.kill()
             self.listener.join(5)
-            found.put(Stopped(f"a process that generates has ended (status {self.process.wait()}); what it said last:\n"
-                              f"{''.join(self.said) or '(nothing)'}\nWhat was answered is kept: the same command goes on.", 4))
+            found.put(
+                Stopped(
+                    f"a process that generates has ended (status {self.process.wait()}); what it said last:\n"
+                    f"{''.join(self.said) or '(nothing)'}\nWhat was answered is kept: the same command goes on.",
+                    4,
+                )
+            )
         except Exception as error:  # raised again by the thread that asked
             found.put(error)
 
@@ -75,8 +94,13 @@ class Pool:
         todo, found = queue.SimpleQueue(), queue.SimpleQueue()
         for numbered in enumerate(chunks):
             todo.put(numbered)
-        self.workers += [Worker(settings) for settings in self.settings[len(self.workers) : len(chunks)]]
-        threads = [threading.Thread(target=worker.work, args=(todo, found), daemon=True) for worker in self.workers]
+        self.workers += [
+            Worker(settings) for settings in self.settings[len(self.workers) : len(chunks)]
+        ]
+        threads = [
+            threading.Thread(target=worker.work, args=(todo, found), daemon=True)
+            for worker in self.workers
+        ]
         try:
             for thread in threads:
                 thread.start()

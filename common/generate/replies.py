@@ -12,26 +12,42 @@ import openai
 from common.files import InputError
 
 # Our flag for each field of a request; a server that refuses the field refuses every row.
-FLAGS = {"max_tokens": "--reasoning (sends max_completion_tokens instead, and neither temperature nor top_p)",
-         "temperature": "--reasoning, or --temperature 1", "top_p": "--reasoning, or --top-p 1",
-         "max_completion_tokens": "no --reasoning, or a smaller --max-new-tokens", "model": "--model NAME", "seed": "another server",
-         "stop": "another server"}
-LENGTH = ("context length", "context_length", "maximum context", "too long", "reduce the length", "string_above_max_length")
+FLAGS = {
+    "max_tokens": "--reasoning (sends max_completion_tokens instead, and neither temperature nor top_p)",
+    "temperature": "--reasoning, or --temperature 1",
+    "top_p": "--reasoning, or --top-p 1",
+    "max_completion_tokens": "no --reasoning, or a smaller --max-new-tokens",
+    "model": "--model NAME",
+    "seed": "another server",
+    "stop": "another server",
+}
+LENGTH = (
+    "context length",
+    "context_length",
+    "maximum context",
+    "too long",
+    "reduce the length",
+    "string_above_max_length",
+)
 
 
 def server_of(base_url):
     """The URL that a --base-url (or None: OPENAI_BASE_URL, else the OpenAI API) leads to; None for the client's default."""
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if url and ("@" in url or "?" in url):
-        raise InputError("--base-url (or OPENAI_BASE_URL) holds a name, a password or a query, which would be written to logs and "
-                         "manifests.\nGive it without, and the key in the environment: export OPENAI_API_KEY=...")
+        raise InputError(
+            "--base-url (or OPENAI_BASE_URL) holds a name, a password or a query, which would be written to logs and "
+            "manifests.\nGive it without, and the key in the environment: export OPENAI_API_KEY=..."
+        )
     try:
         parts = urlsplit(url or "https://api.openai.com/v1")
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         known = False
     if not known:
-        raise InputError(f"--base-url {url!r} is no URL of a server; expected for example http://localhost:8000/v1")
+        raise InputError(
+            f"--base-url {url!r} is no URL of a server; expected for example http://localhost:8000/v1"
+        )
     return url
 
 
@@ -46,11 +62,21 @@ def read_answer(body, raw):
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError(f"no choices in the answer, but {str(body.get('error') or body)[:2000]}")
     choice, message = choices[0], choices[0].get("message")
-    text = choice.get("text") if raw else message.get("content") if isinstance(message, dict) else message
+    text = (
+        choice.get("text")
+        if raw
+        else message.get("content")
+        if isinstance(message, dict)
+        else message
+    )
     if not isinstance(text, str | None) or raw and text is None:
         raise ValueError(f"no text in the answer, but {str(choice)[:2000]}")
     finish = choice.get("finish_reason")
-    answer = {"text": text or "", "finish_reason": finish if isinstance(finish, str) else None, "usage": _usage(body.get("usage"))}
+    answer = {
+        "text": text or "",
+        "finish_reason": finish if isinstance(finish, str) else None,
+        "usage": _usage(body.get("usage")),
+    }
     if isinstance(message, dict) and message.get("refusal"):
         answer["refusal"] = str(message["refusal"])
     return answer
@@ -59,7 +85,10 @@ def read_answer(body, raw):
 def _usage(usage):
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
-    counts = {"prompt_tokens": usage.get("prompt_tokens"), "completion_tokens": usage.get("completion_tokens")}
+    counts = {
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "completion_tokens": usage.get("completion_tokens"),
+    }
     if isinstance(details, dict) and details.get("cached_tokens"):
         counts["cached_tokens"] = details["cached_tokens"]
     return counts if all(type(n) is int and 0 <= n < 10**9 for n in counts.values()) else None
@@ -100,16 +129,28 @@ def explain(error, model, key=""):
     if isinstance(error, TimeoutError):
         return "unsure", "no answer in time (--timeout)"
     if isinstance(error, WebPage):
-        return "again", "a web page came instead of an answer: is --base-url right? (most end in /v1)"
+        return (
+            "again",
+            "a web page came instead of an answer: is --base-url right? (most end in /v1)",
+        )
     if isinstance(error, openai.APIStatusError):
-        return meaning(error.status_code, error.body, model, "retry-after" in error.response.headers, key)
+        return meaning(
+            error.status_code, error.body, model, "retry-after" in error.response.headers, key
+        )
     if isinstance(error, openai.APIConnectionError):
         cause = error
-        while cause.__cause__ and not isinstance(cause, aiohttp.ClientError):  # the client says timeout for most of these
+        while cause.__cause__ and not isinstance(
+            cause, aiohttp.ClientError
+        ):  # the client says timeout for most of these
             cause = cause.__cause__
-        gone = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | httpx2.ConnectError)
+        gone = isinstance(
+            cause,
+            aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | httpx2.ConnectError,
+        )
         return "gone" if gone else "unsure", hide(f"{type(cause).__name__}: {cause}", key)
-    return "unsure", hide(f"{type(error).__name__}: {error}", key)  # broken JSON, no choices: was generated, cannot be read
+    return "unsure", hide(
+        f"{type(error).__name__}: {error}", key
+    )  # broken JSON, no choices: was generated, cannot be read
 
 
 def meaning(status, body, model, overload=False, key=""):
@@ -117,7 +158,11 @@ def meaning(status, body, model, overload=False, key=""):
     body = body if isinstance(body, dict) else {"message": body}
     code, message = str(body.get("code") or ""), str(body.get("message") or "")
     reason = hide(" ".join(f"{status} {code} {message}".split()), key)
-    if status in (401, 402, 403) or code in ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated"):
+    if status in (401, 402, 403) or code in (
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "account_deactivated",
+    ):
         return 4, f"{reason}\nCheck OPENAI_API_KEY, the account's balance, and --base-url"
     if status in (429, 529) or status == 503 and overload:
         return "pause", reason
@@ -125,7 +170,11 @@ def meaning(status, body, model, overload=False, key=""):
         return "again", reason
     if status in (404, 405, 501) or code == "model_not_found":
         return 2, f"{reason}\nCheck --model {model} and --base-url (most end in /v1)"
-    named = [name for name in FLAGS if name == body.get("param") or f"'{name}'" in message or f'"{name}"' in message]
+    named = [
+        name
+        for name in FLAGS
+        if name == body.get("param") or f"'{name}'" in message or f'"{name}"' in message
+    ]
     if named and not any(sign in f"{code} {message}".lower() for sign in LENGTH):
         return 2, f"{reason}\nThe server refuses {named[0]}: give {FLAGS[named[0]]}"
     return "row", reason

@@ -28,7 +28,13 @@ class Server(Endpoint):
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **settings)
         self.patience = max(self.patience, self.timeout + 60)
-        self.counts, self.gate, self.n_todo, self.spent_before, self.connections_lost = Counter(), None, 0, 0.0, 0
+        self.counts, self.gate, self.n_todo, self.spent_before, self.connections_lost = (
+            Counter(),
+            None,
+            0,
+            0.0,
+            0,
+        )
 
     def outstanding(self):
         return False
@@ -43,7 +49,9 @@ class Server(Endpoint):
             return text
         each = (self.money.spent - self.spent_before) / max(1, self.counts["done"])
         projected = self.money.spent + each * (self.n_todo - self.counts["done"])
-        return f"{text}, {dollars(self.money.spent)}" + (f" of {dollars(projected)}" if self.counts["done"] else "")
+        return f"{text}, {dollars(self.money.spent)}" + (
+            f" of {dollars(projected)}" if self.counts["done"] else ""
+        )
 
     def generate(self, tasks, deliver, show=lambda: None):
         """Ask for all tasks that are not settled, again and again until each is; deliver(task, answer) records every answer
@@ -51,34 +59,67 @@ class Server(Endpoint):
         """
         _allow_sockets(self.concurrency + 100)
         todo = [task for task in tasks if not task.settled]
-        self.deliver, self.ending, self.counts, self.workers, self.loop = deliver, None, Counter(), [], None
+        self.deliver, self.ending, self.counts, self.workers, self.loop = (
+            deliver,
+            None,
+            Counter(),
+            [],
+            None,
+        )
         self.n_todo, self.spent_before = len(todo), self.money.spent
-        self.last_good, self.heard, self.connections_lost, self.useless = time.monotonic(), False, 0, 0
-        with ThreadPoolExecutor(1) as thread, self._signals():  # a loop of its own, in a thread: a notebook's is taken
+        self.last_good, self.heard, self.connections_lost, self.useless = (
+            time.monotonic(),
+            False,
+            0,
+            0,
+        )
+        with (
+            ThreadPoolExecutor(1) as thread,
+            self._signals(),
+        ):  # a loop of its own, in a thread: a notebook's is taken
             running = thread.submit(asyncio.run, self._run(todo))
             told = False
             while not wait([running], timeout=0.5).done:
                 show()
                 if self.ending and not told:
                     told = True
-                    print(f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight "
-                          "(Ctrl-C gives them up; they may be paid)", file=sys.stderr)
+                    print(
+                        f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight "
+                        "(Ctrl-C gives them up; they may be paid)",
+                        file=sys.stderr,
+                    )
                 if time.monotonic() - self.last_good > self.patience:
-                    self._call(self.stop, Stopped(f"no answer from {self.where()} for {self.patience:.0f} s.\n"
-                                                  "Run the same command again later: what was answered is kept.", 4))
+                    self._call(
+                        self.stop,
+                        Stopped(
+                            f"no answer from {self.where()} for {self.patience:.0f} s.\n"
+                            "Run the same command again later: what was answered is kept.",
+                            4,
+                        ),
+                    )
             running.result()
         if self.ending:
             raise self.ending
 
     async def _run(self, todo):
-        self.loop, self.halt, self.gate = asyncio.get_running_loop(), asyncio.Event(), Gate(self.concurrency, self.money)
+        self.loop, self.halt, self.gate = (
+            asyncio.get_running_loop(),
+            asyncio.Event(),
+            Gate(self.concurrency, self.money),
+        )
         if self.ending:
             return
         async with self.client() as api:
-            self.create = {True: api.completions.with_raw_response.create, False: api.chat.completions.with_raw_response.create}
+            self.create = {
+                True: api.completions.with_raw_response.create,
+                False: api.chat.completions.with_raw_response.create,
+            }
             self.loop.call_later(15, self.gate.open_wide)
             line = iter(todo)
-            self.workers += [asyncio.create_task(self._work(line)) for _ in range(min(self.concurrency, len(todo)))]
+            self.workers += [
+                asyncio.create_task(self._work(line))
+                for _ in range(min(self.concurrency, len(todo)))
+            ]
             await asyncio.gather(*self.workers, return_exceptions=True)
 
     def stop(self, why):
@@ -95,15 +136,23 @@ class Server(Endpoint):
     @contextmanager
     def _signals(self):
         """Ctrl-C or SIGTERM: the first sends nothing more, the second gives up what is in flight. Main thread only."""
+
         def interrupted(number, frame):
             if self.ending:
                 self._call(lambda: [worker.cancel() for worker in self.workers])
                 return
-            self.ending = Stopped("interrupted.\nRun the same command again: it goes on where it was, and asks for nothing that "
-                                  "came in.", 128 + number)  # seen by a run that has not begun yet, too
+            self.ending = Stopped(
+                "interrupted.\nRun the same command again: it goes on where it was, and asks for nothing that "
+                "came in.",
+                128 + number,
+            )  # seen by a run that has not begun yet, too
             self._call(lambda: self.stop(self.ending))
 
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        numbers = (
+            (signal.SIGINT, signal.SIGTERM)
+            if threading.current_thread() is threading.main_thread()
+            else ()
+        )
         before = {number: signal.signal(number, interrupted) for number in numbers}
         try:
             yield
@@ -122,7 +171,9 @@ class Server(Endpoint):
                 self.counts["done"] += task.settled
                 if self.ending:
                     return
-        except Exception as error:  # a full disk, too many bad answers, or a fault of ours: the run ends with it
+        except (
+            Exception
+        ) as error:  # a full disk, too many bad answers, or a fault of ours: the run ends with it
             self.stop(error)
 
     async def _ask(self, task):
@@ -141,18 +192,26 @@ class Server(Endpoint):
                 headers = getattr(getattr(error, "response", None), "headers", None)
                 if kind == 2 and task.larger and error.status_code == 400:
                     kind = "row"  # a model may have no more room than was asked for at first
-                kind = self._failed(error, kind, reason, headers, sent, task, worst)  # before its place is given to another
+                kind = self._failed(
+                    error, kind, reason, headers, sent, task, worst
+                )  # before its place is given to another
             finally:
                 self.gate.leave(worst)
             if kind == "row":
                 return {"error": reason}
             pauses += kind == "pause"
             tries += kind in ("again", "unsure", "gone")
-            if tries >= self.tries or pauses >= self.pauses and time.monotonic() - since > self.patience:
+            if (
+                tries >= self.tries
+                or pauses >= self.pauses
+                and time.monotonic() - since > self.patience
+            ):
                 return {"error": reason, "passing": True}
             if kind != "pause" and not self.ending:
                 self.counts["retried"] += 1
-                await self._sleep(random.uniform(0, min(30.0, 0.5 * 2**tries)))  # full jitter: not all at once again
+                await self._sleep(
+                    random.uniform(0, min(30.0, 0.5 * 2**tries))
+                )  # full jitter: not all at once again
         if self.gate.broke:
             self.stop(self.no_budget())
         return None
@@ -160,11 +219,17 @@ class Server(Endpoint):
     async def _send(self, task):
         began = time.monotonic()
         async with asyncio.timeout(self.timeout):
-            response = await self.create[isinstance(task.request.prompt, str)](**self.request_body(task))
+            response = await self.create[isinstance(task.request.prompt, str)](
+                **self.request_body(task)
+            )
         self._heard(response.headers)
         if "html" in response.headers.get("content-type", ""):
             raise WebPage
-        content = response.content.replace(self.secret.encode(), b"***") if self.secret else response.content  # a server may repeat it
+        content = (
+            response.content.replace(self.secret.encode(), b"***")
+            if self.secret
+            else response.content
+        )  # a server may repeat it
         answer = self.finish(task, json.loads(content))
         self.last_good, self.useless = time.monotonic(), None
         self.gate.answered(self.last_good - began)
@@ -189,27 +254,51 @@ class Server(Endpoint):
         if headers is not None:
             self._heard(headers)
         self.connections_lost += kind == "gone"
-        outage = kind == "gone" and (self.connections_lost >= 5 or not self.heard)  # one lost connection is the row's alone
+        outage = kind == "gone" and (
+            self.connections_lost >= 5 or not self.heard
+        )  # one lost connection is the row's alone
         if kind == "unsure":
             self._lose(task, worst)
-        if self.useless is not None and (kind == "unsure" or isinstance(error, WebPage)):  # None: there was a good answer
+        if self.useless is not None and (
+            kind == "unsure" or isinstance(error, WebPage)
+        ):  # None: there was a good answer
             self.useless += 1
             if self.useless >= 24:
-                self.stop(Stopped(f"{self.useless} requests to {self.where()} brought no answer that can be read, none did: {reason}\n"
-                                  "Check --base-url, --model and --timeout, then run the same command again.", 4))
+                self.stop(
+                    Stopped(
+                        f"{self.useless} requests to {self.where()} brought no answer that can be read, none did: {reason}\n"
+                        "Check --base-url, --model and --timeout, then run the same command again.",
+                        4,
+                    )
+                )
         if isinstance(kind, int):
-            self.stop(Stopped(f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command again: "
-                              "what was answered is kept.", kind))
+            self.stop(
+                Stopped(
+                    f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command again: "
+                    "what was answered is kept.",
+                    kind,
+                )
+            )
         if kind == "pause" or outage:
             seconds = seconds_asked(headers or {})
             self.counts["429"] += kind == "pause"
             self.gate.refused(sent, seconds)
             if outage and not self.heard and self.gate.refusals >= 3:
-                self.stop(Stopped(f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command "
-                                  "again.", 4))
+                self.stop(
+                    Stopped(
+                        f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command "
+                        "again.",
+                        4,
+                    )
+                )
             elif (seconds or 0) > self.patience:
-                self.stop(Stopped(f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
-                                  "what was answered is kept.", 4))
+                self.stop(
+                    Stopped(
+                        f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
+                        "what was answered is kept.",
+                        4,
+                    )
+                )
         return "pause" if outage else kind
 
 
@@ -221,4 +310,6 @@ def _allow_sockets(n):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < n:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (n if hard == resource.RLIM_INFINITY else min(n, hard), hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (n if hard == resource.RLIM_INFINITY else min(n, hard), hard)
+        )

@@ -4,10 +4,15 @@ import re
 from collections.abc import Iterator
 
 OPEN, CLOSE = (  # of a reasoning block: <think>, <|begin_of_thought|>, [THINK], ◁think▷
-    re.compile(rf"(?:<\|?|\[|◁){mark}(?:think(?:ing)?|thought|reasoning|reflection|scratchpad)(?:\|?>|\]|▷)", re.I)
+    re.compile(
+        rf"(?:<\|?|\[|◁){mark}(?:think(?:ing)?|thought|reasoning|reflection|scratchpad)(?:\|?>|\]|▷)",
+        re.I,
+    )
     for mark in ("(?:begin_of_)?", "(?:/|end_of_)")
 )
-END = re.compile(r"(?<=\S)\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|\(END\)|\\?\[END\\?\]|\*\*END\*\*)")
+END = re.compile(
+    r"(?<=\S)\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|\(END\)|\\?\[END\\?\]|\*\*END\*\*)"
+)
 CUE = re.compile(
     r"""(?: (?<![A-Za-z])answers?(?![A-Za-z])[ *_]{0,5}(?:to[ ](?:the|this)[ ](?:question|problem)[ *_]{0,5})?(?:is\b|are\b|:|=|(?=[$\\]))
       | (?<![A-Za-z])(?:ans|result)[ *_]{0,5}: | \b(?:correct|right|best)[ ](?:choice|option)\b[ *_]{0,5}(?:is\b|:)
@@ -20,10 +25,13 @@ MATH = (
     r"\$\$.+?\$\$|\$ [^$\n]+ \$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)"  # "$200 and $70" is no math
     r"|\\\(.+?\\\)|\\\[.+?\\\]|\\begin\{(?:align|equation|gather)\*?\}.+?\\end\{(?:align|equation|gather)\*?\}"
 )
-MATHS = re.compile(rf"(?:{MATH})(?:\s*(?:,|and\b|or\b)+\s*(?:{MATH}))*(?:\s?(?:\\?%|percent\b))?", re.S)
+MATHS = re.compile(
+    rf"(?:{MATH})(?:\s*(?:,|and\b|or\b)+\s*(?:{MATH}))*(?:\s?(?:\\?%|percent\b))?", re.S
+)
 NUMBER = re.compile(  # not the 2 or the 10 of 2^10, 10!, 3x, 2π, 2:30
     r"(?<![\w.)\]}^:])[-+−]?\$?(?:\d+ \d+/\d+|\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+|/\d+)?"
-    r"(?![\d!^π√]|:\d|[a-fi-knp-rt-z](?![a-z]))(?:\s?\\?[%°])?", re.I
+    r"(?![\d!^π√]|:\d|[a-fi-knp-rt-z](?![a-z]))(?:\s?\\?[%°])?",
+    re.I,
 )
 SENTENCE_END = re.compile(
     r"\.(?=\s|$)|。|</?[a-z]\w*>|\s\((?=(?:since|because|as|which|or|not)\b)|,?\s(?=(?:because|since|so|which|where|I hope)\b)"
@@ -41,10 +49,21 @@ def answer_of(text: str) -> tuple[str | None, str]:
     for answer in _cues(text):
         return answer, "cue"
     line = text.strip().rpartition("\n")[2].strip()
-    if len(line) <= 80 and re.search(r"\d", line) and not re.search(r"(?<!\\)\b[A-Za-z]{2,}|[$€:]", line):
+    if (
+        len(line) <= 80
+        and re.search(r"\d", line)
+        and not re.search(r"(?<!\\)\b[A-Za-z]{2,}|[$€:]", line)
+    ):
         return line, "last number"  # a last line that is bare mathematics: x = 3/4
-    found = [match for pattern in (MATHS, NUMBER) for match in pattern.finditer(text[-5_000:]) if re.search(r"\w\W*\w|\d", match[0])]
-    return (max(found, key=lambda match: match.end())[0], "last number") if found else (None, "none")
+    found = [
+        match
+        for pattern in (MATHS, NUMBER)
+        for match in pattern.finditer(text[-5_000:])
+        if re.search(r"\w\W*\w|\d", match[0])
+    ]
+    return (
+        (max(found, key=lambda match: match.end())[0], "last number") if found else (None, "none")
+    )
 
 
 def option_of(text: str, letters: str, small: bool) -> tuple[str | None, str]:
@@ -60,22 +79,40 @@ def option_of(text: str, letters: str, small: bool) -> tuple[str | None, str]:
     box = _last_box(text)
     cues = list(re.finditer(r"\bsolution\W{0,3}:", text, re.I))[-100:]
     solutions = [text[cue.end() : cue.end() + 2_000].partition("\n")[0] for cue in cues]
-    for answer, how in [(box, "boxed"), *((answer, "cue") for answer in [*solutions[::-1], *_cues(text)])]:
+    for answer, how in [
+        (box, "boxed"),
+        *((answer, "cue") for answer in [*solutions[::-1], *_cues(text)]),
+    ]:
         if re.match(r"\W*(?:none|neither|not|either)\b", answer, re.I):
             return answer, how
         if match := option.match(answer):
-            rest = re.sub(r"\\(?:text|math)\w*\s*\{|\\&", lambda tex: "&" if tex[0] == r"\&" else " ", answer[match.end() :])
-            formula = FORMULA.match(answer[match.end() :]) or answer[: match.start(1)].endswith(("-", "+"))  # C+1, C_1, F = ma
-            several = second.match(rest) or formula or re.match(r"\W*is (?:wrong|incorrect|false|not)\b", rest)
+            rest = re.sub(
+                r"\\(?:text|math)\w*\s*\{|\\&",
+                lambda tex: "&" if tex[0] == r"\&" else " ",
+                answer[match.end() :],
+            )
+            formula = FORMULA.match(answer[match.end() :]) or answer[: match.start(1)].endswith(
+                ("-", "+")
+            )  # C+1, C_1, F = ma
+            several = (
+                second.match(rest)
+                or formula
+                or re.match(r"\W*is (?:wrong|incorrect|false|not)\b", rest)
+            )
             return (answer if several else match[1].upper()), how
     if box:
         return box, "boxed"
     correct = r"is (?:the |therefore |thus |indeed )*(?:correct|right|best|true|only)\b"
-    if stated := re.findall(rf"(?i:option|choice)[\s_*(\\]*([{letters}])[\s_*)]*(?:[:(][^.\n]{{0,80}})?\s(?i:{correct})", text):
+    if stated := re.findall(
+        rf"(?i:option|choice)[\s_*(\\]*([{letters}])[\s_*)]*(?:[:(][^.\n]{{0,80}})?\s(?i:{correct})",
+        text,
+    ):
         return stated[-1], "cue"
     opening = re.match(rf"\W*([{letters}])[).:]", text)
     # "I" and "A" before a word are English; in brackets they are options.
-    lone = re.findall(rf"\(([{letters}])\)|(?<![^\W_]|['’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])", text)
+    lone = re.findall(
+        rf"\(([{letters}])\)|(?<![^\W_]|['’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])", text
+    )
     found = opening[1] if opening else "".join(lone[-1]) if lone else None
     return found, "last number" if found else "none"
 
@@ -122,7 +159,9 @@ def _cues(text: str) -> Iterator[str]:
             continue
         said = SENTENCE_END.split(rest.partition("\n")[0])[0]
         said = re.split(r"\s(?:is|are)\s", said)[-1].strip(" *_`")  # "The largest n is 34"
-        words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+", " ", said))
+        words = re.findall(
+            r"[A-Za-z]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+", " ", said)
+        )
         if len(words) > 2 and (inner := re.findall(MATH, said) or NUMBER.findall(said)):
             said = inner[-1]  # "Jane started growing Sphere 3 hours ago"
         if re.search(r"\w", said):

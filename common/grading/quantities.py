@@ -24,7 +24,11 @@ def rational(answer: str) -> Fraction | None:
     match = RATIONAL.fullmatch(answer) if len(answer) <= MAX_DIGITS else None
     if not match:
         return None
-    part = {name.rstrip("123456"): value for name, value in match.groupdict().items() if value is not None}
+    part = {
+        name.rstrip("123456"): value
+        for name, value in match.groupdict().items()
+        if value is not None
+    }
     if "again" in part:  # 0.1\overline{6} = (16 - 1) / 90
         fixed, again = part["before"].replace(".", ""), part["again"]
         scale = 10 ** len(part["before"].partition(".")[2])
@@ -33,7 +37,9 @@ def rational(answer: str) -> Fraction | None:
     exponent, denominator = part.get("e", "0"), Fraction(part.get("d", "1"))
     if len(exponent) > 5 or abs(int(exponent)) > MAX_DIGITS or not denominator:
         return None
-    value = Fraction(part.get("whole", "0")) + Fraction(part.get("n", "1")) / denominator * Fraction(10) ** int(exponent)
+    value = Fraction(part.get("whole", "0")) + Fraction(
+        part.get("n", "1")
+    ) / denominator * Fraction(10) ** int(exponent)
     return -value if part["sign"] == "-" else value
 
 
@@ -46,10 +52,14 @@ SYMBOLS = {  # every spelling of a unit -> its name; a final s of a word is drop
     gal  gallon | N  newton | J  joule | kJ | W  watt | kW | V  volt | A  amp  ampere | K  kelvin | C  celsius | F  fahrenheit | Pa | kPa | atm
     Hz  hertz | kHz | MHz | GHz | mol  mole | rad  radian | eV | keV | MeV | GeV | T | ohm  \\Omega | mph | kph  kmph | $  dollar | cent | pc | M
     mA | mV | kV | mW | MW | GW | ns | ps | fs | kN | MN | MPa | GPa | nF | pF | mT | C  °C | F  °F
-    cal | kcal | dB | erg | dyne | cc | ly | rpm | sq | am  AM | pm  PM""".replace("\n", "|").split("|")
+    cal | kcal | dB | erg | dyne | cc | ly | rpm | sq | am  AM | pm  PM""".replace("\n", "|").split(
+        "|"
+    )
     for spelling in spellings.split()
 }
-SHORT = "|".join(symbol for symbol in SYMBOLS if len(symbol) in (2, 3) and symbol.isalpha())  # longer ones are words
+SHORT = "|".join(
+    symbol for symbol in SYMBOLS if len(symbol) in (2, 3) and symbol.isalpha()
+)  # longer ones are words
 NO_UNITS = (  # they change the value
     "base|hundred|thousand|million|billion|trillion|dozen|times|hal[fv]|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
     "|factorial|repeating|recurring|negative|below|plus|minus|double|triple|inverse|wrong|undefined|binary|lakh|crore|gross|score|tens(?![a-z])"
@@ -61,7 +71,10 @@ ONE = re.compile(rf"(/|\bper\b)|(?<![A-Za-z\\])({TOKEN})({POWER})")
 CHAIN = rf"{TOKEN}{POWER}(?:(?: ?(?:/|\\cdot|\\times|\*|-|\bper\b) ?| )\(?{TOKEN}{POWER}\)?)*"
 VALUE_END = rf"(?:\d\.?|[}})!]|\\pi|\\infty|(?<=[^A-Za-z\\])[a-z](?=\s+(?:{WORD})))"
 UNIT = re.compile(rf"(?P<value>.*?{VALUE_END})(?P<gap> ?)(?P<unit>{CHAIN})")
-FACTORS, GLUED = {"mg", "ms", "hr"}, {"ft", "in", "pc", "cc", "ly", "mi", "min", "am", "pm"}  # 2mg may be a product
+FACTORS, GLUED = (
+    {"mg", "ms", "hr"},
+    {"ft", "in", "pc", "cc", "ly", "mi", "min", "am", "pm"},
+)  # 2mg may be a product
 KINDS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cubed": 3}
 COMPOUND = {"mph": {"mi": 1, "h": -1}, "kph": {"km": 1, "h": -1}}
 
@@ -72,17 +85,33 @@ def split_unit(answer: str) -> tuple[str, str]:
     A unit is a known symbol or any word of four letters. A single letter may be a variable: it is a unit only behind a number and a
     space, or as part of a longer unit."""
     match = UNIT.fullmatch(answer) if len(answer) <= 500 else None
-    if not match or re.search(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])[^{}]*$", match["value"]) and match["unit"][:1] == "°":
+    if (
+        not match
+        or re.search(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])[^{}]*$", match["value"])
+        and match["unit"][:1] == "°"
+    ):
         return answer, ""
     value, unit = match["value"].strip(), match["unit"]
     tokens = [token for _, token, _ in ONE.findall(unit) if token]
     letters = [token for token in tokens if len(token) == 1 and token.isalpha()]
     factor = len(tokens) == 1 and (letters or tokens[0] in FACTORS)
-    if factor and (not match["gap"] or rational(value) is None or letters and "^" in unit and letters[0] not in "ms"):
+    if factor and (
+        not match["gap"]
+        or rational(value) is None
+        or letters
+        and "^" in unit
+        and letters[0] not in "ms"
+    ):
         return answer, ""
-    if not match["gap"] and unit[0].isalpha() and (len(tokens) > 1 or tokens[0] in GLUED or rational(value) is None):
+    if (
+        not match["gap"]
+        and unit[0].isalpha()
+        and (len(tokens) > 1 or tokens[0] in GLUED or rational(value) is None)
+    ):
         return answer, ""  # 2mg may be a product, and \frac{1}{3}mL^2
-    if any(letter not in SYMBOLS for letter in letters) or re.search(r"(?<![A-Za-z\\])[A-Za-z]{4,}", value):
+    if any(letter not in SYMBOLS for letter in letters) or re.search(
+        r"(?<![A-Za-z\\])[A-Za-z]{4,}", value
+    ):
         return answer, ""
     return value, _name(unit)
 
@@ -104,9 +133,13 @@ def _name(unit: str) -> str:
             word = token if token in SYMBOLS else token.lower()
             name = SYMBOLS.get(word) or SYMBOLS.get(word.removesuffix("s"), word.removesuffix("s"))
             over = COMPOUND.get(name)
-            for part, exponent in over.items() if over else [(name, int(re.sub(r"[^-\d]", "", power) or coming))]:
+            for part, exponent in (
+                over.items() if over else [(name, int(re.sub(r"[^-\d]", "", power) or coming))]
+            ):
                 powers[part] += sign * exponent
             coming = 1
     if {"C", "F", "K"} & powers.keys():
         del powers["°"]  # degrees Celsius
-    return "*".join(f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items()))
+    return "*".join(
+        f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items())
+    )

@@ -17,9 +17,7 @@ SIGNS = str.maketrans(
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-NAMES = (
-    "sqrt|pi|infty|arcsin|arccos|arctan|arcsec|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|theta|alpha|beta|lambda|omega|sigma|phi"
-)
+NAMES = "sqrt|pi|infty|arcsin|arccos|arctan|arcsec|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|theta|alpha|beta|lambda|omega|sigma|phi"
 
 
 def _braced(part: str) -> str:
@@ -72,21 +70,34 @@ REWRITES = [
     (r"\bi\.e\.,?", ","), (r"\s+", " "),
 ]  # fmt: skip
 REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITES]
-ESCAPED_TWICE = re.compile(r"\\\\(?=(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|text|infty|pm|cup)(?![A-Za-z]))")
-THOUSANDS = re.compile(r"(?<=\d)(?: ?\{ ?, ?\}|,\\!|,\\,|\\[,!;: ]|~)\s?(?=\d{3}(?!\d))")  # 1{,}234  1,\!234  1\,234
+ESCAPED_TWICE = re.compile(
+    r"\\\\(?=(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|text|infty|pm|cup)(?![A-Za-z]))"
+)
+THOUSANDS = re.compile(
+    r"(?<=\d)(?: ?\{ ?, ?\}|,\\!|,\\,|\\[,!;: ]|~)\s?(?=\d{3}(?!\d))"
+)  # 1{,}234  1,\!234  1\,234
 ALIGNED = re.compile(r"\\(?:begin|end)\{(?:align|aligned|equation|gather|split)\*?\}")
 GROUPED = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?(?:\s*[A-Za-z%°].*)?")
-CURRENCY = re.compile(r"(\\\$|[€£¥])\s*(-?[\d.,]*\d)|^\s*\$\s?(-?[\d.,]*\d)(?=[^$]*$)|(?<![\d.,$])(\d[\d.,]*)\s?\\\$")
+CURRENCY = re.compile(
+    r"(\\\$|[€£¥])\s*(-?[\d.,]*\d)|^\s*\$\s?(-?[\d.,]*\d)(?=[^$]*$)|(?<![\d.,$])(\d[\d.,]*)\s?\\\$"
+)
 MONEY = {"€": "euros", "£": "pounds sterling", "¥": "yen"}
 WHERE = re.compile(r"(?<=\S)\s*[,(]?\s*\bwhere\b.*$")
 
 
 def clean(answer: str) -> str:
     """An answer in normal form: without TeX that only sets type, with one command for each operation."""
-    answer = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda raised: "^{" + raised[0].translate(RAISED) + "}", answer)
-    answer = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda lowered: "_{" + lowered[0].translate(LOWERED) + "}", answer).translate(SIGNS)
+    answer = re.sub(
+        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda raised: "^{" + raised[0].translate(RAISED) + "}", answer
+    )
+    answer = re.sub(
+        "[₀₁₂₃₄₅₆₇₈₉]+", lambda lowered: "_{" + lowered[0].translate(LOWERED) + "}", answer
+    ).translate(SIGNS)
     answer = THOUSANDS.sub("", re.sub(r"\s+", " ", answer))
-    answer = CURRENCY.sub(lambda money: f"{money[2] or money[3] or money[4]} {MONEY.get(money[1], 'dollars')} ", answer)
+    answer = CURRENCY.sub(
+        lambda money: f"{money[2] or money[3] or money[4]} {MONEY.get(money[1], 'dollars')} ",
+        answer,
+    )
     answer = re.sub(r"\\?\$", " ", answer)
     if ALIGNED.search(answer):  # x &= 3 + 4 \\\\ &= 7
         answer = re.sub(r"&|\\\\", " ", ALIGNED.sub(" ", answer))
@@ -102,4 +113,8 @@ def clean(answer: str) -> str:
 
 def squash(answer: str) -> str:
     """Without spaces (except between digits) and without braces around a single token: the form in which strings are compared."""
-    return re.sub(r"([_^])\{(\w)\}|(?<=\d)(_)\{(\d+)\}", r"\1\2\3\4", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", answer))
+    return re.sub(
+        r"([_^])\{(\w)\}|(?<=\d)(_)\{(\d+)\}",
+        r"\1\2\3\4",
+        re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", answer),
+    )

@@ -18,8 +18,14 @@ def flat(answer: str) -> str:
 
 def split(answer: str, separator: str) -> list[str]:
     """The parts of an answer between the separators outside all brackets."""
-    cuts = [(0, 0), *(match.span() for match in re.finditer(separator, flat(answer))), (len(answer), len(answer))]
-    return [part for (_, start), (end, _) in zip(cuts, cuts[1:]) if (part := answer[start:end].strip())]
+    cuts = [
+        (0, 0),
+        *(match.span() for match in re.finditer(separator, flat(answer))),
+        (len(answer), len(answer)),
+    ]
+    return [
+        part for (_, start), (end, _) in zip(cuts, cuts[1:]) if (part := answer[start:end].strip())
+    ]
 
 
 def enclosed(answer: str) -> bool:
@@ -38,19 +44,27 @@ LABEL = re.compile(
     rf"({NAME}(?::{NAME})*|\|\w+\||\({NAME}(?:,\s*{NAME})*\)|{NAME}(?:\s[a-z]+)*(?=:))"
     r"\s*(?:=|\\approx|\\in(?![a-z])|(?<=[a-z]{4}):)\s*(?=\S)"
 )
-ASKED = re.compile(rf"{NAME}(?:[+/]{NAME})*|\\frac\{{{NAME}\}}\{{{NAME}\}}")  # m+n, V_o/V_i: the question names it. Without spaces
+ASKED = re.compile(
+    rf"{NAME}(?:[+/]{NAME})*|\\frac\{{{NAME}\}}\{{{NAME}\}}"
+)  # m+n, V_o/V_i: the question names it. Without spaces
 
 
 def label_of(answer: str) -> tuple[str, str]:
     """x = 5 -> ("x", "5"); A = \\pi r^2 = 9\\pi -> ("A", "9\\pi"); an equation such as x + y = 1 has no label: ("", itself)."""
     label = LABEL.match(answer)
-    return (squash(label[1]), answer[label.end() :].rpartition("=")[2].strip()) if label else ("", answer)
+    return (
+        (squash(label[1]), answer[label.end() :].rpartition("=")[2].strip())
+        if label
+        else ("", answer)
+    )
 
 
 # ---- lists and tuples ----
 
 COMMA = r",?\s*\b(?:and|or)\b\s*|[,;]"
-MATRIX = re.compile(r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)")
+MATRIX = re.compile(
+    r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
+)
 PLUS_MINUS, MINUS_PLUS = re.compile(r"\\pm(?![a-z])"), re.compile(r"\\mp(?![a-z])")
 
 
@@ -85,12 +99,26 @@ def bracketed(answer: str) -> tuple[str, list[str]]:
         return "", []
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] not in ("vmatrix", "Vmatrix") and bool(matrix[1]) == bool(matrix[4]):
-        rows = [[entry.strip() for entry in row.split("&")] for row in matrix[3].split("\\\\") if row.strip(" ,&")]
+        rows = [
+            [entry.strip() for entry in row.split("&")]
+            for row in matrix[3].split("\\\\")
+            if row.strip(" ,&")
+        ]
         kind = " ".join(str(len(row)) for row in rows)
         if matrix[2] == "cases":  # & \text{if } x > 0,
-            kind, rows = f"cases {kind}", [[re.sub(r"^(?:if|when|for)\b|,$", "", entry).strip() for entry in row] for row in rows]
+            kind, rows = (
+                f"cases {kind}",
+                [
+                    [re.sub(r"^(?:if|when|for)\b|,$", "", entry).strip() for entry in row]
+                    for row in rows
+                ],
+            )
         return kind, [entry for row in rows for entry in row]
-    return (answer[0] + answer[-1], split(answer[1:-1], "[,;]")) if answer[0] in "([" and answer[-1] in ")]" else ("", [])
+    return (
+        (answer[0] + answer[-1], split(answer[1:-1], "[,;]"))
+        if answer[0] in "([" and answer[-1] in ")]"
+        else ("", [])
+    )
 
 
 # ---- inequalities and intervals ----
@@ -121,7 +149,12 @@ def intervals(answer: str) -> tuple[str, list[Interval]] | None:
         answer, variables = answer[member.end() :], {member[1]}
     if EVERYTHING.fullmatch(answer):
         return "", [("(", r"-\infty", r"\infty", ")")]
-    for part in split(answer, r"\\cup(?![a-z])|,?\s*\bor\b\s*|,(?![^<>]*$)" if ORDER.search(answer) else r"\\cup(?![a-z])"):
+    for part in split(
+        answer,
+        r"\\cup(?![a-z])|,?\s*\bor\b\s*|,(?![^<>]*$)"
+        if ORDER.search(answer)
+        else r"\\cup(?![a-z])",
+    ):
         kind, ends = bracketed(part)
         if len(ends) == 2 and kind in ("()", "(]", "[)", "[]"):
             pieces.append((kind[0], *(re.sub(r"^\+\s*", "", end) for end in ends), kind[1]))
@@ -138,10 +171,21 @@ def intervals(answer: str) -> tuple[str, list[Interval]] | None:
 def _between(part: str) -> tuple[str, list[Interval]] | None:
     """x > a and x < b."""
     both = [_inequality(side) for side in split(part, r",?\s*\band\b\s*")]
-    if len(both) != 2 or None in both or both[0][0] != both[1][0] or any(len(pieces) != 1 for _, pieces in both):
+    if (
+        len(both) != 2
+        or None in both
+        or both[0][0] != both[1][0]
+        or any(len(pieces) != 1 for _, pieces in both)
+    ):
         return None
-    (low,), (high,) = sorted((pieces for _, pieces in both), key=lambda pieces: pieces[0][1] == r"-\infty")
-    return (both[0][0], [(*low[:2], *high[2:])]) if low[2] == r"\infty" and high[1] == r"-\infty" else None
+    (low,), (high,) = sorted(
+        (pieces for _, pieces in both), key=lambda pieces: pieces[0][1] == r"-\infty"
+    )
+    return (
+        (both[0][0], [(*low[:2], *high[2:])])
+        if low[2] == r"\infty" and high[1] == r"-\infty"
+        else None
+    )
 
 
 def _inequality(part: str) -> tuple[str, list[Interval]] | None:
@@ -151,7 +195,9 @@ def _inequality(part: str) -> tuple[str, list[Interval]] | None:
         return None
     sides, signs = ordered
     if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= {"<", r"\le"}:
-        return sides[1], [("[" if "e" in signs[0] else "(", sides[0], sides[2], "]" if "e" in signs[1] else ")")]
+        return sides[1], [
+            ("[" if "e" in signs[0] else "(", sides[0], sides[2], "]" if "e" in signs[1] else ")")
+        ]
     if len(sides) != 2:
         return None
     sign = signs[0]
@@ -161,9 +207,17 @@ def _inequality(part: str) -> tuple[str, list[Interval]] | None:
         return None
     absolute, name, end = variable[1], variable[2], sides[1]
     opening, closing = "[" if "e" in sign else "(", "]" if "e" in sign else ")"
-    below, above = ("(", r"-\infty", f"-({end})" if absolute else end, closing), (opening, end, r"\infty", ")")
+    below, above = (
+        ("(", r"-\infty", f"-({end})" if absolute else end, closing),
+        (opening, end, r"\infty", ")"),
+    )
     if sign == r"\ne":
-        return None if absolute else (name, [("(", r"-\infty", end, ")"), ("(", end, r"\infty", ")")])
+        return (
+            None if absolute else (name, [("(", r"-\infty", end, ")"), ("(", end, r"\infty", ")")])
+        )
     if absolute:
-        return name, [(opening, f"-({end})", end, closing)] if sign in ("<", r"\le") else [below, above]
+        return name, [(opening, f"-({end})", end, closing)] if sign in ("<", r"\le") else [
+            below,
+            above,
+        ]
     return name, [below if sign in ("<", r"\le") else above]

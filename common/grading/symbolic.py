@@ -16,7 +16,14 @@ import sympy.parsing.sympy_parser
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify import verify
 from sympy.core.function import AppliedUndef
-from sympy.core.relational import Equality, GreaterThan, LessThan, Relational, StrictGreaterThan, StrictLessThan
+from sympy.core.relational import (
+    Equality,
+    GreaterThan,
+    LessThan,
+    Relational,
+    StrictGreaterThan,
+    StrictLessThan,
+)
 
 logging.disable(logging.CRITICAL)
 
@@ -33,9 +40,13 @@ def _number(text: str, *_, **__):
 sympy.parsing.sympy_parser.parse_expr = _number
 
 DIGITS = 30  # of a value
-SPANS = [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5  # where the points lie; then come small integers
+SPANS = (
+    [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5
+)  # where the points lie; then come small integers
 WIDE = [(10, 60), (60, 900), (-900, -10)]  # and these, where nothing grows like an exponential
-LARGEST = 10**60  # beyond it lies a pole at one of the points, or what hides the other terms of a sum
+LARGEST = (
+    10**60
+)  # beyond it lies a pole at one of the points, or what hides the other terms of a sum
 SYMBOL = r"(\\[a-z]+|[A-Za-z])(_(?:\w|\{\w*\}))?"
 RENAMED = [  # names that the grammar takes for numbers, or does not read; derivatives by the time
     (rf"\\frac\{{\s*d\s*\^\s*\{{?2\}}?\s*\{{?{SYMBOL}\}}?\s*\}}\{{\s*d\s*t\s*\^\s*\{{?2\}}?\s*\}}", r"\\ddot{\1}\2"),
@@ -53,12 +64,16 @@ AGREE = 4  # points, of those where both have a value, that make two expressions
 
 def parse(text: str, mixed: bool = True):
     """A sympy object, or None for what the grammar cannot read. mixed: 1\\frac{1}{2} is 3/2, not 1/2."""
-    text = re.sub(r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}", lambda name: f"_{{{_coded(name[1])}}}", text)  # L_{\odot}
+    text = re.sub(
+        r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}", lambda name: f"_{{{_coded(name[1])}}}", text
+    )  # L_{\odot}
     if re.search(r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_", text):
         return None  # number bases, angles and the terms of a sequence mean nothing to the grammar
     text = re.sub(r"([A-Za-z])('+)", lambda prime: f"{prime[1]}_{{prime{len(prime[2])}}}", text)
     text = re.sub(r"(?<![\\A-Za-z])([fgh])\s*\(([^()]*)\)", _call, text)
-    text = re.sub(r"(?<![\d.^_])(\d+)\s*/\s*(\d+)(?=\s*(?:\\[a-z]|[A-Za-z(]))", r"\\frac{\1}{\2}", text)  # 4/3 \pi r^3
+    text = re.sub(
+        r"(?<![\d.^_])(\d+)\s*/\s*(\d+)(?=\s*(?:\\[a-z]|[A-Za-z(]))", r"\\frac{\1}{\2}", text
+    )  # 4/3 \pi r^3
     text = re.sub(r"\\[A-Za-z]+|I", lambda word: r"\varpi " if word[0] == "I" else word[0], text)
     if not mixed:
         text = re.sub(r"(?<=\d)\s*\\frac", r"\\cdot\\frac", text)
@@ -72,7 +87,11 @@ def parse(text: str, mixed: bool = True):
     for name, other in RENAMED:
         text = re.sub(name, other, text)
     try:
-        parsed = latex2sympy(text, normalization_config=None, conversion_config=ConversionConfig(lowercase_symbols=False))
+        parsed = latex2sympy(
+            text,
+            normalization_config=None,
+            conversion_config=ConversionConfig(lowercase_symbols=False),
+        )
     except (MemoryError, RecursionError):
         raise  # not decided
     except Exception:  # the grammar raises plain Exception, and sympy dozens of types
@@ -89,13 +108,19 @@ def parse(text: str, mixed: bool = True):
 def _call(call: re.Match) -> str:
     """f(x+1) as a name of its own: the grammar takes it for a product. A call of a number stays."""
     argument = re.sub(r"\\[a-z]+", "", call[2])
-    return rf"\varrho_{{{call[1]}of{_coded(call[2])}}}" if re.search("[A-Za-z]", argument) else call[0]
+    return (
+        rf"\varrho_{{{call[1]}of{_coded(call[2])}}}" if re.search("[A-Za-z]", argument) else call[0]
+    )
 
 
 def _coded(name: str) -> str:
     """A name of letters and digits, another one for each text: n-1 is not n+1."""
     name = re.sub(r"\s", "", name)
-    return name.replace("\\", "") if re.fullmatch(r"[\w\\]*", name) else re.sub(r"\W", lambda sign: f"u{ord(sign[0])}", name)
+    return (
+        name.replace("\\", "")
+        if re.fullmatch(r"[\w\\]*", name)
+        else re.sub(r"\W", lambda sign: f"u{ord(sign[0])}", name)
+    )
 
 
 def _plain(expression):
@@ -105,7 +130,10 @@ def _plain(expression):
         expression = expression.as_dummy()  # the name of a summation index does not matter
     if any(not _bounds(part) for part in expression.atoms(*BIG)):
         expression = expression.doit()
-    named = {part: sympy.Symbol(_coded(str(part))) for part in expression.atoms(AppliedUndef, sympy.Derivative)}
+    named = {
+        part: sympy.Symbol(_coded(str(part)))
+        for part in expression.atoms(AppliedUndef, sympy.Derivative)
+    }
     exact = {number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)}
     return expression.xreplace({**named, **exact, sympy.Symbol("i"): sympy.I})
 
@@ -125,11 +153,21 @@ def equal(gold: str, answer: str, tolerance: float = 0) -> bool:
         return _same_value(one, other) or bool(tolerance) and _close(one, other, tolerance)
     if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
         return one.shape == other.shape and all(_same_value(*pair) for pair in zip(one, other))
-    if isinstance(one, Equality) and isinstance(other, Equality) and (_multiple(one, other) or one.free_symbols != other.free_symbols):
+    if (
+        isinstance(one, Equality)
+        and isinstance(other, Equality)
+        and (_multiple(one, other) or one.free_symbols != other.free_symbols)
+    ):
         return _multiple(one, other)
     if isinstance(one, ORDER) and isinstance(other, ORDER):
-        return isinstance(one, STRICT) == isinstance(other, STRICT) and _multiple(one, other, positive=True)
-    return bool(verify([one], [other], float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None))
+        return isinstance(one, STRICT) == isinstance(other, STRICT) and _multiple(
+            one, other, positive=True
+        )
+    return bool(
+        verify(
+            [one], [other], float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
+        )
+    )
 
 
 STRICT = (StrictLessThan, StrictGreaterThan)
@@ -139,11 +177,14 @@ ORDER = (*STRICT, LessThan, GreaterThan)
 def _points(one, other):
     """Fixed values for the symbols of two expressions: the same in every run, different for each symbol; integers of both parities."""
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
-    grows = (one + other).has(sympy.exp, sympy.sinh, sympy.cosh, sympy.tanh, sympy.factorial, sympy.gamma, sympy.binomial) or any(
-        power.exp.free_symbols for power in (one + other).atoms(sympy.Pow)
-    )
+    grows = (one + other).has(
+        sympy.exp, sympy.sinh, sympy.cosh, sympy.tanh, sympy.factorial, sympy.gamma, sympy.binomial
+    ) or any(power.exp.free_symbols for power in (one + other).atoms(sympy.Pow))
     for number, (low, high) in enumerate(SPANS if grows else SPANS + WIDE):
-        yield {symbol: low + (high - low) * sympy.Rational(_draw(symbol, number, 996) + 1, 998) for symbol in symbols}
+        yield {
+            symbol: low + (high - low) * sympy.Rational(_draw(symbol, number, 996) + 1, 998)
+            for symbol in symbols
+        }
     for number in range(6):
         yield {symbol: sympy.Integer(2 + (_draw(symbol, 0, 7) + number) % 7) for symbol in symbols}
 
@@ -154,9 +195,18 @@ def _draw(symbol, number: int, below: int) -> int:
 
 def _roots_defined(expression, point: dict) -> bool:
     """Whether no root or logarithm of a negative number is taken: \\sqrt{a}\\sqrt{b} is \\sqrt{ab} where both sides are real."""
-    taken = [power.base for power in expression.atoms(sympy.Pow) if not power.exp.is_integer and power.base.free_symbols]
-    taken += [logarithm.args[0] for logarithm in expression.atoms(sympy.log) if logarithm.free_symbols]
-    return all((value := _value(part, point)) is None or not _zero(value[1]) or value[0] >= 0 for part in taken)
+    taken = [
+        power.base
+        for power in expression.atoms(sympy.Pow)
+        if not power.exp.is_integer and power.base.free_symbols
+    ]
+    taken += [
+        logarithm.args[0] for logarithm in expression.atoms(sympy.log) if logarithm.free_symbols
+    ]
+    return all(
+        (value := _value(part, point)) is None or not _zero(value[1]) or value[0] >= 0
+        for part in taken
+    )
 
 
 def _value(expression, point: dict):
@@ -169,14 +219,18 @@ def _value(expression, point: dict):
     if value.free_symbols or value.has(sympy.nan, sympy.zoo, sympy.oo, sympy.S.NegativeInfinity):
         return None
     parts = value.as_real_imag()
-    fine = all((part.is_Float or part.is_Rational) and (not point or abs(part) < LARGEST) for part in parts)
+    fine = all(
+        (part.is_Float or part.is_Rational) and (not point or abs(part) < LARGEST) for part in parts
+    )
     return parts if fine else None
 
 
 def _hides_terms(number) -> bool:
     """Whether a power in it is so large or small that what is added to it would be lost: e^{300} + 1."""
     sizes = [abs(power.evalf(5)) for power in number.atoms(sympy.Pow, sympy.exp)]
-    return not all(size.is_Float and 1 / LARGEST < size < LARGEST or size.is_Rational for size in sizes)
+    return not all(
+        size.is_Float and 1 / LARGEST < size < LARGEST or size.is_Rational for size in sizes
+    )
 
 
 def _zero(part) -> bool:
@@ -196,14 +250,20 @@ def _same_value(one, other) -> bool:
         if _hides_terms(one) or _hides_terms(other):
             return False
         values = [_value(side, {}) for side in (one, other)]
-        return None not in values and (difference := _value(one - other, {})) is not None and all(map(_zero, difference))
+        return (
+            None not in values
+            and (difference := _value(one - other, {})) is not None
+            and all(map(_zero, difference))
+        )
     real, complex_, over_c = 0, 0, (one + other).has(sympy.I)
     for point in _points(one, other):
         first, second = _value(one, point), _value(other, point)
         if first is None or second is None:
             continue
         is_real = _zero(first[1]) and _zero(second[1])
-        if _zero(first[1]) != _zero(second[1]) or not (over_c or _roots_defined(one, point) and _roots_defined(other, point)):
+        if _zero(first[1]) != _zero(second[1]) or not (
+            over_c or _roots_defined(one, point) and _roots_defined(other, point)
+        ):
             continue  # not both are defined here, over the reals
         difference = _value(one - other, point)
         if difference is None or not all(map(_zero, difference)):
@@ -222,11 +282,19 @@ def _close(gold, answer, tolerance: float) -> bool:
 
 def _multiple(one, other, positive: bool = False) -> bool:
     """Whether lhs - rhs of two relations differ by a constant factor (for inequalities: written as lhs > rhs, a positive one)."""
-    sides = [(r.lhs - r.rhs) * (-1 if isinstance(r, (StrictLessThan, LessThan)) else 1) for r in (one, other)]
+    sides = [
+        (r.lhs - r.rhs) * (-1 if isinstance(r, (StrictLessThan, LessThan)) else 1)
+        for r in (one, other)
+    ]
     factor, agree = None, 0
     for point in _points(*sides):
         values = [_value(side, point) for side in sides]
-        if None in values or any(map(_zero, values[1])) and _zero(values[1][0]) and _zero(values[1][1]):
+        if (
+            None in values
+            or any(map(_zero, values[1]))
+            and _zero(values[1][0])
+            and _zero(values[1][1])
+        ):
             continue
         if factor is None:
             factor = sides[0].subs(point) / sides[1].subs(point)
@@ -249,9 +317,15 @@ def same_by_paper(answer: str, gold: str) -> bool:
     if isinstance(one, Equality) and isinstance(other, Equality):
         return _same_value(abs(one.lhs - one.rhs), abs(other.lhs - other.rhs))
     if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
-        return one.shape == other.shape and all(_same_value(a, b) or round(a, 3) == round(b, 3) for a, b in zip(one, other))
+        return one.shape == other.shape and all(
+            _same_value(a, b) or round(a, 3) == round(b, 3) for a, b in zip(one, other)
+        )
     if isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr):
-        return _same_value(one, other) or not one.free_symbols | other.free_symbols and isclose(one, other, rel_tol=1e-4)
+        return (
+            _same_value(one, other)
+            or not one.free_symbols | other.free_symbols
+            and isclose(one, other, rel_tol=1e-4)
+        )
     return isinstance(one, Relational) and one.canonical == getattr(other, "canonical", None)
 
 
@@ -259,7 +333,10 @@ def _as_far_as_read(answer: str) -> str:
     """Its parser reads as far as it can and drops the rest: of a list the first element, of (0,1)\\cup(5,6) cut at commas 1."""
     answer = re.sub(r"\\,|\\$", "", answer)
     depth = 0
-    for token in re.finditer(r"[(\[{]|[)\]}]|;|(?<!\d),|,(?!\d{3}(?!\d))|(?<=\d)_", answer if r"\begin" not in answer else ""):
+    for token in re.finditer(
+        r"[(\[{]|[)\]}]|;|(?<!\d),|,(?!\d{3}(?!\d))|(?<=\d)_",
+        answer if r"\begin" not in answer else "",
+    ):
         depth += 1 if token[0] in "([{" else -1 if token[0] in ")]}" else 0
         if depth < 0 or not depth and token[0] in ",;_":
             return answer[: token.start()]

@@ -16,8 +16,12 @@ import threading
 import time
 from pathlib import Path
 
-WORKERS = min(os.cpu_count() or 1, 8)  # at most: one is started for each thread that asks at the same time
-MEMORY_BYTES = 512 * 2**20  # address space of a worker, where the system can limit it; 150 MB are its imports
+WORKERS = min(
+    os.cpu_count() or 1, 8
+)  # at most: one is started for each thread that asks at the same time
+MEMORY_BYTES = (
+    512 * 2**20
+)  # address space of a worker, where the system can limit it; 150 MB are its imports
 BACKSTOP_SECONDS = 20  # a worker ends itself then, should its parent have died
 
 
@@ -36,10 +40,14 @@ class Worker:
         if self.process is None:
             self._start()
         if not self.ready:
-            self.ready = self._line(end) == "ready\n"  # when it is late, it goes on starting, for the next question
+            self.ready = (
+                self._line(end) == "ready\n"
+            )  # when it is late, it goes on starting, for the next question
             if not self.ready and self.process.poll() is not None:
                 self.stop()
-                raise RuntimeError("the process that compares symbolic answers did not start: pip install -r requirements.txt")
+                raise RuntimeError(
+                    "the process that compares symbolic answers did not start: pip install -r requirements.txt"
+                )
         reply = None
         try:
             if self.ready:
@@ -49,7 +57,10 @@ class Worker:
         except OSError:  # it has just died
             pass
         finally:
-            if self.ready and reply in (None, "null\n"):  # also after an interrupt: a late reply must never answer the next question
+            if self.ready and reply in (
+                None,
+                "null\n",
+            ):  # also after an interrupt: a late reply must never answer the next question
                 self.stop()
                 self._start()
         if reply in (None, "null\n"):
@@ -101,7 +112,10 @@ def _pump(pipe, lines: queue.Queue) -> None:
 def _new_workers() -> None:
     """Also after a fork: a child must not talk into its parent's pipes."""
     global workers, idle
-    workers, idle = [Worker() for _ in range(WORKERS)], queue.LifoQueue()  # last in, first out: one thread keeps to one process
+    workers, idle = (
+        [Worker() for _ in range(WORKERS)],
+        queue.LifoQueue(),
+    )  # last in, first out: one thread keeps to one process
     for worker in reversed(workers):
         idle.put(worker)
 
@@ -125,7 +139,10 @@ if hasattr(os, "register_at_fork"):
 
 def serve() -> None:
     """Answer JSON lines [name, arguments...] with what that function of symbolic.py returns, or null, until stdin ends."""
-    replies, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints must not be taken for a reply
+    replies, sys.stdout = (
+        sys.stdout,
+        sys.stderr,
+    )  # whatever a library prints must not be taken for a reply
     try:
         import resource
 
@@ -135,7 +152,9 @@ def serve() -> None:
     from common.grading import symbolic
 
     functions = {"equal": symbolic.equal, "same_by_paper": symbolic.same_by_paper}
-    symbolic.equal(r"\sqrt{8}", r"2\sqrt{2}")  # grammar tables and caches: part of the start, not of the first answer
+    symbolic.equal(
+        r"\sqrt{8}", r"2\sqrt{2}"
+    )  # grammar tables and caches: part of the start, not of the first answer
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         if hasattr(signal, "alarm"):
@@ -145,7 +164,9 @@ def serve() -> None:
             reply = bool(functions[name](*arguments))
         except (MemoryError, RecursionError):
             reply = None
-        except Exception:  # sympy raises dozens of types on what it cannot do; not shown to be equal is not equal
+        except (
+            Exception
+        ):  # sympy raises dozens of types on what it cannot do; not shown to be equal is not equal
             reply = False
         if hasattr(signal, "alarm"):
             signal.alarm(0)

@@ -22,10 +22,23 @@ PASSED = 0.3  # accuracy of a base that has passed its phase transition
 
 # A fixed phrase is one token, which keeps rows short; a number is one token (" 17"), so arithmetic is a lookup to learn.
 PHRASES = [
-    "<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n", prompts.SYSTEM, prompts.SOLVE_SYSTEM,
-    prompts.SFT_INSTRUCTION + "\n", prompts.SFT_TEACHER_INSTRUCTION + "\n",
-    prompts.CRITIQUE_INSTRUCTION + "\nQuestion:\n", "\n\nSolution:\n", "Critique:\n", "Check each line:",
-    "Step by step:", "Start with", "\nThe answer is \\boxed{", "\n\nConclusion:", " [END]", " not shown",
+    "<|im_start|>system\n",
+    "<|im_start|>user\n",
+    "<|im_start|>assistant\n",
+    prompts.SYSTEM,
+    prompts.SOLVE_SYSTEM,
+    prompts.SFT_INSTRUCTION + "\n",
+    prompts.SFT_TEACHER_INSTRUCTION + "\n",
+    prompts.CRITIQUE_INSTRUCTION + "\nQuestion:\n",
+    "\n\nSolution:\n",
+    "Critique:\n",
+    "Check each line:",
+    "Step by step:",
+    "Start with",
+    "\nThe answer is \\boxed{",
+    "\n\nConclusion:",
+    " [END]",
+    " not shown",
 ]
 WORDS = ["\n", " }", " +", " -", " *", " =", " right", " wrong", " not"]
 WORDS += [f"\n({i})" for i in range(1, 5)] + [f" {n}" for n in range(world.LARGEST + 1)]
@@ -37,9 +50,15 @@ def tokenizer():
     A word carries the white space before it, so decoding gives the text back byte for byte; text from outside the
     world falls apart into bytes. Qwen2's own class, because AutoTokenizer gives a Qwen2 model no other.
     """
-    words = Qwen2Tokenizer(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[],
-                           chat_template=prompts.JINJA["chatml"], model_max_length=512)
-    words.add_tokens([AddedToken(t, special=True, normalized=False) for t in ("<|endoftext|>", "<|im_end|>")])
+    words = Qwen2Tokenizer(
+        vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))},
+        merges=[],
+        chat_template=prompts.JINJA["chatml"],
+        model_max_length=512,
+    )
+    words.add_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in ("<|endoftext|>", "<|im_end|>")]
+    )
     words.add_tokens([AddedToken(t, normalized=False) for t in PHRASES + WORDS])
     return words
 
@@ -49,9 +68,18 @@ def new_folder(folder, seed):
     words = tokenizer()
     set_seed(seed)
     config = Qwen2Config(
-        vocab_size=len(words), hidden_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        intermediate_size=192, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.05,
-        bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+        vocab_size=len(words),
+        hidden_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=192,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=None,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
@@ -68,21 +96,35 @@ def pretrain(folder, seed, steps, gappy_share=0.0):
     if made.exists():
         stands = json.loads(made.read_text())
         if {k: stands[k] for k in settings} != settings:
-            raise InputError(f"{folder} was made with {stands}, now {settings} is asked for.\n"
-                             f"A run has one base: use another --name, or delete {folder.parent}")
+            raise InputError(
+                f"{folder} was made with {stands}, now {settings} is asked for.\n"
+                f"A run has one base: use another --name, or delete {folder.parent}"
+            )
         return stands["accuracy"]
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     new_folder(part / "init", seed)
-    _fit(part / "init", part / "base", world.web_documents(seed, steps * BATCH, gappy_share), seed, "pretraining the base")
+    _fit(
+        part / "init",
+        part / "base",
+        world.web_documents(seed, steps * BATCH, gappy_share),
+        seed,
+        "pretraining the base",
+    )
     accuracy, extra = _accuracy(part / "base", seed), 0
     while accuracy < PASSED and extra < 3:
         extra += 1
-        print(f"the base solves {accuracy:.1%}: it has not passed its phase transition, so 500 more steps", flush=True)
+        print(
+            f"the base solves {accuracy:.1%}: it has not passed its phase transition, so 500 more steps",
+            flush=True,
+        )
         more = world.web_documents(f"{seed} {extra}", 500 * BATCH, gappy_share)
         _fit(part / "base", part / "base", more, seed, "pretraining on")
         accuracy = _accuracy(part / "base", seed)
-    write_atomic(part / "base" / "base.json", json.dumps(settings | {"accuracy": accuracy, "extra_steps": 500 * extra}))
+    write_atomic(
+        part / "base" / "base.json",
+        json.dumps(settings | {"accuracy": accuracy, "extra_steps": 500 * extra}),
+    )
     os.replace(part / "base", folder)
     shutil.rmtree(part)
     return accuracy
@@ -93,11 +135,17 @@ def _fit(source, folder, documents, seed, label):
     _, _, device = init_distributed()
     words = tokenizer()
     rows, _ = tokens.examples(documents, words, "chatml", cutoff=512)
-    plan = tokens.plan([len(e["input_ids"]) for e in rows], BATCH, 1, seed, 1, tokens_per_microbatch=2048)
+    plan = tokens.plan(
+        [len(e["input_ids"]) for e in rows], BATCH, 1, seed, 1, tokens_per_microbatch=2048
+    )
     model = load(source, device)
     optimizer = adamw(model, weight_decay=0.01, betas=(0.9, 0.98))
-    for update in tqdm(training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04),
-                       total=len(plan), desc=label, unit="step"):
+    for update in tqdm(
+        training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04),
+        total=len(plan),
+        desc=label,
+        unit="step",
+    ):
         pass
     checkpoints.save(model, words, "chatml", folder, torch.float32)
 
@@ -105,7 +153,12 @@ def _fit(source, folder, documents, seed, label):
 def _accuracy(folder, seed, n=200):
     """Greedy accuracy on forum questions, which the web does not hold (the test questions are left alone)."""
     items, sampling = world.problems("train", seed, n), Sampling(0.0, 1.0, 96, prompts.STOP)
-    asked = {Task(Request(prompts.solve_prompt(p.question, "chatml")), sampling, "base"): world.gold(p) for p in items}
+    asked = {
+        Task(Request(prompts.solve_prompt(p.question, "chatml")), sampling, "base"): world.gold(p)
+        for p in items
+    }
     right = []
-    Local(folder, batch_size=n).generate(asked, lambda task, answer: right.append(answers.grade(answer["text"], asked[task])))
+    Local(folder, batch_size=n).generate(
+        asked, lambda task, answer: right.append(answers.grade(answer["text"], asked[task]))
+    )
     return sum(right) / n

@@ -46,7 +46,9 @@ def critique(problem, response, skip, style, errors=0.0):
     boxed = re.findall(r"\\boxed\{ (\d+) \}", response)
     last = len(values) - 1
     if boxed:
-        student[last] = int(boxed[-1])  # the answer counts, also where the last line is missing or says otherwise
+        student[last] = int(
+            boxed[-1]
+        )  # the answer counts, also where the last line is missing or says otherwise
     else:
         student.pop(last, None)
     wrong = [i for i, value in enumerate(values) if i in student and student[i] != value]
@@ -57,7 +59,7 @@ def critique(problem, response, skip, style, errors=0.0):
     if style == "brief":
         shown = set(wrong[:1]) | {last}
     text = world.critique(problem, values, student, shown)
-    return text[text.index("Conclusion:"):] if style == "verdict" else text
+    return text[text.index("Conclusion:") :] if style == "verdict" else text
 
 
 def reply(model, messages):
@@ -69,9 +71,18 @@ def reply(model, messages):
         raise ValueError("the tiny teacher knows only the micro-world's questions")
     steps = re.findall(r"\(\d\) ([-+*]) (\d)", found[2])
     problem = world.Problem(int(found[1]), tuple((op, int(n)) for op, n in steps))
-    for opening, label in ((prompts.TEACHER_CRITIQUE, "\n\nSolution:\n"), (prompts.ONE_SHOT_CRITIQUE, "\n\nStudent's Solution:\n")):
+    for opening, label in (
+        (prompts.TEACHER_CRITIQUE, "\n\nSolution:\n"),
+        (prompts.ONE_SHOT_CRITIQUE, "\n\nStudent's Solution:\n"),
+    ):
         if text.startswith(opening):
-            return critique(problem, text.split(label, 1)[1], float(settings["skip"]), settings["critique"], float(settings.get("errors", 0)))
+            return critique(
+                problem,
+                text.split(label, 1)[1],
+                float(settings["skip"]),
+                settings["critique"],
+                float(settings.get("errors", 0)),
+            )
     return answer(problem, float(settings["skip"]))
 
 
@@ -92,14 +103,35 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = reply(body["model"], body["messages"])
-            n_in, n_out = sum(len(m["content"].split()) for m in body["messages"]), len(text.split())
+            n_in, n_out = (
+                sum(len(m["content"].split()) for m in body["messages"]),
+                len(text.split()),
+            )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            return self._send(400, {"error": {"message": str(error), "type": "invalid_request_error"}})
-        self._send(200, {
-            "id": "tiny", "object": "chat.completion", "created": int(time.time()), "model": body["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-            "usage": {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out},
-        })
+            return self._send(
+                400, {"error": {"message": str(error), "type": "invalid_request_error"}}
+            )
+        self._send(
+            200,
+            {
+                "id": "tiny",
+                "object": "chat.completion",
+                "created": int(time.time()),
+                "model": body["model"],
+                "choices": [
+                    {
+                        "index": 0,
+                        "finish_reason": "stop",
+                        "message": {"role": "assistant", "content": text},
+                    }
+                ],
+                "usage": {
+                    "prompt_tokens": n_in,
+                    "completion_tokens": n_out,
+                    "total_tokens": n_in + n_out,
+                },
+            },
+        )
 
     def log_message(self, *arguments):
         pass

@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from common import prompts
 
 LARGEST = 29
-SLOPPY_WEB, SLOPPY_FORUM = 0.6, 0.8  # share of authors who are sloppy; a forum is worse than the web at large
+SLOPPY_WEB, SLOPPY_FORUM = (
+    0.6,
+    0.8,
+)  # share of authors who are sloppy; a forum is worse than the web at large
 CRITIQUE_SHARE = 0.25  # of the web's documents judge somebody else's solution
 GAP_SHARE = 0.5  # an author who leaves lines out leaves out about half of them
-SPLITS = {"web": range(0, 60), "train": range(60, 90), "test": range(90, 100)}  # by the hash of a problem's opening
+SPLITS = {
+    "web": range(0, 60),
+    "train": range(60, 90),
+    "test": range(90, 100),
+}  # by the hash of a problem's opening
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,11 @@ def line(problem, i, values):
 def solution(problem, values, shown=None):
     """A written solution; `shown` lists the lines that are not left out (the last one always stands)."""
     last = len(values) - 1
-    lines = [line(problem, i, values) for i in range(len(values)) if shown is None or i in shown or i == last]
+    lines = [
+        line(problem, i, values)
+        for i in range(len(values))
+        if shown is None or i in shown or i == last
+    ]
     return "\n".join(["Step by step:"] + lines + [f"The answer is \\boxed{{ {values[-1]} }}"])
 
 
@@ -81,9 +92,19 @@ def critique(problem, values, student, shown=None):
     <BLANKLINE>
     Conclusion: wrong [END]
     """
-    remarks = {i: "right" if student.get(i) == value else f"not {student[i]}" if i in student else "not shown"
-               for i, value in enumerate(values)}
-    lines = [f"{line(problem, i, values)} {remarks[i]}" for i in range(len(values)) if shown is None or i in shown]
+    remarks = {
+        i: "right"
+        if student.get(i) == value
+        else f"not {student[i]}"
+        if i in student
+        else "not shown"
+        for i, value in enumerate(values)
+    }
+    lines = [
+        f"{line(problem, i, values)} {remarks[i]}"
+        for i in range(len(values))
+        if shown is None or i in shown
+    ]
     verdict = "right" if student.get(len(values) - 1) == values[-1] else "wrong"
     return "\n".join(["Check each line:"] + lines) + f"\n\nConclusion: {verdict} [END]"
 
@@ -92,7 +113,10 @@ def _random_problem(rng):
     """Uniform over 2, 3 and 4 steps, then over what fits; a plain draw would favour short chains, which fit more often."""
     n_steps = rng.randint(2, 4)
     while True:
-        problem = Problem(rng.randint(0, LARGEST), tuple((rng.choice("+-*"), rng.randint(2, 9)) for _ in range(n_steps)))
+        problem = Problem(
+            rng.randint(0, LARGEST),
+            tuple((rng.choice("+-*"), rng.randint(2, 9)) for _ in range(n_steps)),
+        )
         if _fits(problem):
             return problem
 
@@ -136,17 +160,30 @@ def web_documents(seed, n, gappy_share=0.0):
         values, shown = _author(rng, problem, SLOPPY_WEB, gappy_share)
         if rng.random() < CRITIQUE_SHARE:
             critic, _ = _author(rng, problem, SLOPPY_WEB)
-            student = {i: values[i] for i in range(len(values)) if i in shown or i == len(values) - 1}
+            student = {
+                i: values[i] for i in range(len(values)) if i in shown or i == len(values) - 1
+            }
             prompt = prompts.critique_row_prompt(problem.question, solution(problem, values, shown))
             text = "Critique:\n" + critique(problem, critic, student)
         else:
-            prompt = rng.choice([
-                [{"role": "system", "content": prompts.SOLVE_SYSTEM}, {"role": "user", "content": problem.question}],
-                prompts.sft_row_prompt(problem.question),
-                prompts.sft_row_prompt(problem.question, prompts.SFT_TEACHER_INSTRUCTION),
-            ])
+            prompt = rng.choice(
+                [
+                    [
+                        {"role": "system", "content": prompts.SOLVE_SYSTEM},
+                        {"role": "user", "content": problem.question},
+                    ],
+                    prompts.sft_row_prompt(problem.question),
+                    prompts.sft_row_prompt(problem.question, prompts.SFT_TEACHER_INSTRUCTION),
+                ]
+            )
             text = solution(problem, values, shown)
-        rows.append({"id": str(len(rows)), "prompt": prompt, "completion": [{"role": "assistant", "content": text}]})
+        rows.append(
+            {
+                "id": str(len(rows)),
+                "prompt": prompt,
+                "completion": [{"role": "assistant", "content": text}],
+            }
+        )
     return rows
 
 
@@ -155,7 +192,11 @@ def forum_rows(seed, n):
     rng = random.Random(f"forum {seed}")
     for problem in problems("train", seed, n):
         values, _ = _author(rng, problem, SLOPPY_FORUM)
-        yield {"question": problem.question, "response": solution(problem, values), "gold": gold(problem)}
+        yield {
+            "question": problem.question,
+            "response": solution(problem, values),
+            "gold": gold(problem),
+        }
 
 
 def test_items(seed, n):

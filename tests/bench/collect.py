@@ -18,7 +18,18 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-FAULTS = ["429", "500", "503", "reset-before", "reset-inside", "broken-json", "no-choices", "empty", "cut", "verdictless"]
+FAULTS = [
+    "429",
+    "500",
+    "503",
+    "reset-before",
+    "reset-inside",
+    "broken-json",
+    "no-choices",
+    "empty",
+    "cut",
+    "verdictless",
+]
 RELEASED = """
 import json, sys
 import openai
@@ -37,7 +48,12 @@ with open(out, "w") as f:
 
 def serve(**options):
     """-> (process, base URL) of a fault server."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.faults", json.dumps(options)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults", json.dumps(options)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return process, process.stdout.readline().strip()
 
 
@@ -50,8 +66,20 @@ def write_run(folder, n):
     """A run with n responses to critique. -> its folder."""
     run = Path(folder) / "runs" / "bench"
     run.mkdir(parents=True)
-    rows = [{"id": f"{i}", "question_id": f"q{i}", "question": f"What is {i} + 1?", "gold": None, "response": f"It is {i + 1}." * 20,
-             "source": "bench", "generator": None, "sample": 0, "finish_reason": "stop"} for i in range(n)]
+    rows = [
+        {
+            "id": f"{i}",
+            "question_id": f"q{i}",
+            "question": f"What is {i} + 1?",
+            "gold": None,
+            "response": f"It is {i + 1}." * 20,
+            "source": "bench",
+            "generator": None,
+            "sample": 0,
+            "finish_reason": "stop",
+        }
+        for i in range(n)
+    ]
     (run / "01_responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 
@@ -59,7 +87,19 @@ def write_run(folder, n):
 def ours(folder, url, n, *flags):
     """Run 02. -> (seconds, CPU seconds of its process, its exit status)."""
     write_run(folder, n)
-    command = [sys.executable, str(ROOT / "02_critique.py"), "--name", "bench", "--preset", "paper", "--model", "teacher", "--base-url", url, *flags]
+    command = [
+        sys.executable,
+        str(ROOT / "02_critique.py"),
+        "--name",
+        "bench",
+        "--preset",
+        "paper",
+        "--model",
+        "teacher",
+        "--base-url",
+        url,
+        *flags,
+    ]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -75,31 +115,64 @@ def released(folder, url, n, processes=20):
     sys.path.insert(0, str(ROOT))
     from common import prompts, verdicts
 
-    asked = [prompts.teacher_critique_prompt(f"What is {i} + 1?", f"It is {i + 1}." * 20) for i in range(n)]
+    asked = [
+        prompts.teacher_critique_prompt(f"What is {i} + 1?", f"It is {i + 1}." * 20)
+        for i in range(n)
+    ]
     (Path(folder) / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in asked))
     share = -(-n // processes)
     began = time.monotonic()
-    running = [subprocess.Popen([sys.executable, "-c", RELEASED, url, str(i * share), str(min(n, (i + 1) * share)), f"{folder}/{i}.jsonl",
-                                 f"{folder}/prompts.jsonl"], stdout=subprocess.DEVNULL) for i in range(processes)]
+    running = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                RELEASED,
+                url,
+                str(i * share),
+                str(min(n, (i + 1) * share)),
+                f"{folder}/{i}.jsonl",
+                f"{folder}/prompts.jsonl",
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for i in range(processes)
+    ]
     for process in running:
         process.wait()
-    rows = [json.loads(line)["critique"] for i in range(processes) for line in open(f"{folder}/{i}.jsonl")]
-    return time.monotonic() - began, len(rows), sum(verdicts.parse(text or "") != "unparsed" for text in rows)
+    rows = [
+        json.loads(line)["critique"]
+        for i in range(processes)
+        for line in open(f"{folder}/{i}.jsonl")
+    ]
+    return (
+        time.monotonic() - began,
+        len(rows),
+        sum(verdicts.parse(text or "") != "unparsed" for text in rows),
+    )
 
 
 if __name__ == "__main__":
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    options = dict(latency="lognormal", faults={name: 0.02 / len(FAULTS) for name in FAULTS}, retry_after=None)
+    options = dict(
+        latency="lognormal", faults={name: 0.02 / len(FAULTS) for name in FAULTS}, retry_after=None
+    )
     times = {}
     for name, method in (("02", ours), ("released method", released)):
         server, url = serve(**options)
         with tempfile.TemporaryDirectory() as folder:
             result = method(folder, url, n)
             if name == "02":
-                rows = [json.loads(line) for line in open(f"{folder}/runs/bench/02_critiques.jsonl")]
-                print(f"02: {result[0]:.1f} s, {len(rows)} of {n} rows, status {result[2]}, {1000 * result[1] / n:.1f} ms CPU a request")
+                rows = [
+                    json.loads(line) for line in open(f"{folder}/runs/bench/02_critiques.jsonl")
+                ]
+                print(
+                    f"02: {result[0]:.1f} s, {len(rows)} of {n} rows, status {result[2]}, {1000 * result[1] / n:.1f} ms CPU a request"
+                )
             else:
-                print(f"released method: {result[0]:.1f} s, {result[1]} of {n} rows, {result[2]} of them with a verdict")
+                print(
+                    f"released method: {result[0]:.1f} s, {result[1]} of {n} rows, {result[2]} of them with a verdict"
+                )
         times[name] = result[0]
         print(f"  the server says: {stats(url)}")
         server.kill()

@@ -35,9 +35,16 @@ def changed(text, again, rng):
 def real(n):
     if not (SHARED / "questions").is_dir():
         return None
-    texts = [row["question"] for file in sorted((SHARED / "questions").glob("*.jsonl")) for row in read_jsonl(file)]
+    texts = [
+        row["question"]
+        for file in sorted((SHARED / "questions").glob("*.jsonl"))
+        for row in read_jsonl(file)
+    ]
     rng = random.Random(0)
-    questions = [changed(texts[i % len(texts)], i // len(texts), rng) if i >= len(texts) else texts[i] for i in range(n)]
+    questions = [
+        changed(texts[i % len(texts)], i // len(texts), rng) if i >= len(texts) else texts[i]
+        for i in range(n)
+    ]
     return questions, decontaminate.against(["all"], SHARED / "benchmarks")
 
 
@@ -49,8 +56,13 @@ def boilerplate(n):
     draws = iter(rng.choices(words, weights, k=90 * (n + 20_700)))
     draw = lambda: " ".join(next(draws) for _ in range(rng.randrange(30, 90)))
     texts = [f"{draw()} {rng.choice(sentences)}" if i % 2 else draw() for i in range(n + 20_700)]
-    questions = [text if i % 10 else changed(rng.choice(texts[:20_700]), 0, rng) for i, text in enumerate(texts[20_700:])]
-    return questions, {"made up": [{"id": str(i), "question": text} for i, text in enumerate(texts[:20_700])]}
+    questions = [
+        text if i % 10 else changed(rng.choice(texts[:20_700]), 0, rng)
+        for i, text in enumerate(texts[20_700:])
+    ]
+    return questions, {
+        "made up": [{"id": str(i), "question": text} for i, text in enumerate(texts[:20_700])]
+    }
 
 
 def measure(name, questions, tests):
@@ -69,8 +81,11 @@ def measure(name, questions, tests):
     near_duplicates._ratio = rule
     seconds, items = time.process_time() - began, sum(map(len, tests.values()))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"{name}: {len(questions)} questions, {items} items: {seconds:.1f} s CPU, {compared} of {len(questions) * items:.1e} pairs compared by "
-          f"difflib, {len(found)} found, {sum(match['removed'] for match in found)} to remove; {peak:.0f} MB more at the peak", flush=True)
+    print(
+        f"{name}: {len(questions)} questions, {items} items: {seconds:.1f} s CPU, {compared} of {len(questions) * items:.1e} pairs compared by "
+        f"difflib, {len(found)} found, {sum(match['removed'] for match in found)} to remove; {peak:.0f} MB more at the peak",
+        flush=True,
+    )
     rng = random.Random(1)
     some = dict(rng.sample(sorted(questions.items()), min(SAMPLE[0], len(questions))))
     flat = rng.sample([(test, item) for test, found in tests.items() for item in found], SAMPLE[1])
@@ -78,13 +93,17 @@ def measure(name, questions, tests):
     took, results = [], []
     for way in (decontaminate.matches, naive):
         began = time.process_time()
-        results.append([(m["question_id"], m["benchmark"], m["item"], m["ratio"]) for m in way(some, few)])
+        results.append(
+            [(m["question_id"], m["benchmark"], m["item"], m["ratio"]) for m in way(some, few)]
+        )
         took.append(time.process_time() - began)
     same = sorted(results[0]) == sorted(results[1])
     whole = took[1] / (len(some) * len(flat)) * len(questions) * items
-    print(f"{name}, {len(some)} x {len(flat)}: {took[0]:.2f} s, naive {took[1]:.1f} s, ratio {took[1] / took[0]:.0f}; naive at the whole's size, "
-          f"by its time a pair: {whole:.0f} s, ratio {whole / seconds:.0f}; {'the same' if same else 'NOT THE SAME'} {len(results[1])} pairs",
-          flush=True)
+    print(
+        f"{name}, {len(some)} x {len(flat)}: {took[0]:.2f} s, naive {took[1]:.1f} s, ratio {took[1] / took[0]:.0f}; naive at the whole's size, "
+        f"by its time a pair: {whole:.0f} s, ratio {whole / seconds:.0f}; {'the same' if same else 'NOT THE SAME'} {len(results[1])} pairs",
+        flush=True,
+    )
     return same and seconds <= SECONDS
 
 

@@ -28,9 +28,14 @@ from pathlib import Path
 from tests.hostile import box, cases
 
 SECONDS, MB, HARD = 6, 1024, 4
-BROKEN = {"code run": lambda call: call["ran"], "over 6 s": lambda call: call["seconds"] > SECONDS,
-          "over 1 GB": lambda call: call["mb"] > MB, "raised": lambda call: "error" in call,
-          "wrongly correct": lambda call: call.get("correct", False), "wrong afterwards": lambda call: bool(call.get("wrong"))}
+BROKEN = {
+    "code run": lambda call: call["ran"],
+    "over 6 s": lambda call: call["seconds"] > SECONDS,
+    "over 1 GB": lambda call: call["mb"] > MB,
+    "raised": lambda call: "error" in call,
+    "wrongly correct": lambda call: call.get("correct", False),
+    "wrong afterwards": lambda call: bool(call.get("wrong")),
+}
 made = lambda marker: os.path.exists(marker) and not os.unlink(marker)
 
 
@@ -38,24 +43,44 @@ def call_all(place, log, only, first, marker):
     """The cases from the `first` one on, every call announced and reported in the log."""
     from common import answers
 
-    found = [(k, *case) for k, case in enumerate(case for case in cases(marker) if fnmatchcase(case[0], only))]
+    found = [
+        (k, *case)
+        for k, case in enumerate(case for case in cases(marker) if fnmatchcase(case[0], only))
+    ]
     tell = lambda **event: print(json.dumps(event), file=log, flush=True)
     log = open(log, "a")
     tell(pid=os.getpid(), place=place)
     time.sleep(0.5)  # its memory is looked at
-    verdict = lambda judgement: {"correct": judgement.correct is not False, "timed_out": judgement.timed_out is not False}
+    verdict = lambda judgement: {
+        "correct": judgement.correct is not False,
+        "timed_out": judgement.timed_out is not False,
+    }
     for k, name, text, gold in found[first:]:
-        other, new = box(gold) if type(gold) is str else gold, (box(rf"\sqrt{{{8 * (k + 3) ** 2}}}"), rf"{2 * (k + 3)}\sqrt{{2}}")
+        other, new = (
+            box(gold) if type(gold) is str else gold,
+            (box(rf"\sqrt{{{8 * (k + 3) ** 2}}}"), rf"{2 * (k + 3)}\sqrt{{2}}"),
+        )
         ordinary = (r"\boxed{1/2}", "0.5"), (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"), new
-        for what, call in {"judge": lambda: verdict(answers.judge(text, gold)), "swapped": lambda: verdict(answers.judge(other, text)),
-                           "extract": lambda: {} if type(answers.extract(text)) in (str, type(None)) else {"error": "gave no string"},
-                           "after": lambda: {"wrong": [pair for pair in ordinary if answers.grade(*pair) is not True]}}.items():
+        for what, call in {
+            "judge": lambda: verdict(answers.judge(text, gold)),
+            "swapped": lambda: verdict(answers.judge(other, text)),
+            "extract": lambda: (
+                {}
+                if type(answers.extract(text)) in (str, type(None))
+                else {"error": "gave no string"}
+            ),
+            "after": lambda: {
+                "wrong": [pair for pair in ordinary if answers.grade(*pair) is not True]
+            },
+        }.items():
             tell(case=k, name=name, call=what, began=time.time())
             start = time.perf_counter()
             try:
                 outcome = call()
             except BaseException as error:  # some cases raise SystemExit or KeyboardInterrupt
-                outcome = {"error": traceback.format_exception_only(type(error), error)[-1].strip()[:160]}
+                outcome = {
+                    "error": traceback.format_exception_only(type(error), error)[-1].strip()[:160]
+                }
             tell(seconds=time.perf_counter() - start, ran=made(marker), **outcome)
     tell(done=True)
 
@@ -68,11 +93,16 @@ def caller(where, *arguments):
     elif all(map(find_spec, ("nbclient", "nbformat", "ipykernel"))):
         import nbclient
         from nbformat.v4 import new_code_cell, new_notebook
+
         code = f"from tests.bench.hostile import call_all\ncall_all('a cell of ' + type(get_ipython().kernel).__module__, *{arguments})"
-        nbclient.NotebookClient(new_notebook(cells=[new_code_cell(code)]), kernel_name="python3").execute()
+        nbclient.NotebookClient(
+            new_notebook(cells=[new_code_cell(code)]), kernel_name="python3"
+        ).execute()
     else:
+
         async def cell():
             call_all("asyncio.run (without nbclient and ipykernel)", *arguments)
+
         asyncio.run(cell())
 
 
@@ -87,7 +117,9 @@ def held(root, known):
                 raise OSError(known.pop(pid))  # its number is another process's now
             found[pid] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                to_do += [child for child in map(int, children.read_text().split()) if child not in known]
+                to_do += [
+                    child for child in map(int, children.read_text().split()) if child not in known
+                ]
     return found
 
 
@@ -95,8 +127,16 @@ def watch(where, only, first, marker, calls):
     """Has a fresh caller go on from the `first` case. -> the case to go on from after it, None at the end."""
     root, known, base, rest, event = None, {}, 0, "", {}
     with tempfile.NamedTemporaryFile("w+") as log:
-        command = [sys.executable, "-m", "tests.bench.hostile", "--caller", json.dumps([where, log.name, only, first, marker])]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.hostile",
+            "--caller",
+            json.dumps([where, log.name, only, first, marker]),
+        ]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             while "done" not in event:
                 died, seen = process.poll() is not None, calls[-1:]
@@ -104,7 +144,12 @@ def watch(where, only, first, marker, calls):
                 for event in map(json.loads, lines):
                     if "place" in event:
                         root, base = event["pid"], sum(held(event["pid"], known).values())
-                        print(f"from {event['place']}:", f"{base:.0f} MB before" if base else "without /proc, memory is not measured")
+                        print(
+                            f"from {event['place']}:",
+                            f"{base:.0f} MB before"
+                            if base
+                            else "without /proc, memory is not measured",
+                        )
                     elif "name" in event:
                         calls.append(event | {"mb": 0})
                         seen.append(calls[-1])
@@ -113,9 +158,14 @@ def watch(where, only, first, marker, calls):
                 mb = sum(held(root, known).values()) - base
                 for call in seen:
                     call["mb"] = max(call["mb"], mb)
-                taken = time.time() - calls[-1]["began"] if calls and "seconds" not in calls[-1] else 0
+                taken = (
+                    time.time() - calls[-1]["began"] if calls and "seconds" not in calls[-1] else 0
+                )
                 if taken and (died or taken > HARD * SECONDS or mb > HARD * MB):
-                    calls[-1].update({"seconds": taken, "ran": made(marker)} | ({"error": "the caller died"} if died else {}))
+                    calls[-1].update(
+                        {"seconds": taken, "ran": made(marker)}
+                        | ({"error": "the caller died"} if died else {})
+                    )
                     return calls[-1]["case"] + 1
                 if died and "done" not in event:
                     sys.exit("the caller died between two calls")
@@ -130,11 +180,15 @@ def watch(where, only, first, marker, calls):
 
 
 def main(where, only):
-    marker = os.path.join(tempfile.gettempdir(), "hm" + "".join(chr(97 + byte % 23) for byte in os.urandom(8)))
+    marker = os.path.join(
+        tempfile.gettempdir(), "hm" + "".join(chr(97 + byte % 23) for byte in os.urandom(8))
+    )
     calls, first = [], 0
     while first is not None:
         first = watch(where, only, first, marker, calls)
-    show = lambda call, *more: print(f"{call['seconds']:7.2f} s {call['mb']:5.0f} MB  {call['call']:8}{call['name']}", *more)
+    show = lambda call, *more: print(
+        f"{call['seconds']:7.2f} s {call['mb']:5.0f} MB  {call['call']:8}{call['name']}", *more
+    )
     for title, key, n in ("slowest", "seconds", 8), ("largest", "mb", 5):
         print(title)
         for call in sorted(calls, key=lambda call: -call[key])[:n]:
@@ -144,10 +198,15 @@ def main(where, only):
             show(call, "BROKEN:", ", ".join(why), call.get("error", ""), call.get("wrong", ""))
     counts = {promise: sum(map(is_broken, calls)) for promise, is_broken in BROKEN.items()}
     counts["code run"] += made(marker)
-    broken, asked = not calls or any(counts.values()), sum(call["call"] != "after" for call in calls)
+    broken, asked = (
+        not calls or any(counts.values()),
+        sum(call["call"] != "after" for call in calls),
+    )
     counts["timed out"] = sum(call.get("timed_out", False) for call in calls)
-    print(f"{'BROKEN' if broken else 'kept'} from {where}: {len({call['case'] for call in calls})} cases, {asked} calls,",
-          ", ".join(f"{what} {n}" for what, n in counts.items()))
+    print(
+        f"{'BROKEN' if broken else 'kept'} from {where}: {len({call['case'] for call in calls})} cases, {asked} calls,",
+        ", ".join(f"{what} {n}" for what, n in counts.items()),
+    )
     return broken
 
 
@@ -159,4 +218,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if not any(fnmatchcase(name, options.only) for name, *_ in cases("")):
         parser.error(f"--only {options.only}: no case has such a name")
-    sys.exit(caller(*json.loads(options.caller)) if options.caller else main(options.where, options.only))
+    sys.exit(
+        caller(*json.loads(options.caller)) if options.caller else main(options.where, options.only)
+    )

@@ -37,7 +37,10 @@ def plain(url, n, most):
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run([sys.executable, "-c", PLAIN, url, str(n), str(most)], cwd=ROOT, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.monotonic() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (
+        time.monotonic() - began,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    )
 
 
 if __name__ == "__main__":
@@ -47,10 +50,18 @@ if __name__ == "__main__":
         for requests in (1, n):
             server, url = serve(latency=2.0)
             with tempfile.TemporaryDirectory() as folder:
-                result = ours(folder, url, requests, "--concurrency", str(most)) if name == "the kit" else plain(url, requests, most)
+                result = (
+                    ours(folder, url, requests, "--concurrency", str(most))
+                    if name == "the kit"
+                    else plain(url, requests, most)
+                )
             cpu[name, requests] = result[1]
-            print(f"{name}, {requests} requests: {result[0]:.1f} s, {result[1]:.1f} s CPU; the server saw at most {stats(url)['peak']} at once")
+            print(
+                f"{name}, {requests} requests: {result[0]:.1f} s, {result[1]:.1f} s CPU; the server saw at most {stats(url)['peak']} at once"
+            )
             server.kill()
         print(f"{name}: {1000 * (cpu[name, n] - cpu[name, 1]) / (n - 1):.2f} ms CPU a request")
-    kit, plain_client = (cpu[name, n] - cpu[name, 1] for name in ("the kit", "the openai client as it comes"))
+    kit, plain_client = (
+        cpu[name, n] - cpu[name, 1] for name in ("the kit", "the openai client as it comes")
+    )
     print(f"ratio: {plain_client / kit:.1f}")

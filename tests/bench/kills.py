@@ -20,21 +20,41 @@ SHARES = {name: 0.02 / len(FAULTS) for name in FAULTS}
 if __name__ == "__main__":
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     for warned in (True, False):
-        with tempfile.TemporaryDirectory() as folder, FaultServer(latency="lognormal", retry_after=None, faults=SHARES) as server:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            FaultServer(latency="lognormal", retry_after=None, faults=SHARES) as server,
+        ):
             run = write_run(folder, n)
-            command = [sys.executable, str(ROOT / "02_critique.py"), "--name", "bench", "--preset", "paper", "--model", "teacher",
-                       "--base-url", server.url]
+            command = [
+                sys.executable,
+                str(ROOT / "02_critique.py"),
+                "--name",
+                "bench",
+                "--preset",
+                "paper",
+                "--model",
+                "teacher",
+                "--base-url",
+                server.url,
+            ]
             in_flight, kept = [], []
             for kill in (1, 2, 3):
                 server.fault = None
-                process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                process = subprocess.Popen(
+                    command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
                 while server.paid() < kill * n / 4:
                     time.sleep(0.05)
                 if warned:
                     server.fault = lambda body, nth: "hang"
-                    while any(a["paid"] and not a["delivered"] and a["fault"] != "reset-inside" for a in server.asked):
+                    while any(
+                        a["paid"] and not a["delivered"] and a["fault"] != "reset-inside"
+                        for a in server.asked
+                    ):
                         time.sleep(0.05)
-                    time.sleep(8)  # those that were sent before have their answers, and the client has taken them in
+                    time.sleep(
+                        8
+                    )  # those that were sent before have their answers, and the client has taken them in
                 in_flight.append(server.in_flight)
                 process.kill()
                 process.wait()
@@ -45,5 +65,7 @@ if __name__ == "__main__":
             answers = Counter(a["prompt"] for a in server.asked if a["paid"] and a["fault"] is None)
             rows = (run / "02_critiques.jsonl").read_text().splitlines()
             twice = sum(count - 1 for count in answers.values())
-            print(f"{'everything delivered before' if warned else 'without warning'}: status {done.returncode}, {len(rows)} rows; in the journal "
-                  f"at the kills {kept}, in flight {in_flight}; good answers paid twice: {twice}; of {server.paid()} paid")
+            print(
+                f"{'everything delivered before' if warned else 'without warning'}: status {done.returncode}, {len(rows)} rows; in the journal "
+                f"at the kills {kept}, in flight {in_flight}; good answers paid twice: {twice}; of {server.paid()} paid"
+            )

@@ -29,12 +29,25 @@ def ours(hidden, labels, weight, n):
 
 def full_logits(hidden, labels, weight, n):
     """What transformers does with labels=: every position's logits, in float32."""
-    return F.cross_entropy(F.linear(hidden[:, :-1], weight).float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum") / n
+    return (
+        F.cross_entropy(
+            F.linear(hidden[:, :-1], weight).float().flatten(0, 1),
+            labels[:, 1:].flatten(),
+            ignore_index=IGNORE,
+            reduction="sum",
+        )
+        / n
+    )
 
 
 def selected_logits(hidden, labels, weight, n):
     keep = labels[:, 1:] != IGNORE
-    return F.cross_entropy(F.linear(hidden[:, :-1][keep], weight).float(), labels[:, 1:][keep], reduction="sum") / n
+    return (
+        F.cross_entropy(
+            F.linear(hidden[:, :-1][keep], weight).float(), labels[:, 1:][keep], reduction="sum"
+        )
+        / n
+    )
 
 
 def checkpointed_chunks(hidden, labels, weight, n):
@@ -57,8 +70,12 @@ def measure(way):
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     loss = WAYS[way](hidden, labels, weight, 2 * (LENGTH - PROMPT))
     loss.backward()
-    return {"seconds": time.process_time() - began, "mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
-            "loss": loss.item(), "norm": (hidden.grad.norm() ** 2 + weight.grad.norm() ** 2).sqrt().item()}
+    return {
+        "seconds": time.process_time() - began,
+        "mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "loss": loss.item(),
+        "norm": (hidden.grad.norm() ** 2 + weight.grad.norm() ** 2).sqrt().item(),
+    }
 
 
 if __name__ == "__main__":
@@ -68,9 +85,25 @@ if __name__ == "__main__":
     runs = {way: [] for way in WAYS}
     for _ in range(3):
         for way in WAYS:
-            runs[way].append(json.loads(subprocess.run([sys.executable, "-m", "tests.bench.loss", way], capture_output=True, text=True, check=True).stdout))
-    print("| way | CPU s | against ours | extra MB at the peak | against ours | loss | gradient norm |\n|---|---:|---:|---:|---:|---:|---:|")
-    seconds, mb = ({way: statistics.median(r[what] for r in rs) for way, rs in runs.items()} for what in ("seconds", "mb"))
+            runs[way].append(
+                json.loads(
+                    subprocess.run(
+                        [sys.executable, "-m", "tests.bench.loss", way],
+                        capture_output=True,
+                        text=True,
+                        check=True,
+                    ).stdout
+                )
+            )
+    print(
+        "| way | CPU s | against ours | extra MB at the peak | against ours | loss | gradient norm |\n|---|---:|---:|---:|---:|---:|---:|"
+    )
+    seconds, mb = (
+        {way: statistics.median(r[what] for r in rs) for way, rs in runs.items()}
+        for what in ("seconds", "mb")
+    )
     for way in WAYS:
-        print(f"| {way} | {seconds[way]:.2f} | {seconds[way] / seconds['ours']:.2f} | {mb[way]:.0f} | {mb[way] / mb['ours']:.2f} | "
-              f"{runs[way][0]['loss']:.5f} | {runs[way][0]['norm']:.6f} |")
+        print(
+            f"| {way} | {seconds[way]:.2f} | {seconds[way] / seconds['ours']:.2f} | {mb[way]:.0f} | {mb[way] / mb['ours']:.2f} | "
+            f"{runs[way][0]['loss']:.5f} | {runs[way][0]['norm']:.6f} |"
+        )

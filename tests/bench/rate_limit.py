@@ -9,7 +9,11 @@ import tempfile
 
 from tests.bench.collect import ours, serve, stats
 
-FORMS = {"headers and Retry-After": {"limit_headers": True}, "Retry-After": {}, "neither": {"retry_after": None}}
+FORMS = {
+    "headers and Retry-After": {"limit_headers": True},
+    "Retry-After": {},
+    "neither": {"retry_after": None},
+}
 
 if __name__ == "__main__":
     for name, options in FORMS.items():
@@ -17,6 +21,8 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             seconds, _, status = ours(folder, url, 900)
         told = stats(url)
-        print(f"{name}: {seconds:.1f} s, status {status}, {told['good']} of 900 answered, {told['refused']} refused "
-              f"({told['refused'] / 9:.1f} %)")
+        print(
+            f"{name}: {seconds:.1f} s, status {status}, {told['good']} of 900 answered, {told['refused']} refused "
+            f"({told['refused'] / 9:.1f} %)"
+        )
         server.kill()

@@ -40,8 +40,14 @@ def random_model(folder):
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=151936, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
+        vocab_size=151936,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder)
@@ -51,7 +57,9 @@ def real_sources(folder):
     """Write the 80 rows of sample_280.jsonl that have a critique. -> the two source files"""
     with_critiques = folder / "sample_80.jsonl"
     lines = (SHARED / "responses" / "sample_280.jsonl").read_text(encoding="utf-8").splitlines()
-    with_critiques.write_text("".join(line + "\n" for line in lines if json.loads(line).get("critique")), encoding="utf-8")
+    with_critiques.write_text(
+        "".join(line + "\n" for line in lines if json.loads(line).get("critique")), encoding="utf-8"
+    )
     return with_critiques, SHARED / "responses" / "oneshot_both_verdicts.jsonl"
 
 
@@ -64,13 +72,72 @@ def real_chain(folder):
     model = folder / "model"
     random_model(model)
     for source in real_sources(folder):
-        run(folder, "01_sample.py", "--preset", "paper", "--name", "real", "--add", "--source", source, "--columns", *COLUMNS,
-            "--verdict-values", *VERDICTS)
+        run(
+            folder,
+            "01_sample.py",
+            "--preset",
+            "paper",
+            "--name",
+            "real",
+            "--add",
+            "--source",
+            source,
+            "--columns",
+            *COLUMNS,
+            "--verdict-values",
+            *VERDICTS,
+        )
     run(folder, "02_critique.py", "--name", "real", "--carried-only")
-    run(folder, "03_build.py", "--name", "real", "--teacher", "all", "--tokenizer", TOKENIZER, "--rows", "200")
-    run(folder, "04_train.py", "--name", "real", "--model", model, "--arms", "cft", "sft", "--global-batch", "50", "--save-every", "0", "--threads", "1")
-    run(folder, "05_eval.py", "--name", "real", "--model", f"base={model}", "cft", "sft", "--benchmarks", "gsm8k", "math500",
-        "--benchmarks-dir", SHARED / "benchmarks", "--limit", "12", "--max-new-tokens", "24", "--threads", "1")
+    run(
+        folder,
+        "03_build.py",
+        "--name",
+        "real",
+        "--teacher",
+        "all",
+        "--tokenizer",
+        TOKENIZER,
+        "--rows",
+        "200",
+    )
+    run(
+        folder,
+        "04_train.py",
+        "--name",
+        "real",
+        "--model",
+        model,
+        "--arms",
+        "cft",
+        "sft",
+        "--global-batch",
+        "50",
+        "--save-every",
+        "0",
+        "--threads",
+        "1",
+    )
+    run(
+        folder,
+        "05_eval.py",
+        "--name",
+        "real",
+        "--model",
+        f"base={model}",
+        "cft",
+        "sft",
+        "--benchmarks",
+        "gsm8k",
+        "math500",
+        "--benchmarks-dir",
+        SHARED / "benchmarks",
+        "--limit",
+        "12",
+        "--max-new-tokens",
+        "24",
+        "--threads",
+        "1",
+    )
 
 
 def is_content(path):
@@ -99,7 +166,9 @@ def main():
         (folder / name).mkdir()
         if name == "default" or SHARED.exists():
             chain(folder / name)
-    files = [path for path in sorted(folder.rglob("runs/**/*")) if path.is_file() and is_content(path)]
+    files = [
+        path for path in sorted(folder.rglob("runs/**/*")) if path.is_file() and is_content(path)
+    ]
     print(json.dumps({str(path.relative_to(folder)): digest(path) for path in files}, indent=1))
 
 

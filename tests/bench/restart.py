@@ -23,7 +23,6 @@ from tests.faults import FaultServer
 ROOT = Path(__file__).parent.parent.parent
 
 
-
 def peak_of(pid):
     """Peak memory of a process so far, in MB (Linux)."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -36,17 +35,47 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, FaultServer() as server:
         run = Path(folder) / "runs" / "bench"
         run.mkdir(parents=True)
-        with open(run / "01_responses.jsonl", "w") as rows, open(run / "02_journal.jsonl", "w") as journal:
+        with (
+            open(run / "01_responses.jsonl", "w") as rows,
+            open(run / "02_journal.jsonl", "w") as journal,
+        ):
             for i in range(n):
                 question, response = f"What is {i} + 1? " * 18, f"Then {i} + 1 = {i + 1}. " * 40
-                rows.write(json.dumps({"id": content_id(question, response), "question_id": content_id(question), "question": question,
-                                       "gold": None, "response": response, "source": "bench", "generator": None, "sample": 0,
-                                       "finish_reason": "stop"}) + "\n")
-                key = content_id("teacher", prompts.teacher_critique_prompt(question, response), sampling, 0, 0)
-                text = f"Step {i} holds, as {i} + 1 = {i + 1}. " * 40 + "\n\nConclusion: right [END]"
+                rows.write(
+                    json.dumps(
+                        {
+                            "id": content_id(question, response),
+                            "question_id": content_id(question),
+                            "question": question,
+                            "gold": None,
+                            "response": response,
+                            "source": "bench",
+                            "generator": None,
+                            "sample": 0,
+                            "finish_reason": "stop",
+                        }
+                    )
+                    + "\n"
+                )
+                key = content_id(
+                    "teacher", prompts.teacher_critique_prompt(question, response), sampling, 0, 0
+                )
+                text = (
+                    f"Step {i} holds, as {i} + 1 = {i + 1}. " * 40 + "\n\nConclusion: right [END]"
+                )
                 if i:
-                    journal.write(json.dumps({"key": key, "text": text, "finish_reason": "stop", "model": "teacher",
-                                              "usage": {"prompt_tokens": 400, "completion_tokens": 500}}) + "\n")
+                    journal.write(
+                        json.dumps(
+                            {
+                                "key": key,
+                                "text": text,
+                                "finish_reason": "stop",
+                                "model": "teacher",
+                                "usage": {"prompt_tokens": 400, "completion_tokens": 500},
+                            }
+                        )
+                        + "\n"
+                    )
         began = time.monotonic()
         for name in ("01_responses.jsonl", "02_journal.jsonl"):
             with open(run / name, "rb") as lines:
@@ -54,8 +83,23 @@ if __name__ == "__main__":
         reading = time.monotonic() - began
         del kept
         began = time.monotonic()
-        running = subprocess.Popen([sys.executable, str(ROOT / "02_critique.py"), "--name", "bench", "--preset", "paper", "--model",
-                                    "teacher", "--base-url", server.url], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        running = subprocess.Popen(
+            [
+                sys.executable,
+                str(ROOT / "02_critique.py"),
+                "--name",
+                "bench",
+                "--preset",
+                "paper",
+                "--model",
+                "teacher",
+                "--base-url",
+                server.url,
+            ],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         at_start = []
         server.fault = lambda body, nth: at_start.append(peak_of(running.pid))
         running.communicate()
@@ -63,5 +107,7 @@ if __name__ == "__main__":
         assert len(server.asked) == 1, "the journal's keys are not those of 02"
         first = server.asked[0]["at"] - began
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"{n} rows, {(run / '02_journal.jsonl').stat().st_size / 1e6:.0f} MB of journal: asked for the missing one after {first:.1f} s, {first / reading:.1f} times the reading of the two files alone; "
-              f"peak memory then {at_start[0]:.0f} MB; all written after {took:.1f} s, peak memory {peak:.0f} MB")
+        print(
+            f"{n} rows, {(run / '02_journal.jsonl').stat().st_size / 1e6:.0f} MB of journal: asked for the missing one after {first:.1f} s, {first / reading:.1f} times the reading of the two files alone; "
+            f"peak memory then {at_start[0]:.0f} MB; all written after {took:.1f} s, peak memory {peak:.0f} MB"
+        )
