@@ -19,7 +19,7 @@ answers to new questions, 56 % of them right.
 # %% Settings
 from dataclasses import dataclass
 
-from common.config import configure, setting
+from common.core.config import configure, setting
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Config:
     name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, tiny for a new run",
     )
     seed: int = setting(0, "of the world, the base and the sampling")
     limit: int | None = setting(
@@ -39,7 +39,7 @@ class Config:
     )
     source: str = setting(
         "webinstruct-cft-50k",
-        "tiny; a name in common/sources.py; a hub id; a .jsonl, .json or .parquet file; "
+        "tiny; a name in common/data/sources.py; a hub id; a .jsonl, .json or .parquet file; "
         "NAME=FILE: a known source, downloaded",
     )
     revision: str | None = setting(None, "revision of a hub source")
@@ -79,7 +79,7 @@ class Config:
     )
     yes: bool = setting(False, "a server's model that costs money: go on without a budget")
     price_in: float | None = setting(
-        None, "USD per million prompt tokens, where common/generate/money.py has another or none"
+        None, "USD per million prompt tokens, where common/generate/budget.py has another or none"
     )
     price_out: float | None = setting(None, "USD per million tokens of responses")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
@@ -97,13 +97,14 @@ import sys
 
 import torch
 
-from common import files, prompts, records, sources, stages
-from common.files import InputError
-from common.generate import Request, Sampling, complete
+from common.core import files, prompts, runs
+from common.core.errors import InputError
+from common.data import readers, sources
 from common.generate.journal import Journal
+from common.generate.requests import Request, Sampling, complete
 from common.grading.extraction import without_thinking
 
-run = stages.run_folder(config.name)
+run = runs.run_folder(config.name)
 tiny = config.source == "tiny"
 if config.preset.startswith("tiny") and not tiny:
     raise InputError(
@@ -133,7 +134,7 @@ if tiny:
 
 # %% Read the source
 if tiny:
-    taken, _ = records.sample(world.forum_rows(config.seed, config.limit), config.rows, config.seed)
+    taken, _ = readers.sample(world.forum_rows(config.seed, config.limit), config.rows, config.seed)
     source_rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in taken]
     read_counts = {}
 else:
@@ -165,8 +166,8 @@ has its own seed, and all of them are journalled, so a killed run goes on where 
 # %% Draw responses from a model
 if config.model:
     if config.base_url:
-        from common.generate.money import Money
-        from common.generate.server import Server
+        from common.generate.budget import Money
+        from common.generate.client import Server
 
         money = Money(config.model, config.price_in, config.price_out, config.budget, config.yes)
         engine = Server(config.model, config.base_url, config.concurrency, config.timeout, money)
@@ -237,7 +238,7 @@ made = {
     "inputs": {file: files.file_hash(file) for file in local},
     "config": vars(config),
 }
-kept, lines = stages.standing(run, made) if config.add else ([], [])
+kept, lines = runs.standing(run, made) if config.add else ([], [])
 known = {sources.key(row) for _, some in kept for row in some}
 new = [row for row in rows if sources.key(row) not in known]
 if n_equal := len(rows) - len(new):
@@ -248,7 +249,7 @@ rows = [row for _, some in kept for row in some] + new
 
 # %% Write the rows
 files.write_jsonl(run / "01_responses.jsonl", rows)
-stages.write_manifest(
+runs.write_manifest(
     run / "01.run.json",
     config,
     local,

@@ -20,7 +20,7 @@ rows; 3: some failed (02_failed.jsonl; 03 goes on without them); 2: input; 4: ke
 # %% Settings
 from dataclasses import dataclass, replace
 
-from common.config import configure, setting
+from common.core.config import configure, setting
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, tiny for a new run",
     )
     seed: int = setting(0, "of --self-critique; a teacher's answers are not seeded")
     limit: int | None = setting(None, "use at most this many responses")
@@ -86,7 +86,7 @@ class Config:
     )
     yes: bool = setting(False, "go on without a budget")
     price_in: float | None = setting(
-        None, "USD per million prompt tokens, where common/generate/money.py has another or none"
+        None, "USD per million prompt tokens, where common/generate/budget.py has another or none"
     )
     price_out: float | None = setting(None, "USD per million tokens of answers")
     teacher_skip: float = setting(
@@ -105,17 +105,18 @@ config = configure(Config, "02")
 # %% Read the responses
 import sys
 
-from common import critiques, files, prompts, stages
-from common.files import InputError, Stopped
-from common.generate import Request, Sampling, complete
+from common.core import files, prompts, runs
+from common.core.errors import InputError, Stopped
 from common.generate.batch import Batch
+from common.generate.budget import Money, dollars
+from common.generate.client import Server
 from common.generate.journal import Journal
-from common.generate.money import Money, dollars
-from common.generate.server import Server
+from common.generate.requests import Request, Sampling, complete
+from common.teacher import critiques
 
-run = stages.run_folder(config.name)
+run = runs.run_folder(config.name)
 everything = files.read_jsonl(
-    stages.stage_file(run, "01_responses.jsonl"),
+    runs.stage_file(run, "01_responses.jsonl"),
     ("id", "question_id", "question", "response", "gold", "source", "generator"),
 )
 rows = everything[: config.limit]
@@ -168,7 +169,7 @@ if itself:
 
     model, engine = (
         critiques.SELF,
-        Local(stages.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size),
+        Local(runs.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size),
     )
     sampling, settings = (
         replace(sampling, stop=prompts.STOP, seed=config.seed),
@@ -259,11 +260,11 @@ if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
 # %% Report
 report = critiques.report(good, failed)
 last = (
-    stages.read_manifest(run, "02").get("teachers", [])
+    runs.read_manifest(run, "02").get("teachers", [])
     if itself
     else sorted({row["teacher"] for row in good})
 )  # those that 03 takes
-stages.write_manifest(
+runs.write_manifest(
     run / "02.run.json",
     config,
     [run / "01_responses.jsonl"],

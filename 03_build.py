@@ -28,7 +28,7 @@ cft share their questions, sft-verified has more of those that were answered rig
 # %% Settings
 from dataclasses import dataclass
 
-from common.config import configure, setting
+from common.core.config import configure, setting
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, tiny for a new run",
     )
     seed: int = setting(0, "of the choice and order of rows")
     limit: int | None = setting(None, "use only the first so many critiques of the file")
@@ -69,7 +69,7 @@ class Config:
     mix: str | None = setting(None, "a run of 01 whose responses are the other half of the arm mix")
     decontaminate: list[str] = setting(
         [],
-        "leave out questions that stand in these benchmarks: names of common/benchmarks.py, all, or a "
+        "leave out questions that stand in these benchmarks: names of common/data/test_sets.py, all, or a "
         ".jsonl file (the paper: none)",
     )
     benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
@@ -87,23 +87,22 @@ class Config:
 config = configure(Config, "03")
 
 # %% Settings that cannot be meant
-from common import (
-    arms,
-    choice,
-    critiques,
-    data_report,
-    decontaminate,
+from common.core import files, runs
+from common.core.errors import InputError
+from common.data import (
+    critique_quality,
+    decontamination,
     exports,
-    files,
-    quality,
+    report,
+    selection,
     sources,
-    stages,
+    training_sets,
 )
-from common.files import InputError
+from common.teacher import critiques
 
-run = stages.run_folder(config.name)
+run = runs.run_folder(config.name)
 matches_file = run / "03_contaminated.jsonl"
-labels = arms.labels(config.arms, config.suffix)  # {arm: what it is called here}
+labels = training_sets.labels(config.arms, config.suffix)  # {arm: what it is called here}
 if config.min_tokens and config.max_tokens and config.min_tokens > config.max_tokens:
     raise InputError(
         f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\nGive the smaller one first."
@@ -111,23 +110,23 @@ if config.min_tokens and config.max_tokens and config.min_tokens > config.max_to
 exports.check(config.export)
 
 # %% Read the critiques, the teacher's own answers, the responses of another run
-stages.check_inputs(run, "02")
+runs.check_inputs(run, "02")
 written = files.read_jsonl(
-    stages.stage_file(run, "02_critiques.jsonl"),
+    runs.stage_file(run, "02_critiques.jsonl"),
     ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"),
 )
 failed = files.rows_if_any(run / "02_failed.jsonl")
-teachers, theirs = choice.of_teachers(
-    written, config.teacher, stages.read_manifest(run, "02").get("teachers")
+teachers, theirs = selection.of_teachers(
+    written, config.teacher, runs.read_manifest(run, "02").get("teachers")
 )
-readable, left_out = choice.usable(theirs[: config.limit])
-by_base, _ = choice.usable([row for row in written if row["teacher"] == critiques.SELF])
-answers = choice.answers(run / "02_answers.jsonl", teachers)
+readable, left_out = selection.usable(theirs[: config.limit])
+by_base, _ = selection.usable([row for row in written if row["teacher"] == critiques.SELF])
+answers = selection.answers(run / "02_answers.jsonl", teachers)
 mix_file = (
-    stages.stage_file(stages.run_folder(config.mix), "01_responses.jsonl") if config.mix else None
+    runs.stage_file(runs.run_folder(config.mix), "01_responses.jsonl") if config.mix else None
 )
 finished, left_out["rows of --mix without a finished response"] = (
-    choice.others(mix_file, config.seed) if config.mix else ([], 0)
+    selection.others(mix_file, config.seed) if config.mix else ([], 0)
 )
 n_right = sum(row["verdict"] == "right" for row in readable)
 print(
@@ -147,11 +146,11 @@ notes = [
 ]
 tests, contaminated, removed = {}, [], set()
 if config.decontaminate:
-    tests = decontaminate.against(config.decontaminate, config.benchmarks_dir, config.seed)
-    contaminated = decontaminate.matches(
+    tests = decontamination.against(config.decontaminate, config.benchmarks_dir, config.seed)
+    contaminated = decontamination.matches(
         {row["question_id"]: row["question"] for row in readable + finished}, tests
     )
-    notes += decontaminate.lines(decontaminate.summary(contaminated, tests)) or [
+    notes += decontamination.lines(decontamination.summary(contaminated, tests)) or [
         "no question of a test set was found"
     ]
     notes.append(
@@ -169,17 +168,17 @@ left_out["rows whose question stands in a test set"] = len(readable) - len(clean
 left_out["rows of --mix whose question stands in a test set"] = len(finished) - len(others)
 
 # %% How long the rows are
-lengths = choice.Lengths(choice.tokenizer(config, run))
-length = choice.measured(clean + by_base, lengths, config.system)
-rows, out_of_bounds = choice.within(clean, config.min_tokens, config.max_tokens, length)
+lengths = selection.Lengths(selection.tokenizer(config, run))
+length = selection.measured(clean + by_base, lengths, config.system)
+rows, out_of_bounds = selection.within(clean, config.min_tokens, config.max_tokens, length)
 left_out |= out_of_bounds
 there = {row["id"] for row in rows}
-self_critiques, _ = choice.within(
+self_critiques, _ = selection.within(
     [row for row in by_base if row["id"] in there], config.min_tokens, config.max_tokens, length
 )
 
 # %% Which responses give the gold answer, and what is left
-gives_gold, graded = quality.gives_gold(rows, quality.golds(written))
+gives_gold, graded = critique_quality.gives_gold(rows, critique_quality.golds(written))
 remarks = list(notes)
 if n_conflicting := graded["conflicting golds (questions)"]:
     remarks.append(
@@ -203,8 +202,8 @@ if not rows:
 # %% Put the rows in one order, for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
 responses = {row["id"] for row in written + failed}
-ordered = choice.order(rows, config.select, config.seed, length, responses)
-given = arms.Given(
+ordered = selection.order(rows, config.select, config.seed, length, responses)
+given = training_sets.Given(
     config.system,
     answers,
     gives_gold,
@@ -219,23 +218,23 @@ given = arms.Given(
 built, summaries = {}, {}
 question_of = {row["id"]: row["question_id"] for row in written + others}
 for name, label in labels.items():
-    arm_rows, n_fitting = arms.build(name, ordered, given, config.rows)
-    few = arms.few(name, arm_rows, n_fitting, given, config.rows)
+    arm_rows, n_fitting = training_sets.build(name, ordered, given, config.rows)
+    few = training_sets.few(name, arm_rows, n_fitting, given, config.rows)
     if not arm_rows and config.arms:
         raise InputError(
-            f"{label}: no row{few}\nTake it out of --arms, or {arms.ARMS[name].mend.format(name=config.name)}"
+            f"{label}: no row{few}\nTake it out of --arms, or {training_sets.ARMS[name].mend.format(name=config.name)}"
         )
     if not arm_rows:
         print(f"{label}: left out, no row{few}")
-    elif not config.arms and arms.same(arm_rows, built.get(labels["cft"])):
+    elif not config.arms and training_sets.same(arm_rows, built.get(labels["cft"])):
         print(f"{label}: left out, its rows are those of {labels['cft']}")
     else:
         built[label] = [row | {"arm": label} for row in arm_rows]
-        summaries[name] = choice.summary(label, arm_rows, lengths, question_of)
-        print(f"{label}: {choice.line(summaries[name], lengths.unit)}{few}")
+        summaries[name] = selection.summary(label, arm_rows, lengths, question_of)
+        print(f"{label}: {selection.line(summaries[name], lengths.unit)}{few}")
 if not built:
     raise InputError("no arm could be built; the reasons stand above.")
-for line in arms.unlike(summaries):
+for line in training_sets.unlike(summaries):
     print(f"note: {line}")
 
 # %% Write them, the page, what other trainers read
@@ -246,7 +245,7 @@ matches_file.unlink(missing_ok=True)  # of an earlier build
 if config.decontaminate:
     files.write_jsonl(matches_file, contaminated)
 shown = rows + self_critiques if labels.get("cft-self-critique") in built else rows
-data_report.write(
+report.write(
     run / "03_report.md",
     run / "03_report.png",
     shown,
@@ -254,7 +253,7 @@ data_report.write(
     graded,
     left_out,
     summaries.values(),
-    choice.by_kind(rows, length),
+    selection.by_kind(rows, length),
     lengths.unit,
     remarks,
 )
@@ -267,9 +266,9 @@ inputs = [
     *([run / "02_answers.jsonl"] if answers else []),
     *([mix_file] if config.mix else []),
 ]
-inputs += decontaminate.local_files(config.decontaminate, config.benchmarks_dir, tests)
-earlier = stages.earlier(run, built)
-stages.write_manifest(
+inputs += decontamination.local_files(config.decontaminate, config.benchmarks_dir, tests)
+earlier = runs.earlier(run, built)
+runs.write_manifest(
     run / "03.run.json",
     config,
     inputs,

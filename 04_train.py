@@ -18,7 +18,7 @@ batch and divided by its supervised tokens, so the curve is the same on 1 proces
 # %% Settings
 from dataclasses import dataclass
 
-from common.config import configure, setting
+from common.core.config import configure, setting
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
-        "tiny, paper, lora, qlora, one-shot (common/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, lora, qlora, one-shot (common/core/presets.py); default: what 01 was run with, tiny for a new run",
     )
     seed: int = setting(0, "of the row order, and of new adapters")
     limit: int | None = setting(None, "train on at most this many rows of each training set")
@@ -82,7 +82,7 @@ class Config:
     )
     dry_run: bool = setting(False, "say what the training takes and stop; no weights are loaded")
     gpus: int | None = setting(None, "dry run: how many GPUs (default: the processes started)")
-    gpu: str = setting("H100", "dry run: which, by its name in common/estimate.py")
+    gpu: str = setting("H100", "dry run: which, by its name in common/train/estimate.py")
     mfu: float = setting(0.4, "dry run: share of the GPUs' peak that useful computation reaches")
     threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
 
@@ -95,11 +95,12 @@ from types import SimpleNamespace
 
 import torch
 
-from common import adapters, checkpoints, estimate, files, model, prompts, report, stages, tokens
-from common.files import InputError, Stopped
-from common.train import adamw, check_flags, mean_loss, stop_signals, training_steps
+from common.core import files, prompts, runs
+from common.core.errors import InputError, Stopped
+from common.train import adapters, checkpoints, estimate, model, tokens, training_log
+from common.train.loop import adamw, check_flags, mean_loss, stop_signals, training_steps
 
-run = stages.run_folder(config.name)
+run = runs.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
 rank, world, device = model.init_distributed()
 world = config.gpus or world if config.dry_run else world
@@ -108,7 +109,7 @@ full = config.method == "full"
 check_flags(config, world)
 
 # %% The arms, the base model, its tokenizer
-newest, built = stages.built(run)
+newest, built = runs.built(run)
 arms = list(dict.fromkeys(config.arms)) or newest
 if unknown := [
     arm
@@ -119,9 +120,9 @@ if unknown := [
         f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}"
     )
 base = model.local_folder(
-    stages.last_checkpoint(run, config.after)
+    runs.last_checkpoint(run, config.after)
     if config.after
-    else config.model or stages.stage_file(run, "01_base"),
+    else config.model or runs.stage_file(run, "01_base"),
     weights=not config.dry_run,
 )
 tokenizer = model.load_tokenizer(base)
@@ -164,7 +165,7 @@ lengths, so that little is padding. The plan depends on the seed alone, which is
 
 # %% One arm: what it trains on, in which order, and where it is saved
 def prepare(arm):
-    data = [stages.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
+    data = [runs.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
     rows = [
         row
         for file in data
@@ -229,13 +230,15 @@ def prepare(arm):
 # %% Prepare all arms first, so that a mistake costs no training
 jobs = [prepare(arm) for arm in arms]
 for job in jobs:
-    log(f"{report.plan_line(job)}\n{report.supervised_text(job.examples[0], tokenizer)}")
+    log(
+        f"{training_log.plan_line(job)}\n{training_log.supervised_text(job.examples[0], tokenizer)}"
+    )
     if config.dry_run:
         log(estimate.table(shape, job, config, world) + "\n")
 if config.dry_run:
     raise SystemExit
 for job in jobs:
-    stages.check_settings(job.folder / "settings.json", job.settings)
+    runs.check_settings(job.folder / "settings.json", job.settings)
 n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
 needed = estimate.disk(
     shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize
@@ -294,13 +297,13 @@ def train(job, asked_to_stop):
         if job.held and update.step in job.saves:
             row["held_out_loss"] = mean_loss(net, job.held, config.tokens_per_microbatch)
         metrics.append(row)
-        log(report.step_line(metrics, len(job.plan)))
+        log(training_log.step_line(metrics, len(job.plan)))
         if rank == 0:
             files.append_line(job.folder / "metrics.jsonl", row)
         if (
             rank == 0 and update.step in job.saves
         ):  # before the last checkpoint, whose presence means that the arm is done
-            report.loss_curve(metrics, job.folder / "loss.png")
+            training_log.loss_curve(metrics, job.folder / "loss.png")
         if update.step in job.saves:
             writer.wait()
             writer.start(
@@ -319,7 +322,7 @@ def train(job, asked_to_stop):
             writer.wait()  # a state says that the checkpoints before it stand
             checkpoints.save_state(net, optimizer, update.step, job.folder)
         if stop and rank == 0:
-            report.loss_curve(metrics, job.folder / "loss.png")
+            training_log.loss_curve(metrics, job.folder / "loss.png")
         if stop:
             raise Stopped(
                 f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\nThe same command goes on from there.",
@@ -345,7 +348,7 @@ for job in jobs:
 
 # %% Write the manifest
 if rank == 0:
-    stages.write_manifest(
+    runs.write_manifest(
         run / "04.run.json",
         config,
         list(dict.fromkeys(file for job in jobs for file in job.data)),
@@ -356,7 +359,7 @@ if rank == 0:
     )
 for job in jobs:
     log(
-        f"wrote {job.last / 'merged' if config.merge else job.last}{report.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}"
+        f"wrote {job.last / 'merged' if config.merge else job.last}{training_log.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}"
     )
 log(f"next: python 05_eval.py --name {config.name}")
 model.end_distributed()

@@ -19,7 +19,7 @@ gets another one's answers, and what is already scored is not run again.
 # %% Settings
 from dataclasses import dataclass
 
-from common.config import configure, setting
+from common.core.config import configure, setting
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, tiny for a new run",
     )
     seed: int = setting(0, "of bootstraps, samples and GPQA's options and, tiny, of the world")
     limit: int | None = setting(
@@ -47,7 +47,7 @@ class Config:
     benchmarks: list[str] = setting(
         ["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23"],
         "which test sets: tiny, or of "
-        "common/benchmarks.py: also math500 aime25 theoremqa mmlu_pro gpqa",
+        "common/data/test_sets.py: also math500 aime25 theoremqa mmlu_pro gpqa",
     )
     benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
     revision: list[str] = setting([], "revisions of the hub's test sets: NAME=REVISION ...")
@@ -82,7 +82,7 @@ class Config:
     )
     yes: bool = setting(False, "a server's model that costs money: go on without a budget")
     price_in: float | None = setting(
-        None, "USD per million prompt tokens, where common/generate/money.py has none"
+        None, "USD per million prompt tokens, where common/generate/budget.py has none"
     )
     price_out: float | None = setting(None, "USD per million tokens of outputs")
     count_failed: bool = setting(
@@ -103,25 +103,22 @@ from dataclasses import asdict
 
 import torch
 
-from common import (
-    benchmarks,
-    best_checkpoint,
-    candidates,
+from common.core import files, prompts, runs
+from common.core.errors import InputError
+from common.data import decontamination, test_sets
+from common.evaluate import (
+    checkpoint_selection,
     comparisons,
-    decontaminate,
-    files,
-    page,
+    html_report,
+    models,
     paper_tables,
-    prompts,
-    results,
+    report,
     scores,
-    stages,
 )
-from common.files import InputError
-from common.generate import Sampling, complete
 from common.generate.journal import Journal
+from common.generate.requests import Sampling, complete
 
-run = stages.run_folder(config.name)
+run = runs.run_folder(config.name)
 printed = paper_tables.named(config.paper)
 if printed and not config.model and not (run / "04_train").exists():  # nothing to score yet
     print("\n\n".join(paper_tables.side_by_side(table, {}) for table in printed))
@@ -132,10 +129,10 @@ if config.samples > 1 and not config.temperature:
     raise InputError(
         f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\nAdd --temperature 0.6, for example."
     )
-revisions = benchmarks.revisions(config.revision, config.benchmarks)
+revisions = test_sets.revisions(config.revision, config.benchmarks)
 source = dict(folder=config.benchmarks_dir, limit=config.limit, seed=config.seed)
 tests = {
-    name: benchmarks.items(name, revision=revisions.get(name), **source)
+    name: test_sets.items(name, revision=revisions.get(name), **source)
     for name in config.benchmarks
 }
 shots = (
@@ -150,8 +147,8 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 
 # %% The models
 # Differs from the paper: an arm's last checkpoint. The paper kept the best on MATH-500, which lies inside its MATH test set.
-models = candidates.candidates(run, config.model, config.base_url, config.selection)
-arms, baseline = candidates.compared(models, config.baseline)
+models = models.candidates(run, config.model, config.base_url, config.selection)
+arms, baseline = models.compared(models, config.baseline)
 
 
 # %% Ask one model everything, grade, and keep it
@@ -161,10 +158,10 @@ engines = {}  # by label: what the manifest says of each
 def evaluate(one, sets):
     """sets: {benchmark: items}. -> {(benchmark, label): Result}; rows and score are 05_eval/<label>/<benchmark>.jsonl and .score.json."""
     found, folder = {}, run / "05_eval" / one.label
-    engine, words, template, kind = candidates.open_engine(one, config)
+    engine, words, template, kind = models.open_engine(one, config)
     engines[one.label] = engine.settings | kind
     for name, items in sets.items():
-        system, stop = benchmarks.of(name).form
+        system, stop = test_sets.of(name).form
         texts = [
             prompts.solve_prompt(item["question"], template, system, shots, words) for item in items
         ]
@@ -180,7 +177,7 @@ def evaluate(one, sets):
             run / "05_journal" / files.content_id(engine.identity)[:12] / f"{name}.jsonl"
         ) as journal:
             if one.url:
-                candidates.check_served(engine, journal)
+                models.check_served(engine, journal)
             outputs = complete(
                 engine, asked, sampling, journal, f"05 {one.label} {name}", probe=bool(one.url)
             )
@@ -192,7 +189,7 @@ def evaluate(one, sets):
         )
         about = {
             "engine": engines[one.label],
-            "benchmark": benchmarks.about(name, items, revisions.get(name)),
+            "benchmark": test_sets.about(name, items, revisions.get(name)),
             "few_shot": shots,
             "cost": cost,
         }
@@ -205,7 +202,7 @@ def evaluate(one, sets):
 # Training goes on after the best one: which is reported is a choice, and made on the test set it flatters the score.
 selected, notes = [], []
 if any(one.checkpoints for one in models):
-    validation, items, line = best_checkpoint.validation_set(
+    validation, items, line = checkpoint_selection.validation_set(
         config.selection, config.benchmarks, run, models, revisions=revisions, **source
     )
     notes.append(line)
@@ -216,7 +213,7 @@ for one in models:
             for checkpoint in one.checkpoints
             for key, result in evaluate(checkpoint, {validation: items}).items()
         }
-        one.where, one.url, table, line = best_checkpoint.choose(
+        one.where, one.url, table, line = checkpoint_selection.choose(
             one, tried, validation, config.seed
         )
         selected += table
@@ -243,7 +240,7 @@ rules. `unboxed` counts answers that were not in a \\boxed{}, `cut` outputs that
 # %% Score; and one question on which the models differ, as each answers it
 scored = [result.score for result in found.values()]
 scored += scores.averages(scored)
-print(f"\n{results.scores_table(scored)}\n")
+print(f"\n{report.scores_table(scored)}\n")
 print(
     scores.example(
         [result for result in found.values() if result.benchmark == config.benchmarks[0]]
@@ -251,41 +248,41 @@ print(
 )
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
-merged, by_seed = comparisons.over_seeds(found, candidates.seeds(models), config.seed)
+merged, by_seed = comparisons.over_seeds(found, models.seeds(models), config.seed)
 compared = [
     row
     for arm in arms
     if arm != baseline
     for row in comparisons.compare(found | merged, arm, baseline, config.seed)
 ]
-bases = {one.label: paper_tables.base_of(candidates.origin(one)) for one in models}
+bases = {one.label: paper_tables.base_of(models.origin(one)) for one in models}
 beside = [
     paper_tables.side_by_side(table, scores.for_paper(table, scored, bases, config.temperature))
     for table in printed
 ]
 
 # %% Write tables, charts, the page and the manifest
-said = notes + scores.notes(scored, found, tests) + best_checkpoint.unequal(run, arms)
-said += decontaminate.seen(
-    best_checkpoint.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed
+said = notes + scores.notes(scored, found, tests) + checkpoint_selection.unequal(run, arms)
+said += decontamination.seen(
+    checkpoint_selection.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed
 )
 sections = {
-    "Scores": results.scores_table(scored),
-    f"Against {baseline}": results.comparisons_table(compared),
-    "Over seeds": results.seeds_table(by_seed),
-    "Choice of checkpoints": results.selection_table(selected),
+    "Scores": report.scores_table(scored),
+    f"Against {baseline}": report.comparisons_table(compared),
+    "Over seeds": report.seeds_table(by_seed),
+    "Choice of checkpoints": report.selection_table(selected),
     "The paper": "\n\n".join(beside),
 }
-results.write(
-    run / "05_results.md", sections, [results.settings_line(run.name, config, len(shots)), *said]
+report.write(
+    run / "05_results.md", sections, [report.settings_line(run.name, config, len(shots)), *said]
 )
-results.chart(scored, run / "05_results.png")
-results.selection_chart(selected, run / "05_selection.png")
-page.write_page(
+report.chart(scored, run / "05_results.png")
+report.selection_chart(selected, run / "05_selection.png")
+html_report.write_page(
     run / "05_outputs.html",
     {key: result.rows for key, result in found.items()},
     scored,
-    benchmarks.private(tests),
+    test_sets.private(tests),
     run.name,
 )
 headline = {
@@ -297,10 +294,10 @@ headline = {
 }
 files.write_json(run / "05_eval" / "scores.json", headline)
 read = [config.few_shot] if config.few_shot else []
-stages.write_manifest(
+runs.write_manifest(
     run / "05.run.json",
     config,
-    benchmarks.local_files(config.benchmarks_dir, tests) + read,
+    test_sets.local_files(config.benchmarks_dir, tests) + read,
     **headline,
 )
 print(

@@ -10,10 +10,10 @@ import pyarrow.parquet
 import pytest
 from transformers import AutoTokenizer
 
-from common import prompts
-from common.critiques import SELF
-from common.files import content_id, file_hash
-from common.sources import make_row
+from common.core import prompts
+from common.core.files import content_id, file_hash
+from common.data.sources import make_row
+from common.teacher.critiques import SELF
 from tests import runs
 from tests.faults import FaultServer
 from tests.runs import contents, must_run, rows, run_script, write_rows

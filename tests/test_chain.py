@@ -10,9 +10,11 @@ import pyarrow.parquet
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common import answers, arms, prompts
-from common.files import content_id, file_hash, model_id
-from common.sources import make_row
+from common.core import prompts
+from common.core.files import content_id, file_hash, model_id
+from common.data import training_sets
+from common.data.sources import make_row
+from common.grading import grader
 from tests.faults import FaultServer
 from tests.runs import SMALL, STAGES, contents, must_run, rows, run_script, write_rows
 
@@ -276,7 +278,11 @@ def test_manifests_are_true(finished):
         assert folder.name == "step-000006" and made[5]["engines"][arm]["content"] == model_id(
             folder
         )
-    assert list(made[4]["checkpoints"]) == list(ARMS) == [arm for arm in arms.ARMS if arm in ARMS]
+    assert (
+        list(made[4]["checkpoints"])
+        == list(ARMS)
+        == [arm for arm in training_sets.ARMS if arm in ARMS]
+    )
 
 
 def test_report_of_02_can_be_counted_again(finished):
@@ -284,7 +290,7 @@ def test_report_of_02_can_be_counted_again(finished):
     report = json.loads((finished.run / "02.run.json").read_text())["report"]
     critiques = rows(finished.run / "02_critiques.jsonl")
     lengths = sorted(len(r["critique"]) for r in critiques)
-    right = sum(answers.grade(r["response"], r["gold"]) for r in critiques)
+    right = sum(grader.grade(r["response"], r["gold"]) for r in critiques)
     assert report == {
         "critiques": 48,
         "failed": 0,

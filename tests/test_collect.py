@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common import verdicts
+from common.core import verdicts
 from tests.faults import TEXTS, FaultServer
 from tests.runs import kill_when, n_lines, rows, run_script, write_rows
 

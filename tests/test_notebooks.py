@@ -13,7 +13,7 @@ nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
 
-from common import prompts
+from common.core import prompts
 from tests.faults import FaultServer
 from tests.runs import ROOT, SMALL, STAGES, contents, n_lines, rows
 

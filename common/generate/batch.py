@@ -5,10 +5,11 @@ import time
 
 import openai
 
-from common.files import Stopped, content_id, json_line
+from common.core.errors import Stopped
+from common.core.files import content_id, json_line
+from common.generate.budget import BATCH, tokens_in
 from common.generate.journal import Journal
-from common.generate.money import BATCH, tokens_in
-from common.generate.replies import explain, hide, meaning
+from common.generate.responses import explain, hide, meaning
 
 LINES, BYTES = 50_000, 150_000_000  # of one part; the OpenAI API takes 50,000 lines and 200 MB
 HOURS = 36  # a batch may take 24

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from common.files import InputError, Stopped, utf8
-from common.generate import cut_at_stop
-from common.generate.money import Money, dollars
-from common.generate.replies import read_answer, server_of
+from common.core.errors import InputError, Stopped
+from common.core.files import utf8
+from common.generate.budget import Money, dollars
+from common.generate.requests import cut_at_stop
+from common.generate.responses import read_answer, server_of
 
 
 class Endpoint:

@@ -6,7 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
-from common.files import Stopped, json_line, lock
+from common.core.errors import Stopped
+from common.core.files import json_line, lock
 
 
 class Journal:

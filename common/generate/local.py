@@ -12,11 +12,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
-from common.files import InputError, Stopped, content_id, model_id
-from common.generate import Sampling
-from common.generate.decode import Decoder
+from common.core.errors import InputError, Stopped
+from common.core.files import content_id, model_id
+from common.core.tokenizer import load_tokenizer, local_folder
+from common.generate.decoder import Decoder
 from common.generate.pool import Pool
-from common.model import load_tokenizer, local_folder, on_meta
+from common.generate.requests import Sampling
+from common.train.model import on_meta
 
 SPREAD = 8  # a set is cut into so many chunks, the GPUs of a node, unless these would be
 SMALLEST, LARGEST = (
@@ -307,7 +309,7 @@ def _readable(folder, read):
 
 
 def _check_4bit(device):
-    from common.adapters import check_bitsandbytes
+    from common.train.adapters import check_bitsandbytes
 
     try:
         check_bitsandbytes(device)

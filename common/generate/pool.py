@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 
-from common.files import Stopped
+from common.core.errors import Stopped
 
 
 class Worker:

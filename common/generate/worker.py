@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 
-from common.files import InputError
+from common.core.errors import InputError
 
 
 def serve():

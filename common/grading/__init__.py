@@ -1,1 +1,1 @@
-"""gold = answer: spelling -> quantities and structure -> symbols. Used through common/answers.py."""
+"""gold = answer: spelling -> quantities and structure -> symbols. Used through common/grading/grader.py."""

@@ -15,7 +15,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from common import prompts
+from common.core import prompts
 from common.tiny import world
 
 CRITIQUES = ("full", "terse", "brief", "verdict")

@@ -9,7 +9,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from common import prompts
+from common.core import prompts
 
 LARGEST = 29
 SLOPPY_WEB, SLOPPY_FORUM = (

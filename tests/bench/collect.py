@@ -113,7 +113,7 @@ def ours(folder, url, n, *flags):
 def released(folder, url, n, processes=20):
     """20 processes, one request at a time each. -> (seconds, rows written, rows with a verdict)."""
     sys.path.insert(0, str(ROOT))
-    from common import prompts, verdicts
+    from common.core import prompts, verdicts
 
     asked = [
         prompts.teacher_critique_prompt(f"What is {i} + 1?", f"It is {i + 1}." * 20)

@@ -24,8 +24,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from common.generate import Request, Sampling, Task
 from common.generate.local import Local
+from common.generate.requests import Request, Sampling, Task
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "responses" / "qwen25math_math100.jsonl"

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from common.loss import completion_nll
-from common.tokens import IGNORE
+from common.train.loss import completion_nll
+from common.train.tokens import IGNORE
 
 VOCABULARY, HIDDEN, LENGTH, PROMPT = 151_936, 256, 729, 415
 

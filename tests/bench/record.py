@@ -5,7 +5,7 @@
 
 The first chain is the default one, seed 0. The second reads real critiques of ../shared/responses through 01 to 03, then trains
 and evaluates a small random model. Journals, manifests, metrics and pages are left out, since they hold wall time; rows of 05
-are hashed without the fields that hold time.
+are hashed without the fields that hold time. A folder that exists is hashed as it is.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ SHARED = ROOT.parent / "shared"
 TOKENIZER = SHARED / "tokenizers" / "qwen2.5-math"
 COLUMNS = ["gold=gold_answer", "verdict=critique_verdict"]
 VERDICTS = ["true=right", "false=wrong"]
-TIMED = ("seconds",)
+IGNORED = ("seconds", "grader")  # wall time, and a hash of the grading code
 
 
 def run(folder, script, *arguments):
@@ -153,7 +153,7 @@ def digest(path):
     result = hashlib.sha256()
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        for field in TIMED:
+        for field in IGNORED:
             row.pop(field, None)
         result.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return result.hexdigest()
@@ -161,10 +161,10 @@ def digest(path):
 
 def main():
     folder = Path(sys.argv[1])
-    folder.mkdir(parents=True)
-    for name, chain in {"default": default_chain, "real": real_chain}.items():
-        (folder / name).mkdir()
-        if name == "default" or SHARED.exists():
+    chains = {"default": default_chain, "real": real_chain}
+    for name, chain in chains.items():
+        if not (folder / name).exists() and (name == "default" or SHARED.exists()):
+            (folder / name).mkdir(parents=True)
             chain(folder / name)
     files = [
         path for path in sorted(folder.rglob("runs/**/*")) if path.is_file() and is_content(path)

@@ -15,9 +15,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from common import prompts
-from common.files import content_id
-from common.generate import Sampling
+from common.core import prompts
+from common.core.files import content_id
+from common.generate.requests import Sampling
 from tests.faults import FaultServer
 
 ROOT = Path(__file__).parent.parent.parent

@@ -35,10 +35,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from common import estimate, model, prompts, tokens
-from common.files import read_jsonl
+from common.core import prompts
+from common.core.files import read_jsonl
 from common.tiny.base import tokenizer
-from common.train import adamw, training_steps
+from common.train import estimate, model, tokens
+from common.train.loop import adamw, training_steps
 
 ROOT = Path(__file__).parent.parent.parent
 SHARED = ROOT.parent / "shared"  # real critiques and a real tokenizer, where they are at hand
@@ -205,7 +206,7 @@ def train_kit(job, rows):
     """As 04 does."""
     _, _, device = model.init_distributed()
     if job["lora"]:
-        from common import adapters
+        from common.train import adapters
 
         net = adapters.load(
             job["folder"], device, 32, 64, activation_checkpointing=job["checkpointing"]
@@ -324,7 +325,7 @@ def train_peer(job, rows):
 def check(job, rows):
     """-> the mean loss in float32 on a CPU by a plain model, and here by the kit with flash attention alone, which raises where
     a call cannot take it."""
-    from common import adapters
+    from common.train import adapters
 
     _, _, device = model.init_distributed()
     batch = input_ids, labels = tokens.collate(rows)

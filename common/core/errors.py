@@ -1,0 +1,21 @@
+"""Errors that tell a user how to go on; scripts end with their status."""
+
+
+class InputError(Exception):
+    """What a user can mend: says what was seen, what was expected and how to go on. Scripts end with status 2."""
+
+    status = 2
+
+
+class Stopped(InputError):
+    """A run that ends early. Status 3: rows failed; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C; 143: SIGTERM."""
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
+
+
+def cannot_write(path, error):
+    return Stopped(
+        f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5
+    )

@@ -1,0 +1,12 @@
+"""Figures as PNG files."""
+
+from common.core.errors import cannot_write
+
+
+def save_figure(figure, path):
+    part = path.with_name(path.name + ".part")
+    try:
+        figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
+        part.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None

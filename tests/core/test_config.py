@@ -1,0 +1,320 @@
+"""Defaults < preset < flags or keyword overrides; mistakes end with status 2 and say what is known."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from common.core.config import COUNTS, MAY_BE_ZERO, SHARES, configure, setting
+from common.core.errors import InputError
+from common.core.presets import PRESETS
+from tests.conftest import ROOT
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("0*.py"))
+
+
+@dataclasses.dataclass
+class Config:
+    """Its settings are among those that the presets know for 04."""
+
+    name: str | None = setting(None, "the run")
+    preset: str = setting("tiny", "the preset")
+    seed: int = setting(7, "100 % of the randomness")
+    limit: int | None = setting(None, "rows")
+    model: str | None = setting(None, "a model")
+    arms: list[str] = setting([], "a list")
+    learning_rate: float = setting(5e-6, "a number")
+    global_batch: int = setting(512, "a whole number")
+    tokens_per_microbatch: int = setting(16_384, "a whole number")
+    save_every: int = setting(2, "a whole number")
+    threads: int = setting(0, "a whole number")
+    drop_bad: bool = setting(False, "a switch that is off")
+    activation_checkpointing: bool = setting(True, "a switch that is on")
+    select: str = setting("random", "a choice", choices=["random", "longest"])
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a run of the reader's own would hand its preset and seed on
+
+    def read(*flags, program="04_train.py", **overrides):
+        monkeypatch.setattr(sys, "argv", [program, *flags])
+        return configure(Config, "04", **overrides)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "flags, overrides, rate, batch, model, seed",
+    [
+        ([], {}, 3e-4, 16, None, 7),
+        (["--preset", "paper"], {}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
+        (["--learning-rate", "1e-3", "--seed", "9"], {}, 1e-3, 16, None, 9),
+        (["--preset=paper", "--learning_rate=1e-3", "--model=m"], {}, 1e-3, 512, "m", 7),
+        ([], {"preset": "paper"}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
+        ([], {"preset": "paper", "learning_rate": 0.5}, 0.5, 512, "Qwen/Qwen2.5-Math-7B", 7),
+        (
+            ["--preset", "paper", "--seed", "3"],
+            {"preset": "tiny", "global_batch": 1},
+            3e-4,
+            1,
+            None,
+            3,
+        ),
+    ],
+)
+def test_a_default_gives_way_to_the_preset_and_that_to_flags_and_overrides(
+    settings, flags, overrides, rate, batch, model, seed
+):
+    """The tiny preset sets rate 3e-4 and batch 16 for 04, the paper's only a model; the defaults stand in Config."""
+    config = settings(*flags, **overrides)
+    assert (config.learning_rate, config.global_batch, config.model, config.seed) == (
+        rate,
+        batch,
+        model,
+        seed,
+    )
+
+
+def test_the_run_is_called_as_the_preset_unless_it_is_named(settings):
+    assert [
+        settings().name,
+        settings("--preset", "paper").name,
+        settings("--name", "mine").name,
+        settings(name="x").name,
+    ] == ["tiny", "paper", "mine", "x"]
+
+
+def test_lists_and_switches(settings):
+    config = settings("--arms", "cft", "sft", "--drop-bad", "--activation-checkpointing")
+    assert (config.arms, config.drop_bad, config.activation_checkpointing) == (
+        ["cft", "sft"],
+        True,
+        True,
+    )
+    assert (settings().drop_bad, settings().activation_checkpointing) == (
+        False,
+        False,
+    )  # the tiny preset switches it off
+    assert settings("--preset", "paper").activation_checkpointing is True
+    assert (
+        settings("--preset", "paper", "--no_activation_checkpointing").activation_checkpointing
+        is False
+    )
+
+
+def test_a_list_is_not_shared_between_two_configs(settings):
+    settings().arms.append("cft")
+    assert settings().arms == [] and settings("--preset", "paper").arms == []
+
+
+@pytest.mark.parametrize("program", ["/x/ipykernel_launcher.py", "/x/colab_kernel_launcher.py"])
+def test_a_notebook_kernels_own_arguments_are_ignored(settings, program):
+    config = settings(
+        "-f", "/x/kernel-1.json", "--HistoryManager.hist_file=:memory:", program=program, seed=5
+    )
+    assert (config.seed, config.preset) == (5, "tiny")
+
+
+@pytest.mark.parametrize(
+    "flags, overrides, says",
+    [
+        (["--preset", "papr"], {}, r"unknown preset 'papr'.*tiny, paper"),
+        ([], {"preset": "7b"}, "unknown preset '7b'"),
+        (["--name", "../other"], {}, "not a plain name"),
+        (["--name", "/tmp/x"], {}, "not a plain name"),
+        ([], {"name": "a/b"}, "not a plain name"),
+        (["--limit", "0"], {}, "--limit 0"),
+        (["--limit", "-3"], {}, "--limit -3"),
+        ([], {"limit": 0}, "--limit 0"),
+        ([], {"learning_rte": 1}, r"unknown settings \['learning_rte'\].*learning_rate"),
+    ],
+)
+def test_mistakes_are_input_errors(settings, flags, overrides, says):
+    with pytest.raises(InputError, match=says):
+        settings(*flags, **overrides)
+
+
+def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path):
+    """Else a forgotten flag would build, train or score something other than what was sampled."""
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "01.run.json").write_text(
+        '{"config": {"preset": "paper", "seed": 5, "rows": 3}}'
+    )
+    kept = settings("--name", "mine")
+    assert (kept.preset, kept.seed) == ("paper", 5)
+    changed = settings("--name", "mine", "--preset", "tiny", "--seed", "6")
+    assert (changed.preset, changed.seed) == ("tiny", 6)
+    assert settings("--name", "other").preset == "tiny"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--nme", "x"],
+        ["--nam", "x"],
+        ["--learning", "1"],
+        ["--pre", "paper"],
+        ["extra"],
+        ["--seed", "one"],
+        ["--seed", "1.5"],
+        ["--select", "best"],
+        ["--seed"],
+        ["--limit", "None"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_flag_stops_and_is_named(settings, capsys, flags):
+    """Unknown, abbreviated or with a wrong value: status 2, by argparse or as an InputError (next test), never another error."""
+    with pytest.raises((SystemExit, InputError)) as caught:
+        settings(*flags)
+    assert caught.type is InputError or caught.value.code == 2
+    assert flags[0].lstrip("-") in str(caught.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, says", [(["--preset", "7b"], "tiny, paper"), (["--nam", "x"], "--nam")]
+)
+def test_a_mistake_ends_a_script_with_status_2_and_no_traceback(flags, says, script):
+    done = script("03_build.py", *flags)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
+
+
+def test_another_error_keeps_its_traceback(script, tmp_path):
+    (tmp_path / "fails.py").write_text("import common.core.config\nraise KeyError('x')\n")
+    done = script(tmp_path / "fails.py")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "KeyError" in done.stderr
+
+
+# --- the five scripts -----------------------------------------------------------------------------------------------
+
+
+def config_of(name):
+    """The Config of a script: only what stands before it reads its settings is executed."""
+    source = (ROOT / name).read_text(encoding="utf-8").split("config = configure(")[0]
+    space = {"__name__": "settings_cell"}
+    exec(compile(source, name, "exec"), space)
+    return space["Config"]
+
+
+def fields_of(name):
+    return {field.name: field for field in dataclasses.fields(config_of(name))}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_preset_sets_only_what_the_script_has(name, preset):
+    """argparse takes a default for a flag that does not exist without a word, so a typing error would change nothing."""
+    fields = fields_of(name)
+    for setting_name, value in PRESETS[preset][name[:2]].items():
+        assert setting_name in fields, f"{preset}, {name}: no setting {setting_name}"
+        field = fields[setting_name]
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        assert default is None or isinstance(value, type(default)), (
+            f"{preset}, {name}: {setting_name}={value!r}"
+        )
+
+
+def test_presets_are_for_the_scripts_that_exist():
+    assert len(SCRIPTS) == 5 and all(
+        set(stages) == {name[:2] for name in SCRIPTS} for stages in PRESETS.values()
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_all_scripts_take_the_common_flags(name):
+    assert list(fields_of(name))[:4] == ["name", "preset", "seed", "limit"]
+
+
+OUT, MORE, SHARE = "1 or more; leave it out for the default", "0 or more", "0 to 1"
+RANGES = {  # setting: scripts, values out of its range, what is expected, values at its edges
+    "concurrency": ("125", [0, -1], OUT, [1]),
+    "timeout": ("125", [0, 0.5, -1, "nan"], OUT, [1, 3600.5]),
+    "budget": ("125", [-0.01, "nan"], MORE, [0, 12.5]),
+    "price_in": ("125", [-1, "nan"], MORE, [0, 0.15]),
+    "price_out": ("125", [-1, "nan"], MORE, [0, 0.6]),
+    "retries": ("2", [-1], MORE, [0, 7]),
+    "max_bad_share": ("2", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "batch_tokens": ("2", [0, -5], OUT, [1]),
+    "teacher_skip": ("2", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "temperature": ("125", [-0.1, "nan"], MORE, [0, 2]),
+    "top_p": ("125", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "max_new_tokens": ("125", [0], OUT, [1]),
+    "samples": ("15", [0], OUT, [1]),
+    "batch_size": ("125", [0], OUT, [1]),
+    "processes": ("5", [-1], MORE, [0, 8]),
+    "rows": ("13", [0], OUT, [1]),
+    "wrong_share": ("3", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "per_question": ("3", [0], OUT, [1]),
+    "min_tokens": ("3", [0], OUT, [1]),
+    "max_tokens": ("3", [0], OUT, [1]),
+    "teacher_errors": ("2", [-0.1, 1.1, "nan"], SHARE, [0, 1]),
+    "warmup_ratio": ("4", [1.5, "nan"], SHARE, [0]),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, name):
+    """As a flag or as a keyword, in every script that has it: a timeout of 0 or a NaN budget would fail late, or never."""
+    monkeypatch.chdir(tmp_path)
+    scripts, wrong, expected, edges = RANGES[name]
+    flag = f"--{name.replace('_', '-')}"
+    for script in SCRIPTS:
+        assert (name in fields_of(script)) == (script[1] in scripts), f"{script}: {name}"
+    for script in [script for script in SCRIPTS if script[1] in scripts]:
+        Config, stage = config_of(script), script[:2]
+        for value in wrong:
+            for flags, overrides in (
+                ([flag, str(value)], {}),
+                ([], {name: float(value) if value == "nan" else value}),
+            ):
+                monkeypatch.setattr(sys, "argv", [script, *flags])
+                with pytest.raises(InputError, match=rf"^{flag} {value}.*: expected {expected}\.$"):
+                    configure(Config, stage, **overrides)
+        for value in edges:
+            monkeypatch.setattr(sys, "argv", [script, flag, str(value)])
+            assert getattr(configure(Config, stage), name) == value
+
+
+def test_every_number_of_a_script_has_a_range():
+    """A setting that is added later must not be forgotten there; only the optimiser's own three are taken as they are."""
+    numeric = (int, float, int | None, float | None)
+    numbers = {
+        f.name for script in SCRIPTS for f in fields_of(script).values() if f.type in numeric
+    }
+    assert numbers - (COUNTS | MAY_BE_ZERO | SHARES) == set()
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """{script: [exit status, its --help, whether torch was loaded]}, all from one process."""
+    code = (
+        "import contextlib, io, json, runpy, sys\nfound = {}\nfor name in sys.argv[1:]:\n    sys.argv = [name, '--help']\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as text:\n        try:\n            runpy.run_path(name, run_name='__main__')\n"
+        "        except SystemExit as end:\n            found[name] = [end.code, text.getvalue(), 'torch' in sys.modules]\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SCRIPTS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_documents_every_setting_and_does_not_load_torch(name, helps):
+    """--help must answer at once; torch alone takes seconds to import. White space is left out: argparse wraps lines."""
+    status, text, torch_loaded = helps[name]
+    text = "".join(text.split())
+    assert status == 0 and not torch_loaded
+    for field in fields_of(name).values():
+        assert (
+            f"--{field.name}" in text and "".join((field.metadata["help"] % ()).split()) in text
+        ), field.name

@@ -1,0 +1,668 @@
+"""Rows of any source come out in one schema; what is wrong with a source is said, what is wrong with a row is counted."""
+
+import json
+import tracemalloc
+from collections import Counter
+
+import pytest
+
+from common.core import prompts
+from common.core.errors import InputError
+from common.core.files import json_line
+from common.data import readers as sampling
+from common.data import sources
+
+RIGHT, WRONG = "Fine.\n\nConclusion: right [END]", "No, 2.\n\nConclusion: wrong [END]"
+GOOD = {
+    "question": "1+1?",
+    "response": "2",
+    "gold": "2",
+    "critique": RIGHT,
+    "source": "web",
+    "generator": "m",
+    "teacher": "t",
+}
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Write records to a file of this name and read it as a source: read(records, columns=...) -> (rows, counts)."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(records, name="data.jsonl", **settings):
+        write(tmp_path / name, records)
+        return sources.rows(str(tmp_path / name), **settings)
+
+    return read
+
+
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(records))
+    else:
+        path.write_text("".join(json_line(r) for r in records))
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["a", "a\n\nSolution:\nb", "Solution:\nx", "\n\nSolution:\n", "", "a\n\n", "Question:\nq"],
+)
+@pytest.mark.parametrize("question", ["q", "Question:\nq", "q\n\n", "Solution:\nq"])
+@pytest.mark.parametrize("critique", ["c", "Critique:\nc", "c\n"])
+def test_unpack_gives_back_what_was_packed(question, response, critique):
+    """Through the very function that packs training prompts; only the first separator splits."""
+    record = {
+        "input": prompts.question_and_solution(question, response),
+        "output": "Critique:\n" + critique,
+    }
+    assert sources.webinstruct_cft(record) == {
+        "question": question,
+        "response": response,
+        "critique": critique,
+    }
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A folder of the hub dataset's name in the working folder, which `datasets` reads as it reads the hub: hub(name, records)."""
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def make(name, records, config="default"):
+        write(tmp_path / name / "data" / "train.parquet", records)
+        (tmp_path / name / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: {config}\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
+        )
+
+    return make
+
+
+PACKED = [
+    {
+        "instruction": prompts.CRITIQUE_INSTRUCTION,
+        "input": prompts.question_and_solution("q", f"a{i}"),
+        "output": "Critique:\n" + RIGHT,
+    }
+    for i in range(3)
+]
+
+
+def test_the_released_data_is_read_from_the_hub(hub):
+    hub("TIGER-Lab/WebInstruct-CFT", PACKED + PACKED[:1], config="WebInstruct-CFT-50K")
+    rows, counts = sources.rows("webinstruct-cft-50k")
+    assert [(r["question"], r["response"], r["critique"], r["verdict"]) for r in rows] == [
+        ("q", f"a{i}", RIGHT, "right") for i in range(3)
+    ]
+    assert counts["exact duplicates dropped"] == 1 and {r["source"] for r in rows} == {
+        "webinstruct-cft-50k"
+    }
+
+
+def test_a_hub_row_that_cannot_be_unpacked_is_a_bad_row(hub):
+    hub(
+        "TIGER-Lab/WebInstruct-CFT",
+        [PACKED[0], PACKED[1] | {"input": "no separator"}, PACKED[2]],
+        config="WebInstruct-CFT-50K",
+    )
+    with pytest.raises(InputError, match="row 2"):
+        sources.rows("webinstruct-cft-50k")
+    rows, counts = sources.rows("webinstruct-cft-50k", drop_bad=True)
+    assert [r["response"] for r in rows] == ["a0", "a2"] and counts["bad rows dropped"] == 1
+
+
+@pytest.mark.parametrize("name", ["org/name", "teknium/OpenHermes-2.5"])
+def test_any_hub_dataset_is_read_with_a_column_map(hub, name):
+    """Names on the hub often end in a version, whose dot begins no file type."""
+    hub(name, [{"problem": "p", "solution": "s", "other": 1}])
+    (row,), _ = sources.rows(name, ["question=problem", "response=solution"])
+    assert (row["question"], row["response"], row["source"]) == ("p", "s", name)
+
+
+@pytest.mark.parametrize(
+    "source, path, columns",
+    [
+        ("metamath", "meta-math/MetaMathQA", ("query", "response")),
+        ("numina", "AI-MO/NuminaMath-CoT", ("problem", "solution")),
+        ("webinstruct", "TIGER-Lab/WebInstructSub", ("question", "answer")),
+    ],
+)
+def test_columns_of_the_known_sources(hub, source, path, columns):
+    """As their cards on the hub give them. Two have a column "source", the contest or the site: it is not what decides on the instruction."""
+    hub(
+        path,
+        [
+            dict(zip(columns, ("q", "r")))
+            | {"original_question": "no", "messages": [], "source": "cn_k12"}
+        ],
+    )
+    (row,), _ = sources.rows(source)
+    assert (row["question"], row["response"], row["source"]) == ("q", "r", source)
+
+
+def test_two_teachers_who_say_the_same_are_two_rows(read):
+    rows, counts = read([GOOD, GOOD | {"teacher": "u"}, GOOD | {"source": "elsewhere"}])
+    assert [row["teacher"] for row in rows] == ["t", "u"] and counts == {
+        "exact duplicates dropped": 1
+    }
+
+
+def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_columns(tmp_path):
+    write(tmp_path / "d.jsonl", [GOOD])
+    with pytest.raises(InputError, match="is no file here and no known source"):
+        sources.rows(f"another={tmp_path / 'd.jsonl'}")
+    with pytest.raises(InputError, match="no column 'query' for question.*\n.*--columns question="):
+        sources.rows(f"metamath={tmp_path / 'd.jsonl'}")
+
+
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        ("d.jsonl", "../{folder}/d.jsonl", True),
+        ("metamath=d.jsonl", "d.jsonl", True),
+        ("d.jsonl", "e.jsonl", False),
+        ("metamath", "meta-math/MetaMathQA", True),
+        ("org/name", "org/other", False),
+    ],
+)
+def test_what_tells_a_source_from_others(tmp_path, monkeypatch, one, other, same):
+    monkeypatch.chdir(tmp_path)
+    for name in "de":
+        write(tmp_path / f"{name}.jsonl", [GOOD])
+    assert (sources.identity(one) == sources.identity(other.format(folder=tmp_path.name))) is same
+
+
+def test_a_verdict_that_contradicts_that_of_an_equal_row_is_counted(read):
+    plain = {"question": "q", "response": "r", "critique": "Fine.", "ok": True}
+    rows, counts = read(
+        [plain, plain | {"ok": False}],
+        columns=["verdict=ok"],
+        verdict_values=["true=right", "false=wrong"],
+    )
+    assert [row["verdict"] for row in rows] == ["right"] and counts[
+        "rows dropped whose verdict contradicts an equal one"
+    ] == 1
+    many = [
+        GOOD,
+        GOOD | {"gold": "5", "verdict": "wrong"},
+        GOOD | {"gold": "5"},
+        GOOD | {"gold": "6"},
+        GOOD | {"gold": "6"},
+    ]
+    rows, counts = read(many)  # by whatever gold: an id of a critique would stand for two verdicts
+    assert [(row["gold"], row["verdict"]) for row in rows] == [
+        ("2", "right"),
+        ("5", "right"),
+        ("6", "right"),
+    ]
+    assert (
+        counts["rows dropped whose verdict contradicts an equal one"]
+        == counts["exact duplicates dropped"]
+        == 1
+    )
+
+
+@pytest.mark.parametrize("gold", [["5"], {"answer": 5}])
+def test_a_gold_is_a_text_or_a_number(read, gold):
+    with pytest.raises(InputError, match="row 1: the gold is no text or number"):
+        read([GOOD | {"gold": gold}])
+
+
+def test_a_finish_reason_comes_along_and_odd_names_are_text(read):
+    (row,), _ = read([GOOD | {"finish_reason": "length", "source": {"a": 1}, "generator": 3}])
+    assert (row["finish_reason"], row["source"], row["generator"]) == ("length", "{'a': 1}", "3")
+
+
+def test_columns_that_are_not_used_are_said(read, capsys):
+    """A gold under another name would be missed in silence."""
+    read([{"question": "q", "solution": "r", "gold_answer": "3"}], columns=["response=solution"])
+    assert (
+        "columns: question, response=solution; not used: gold_answer\n" in capsys.readouterr().out
+    )
+
+
+def test_a_known_source_that_was_downloaded_is_read_as_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data.parquet", PACKED)
+    rows, _ = sources.rows("webinstruct-cft-50k=data.parquet")
+    assert [row["source"] for row in rows] == ["webinstruct-cft-50k"] * 3 and rows[0][
+        "critique"
+    ] == RIGHT
+    with pytest.raises(InputError, match="webinstruct-cft-50k=data.parquet has a form of its own"):
+        sources.rows("webinstruct-cft-50k=data.parquet", ["gold=output"])
+
+
+def test_a_known_source_by_its_hub_id_is_the_same_source(hub):
+    """The SFT instruction and the licence go by its name."""
+    hub("meta-math/MetaMathQA", [{"query": "q", "response": "r"}])
+    assert sources.rows("meta-math/MetaMathQA") == sources.rows("metamath")
+
+
+def acemath_record(*messages, answer="a"):
+    return {
+        "messages": [{"role": role, "content": text} for role, text in messages],
+        "answer": answer,
+    }
+
+
+def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
+    """As its card on the hub gives it: messages and answer; a row of several turns is a bad one, as its answer needs what came before."""
+    path = "nvidia/AceMath-Instruct-Training-Data"
+    hub(
+        path,
+        [
+            acemath_record(("user", "q")),
+            acemath_record(("system", "s"), ("user", "q2")),
+            acemath_record(("user", "q3"), ("assistant", "x"), ("user", "q4")),
+        ],
+    )
+    card = tmp_path / path / "README.md"
+    card.write_text(card.read_text().replace("split: train", "split: math_sft"))
+    with pytest.raises(
+        InputError,
+        match=r"row 3: expected one user message .* seen \['user', 'assistant', 'user'\]",
+    ):
+        sources.rows("acemath")
+    rows, counts = sources.rows("acemath", drop_bad=True)
+    assert [(row["question"], row["response"], row["source"]) for row in rows] == [
+        ("q", "a", "acemath"),
+        ("q2", "a", "acemath"),
+    ]
+    assert counts["bad rows dropped"] == 1
+    assert "non-commercial" in sources.licence("acemath") and sources.licence("acemath").startswith(
+        "acemath: CC-BY-NC-4.0"
+    )
+    assert (
+        sources.licence(path).startswith(path)
+        and sources.licence("metamath") == "metamath: MIT"
+        and sources.licence("my.jsonl") == ""
+    )
+
+
+def test_a_sample_is_the_same_for_its_seed_and_another_for_another():
+    records = [f"r{i}" for i in range(1000)]
+    picked, n_read = sampling.sample(iter(records), 100, seed=1)
+    assert (
+        n_read == 1000
+        and len(picked) == 100
+        and picked == sorted(picked)
+        and all(records[n - 1] == record for n, record in picked)
+    )
+    assert picked == sampling.sample(iter(records), 100, seed=1)[0]
+    assert len(set(picked) & set(sampling.sample(iter(records), 100, seed=2)[0])) < 40
+    assert set(picked) < set(
+        sampling.sample(iter(records), 200, seed=1)[0]
+    )  # a larger sample holds the smaller one
+    for size in (1000, 2000, None):
+        assert sampling.sample(iter(records), size, 1) == (list(enumerate(records, 1)), 1000)
+    assert sampling.sample(iter([]), 5, 1) == ([], 0)
+
+
+def test_each_record_is_as_likely_to_be_picked():
+    """Each of 20 positions is in a quarter of 2,000 samples of 5, up to 5 standard deviations (97 of 500)."""
+    counts = Counter(n for seed in range(2000) for n, _ in sampling.sample(range(20), 5, seed)[0])
+    assert set(counts) == set(range(1, 21)) and all(
+        abs(count - 500) < 97 for count in counts.values()
+    )
+
+
+def test_a_sample_holds_no_more_than_its_size():
+    """A million records of 10 kB would be 10 GB."""
+    tracemalloc.start()
+    picked, n_read = sampling.sample(({"text": str(i) * 1000} for i in range(100_000)), 100, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(picked), n_read) == (100, 100_000) and peak < 5e6
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "data.parquet"])
+def test_a_random_sample_of_a_file(tmp_path, name):
+    records = [
+        {"question": f"q{i}", "response": "r", **({"odd": i} if i == 1234 else {"odd": None})}
+        for i in range(2500)
+    ]
+    write(tmp_path / name, records)
+    rows, counts = sources.rows(str(tmp_path / name), size=50, seed=3)
+    assert len(rows) == 50 and counts["of 2,500 rows, a random sample (--rows)"] == 50
+    numbers = [int(row["question"][1:]) for row in rows]
+    assert numbers == sorted(numbers) and max(numbers) > 1500
+    assert (
+        rows
+        == sources.rows(str(tmp_path / name), size=50, seed=3)[0]
+        != sources.rows(str(tmp_path / name), size=50, seed=4)[0]
+    )
+    first, _ = sources.rows(str(tmp_path / name), limit=60, size=50, seed=3)
+    assert len(first) == 50 and {int(row["question"][1:]) for row in first} < set(
+        range(60)
+    )  # the limit is of what is read
+    assert (
+        sources.rows(str(tmp_path / name), columns=["gold=odd"], size=1, seed=0)[0][0]["gold"]
+        is None
+    )  # a column that the sample may not hold
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere.jsonl", "webinstruct-cft", "a/b/c", "./here/none", "/no/such", ""]
+)
+def test_an_unknown_source_is_answered_with_the_known_ones(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="webinstruct-cft-50k"):
+        sources.rows(source)
+
+
+def test_all_file_types_give_the_same_rows(read):
+    """Whole rows, rows with null where parquet would have it, and rows where JSON leaves the key out."""
+    records = [
+        GOOD,
+        {"question": "q", "response": "r", "gold": None},
+        {"question": "q2", "response": "½ 🙂\n"},
+    ]
+    rows = [read(records, name)[0] for name in ("data.parquet", "data.json", "data.jsonl")]
+    plain = [[{k: v for k, v in row.items() if k != "source"} for row in some] for some in rows]
+    assert len(plain[0]) == 3 and plain[0] == plain[1] == plain[2]
+
+
+def test_half_a_character_is_a_question_mark(read):
+    """A lone surrogate: what no tokenizer and no UTF-8 file can hold."""
+    (row,), _ = read(
+        [{"question": "q \ud83d", "response": "r \ude00", "critique": "\ud83d " + RIGHT}]
+    )
+    assert (row["question"], row["response"], row["critique_raw"]) == ("q ?", "r ?", "? " + RIGHT)
+    assert row["id"] == sources.make_row("q ?", "r ?", None, "s", "g")["id"]
+
+
+def test_nan_is_no_gold(read):
+    """pandas writes it for a missing number; as the text "nan" it would make every response wrong."""
+    (row, other), _ = read(
+        [
+            GOOD | dict.fromkeys(("gold", "generator", "finish_reason", "teacher"), float("nan")),
+            GOOD | {"gold": 0, "response": "r"},
+        ]
+    )
+    assert (row["gold"], row["generator"], row["finish_reason"], row["teacher"], other["gold"]) == (
+        None,
+        "unknown",
+        None,
+        "unknown",
+        "0",
+    )
+
+
+def test_a_critique_is_headed_once(read):
+    """03 writes the line that the released data has already."""
+    (row,), _ = read([GOOD | {"critique": f"Critique:\n{RIGHT}"}])
+    assert row["critique"] == row["critique_raw"] == RIGHT
+
+
+def test_a_verdict_that_the_column_lacks_is_read_from_the_text_and_counted(read):
+    rows, counts = read([GOOD | {"verdict": None}, GOOD | {"response": "3", "verdict": "wrong"}])
+    assert [row["verdict"] for row in rows] == ["right", "wrong"]
+    assert counts["verdicts read from the critique's text, where the column holds none"] == 1
+
+
+def test_a_row_has_the_whole_schema(read):
+    (row, other), counts = read(
+        [
+            GOOD,
+            {
+                "question": "q",
+                "response": "r",
+                "gold": 0.5,
+                "critique": "",
+                "source": "",
+                "generator": None,
+                "teacher": "",
+            },
+        ]
+    )
+    assert list(row) == [
+        "id",
+        "question_id",
+        "question",
+        "gold",
+        "response",
+        "source",
+        "generator",
+        "sample",
+        "finish_reason",
+        "critique",
+        "critique_raw",
+        "verdict",
+        "teacher",
+    ]
+    assert (row["gold"], row["source"], row["generator"], row["verdict"], row["teacher"]) == (
+        "2",
+        "web",
+        "m",
+        "right",
+        "t",
+    )
+    assert "critique" not in other and (other["gold"], other["source"], other["generator"]) == (
+        "0.5",
+        "data.jsonl",
+        "unknown",
+    )
+    assert not any(counts.values())
+
+
+def test_a_column_map(read):
+    records = [{"problem": "q", "solution": "r", "question": "not this", "label": 3}]
+    (row,), _ = read(records, columns=["question=problem", "response=solution", "gold=label"])
+    assert (row["question"], row["response"], row["gold"]) == ("q", "r", "3")
+
+
+@pytest.mark.parametrize(
+    "records, settings, says",
+    [
+        (
+            [{"q": "1", "response": "r"}],
+            {},
+            "has no column 'question'; its columns are q, response.*--columns question=",
+        ),
+        ([{"question": "q"}], {}, "no column 'response'.*--columns response="),
+        ([{}], {}, "no column 'question'"),
+        ([{}], {"drop_bad": True}, "no column 'question'"),
+        ([{}], {"columns": ["question=q"]}, "no column 'q' for question"),
+        ([GOOD], {"columns": ["question=problem"]}, "no column 'problem' for question"),
+        (
+            [GOOD],
+            {"columns": ["question=problem"], "drop_bad": True},
+            "no column 'problem' for question",
+        ),
+        ([GOOD], {"columns": ["gold=answer"]}, "no column 'answer' for gold"),
+        ([GOOD], {"columns": ["source=answer"]}, "no column 'answer' for source"),
+        ([GOOD], {"columns": ["questoin=question"]}, "no field called questoin"),
+        ([GOOD], {"columns": ["question"]}, "cannot read 'question'"),
+        ([GOOD], {"columns": ["=x"]}, "cannot read"),
+        ([GOOD], {"verdict_values": ["true"]}, "--verdict-values: cannot read 'true'"),
+        (
+            [{"question": " ", "response": "r"}],
+            {"drop_bad": True},
+            "no usable rows.*bad rows dropped",
+        ),
+        ([GOOD, GOOD | {"question": 5}], {}, "row 2: no question.*holds 5"),
+        ([GOOD, GOOD | {"response": None}], {}, "row 2: no response"),
+        ([GOOD, GOOD | {"response": "\n"}], {}, "row 2: no response"),
+        ([GOOD, {"question": "q"}], {}, "row 2"),
+        ([GOOD, GOOD | {"critique": ["list"], "response": "x"}], {}, "row 2"),
+    ],
+)
+def test_what_is_wrong_is_said(read, records, settings, says):
+    with pytest.raises(InputError, match="(?s)" + says):
+        read(records, **settings)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"response": None},
+        {"response": ""},
+        {"question": "\n"},
+        {"question": 5},
+        {"question": None},
+        {"response": ["r"]},
+    ],
+)
+def test_bad_rows_are_dropped_and_counted_when_asked(read, bad):
+    rows, counts = read([GOOD, GOOD | bad, GOOD | {"response": "4"}], drop_bad=True)
+    assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
+
+
+@pytest.mark.parametrize("absent", ["question", "response"])
+def test_a_row_without_the_key_is_a_bad_row_too(read, absent):
+    """JSON often leaves a key out where parquet has null; other rows show that the column exists."""
+    rows, counts = read(
+        [GOOD, {k: v for k, v in GOOD.items() if k != absent}, GOOD | {"response": "4"}],
+        drop_bad=True,
+    )
+    assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
+
+
+def test_questions_alone_where_responses_will_be_drawn(read):
+    (row,), _ = read([{"question": "q"}], need_response=False)
+    assert row["response"] is None
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("d.jsonl", b""),
+        ("d.json", b""),
+        ("d.json", b"[]"),
+        ("d.json", b'{"question": 1}'),
+        ("d.json", b"[1]"),
+        ("d.json", b"\xff"),
+        ("d.parquet", b""),
+        ("d.parquet", b"PAR1 no PAR1"),
+        ("d.parquet", b"PAR1" + b"\xff" * 40 + (40).to_bytes(4, "little") + b"PAR1"),
+        ("d.csv", b"question,response\nq,r\n"),
+        ("d", b"x"),
+    ],
+    ids=range(11),
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=name):
+        sources.rows(str(tmp_path / name))
+
+
+def test_limit_and_order(read):
+    records = [{"question": f"q{i}", "response": "r"} for i in range(9)]
+    assert [row["question"] for row in read(records, limit=4)[0]] == ["q0", "q1", "q2", "q3"]
+
+
+def test_only_exact_duplicates_are_dropped(read):
+    """Two teachers' critiques of one response are two rows; the ids are of the content, whatever else stands in the row."""
+    again = [
+        GOOD,
+        GOOD | {"critique": WRONG},
+        GOOD | {"gold": "other"},
+        GOOD | {"response": "2 "},
+        GOOD,
+    ]
+    rows, counts = read(again)
+    assert [(r["response"], r.get("verdict"), r["gold"]) for r in rows] == [
+        ("2", "right", "2"),
+        ("2", "wrong", "2"),
+        ("2", "right", "other"),
+        ("2 ", "right", "2"),
+    ]
+    assert (
+        counts == {"exact duplicates dropped": 1}
+        and rows[0]["id"] == rows[1]["id"] == rows[2]["id"] != rows[3]["id"]
+    )
+    assert len({r["question_id"] for r in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    "critique, verdict",
+    [
+        (RIGHT, "right"),
+        (WRONG, "wrong"),
+        ("So:\n\n**Conclusion:** Incorrect.", "wrong"),
+        ("Hm.", "unparsed"),
+    ],
+)
+def test_the_verdict_is_read_from_the_text_where_no_column_gives_it(read, critique, verdict):
+    for extra in ({}, {"verdict": None}):
+        (row,), _ = read([GOOD | {"critique": critique} | extra])
+        assert (row["verdict"], row["critique_raw"]) == (verdict, critique)
+        assert verdict == "unparsed" or row["critique"].endswith(f"Conclusion: {verdict} [END]")
+
+
+@pytest.mark.parametrize(
+    "value, values, verdict",
+    [
+        (True, ["true=right", "false=wrong"], "right"),
+        (False, ["true=right", "false=wrong"], "wrong"),
+        ("right", [], "right"),
+        ("wrong", [], "wrong"),
+        ("unparsed", [], "unparsed"),
+        (0, ["0=wrong"], "wrong"),
+        ("Correct", ["Correct=right"], "right"),
+        ("right", ["right=wrong"], "wrong"),
+    ],
+)
+@pytest.mark.parametrize(
+    "critique", [RIGHT, "No conclusion here.", "Two ends.\n\n**Conclusion**: wrong\n[END]  "]
+)
+def test_a_verdict_column_decides_and_the_critique_ends_in_it(
+    read, value, values, verdict, critique
+):
+    (row,), counts = read(
+        [GOOD | {"critique": critique, "judged": value}],
+        columns=["verdict=judged"],
+        verdict_values=values,
+    )
+    assert (row["verdict"], row["critique_raw"]) == (verdict, critique)
+    if verdict != "unparsed":
+        assert (
+            row["critique"].endswith(f"\n\nConclusion: {verdict} [END]")
+            and row["critique"].count("[END]") == 1
+        )
+    stated = "right" if critique == RIGHT else "wrong" if "wrong" in critique else verdict
+    assert counts["critiques whose text says another verdict than the column, which counts"] == (
+        stated != verdict
+    )
+
+
+@pytest.mark.parametrize(
+    "value, values",
+    [
+        (True, []),
+        ("yes", ["no=wrong"]),
+        (True, ["True=right"]),
+        ("yes", ["yes=correct"]),
+        ([1], []),
+    ],
+)
+def test_a_verdict_value_without_a_meaning_stops(read, value, values):
+    with pytest.raises(InputError, match="--verdict-values"):
+        read(
+            [GOOD | {"judged": value}],
+            columns=["verdict=judged"],
+            verdict_values=values,
+            drop_bad=True,
+        )
+
+
+def test_a_boolean_verdict_without_its_meaning_is_answered_with_both(read):
+    """A hint for one value only was once copied as it stood and turned every label round."""
+    with pytest.raises(InputError, match="--verdict-values true=right false=wrong"):
+        read([GOOD | {"critique": "c", "verdict": False}])
+    with pytest.raises(
+        InputError, match="--verdict-values 'is right'=right"
+    ):  # as a shell reads it
+        read([GOOD | {"critique": "c", "verdict": "is right"}])
+
+
+def test_a_verdict_without_a_critique_is_counted(read):
+    _, counts = read([{"question": "q", "response": "r", "verdict": "right"}])
+    assert counts["verdicts without a critique, not used"] == 1

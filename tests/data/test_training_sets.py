@@ -1,0 +1,528 @@
+"""Each arm's rows: which of the critiqued rows it takes, in which order, and the text that is trained on."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+
+from common.core import prompts
+from common.core.errors import InputError
+from common.core.files import content_id
+from common.data.selection import Length
+from common.data.sources import make_row
+from common.data.training_sets import ARMS, Given, _first, build, few, labels, same, unlike
+from common.teacher.critiques import SELF
+
+PLAIN = ("sft", "sft-verified", "sft-teacher", "cft", "cft-verdict")  # each row for itself
+
+
+def critiqued(question, response, verdict, teacher="t", gold="gold", source="source"):
+    row = make_row(question, response, gold, source, "generator")
+    critique = f"Checked by {teacher}: {response}.\n\nConclusion: {verdict} [END]"
+    return row | {
+        "critique_id": content_id(row["id"], teacher, critique),
+        "critique": critique,
+        "verdict": verdict,
+        "teacher": teacher,
+    }
+
+
+# Two responses to q1, one judged twice; one to q2; the teacher answered q1 and q3 only.
+A, B, C = (
+    critiqued("q1", "r1", "wrong"),
+    critiqued("q1", "r2", "right"),
+    critiqued("q2", "r3", "right"),
+)
+AGAIN = critiqued("q1", "r1", "right", teacher="u")
+ROWS = [A, B, C, AGAIN]
+GIVEN = Given(
+    answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused"},
+    gives_gold={
+        A["id"]: False,
+        B["id"]: False,
+    },  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
+    length={
+        row["critique_id"]: Length(*lengths)
+        for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])
+    },
+    self_critiques=[
+        critiqued("q2", "r3", "wrong", teacher=SELF),
+        critiqued("q1", "r1", "right", teacher=SELF),
+    ],
+    others=[
+        row | {"critique_id": None, "verdict": None}
+        for row in (
+            make_row("q9", "elsewhere", None, "source", "g"),
+            make_row("q1", "is there", None, "source", "g"),
+            *(make_row(f"o{i}", "x", None, "metamath", "g") for i in range(9)),
+        )
+    ],
+)
+
+
+def made(name, rows=ROWS, size=10, given=GIVEN):
+    return build(name, rows, given, size)
+
+
+def responses(name, *arguments, **settings):
+    texts = {row["id"]: row["response"] for row in ROWS + GIVEN.others}
+    return [texts[row["response_id"]] for row in made(name, *arguments, **settings)[0]]
+
+
+def completions(rows):
+    return [row["completion"][0]["content"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "name, question, completion",
+    [
+        (
+            "cft",
+            f"{prompts.CRITIQUE_INSTRUCTION}\nQuestion:\nq1\n\nSolution:\nr1\n",
+            "Critique:\nChecked by t: r1.\n\nConclusion: wrong [END]",
+        ),
+        (
+            "cft-verdict",
+            f"{prompts.CRITIQUE_INSTRUCTION}\nQuestion:\nq1\n\nSolution:\nr1\n",
+            "Critique:\nConclusion: wrong [END]",
+        ),
+        ("sft", "Please reason step by step to solve the following question.\nq1", "r1"),
+        (
+            "sft-teacher",
+            "Please analyze and answer the following question step by step:\nq1",
+            "the teacher's own",
+        ),
+    ],
+)
+def test_the_text_of_a_row(name, question, completion):
+    row = made(name)[0][0]
+    assert row["prompt"] == [
+        {"role": "system", "content": prompts.SYSTEM},
+        {"role": "user", "content": question},
+    ]
+    assert row["completion"] == [{"role": "assistant", "content": completion}]
+    assert (row["arm"], row["response_id"], row["verdict"]) == (
+        name,
+        A["id"],
+        None if name == "sft-teacher" else "wrong",
+    )
+    assert set(row) == {"id", "prompt", "completion", "arm", "response_id", "verdict"}
+
+
+@pytest.mark.parametrize(
+    "source, instruction",
+    [
+        ("webinstruct-cft-50k", prompts.SFT_INSTRUCTION),
+        ("my.jsonl", prompts.SFT_INSTRUCTION),
+        ("metamath", prompts.SFT_TEACHER_INSTRUCTION),
+        ("numina", prompts.SFT_TEACHER_INSTRUCTION),
+        ("acemath", prompts.SFT_TEACHER_INSTRUCTION),
+    ],
+)
+def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction):
+    (row,), _ = made("sft", [critiqued("q", "r", "wrong", source=source)])
+    assert row["prompt"][1]["content"] == f"{instruction}\nq"
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("cft", ["r1", "r2", "r3", "r1"]),  # each critique is a text of its own
+        ("sft", ["r1", "r2", "r3"]),  # r1, judged twice, would be trained on twice
+        ("sft-verified", ["r2", "r3", "r1"]),  # r1 only by the second teacher's verdict
+        (
+            "sft-teacher",
+            ["r1"],
+        ),  # one answer a question, where the teacher gave one that is not blank
+        ("cft-clean", ["r1"]),  # by A alone: what no gold speaks of is not clean
+        # Answers are 10, 20, 30 long, 20 in the mean; critiques 40, 9, 21, 22: ratios 2, 2.2, 1.05, 1.1.
+        ("cft-short", ["r3", "r1", "r1", "r2"]),
+        ("cft-self-critique", ["r1", "r3"]),  # by the order of the teacher's rows
+        ("sft-other", ["elsewhere", "is there", *["x"] * 8]),
+        (
+            "mix",
+            ["r1", "elsewhere", "r2", "x", "r3", "x", "r1", "x"],
+        ),  # one half each, no question twice
+    ],
+)
+def test_which_rows_an_arm_takes(name, expected):
+    rows, fitting = made(name)
+    assert responses(name) == expected and fitting == {"mix": 4, "sft-other": 11}.get(
+        name, len(expected)
+    )
+    assert all(row["verdict"] == "right" for row in rows) or name != "sft-verified"
+
+
+def test_the_mean_answer_of_cft_short_is_that_of_the_sft_arm_of_the_same_size():
+    """One row: r1 of 10. Nearest in ratio is 9, then 21, 22, 40."""
+    assert responses("cft-short", size=1) == ["r2"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_size_takes_the_first_and_says_how_many_there_were(name):
+    """The first ones: arms of different size limits then share their rows."""
+    everything, fitting = made(name)
+    for size in range(1, 5):
+        assert made(name, size=size) == (everything[:size], fitting)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_no_training_text_stands_twice_and_ids_differ(name):
+    rows, _ = made(name, ROWS + ROWS[::-1])
+    assert len({row["id"] for row in rows}) == len(rows) > 0
+    if name != "cft-verdict":  # two teachers who say the same word make one text
+        assert len({str(row["prompt"] + row["completion"]) for row in rows}) == len(rows)
+    others = {row["id"] for other in ARMS if other != name for row in made(other)[0]}
+    assert not others & {row["id"] for row in rows}
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "cft-clean"])
+def test_a_gold_is_never_used(name):
+    """Verified means judged right by the teacher, as in the paper; a gold would be help that the other arms do not get."""
+    assert made(
+        name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, gives_gold={})
+    ) == made(name)
+
+
+@pytest.mark.parametrize(
+    "name, without",
+    [
+        ("sft-teacher", {"answers": {}}),
+        ("cft-clean", {"gives_gold": {}}),
+        ("cft-self-critique", {"self_critiques": []}),
+        ("mix", {"others": []}),
+        ("sft-other", {"others": []}),
+    ],
+)
+def test_an_arm_without_its_input_is_empty(name, without):
+    assert made(name)[0] and made(name, given=replace(GIVEN, **without)) == ([], 0)
+
+
+def test_an_arm_without_rows_is_empty():
+    assert made("sft-verified", [A]) == ([], 0)
+    assert all(made(name, []) == ([], 0) for name in ARMS if name != "sft-other")
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_empty_system_message_is_left_out(name):
+    rows, _ = made(name, given=replace(GIVEN, system=""))
+    assert rows and all([m["role"] for m in row["prompt"]] == ["user"] for row in rows)
+
+
+def test_a_response_that_was_cut_is_judged_but_not_imitated():
+    """As an SFT target it would teach to stop in the middle; its critique is as good as any."""
+    cut = A | {"finish_reason": "length"}
+    assert [
+        made(name, [cut])[1]
+        for name in ("sft", "sft-verified", "sft-teacher", "cft", "cft-clean", "cft-verdict")
+    ] == [0, 0, 1, 1, 1, 1]
+    assert made("mix", [cut])[0][0]["response_id"] == A["id"]
+
+
+# --- controls -------------------------------------------------------------------------------------------------------
+
+
+def many(shape):
+    """Critiqued rows of which `shape` gives the number of responses per question."""
+    return [
+        critiqued(f"q{q}", f"r{q}.{i}", ("right", "wrong")[(q + i) % 2])
+        for q, n in enumerate(shape)
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    "shape, other",
+    [
+        ([1] * 10, "question_id"),
+        ([1, 1], "question_id"),
+        ([3, 1, 2], "question_id"),
+        ([2, 2], "question_id"),
+        ([5, 1, 1], "id"),
+        ([7], "id"),
+    ],
+)
+def test_shuffled_critiques_never_stand_by_their_own_response(shape, other):
+    """Nor by their own question, unless one question has more than half of the rows. Prompts and critiques are those of cft."""
+    rows = many(shape)
+    shuffled, fitting = made("cft-shuffled", rows)
+    plain, _ = made("cft", rows)
+    assert fitting == len(rows) and [row["prompt"] for row in shuffled] == [
+        row["prompt"] for row in plain
+    ]
+    assert Counter(completions(shuffled)) == Counter(completions(plain))
+    wrote = {f"Critique:\n{row['critique']}": row for row in rows}
+    asked = {row["id"]: row for row in rows}
+    for row in shuffled:
+        critique = wrote[row["completion"][0]["content"]]
+        assert (
+            critique[other] != asked[row["response_id"]][other]
+            and row["verdict"] == critique["verdict"]
+        )
+
+
+def test_one_response_cannot_be_shuffled():
+    assert made("cft-shuffled", [A, AGAIN]) == ([], 2) and made("cft-shuffled", [A]) == ([], 1)
+
+
+# --- shares ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "share, size, n_right, n_wrong, got",
+    [
+        (0.5, 10, 20, 20, (5, 5)),
+        (0.0, 10, 20, 20, (10, 0)),
+        (1.0, 10, 20, 20, (0, 10)),
+        (0.25, 10, 20, 20, (8, 2)),
+        (0.3, 10, 20, 20, (7, 3)),
+        (0.5, 10, 20, 3, (3, 3)),
+        (0.9, 100, 2, 50, (2, 18)),
+        (0.1, 100, 90, 2, (18, 2)),  # what there is limits the size, not the share
+        (1.0, 10, 20, 0, (0, 0)),
+        (0.0, 10, 0, 20, (0, 0)),
+        (0.5, 1, 5, 5, (1, 0)),
+    ],
+)
+def test_a_share_of_wrong_ones(share, size, n_right, n_wrong, got):
+    rows = [
+        critiqued(f"q{i}", f"r{i}", "right" if i < n_right else "wrong")
+        for i in range(n_right + n_wrong)
+    ]
+    rows = rows[1::2] + rows[::2]
+    taken, _ = made("cft", rows, size, replace(GIVEN, wrong_share=share))
+    counts = Counter(row["verdict"] for row in taken)
+    assert (counts["right"], counts["wrong"]) == got
+    place = {row["id"]: i for i, row in enumerate(rows)}
+    places = [place[row["response_id"]] for row in taken]
+    assert places == sorted(places)  # in the order of choice
+    for verdict in ("right", "wrong"):  # the first ones of each
+        firsts = [row["id"] for row in rows if row["verdict"] == verdict][: counts[verdict]]
+        assert [row["response_id"] for row in taken if row["verdict"] == verdict] == firsts
+
+
+def test_a_share_leaves_the_verified_arm_alone():
+    assert made("sft-verified", given=replace(GIVEN, wrong_share=1.0)) == made("sft-verified")
+    assert responses("sft", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
+
+
+@pytest.mark.parametrize(
+    "most, expected", [(1, ["r1", "r3"]), (2, ["r1", "r2", "r3"]), (3, ["r1", "r2", "r3", "r1"])]
+)
+def test_rows_of_one_question_at_most(most, expected):
+    assert responses("cft", given=replace(GIVEN, per_question=most)) == expected
+
+
+@pytest.mark.parametrize(
+    "share, most, expected",
+    [
+        (1.0, 1, (0, 20)),
+        (0.0, 1, (20, 0)),
+        (0.5, 1, (10, 10)),
+        (0.25, 2, (30, 10)),
+        (None, 1, (20, 0)),
+        (None, 3, (60, 0)),
+    ],
+)
+def test_a_share_with_rows_of_one_question_at_most(share, most, expected):
+    """20 questions, each with five right responses and then five wrong ones: all questions serve, whichever verdict is asked for."""
+    rows = [
+        critiqued(f"q{q}", f"r{i}", "right" if i < 5 else "wrong")
+        for q in range(20)
+        for i in range(10)
+    ]
+    taken, _ = made("cft", rows, 1000, replace(GIVEN, wrong_share=share, per_question=most))
+    counts = Counter(row["verdict"] for row in taken)
+    assert (counts["right"], counts["wrong"]) == expected
+    question = {row["id"]: row["question_id"] for row in rows}
+    assert set(Counter(question[row["response_id"]] for row in taken).values()) == {most}
+
+
+@pytest.mark.parametrize("share, n_right, size", [(0.7, 3, 10), (0.44, 14, 25), (0.9, 1, 10)])
+def test_a_share_is_not_lost_to_rounding(share, n_right, size):
+    rows = [critiqued(f"q{i}", "r", "right" if i < n_right else "wrong") for i in range(60)]
+    taken, _ = made("cft", rows, 1000, replace(GIVEN, wrong_share=share))
+    assert len(taken) == size and sum(row["verdict"] == "right" for row in taken) == n_right
+
+
+def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
+    """Of the wrong responses alone: r1, 10 long, not r2 and r3."""
+    assert responses("cft-short", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
+    rows = [critiqued(f"q{i}", "r", "wrong" if i < 3 else "right") for i in range(6)]
+    length = {
+        row["critique_id"]: Length(5, 40, 0) if i < 3 else Length(100, 100, 0)
+        for i, row in enumerate(rows)
+    }
+    length[rows[1]["critique_id"]] = Length(5, 6, 0)
+    taken, _ = made("cft-short", rows, 1, replace(GIVEN, length=length, wrong_share=1.0))
+    assert taken[0]["response_id"] == rows[1]["id"]
+
+
+def test_two_teachers_who_say_the_same_are_one_row():
+    """Of their verdict, or of the whole critique: a text that stood twice would count twice."""
+    assert len(made("cft-verdict", [A, critiqued("q1", "r1", "wrong", teacher="v"), AGAIN])[0]) == 2
+    echo = A | {"teacher": "v", "critique_id": "another"}
+    for name in ("cft", "cft-clean", "cft-short"):
+        assert made(
+            name,
+            [A, echo],
+            given=replace(GIVEN, length=GIVEN.length | {"another": GIVEN.length[A["critique_id"]]}),
+        ) == made(name, [A])
+
+
+def test_a_mix_without_other_questions_is_none():
+    assert made("mix", given=replace(GIVEN, others=[GIVEN.others[1]])) == ([], 4)
+
+
+def test_same_arms_train_on_the_same_texts():
+    one, other = made("cft")[0], made("cft-short")[0]
+    assert (
+        same(one, other)
+        and not same(one, other[1:])
+        and not same(one, made("cft-verdict")[0])
+        and not same(one, None)
+    )
+
+
+def test_what_arms_are_called():
+    assert list(labels([])) == [name for name, arm in ARMS.items() if not arm.control] and labels(
+        ["cft", "cft"]
+    ) == {"cft": "cft"}
+    assert labels(["cft-verdict"], "half") == {"cft-verdict": "cft-verdict-half"}
+    for asked, suffix, says in (
+        (["cfd"], "", "unknown arms .'cfd'.; the arms are: --arms sft"),
+        ([], "short", "'cft-short': another arm"),
+        ([], "after-sft", "no plain name"),
+        ([], "a/b", "no plain name"),
+        ([], "x" * 80, "no plain name"),
+    ):
+        with pytest.raises(InputError, match=says):
+            labels(asked, suffix)
+
+
+def test_what_is_said_of_small_and_unlike_arms():
+    assert few("cft", [1] * 5, 9, GIVEN, 5) == few("mix", [1] * 10, 9, GIVEN, 5) == ""
+    assert (
+        few("cft", [1] * 4, 9, GIVEN, 5)
+        == " (of 9 that have a critique with a verdict; 5 were asked for)"
+    )
+    limits = replace(GIVEN, wrong_share=0.5, per_question=1)
+    assert ", under --wrong-share and --per-question; 2,000 were" in few("mix", [], 9, limits, 1000)
+    assert "under" not in few("mix", [1] * 9, 9, limits, 1000)  # which cost nothing
+    assert ", under --per-question; 5 were" in few(
+        "sft-verified", [], 9, limits, 5
+    )  # which takes no share
+    equal = {
+        name: {"rows": 4 * ARMS[name].parts, "completion": 40 * ARMS[name].parts}
+        for name in ("sft", "cft", "mix")
+    }
+    assert unlike(equal) == []
+    assert len(unlike(equal | {"sft": {"rows": 3, "completion": 1}})) == 1
+    assert (
+        "no shorter than one of cft"
+        in unlike(equal | {"cft-short": {"rows": 4, "completion": 40}})[0]
+    )
+    assert unlike(equal | {"cft-short": {"rows": 4, "completion": 39}}) == []
+
+
+# --- the first rows that can stand together -------------------------------------------------------------------------
+
+
+def first_by_trying(rows, size, most, share):
+    """Of all sets of the right size that keep to both limits the first in the order of their places."""
+    for places in combinations(range(len(rows)), size):
+        chosen = [rows[place] for place in places]
+        n_wrong = sum(row["verdict"] == "wrong" for row in chosen)
+        of_question = Counter(row["question_id"] for row in chosen).values()
+        if max(of_question, default=0) <= (most or size) and (
+            share is None or n_wrong == round(size * share)
+        ):
+            return chosen
+    return None
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.25, 0.5, 0.7, 1.0])
+def test_no_set_of_rows_comes_before_the_one_taken_nor_is_larger(share):
+    """Of up to 9 rows all sets are tried. Larger: within what both verdicts allow, so that no row stands beyond the share."""
+    rng = random.Random(f"sets {share}")
+    for _ in range(150):
+        rows = [
+            {
+                "question_id": rng.randrange(rng.choice([1, 3, 6])),
+                "verdict": rng.choice(["right", "wrong"]),
+                "n": n,
+            }
+            for n in range(rng.randint(0, 9))
+        ]
+        size, most = rng.randint(1, 10), rng.choice([None, 1, 2, 3])
+        taken = _first(rows, size, most, share)
+        assert taken == first_by_trying(rows, len(taken), most, share)
+        larger = len(taken) + 1
+        if larger <= min(size, len(rows)) and (share is None or (larger * share).is_integer()):
+            assert first_by_trying(rows, larger, most, share) is None
+
+
+def test_what_leaves_no_choice_is_kept_for_later():
+    """10 questions with both verdicts, then 10 with wrong ones alone: all 20 serve a half, since the first ten give right ones."""
+    rows = [
+        critiqued(f"q{q}", verdict, verdict)
+        for q in range(20)
+        for verdict in (["wrong", "right"] if q < 10 else ["wrong"])
+    ]
+    assert len(made("cft", rows, 100, replace(GIVEN, wrong_share=0.5, per_question=1))[0]) == 20
+
+
+def test_the_shortest_stay_the_shortest_under_both_limits():
+    """Three questions with a right and a wrong one each, in the order of choice: of two rows the first two that fit, whoever has more."""
+    rows = [
+        critiqued(q, v, v)
+        for q, v in (
+            ("a", "right"),
+            ("b", "wrong"),
+            ("a", "wrong"),
+            ("c", "right"),
+            ("b", "right"),
+            ("c", "wrong"),
+        )
+    ]
+    taken, _ = made("cft", rows, 2, replace(GIVEN, wrong_share=0.5, per_question=1))
+    assert [row["response_id"] for row in taken] == [rows[0]["id"], rows[1]["id"]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0, None])
+def test_the_teachers_answers_serve_whichever_verdict_is_asked_for(share):
+    """15 questions, each with a right response and two wrong ones, and an answer each: once each, as in cft with one row a question."""
+    rows = [
+        critiqued(f"q{q}", f"r{i}", verdict)
+        for i, verdict in enumerate(("wrong", "right", "wrong"))
+        for q in range(15)
+    ]
+    given = replace(
+        GIVEN, answers={row["question_id"]: "so" for row in rows}, wrong_share=share, per_question=2
+    )
+    (answered, n_fitting), (plain, _) = (
+        made("sft-teacher", rows, 14, given),
+        made("cft", rows, 14, replace(given, per_question=1)),
+    )
+    assert (
+        len({row["prompt"][1]["content"] for row in answered}) == len(answered) == 14 == len(plain)
+        and n_fitting == 15
+    )
+    assert [row["response_id"] for row in answered] == [row["response_id"] for row in plain]
+
+
+def test_a_mix_takes_no_more_of_a_question_than_asked_for():
+    others = [
+        row | {"critique_id": None, "verdict": None}
+        for row in (make_row("other", f"r{i}", None, "s", "g") for i in range(5))
+    ]
+    rows = [critiqued(f"q{i}", "r", "right") for i in range(6)]
+    assert (
+        sum(
+            row["verdict"] is None
+            for row in made("mix", rows, given=replace(GIVEN, others=others, per_question=1))[0]
+        )
+        == 1
+    )

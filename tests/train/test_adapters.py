@@ -1,0 +1,791 @@
+"""LoRA, QLoRA and 8-bit AdamW: training, what stands on disk, resuming, merging; each against plain peft and transformers."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import decoders as token_decoders
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from common.core import files, prompts, runs
+from common.core.errors import InputError
+from common.tiny import world
+from common.tiny.base import tokenizer
+from common.train import adapters, estimate, tokens
+from common.train import checkpoints as C
+from common.train import model as M
+from common.train.loop import adamw, check_flags, training_steps
+from tests.conftest import ROOT
+from tests.runs import must_run, rows, run_script, write_rows
+
+CPU = torch.device("cpu")
+WORDS = tokenizer()
+# A rank of 32 makes matrices of 4,096 numbers, from which on bitsandbytes keeps moments in 8 bits; B of keys and values has half.
+SIZES = dict(
+    vocab_size=len(WORDS),
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=128,
+    max_position_embeddings=512,
+)
+RANK, ALPHA = 32, 64
+LINEAR = {
+    "self_attn.q_proj": (128, 128),
+    "self_attn.k_proj": (128, 64),
+    "self_attn.v_proj": (128, 64),
+    "self_attn.o_proj": (128, 128),
+    "mlp.gate_proj": (128, 128),
+    "mlp.up_proj": (128, 128),
+    "mlp.down_proj": (128, 128),
+}
+NF4 = BitsAndBytesConfig(
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.float32,
+)
+M.init_distributed()
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """{tied: folder of a base with random weights}"""
+    made = {}
+    for tied in (True, False):
+        made[tied] = tmp_path_factory.mktemp("bases") / f"tied-{tied}"
+        torch.manual_seed(0)
+        Qwen2ForCausalLM(
+            Qwen2Config(**SIZES, tie_word_embeddings=tied, initializer_range=0.05)
+        ).save_pretrained(made[tied])
+        WORDS.save_pretrained(made[tied])
+    return made
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return tokens.examples(world.web_documents(0, 48), WORDS, "chatml", 256)[0]
+
+
+def plan_of(examples, ranks=1, most=256):
+    return tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, ranks, most)
+
+
+def frozen(net):
+    return {name: p.detach().clone() for name, p in net.named_parameters() if not p.requires_grad}
+
+
+def trained(net):
+    return {name: p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
+
+
+def fit(
+    base, examples, four_bits=False, eight_bit=False, checkpointing=False, state=None, save_at=None
+):
+    """6 steps of 8 rows. -> net, optimizer, updates, start. Ends after a state is saved."""
+    net = adapters.load(base, CPU, RANK, ALPHA, four_bits, checkpointing, seed=0)
+    optimizer = adamw(net, 0.01, eight_bit=eight_bit)
+    start, updates = C.load_state(net, optimizer, state) if state else 0, []
+    for update in training_steps(net, optimizer, examples, plan_of(examples), 1e-2, start=start):
+        updates.append(update)
+        if update.step == save_at:
+            C.save_state(net, optimizer, update.step, state)
+            break
+    return SimpleNamespace(net=net, optimizer=optimizer, updates=updates, start=start)
+
+
+def logits(model, examples):
+    with torch.no_grad():
+        return torch.cat(
+            [model(input_ids=e["input_ids"][None].long()).logits[0] for e in examples[:4]]
+        )
+
+
+def plain(folder, **options):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+
+
+# --- training, saving, merging --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tied, four_bits, eight_bit, checkpointing",
+    [
+        (True, False, False, True),
+        (False, False, True, False),
+        (True, True, True, True),
+        (False, True, False, False),
+        (False, True, True, True),
+    ],
+)
+def test_trains_saves_reloads_and_merges(
+    bases, examples, tmp_path, tied, four_bits, eight_bit, checkpointing
+):
+    net = adapters.load(bases[tied], CPU, RANK, ALPHA, four_bits, checkpointing)
+    before, started = frozen(net), trained(net)
+    optimizer = adamw(net, eight_bit=eight_bit)
+    losses = [u.loss for u in training_steps(net, optimizer, examples, plan_of(examples), 1e-2)]
+    assert losses[-1] < losses[0] - 0.2
+
+    # the base stays bit for bit, every adapter moves
+    after = frozen(net)
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[name], after[name]) for name in before
+    )
+    assert not any(torch.equal(started[name], p) for name, p in trained(net).items())
+    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
+    moments = {
+        (p.numel() >= 4096, moment.dtype)
+        for p, state in optimizer.state.items()
+        for moment in state.values()
+        if torch.is_tensor(moment) and moment.shape == p.shape
+    }
+    assert moments == (
+        {(True, torch.uint8), (False, torch.float32)}
+        if eight_bit
+        else {(True, torch.float32), (False, torch.float32)}
+    )
+
+    # the folder is peft's own: plain names, the adapters and nothing else, the base by name
+    folder = tmp_path / "step-000006"
+    C.save(net, WORDS, "chatml", folder, torch.float32)
+    stored = load_file(folder / "adapter_model.safetensors")
+    expected = {
+        f"base_model.model.model.layers.{layer}.{name}.lora_{half}.weight": (RANK, wide)
+        if half == "A"
+        else (out, RANK)
+        for layer in range(2)
+        for name, (wide, out) in LINEAR.items()
+        for half in "AB"
+    }
+    assert {name: tuple(t.shape) for name, t in stored.items() if ".lora_" in name} == expected
+    said = json.loads((folder / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == str(bases[tied]) and (
+        said["r"],
+        said["lora_alpha"],
+        said["task_type"],
+    ) == (RANK, ALPHA, "CAUSAL_LM")
+    assert set(said["target_modules"]) == {
+        f"model.layers.{layer}.{name}" for layer in range(2) for name in LINEAR
+    }
+    ours = logits(
+        net, examples
+    )  # in training mode: there is no dropout, and bitsandbytes packs its weights anew in eval mode
+    own_base = (
+        plain(bases[tied], quantization_config=NF4, device_map={"": "cpu"})
+        if four_bits
+        else plain(bases[tied])
+    )
+    torch.testing.assert_close(
+        logits(PeftModel.from_pretrained(own_base, folder).train(), examples),
+        ours,
+        atol=1e-5,
+        rtol=0,
+    )
+
+    # merged into the full-precision base, also where four bits of it were trained
+    adapters.merge(folder, bases[tied], torch.float32)
+    merged = logits(plain(folder / "merged"), examples)
+    full = logits(PeftModel.from_pretrained(plain(bases[tied]), folder), examples)
+    torch.testing.assert_close(merged, full, atol=1e-5, rtol=0)
+    assert (merged - logits(plain(bases[tied]), examples)).abs().max() > 0.1
+    assert not list((folder / "merged").glob("adapter*")) and not list(tmp_path.glob("**/*.part"))
+    assert plain(folder / "merged").config.tie_word_embeddings == tied
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapter_file_of_four_bits_holds_adapters_only(bases, tmp_path, tied):
+    """The base's scales and code books are none of the adapter's: on a 7B base they are 0.1 GB in each checkpoint."""
+    net = adapters.load(bases[tied], CPU, RANK, ALPHA, four_bits=True)
+    C.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    assert [
+        name
+        for name in load_file(tmp_path / "step-000001" / "adapter_model.safetensors")
+        if ".lora_" not in name
+    ] == []
+
+
+def test_training_state_of_four_bits_holds_no_base(bases, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    net = adapters.load(bases[True], CPU, RANK, ALPHA, four_bits=True)
+    C.save_state(net, adamw(net), 1, tmp_path)
+    stored = dcp.FileSystemReader(tmp_path / "state-000001").read_metadata().state_dict_metadata
+    assert [name for name in stored if "base_layer" in name] == []
+
+
+def test_merged_folder_is_written_in_the_dtype_asked_for(bases, tmp_path):
+    """bfloat16 is the rounded sum, not a sum of rounded parts; tokenizer and stop tokens are the checkpoint's."""
+    net = adapters.load(bases[False], CPU, RANK, ALPHA)
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.requires_grad:
+                p.normal_(0, 0.02, generator=torch.Generator().manual_seed(p.numel()))
+    for name in ("step-000001", "step-000002"):
+        C.save(net, WORDS, "chatml", tmp_path / name, torch.float32)
+    adapters.merge(tmp_path / "step-000001", bases[False], torch.float32)
+    adapters.merge(tmp_path / "step-000002", bases[False], torch.bfloat16)
+    exact, half = (
+        load_file(tmp_path / name / "merged" / "model.safetensors")
+        for name in ("step-000001", "step-000002")
+    )
+    assert exact.keys() == half.keys() == set(load_file(bases[False] / "model.safetensors"))
+    assert all(torch.equal(half[name], exact[name].to(torch.bfloat16)) for name in exact)
+    weight = "model.layers.1.mlp.up_proj.weight"
+    adapter = load_file(tmp_path / "step-000001" / "adapter_model.safetensors")
+    a, b = (
+        adapter[f"base_model.model.{weight.replace('weight', half)}.weight"]
+        for half in ("lora_A", "lora_B")
+    )
+    torch.testing.assert_close(
+        exact[weight], load_file(bases[False] / "model.safetensors")[weight] + ALPHA / RANK * b @ a
+    )
+    again = AutoTokenizer.from_pretrained(tmp_path / "step-000002" / "merged")
+    assert again.chat_template == prompts.JINJA["chatml"]
+    stops = GenerationConfig.from_pretrained(tmp_path / "step-000002" / "merged").eos_token_id
+    assert stops == again.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+
+
+def test_adapters_are_float32_on_a_bfloat16_base(bases, examples, monkeypatch):
+    """As on a GPU, where the base is bfloat16: at a learning rate of 1e-4 most updates of bfloat16 adapters would round away."""
+    real = AutoModelForCausalLM.from_pretrained
+    halved = SimpleNamespace(
+        from_pretrained=lambda folder, **options: real(
+            folder, **options | {"dtype": torch.bfloat16}
+        )
+    )
+    monkeypatch.setattr(
+        adapters, "AutoModelForCausalLM", halved
+    )  # all that differs from a CPU's load is the base's dtype
+    for four_bits in (False, True):
+        net = adapters.load(bases[True], CPU, RANK, ALPHA, four_bits)
+        assert net.get_input_embeddings().weight.dtype == torch.bfloat16
+        assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}, (
+            f"four_bits={four_bits}"
+        )
+
+
+# --- against plain peft ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tied, four_bits, checkpointing",
+    [(True, False, False), (False, False, True), (True, True, True)],
+)
+def test_first_step_against_plain_peft(bases, examples, tied, four_bits, checkpointing):
+    """Oracle: peft's own model, with the same adapters, on Hugging Face's mean loss. B starts at 0, so that A would get no
+    gradient: both are made random."""
+    net = adapters.load(bases[tied], CPU, RANK, ALPHA, four_bits, checkpointing)
+    base = (
+        plain(bases[tied], quantization_config=NF4, device_map={"": "cpu"})
+        if four_bits
+        else plain(bases[tied])
+    )
+    oracle = get_peft_model(
+        base,
+        LoraConfig(
+            r=RANK,
+            lora_alpha=ALPHA,
+            target_modules=[name.split(".")[1] for name in LINEAR],
+            task_type="CAUSAL_LM",
+        ),
+    )
+    theirs = {
+        name.removeprefix("base_model.model."): p
+        for name, p in oracle.named_parameters()
+        if p.requires_grad
+    }
+    ours = {
+        name.replace("_checkpoint_wrapped_module.", ""): p
+        for name, p in net.named_parameters()
+        if p.requires_grad
+    }
+    assert ours.keys() == theirs.keys() and len(ours) == 28
+    with torch.no_grad():
+        for n, name in enumerate(ours):
+            ours[name].normal_(0, 0.02, generator=torch.Generator().manual_seed(n))
+            theirs[name].copy_(ours[name])
+    plan = plan_of(examples)[:1]
+    input_ids, labels = tokens.collate([examples[i] for group in plan[0][0] for i in group])
+    assert len(plan[0][0]) > 1  # ours goes through several micro-batches
+    (theirs_loss := oracle.train()(input_ids=input_ids, labels=labels).loss).backward()
+    norm = torch.nn.utils.clip_grad_norm_(theirs.values(), 1e9)
+    gradients = {}
+
+    class Look(torch.optim.SGD):
+        def step(self):
+            gradients.update({name: p.grad.clone() for name, p in ours.items()})
+
+    (update,) = training_steps(
+        net, Look(ours.values(), lr=0), examples, plan, 0.0, 0.0, max_grad_norm=1e9
+    )
+    assert update.loss == pytest.approx(
+        theirs_loss.item(), abs=1e-5
+    ) and update.grad_norm == pytest.approx(norm.item(), rel=1e-4)
+    for name, p in theirs.items():
+        assert p.grad.abs().max() > 0
+        torch.testing.assert_close(gradients[name], p.grad, atol=1e-6, rtol=1e-3)
+
+
+def test_8bit_adamw_follows_the_32bit_one(bases, examples):
+    exact, eight = (fit(bases[True], examples, eight_bit=on) for on in (False, True))
+    for a, b in zip(exact.updates, eight.updates, strict=True):
+        assert b.loss == pytest.approx(a.loss, abs=5e-3)
+    assert any(
+        a.loss != b.loss for a, b in zip(exact.updates, eight.updates)
+    )  # it is another optimizer
+
+
+def test_new_adapters_depend_on_the_seed_alone(bases, examples):
+    """Two arms in one call: what was trained, or drawn, before does not matter."""
+    first = trained(adapters.load(bases[True], CPU, RANK, ALPHA, seed=3))
+    fit(bases[False], examples)
+    torch.rand(17)
+    again, other = (
+        trained(adapters.load(bases[True], CPU, RANK, ALPHA, seed=seed)) for seed in (3, 4)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if "lora_A" in name)
+    assert all((p == 0).all() for name, p in first.items() if "lora_B" in name)
+
+
+# --- resuming -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("four_bits, eight_bit", [(False, False), (False, True), (True, True)])
+def test_resumed_training_is_the_undisturbed_one(bases, examples, tmp_path, four_bits, eight_bit):
+    """Bit for bit: losses, norms, adapters; with weight decay, and with moments in 8 bits and in 32."""
+    whole = fit(bases[True], examples, four_bits, eight_bit)
+    fit(bases[True], examples, four_bits, eight_bit, state=tmp_path, save_at=3)
+    resumed = fit(bases[True], examples, four_bits, eight_bit, state=tmp_path)
+    assert resumed.start == 3 and [u.step for u in resumed.updates] == [4, 5, 6]
+    assert [(u.loss, u.grad_norm) for u in resumed.updates] == [
+        (u.loss, u.grad_norm) for u in whole.updates[3:]
+    ]
+    expected = trained(whole.net)
+    assert all(torch.equal(expected[name], p) for name, p in trained(resumed.net).items())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(frozen(whole.net).values(), frozen(resumed.net).values(), strict=True)
+    )
+
+
+def test_state_of_another_rank_is_refused(bases, examples, tmp_path):
+    fit(bases[True], examples, state=tmp_path, save_at=1)
+    net = adapters.load(bases[True], CPU, 8, 16)
+    with pytest.raises(
+        InputError,
+        match=r"state of another model: .*lora_A.* is \(32, 128\) there and \(8, 128\) here",
+    ):
+        C.load_state(net, adamw(net), tmp_path)
+
+
+# --- a tokenizer without ChatML's markers ---------------------------------------------------------------------------
+
+
+def deepseek_like(folder, spare):
+    """A byte-level tokenizer with DeepSeek's bos and eos and no <|im_end|>, on a model with `spare` unused embedding rows."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+    inner.pre_tokenizer, inner.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        token_decoders.ByteLevel(),
+    )
+    inner.add_special_tokens(
+        [AddedToken(t, special=True) for t in ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")]
+    )
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<｜begin▁of▁sentence｜>",
+        eos_token="<｜end▁of▁sentence｜>",
+    )
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(**SIZES | {"vocab_size": 258 + spare}, tie_word_embeddings=True)
+    ).save_pretrained(folder)
+    return M.load_tokenizer(folder)
+
+
+def test_chatml_with_markers_in_unused_rows(tmp_path):
+    words = deepseek_like(tmp_path / "base", spare=3)
+    assert prompts.template_for(words) == "deepseek"
+    prompts.make_room("chatml", words, estimate.shape(tmp_path / "base").vocabulary, trainable=True)
+    prompts.check_template("chatml", words)
+    assert words.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]) == [258, 259]
+    documents = world.web_documents(0, 16)
+    made, counts = tokens.examples(documents, words, "chatml", 512)
+    assert not counts
+    for example, row in zip(made, documents, strict=True):
+        ids = example["input_ids"].tolist()
+        assert (
+            ids[-1] == 259
+            and ids[: example["n_prompt"]].count(258) == 3
+            and ids[example["n_prompt"] :].count(259) == 1
+        )
+        assert (
+            words.decode(ids[example["n_prompt"] :])
+            == row["completion"][0]["content"] + "<|im_end|>"
+        )
+    tokens.check_fit(made, 261, 512, tmp_path / "base")
+
+    net = M.load(tmp_path / "base", CPU)
+    before = net.get_input_embeddings().weight.full_tensor().clone()
+    for _ in training_steps(net, adamw(net), made, plan_of(made, most=2048), 1e-2, 0.0):
+        pass
+    C.save(net, words, "chatml", tmp_path / "step-000002", torch.float32)
+    again = M.load_tokenizer(tmp_path / "step-000002")
+    text = "<|im_start|>user\nx<|im_end|>\n"
+    between, newline = (
+        words("user\nx", add_special_tokens=False).input_ids,
+        words("\n", add_special_tokens=False).input_ids,
+    )
+    assert again(text).input_ids == words(text).input_ids == [258, *between, 259, *newline]
+    assert prompts.template_for(again) == "chatml"  # so 05 asks in the form that was trained
+    chat = again.apply_chat_template(
+        [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
+    )
+    assert chat == text + "<|im_start|>assistant\n"
+    assert GenerationConfig.from_pretrained(tmp_path / "step-000002").eos_token_id == [
+        259,
+        words.eos_token_id,
+    ]
+    moved = (plain(tmp_path / "step-000002").get_input_embeddings().weight - before).abs().amax(1)
+    assert moved[258] > 0 and moved[259] > 0  # the new rows learn
+    assert (
+        tuple(before.shape)
+        == (261, 128)
+        == tuple(plain(tmp_path / "step-000002").get_input_embeddings().weight.shape)
+    )
+
+
+@pytest.mark.parametrize("spare, full", [(1, True), (0, True), (3, False)])
+def test_chatml_is_refused_without_room_and_with_adapters(tmp_path, spare, full):
+    """New rows of a frozen embedding would stay random."""
+    words = deepseek_like(tmp_path, spare)
+    prompts.make_room("chatml", words, estimate.shape(tmp_path).vocabulary, full)
+    assert len(words) == 258
+    with pytest.raises(InputError, match="no <|im_end|>.*Leave --template out"):
+        prompts.check_template("chatml", words)
+    prompts.check_template("deepseek", words)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def settings(**changed):
+    return SimpleNamespace(
+        **dict(
+            method="lora",
+            global_batch=8,
+            optimizer="adamw",
+            merge=False,
+            keep_best=False,
+            holdout=0,
+            gpu="H100",
+            mfu=0.4,
+            gpus=None,
+            dry_run=False,
+            keep_last=0,
+            learning_rate=1e-4,
+        )
+        | changed
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (
+            dict(method="full", optimizer="adamw8bit"),
+            "--optimizer adamw8bit is for adapters.*--method lora or qlora",
+        ),
+        (dict(method="full", merge=True), "--merge adds an adapter to its base"),
+    ],
+)
+def test_settings_that_do_not_go_together(wrong, says):
+    with pytest.raises(InputError, match="(?s)" + says):
+        check_flags(settings(**wrong), 1)
+    check_flags(settings(**wrong | {"method": "qlora"}), 1)
+
+
+def test_an_adapter_is_no_base(bases, tmp_path):
+    """Nor a model to score: the error names what makes one of it. A merged one is."""
+    net = adapters.load(bases[True], CPU, RANK, ALPHA)
+    folder = tmp_path / "step-000001"
+    C.save(net, WORDS, "chatml", folder, torch.float32)
+    for weights in (True, False):  # a dry run reads no weights
+        with pytest.raises(
+            InputError, match=f"(?s){folder} is an adapter, not a model.*--merge.*{folder}/merged"
+        ):
+            M.local_folder(folder, weights)
+    adapters.merge(folder, bases[True], torch.float32)
+    assert M.local_folder(folder / "merged") == str(folder / "merged")
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/meminfo"), reason="free memory is read from Linux's /proc"
+)
+def test_too_little_memory_to_merge_is_said_before():
+    assert (
+        adapters.check_memory_to_merge(1_000_000)
+        == "merging holds the base in float32 on the CPU: 0.00 GB"
+    )
+    with pytest.raises(InputError, match="4000000.00 GB, and .* are free"):
+        adapters.check_memory_to_merge(10**15)
+
+
+def test_flags_that_errors_name_exist():
+    """What an error tells a user to type has to work."""
+    known = set(re.findall(r"--[a-z0-9_-]+", run_script(ROOT, "04_train.py", "--help").stdout))
+    known |= {flag.replace("_", "-") for flag in known}
+    try:
+        adapters.check_memory_to_merge(10**15)
+    except InputError as error:
+        assert set(re.findall(r"--[a-z0-9_-]+", str(error))) <= known
+
+
+# --- the script -----------------------------------------------------------------------------------------------------
+
+LORA = [
+    "04_train.py",
+    "--name",
+    "a",
+    "--method",
+    "lora",
+    "--lora_rank",
+    8,
+    "--lora_alpha",
+    16,
+    "--global-batch",
+    4,
+    "--learning-rate",
+    1e-2,
+    "--save-every",
+    2,
+    "--state-every",
+    3,
+]
+
+
+def run_of(folder, base):
+    """runs/a with two hand-made training sets of 24 rows: 6 steps of 4. -> runs/a"""
+    run, documents = folder / "runs" / "a", world.web_documents(0, 48)
+    for n, arm in enumerate(("cft", "sft")):
+        write_rows(
+            run / "03_data" / f"{arm}.jsonl",
+            [row | {"arm": arm} for row in documents[24 * n : 24 * n + 24]],
+        )
+    (run / "03.run.json").write_text(json.dumps({"rows": {"cft": 24, "sft": 24}}))
+    shutil.copytree(base, folder / "base")
+    return run
+
+
+@pytest.fixture(scope="module")
+def lora_run(tmp_path_factory, tiny_model):
+    """Both arms on one process, in one call, merged."""
+    folder = tmp_path_factory.mktemp("lora")
+    run = run_of(folder, tiny_model)
+    return SimpleNamespace(
+        folder=folder, run=run, printed=must_run(folder, *LORA, "--model", "base", "--merge")
+    )
+
+
+def test_script_writes_adapters_and_merged_models(lora_run):
+    base = load_file(lora_run.folder / "base" / "model.safetensors")
+    for arm in ("cft", "sft"):
+        folder = lora_run.run / "04_train" / arm
+        assert {p.name for p in folder.iterdir()} == {
+            "settings.json",
+            "metrics.jsonl",
+            "loss.png",
+            *(f"step-00000{n}" for n in (2, 4, 6)),
+        }
+        parts = {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "chat_template.jinja",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        }
+        assert {p.name for p in (folder / "step-000004").iterdir()} == parts
+        assert {p.name for p in (folder / "step-000006").iterdir()} == parts | {
+            "merged"
+        }  # the last one alone is merged
+        said = json.loads((folder / "step-000006" / "adapter_config.json").read_text())
+        assert (
+            said["base_model_name_or_path"] == str((lora_run.folder / "base").resolve())
+            and said["r"] == 8
+        )
+        losses = [m["loss"] for m in rows(folder / "metrics.jsonl")]
+        assert len(losses) == 6 and losses[-1] < losses[0] - 0.2
+        merged = load_file(folder / "step-000006" / "merged" / "model.safetensors")
+        assert merged.keys() == base.keys() and {t.dtype for t in merged.values()} == {
+            torch.float32
+        }
+        changed = {name for name in base if not torch.equal(base[name], merged[name])}
+        assert changed == {
+            name for name in base if re.search(r"layers\.\d\..*_proj\.weight$", name)
+        }
+        assert f"wrote runs/a/04_train/{arm}/step-000006/merged" in lora_run.printed
+    assert list(json.loads((lora_run.run / "04.run.json").read_text())["checkpoints"]) == [
+        "cft",
+        "sft",
+    ]
+
+
+def test_05_scores_the_merged_model(lora_run):
+    must_run(
+        lora_run.folder,
+        "05_eval.py",
+        "--name",
+        "a",
+        "--model",
+        "cft",
+        "--benchmarks",
+        "tiny",
+        "--limit",
+        2,
+        "--max-new-tokens",
+        4,
+    )
+    engine = json.loads((lora_run.run / "05.run.json").read_text())["engines"]["cft"]
+    merged = lora_run.run / "04_train" / "cft" / "step-000006" / "merged"
+    assert lora_run.folder / engine["folder"] == merged and engine["content"] == files.model_id(
+        merged
+    )
+
+
+def test_merging_where_the_base_lies_elsewhere(lora_run, tmp_path):
+    """Trained here, merged on a machine with more memory, as the error about memory proposes: --model says where the base is, and
+    settings.json that it is the same one."""
+    shutil.copytree(lora_run.folder, tmp_path / "there")
+    merged = tmp_path / "there" / "runs" / "a" / "04_train" / "cft" / "step-000006" / "merged"
+    shutil.rmtree(merged)
+    config = merged.parent / "adapter_config.json"
+    config.write_text(config.read_text().replace(str(lora_run.folder / "base"), "/nowhere/base"))
+    (tmp_path / "there" / "base").rename(tmp_path / "there" / "moved")
+    done = run_script(tmp_path / "there", *LORA, "--model", "moved", "--arms", "cft", "--merge")
+    assert "Traceback" not in done.stderr, done.stderr[-600:]
+    assert done.returncode == 0
+    assert_close_files(
+        merged / "model.safetensors",
+        lora_run.run / "04_train" / "cft" / "step-000006" / "merged" / "model.safetensors",
+    )
+
+
+def assert_close_files(ours, expected):
+    ours, expected = load_file(ours), load_file(expected)
+    assert ours.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(ours[name], expected[name], atol=1e-4, rtol=0)
+
+
+def test_qlora_with_8bit_adamw_and_merge(tmp_path, tiny_model):
+    """Merged into the base as it stands on disk: base plus alpha / rank x B A, in float32."""
+    run = run_of(tmp_path, tiny_model)
+    must_run(
+        tmp_path,
+        *LORA,
+        "--model",
+        "base",
+        "--arms",
+        "cft",
+        "--method",
+        "qlora",
+        "--optimizer",
+        "adamw8bit",
+        "--save-every",
+        0,
+        "--merge",
+    )
+    (folder,) = (run / "04_train" / "cft").glob("step-*")
+    losses = [m["loss"] for m in rows(run / "04_train" / "cft" / "metrics.jsonl")]
+    assert folder.name == "step-000006" and losses[-1] < losses[0] - 0.2
+    base, merged = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "base", folder / "merged")
+    )
+    adapter = load_file(folder / "adapter_model.safetensors")
+    for name, weight in base.items():
+        a, b = (
+            adapter.get(f"base_model.model.{name.replace('.weight', half)}")
+            for half in (".lora_A.weight", ".lora_B.weight")
+        )
+        assert (a is None) == ("_proj.weight" not in name)
+        torch.testing.assert_close(merged[name], weight if a is None else weight + 2 * b @ a)
+    assert runs.last_checkpoint(run, "cft") == folder / "merged" and M.local_folder(
+        folder / "merged"
+    )
+    settings = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
+    assert (settings["method"], settings["optimizer"]) == ("qlora", "adamw8bit")
+
+
+# --- without a working bitsandbytes ---------------------------------------------------------------------------------
+
+
+def test_a_bitsandbytes_that_is_not_there_stops_before_any_work(tmp_path, tiny_model):
+    """A child process in which Python finds no such package."""
+    run = run_of(tmp_path, tiny_model)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['bitsandbytes'] = None\n"
+    )
+    stopped = run_script(
+        tmp_path, *LORA, "--model", "base", "--method", "qlora", PYTHONPATH=str(tmp_path / "path")
+    )
+    assert stopped.returncode == 2 and "Traceback" not in stopped.stderr
+    assert "bitsandbytes does not work on this cpu (ModuleNotFoundError" in stopped.stderr
+    assert "--method lora --optimizer adamw" in stopped.stderr
+    assert "step 1/" not in stopped.stdout and not list(run.rglob("settings.json"))
+
+
+def test_a_bitsandbytes_whose_library_fails_is_named(monkeypatch):
+    """Its Python side imports, as it does with a library for another CUDA; it fails when it is used."""
+
+    def fails(*_, **__):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr("bitsandbytes.functional.quantize_4bit", fails)
+    with pytest.raises(
+        InputError,
+        match=r"(?s)does not work on this cpu \(RuntimeError: no kernel image.*--method lora --optimizer adamw",
+    ):
+        adapters.check_bitsandbytes(CPU)
+    monkeypatch.undo()
+    adapters.check_bitsandbytes(CPU)
+
+
+def test_a_broken_bitsandbytes_breaks_adapters_only(tiny_model, monkeypatch):
+    """peft imports bitsandbytes where it is found, and fails as that does; what trains all weights must not need it."""
+
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "peft":
+                raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "peft")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    importlib.reload(adapters)  # 04 imports it whatever the method
+    with pytest.raises(InputError, match="(?s)OSError: libcudart.*bitsandbytes"):
+        adapters.load(tiny_model, CPU, 4, 8)

@@ -1,0 +1,428 @@
+"""The dry run's arithmetic against what is counted: parameters of real models, FLOPs of a real step, bytes that autograd keeps."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from common.train import adapters, checkpoints, estimate
+from common.train import model as M
+
+CPU = torch.device("cpu")
+SIZES = dict(
+    vocab_size=318,
+    hidden_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=128,
+    max_position_embeddings=128,
+)
+# Qwen/Qwen2.5-Math-7B's config.json, and Qwen2.5-0.5B's, which ties its head
+MATH_7B = Qwen2Config(
+    vocab_size=152064,
+    hidden_size=3584,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    intermediate_size=18944,
+    max_position_embeddings=4096,
+    tie_word_embeddings=False,
+)
+HALF_B = Qwen2Config(
+    vocab_size=151936,
+    hidden_size=896,
+    num_hidden_layers=24,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    intermediate_size=4864,
+    tie_word_embeddings=True,
+)
+M.init_distributed()
+
+
+def shape_of(config, folder, **options):
+    config.save_pretrained(folder)  # a configuration is enough: no weights are read
+    return estimate.shape(folder, **options)
+
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "make, config", [(Qwen2ForCausalLM, Qwen2Config), (LlamaForCausalLM, LlamaConfig)]
+)
+def test_counts_are_those_of_the_real_model(tmp_path, make, config, tied):
+    made = make(config(**SIZES, tie_word_embeddings=tied))
+    made.save_pretrained(tmp_path)
+    shape = estimate.shape(tmp_path)
+    assert shape.parameters == sum(
+        p.numel() for p in made.parameters()
+    )  # parameters() gives a tied weight once
+    assert (
+        shape.layer == sum(p.numel() for p in made.model.layers[1].parameters())
+        and shape.layers == 3
+    )
+    assert shape.root == shape.parameters - 3 * shape.layer
+    assert shape.matmul == sum(
+        m.weight.numel() for m in made.model.layers.modules() if isinstance(m, torch.nn.Linear)
+    )
+    assert (shape.head, shape.vocabulary, shape.attention, shape.key_value) == (
+        318 * 64,
+        318,
+        64,
+        32,
+    )
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_adapters_are_counted_as_peft_makes_them(tmp_path, four_bits):
+    Qwen2ForCausalLM(Qwen2Config(**SIZES)).save_pretrained(tmp_path)
+    net = adapters.load(tmp_path, CPU, 8, 16, four_bits)
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert (
+        estimate.shape(tmp_path, 8, four_bits).adapters
+        == trained
+        == sum(
+            8 * (m.in_features + m.out_features)
+            for m in net.model.layers.modules()
+            if hasattr(m, "lora_A")
+        )
+    )
+
+
+def test_head_size_that_is_not_hidden_over_heads(tmp_path):
+    """Qwen3 states head_dim: 4 heads of 32 on a width of 64."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    made = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=32))
+    made.config.save_pretrained(tmp_path)
+    shape = estimate.shape(tmp_path)
+    assert (shape.attention, shape.key_value) == (128, 64) and shape.parameters == sum(
+        p.numel() for p in made.parameters()
+    )
+
+
+def test_qwen_math_7b_by_hand(tmp_path):
+    """7,615,616,512 parameters on its model card. A layer's matrices: q and o 3584 x 3584, k and v 3584 x 512, three of
+    3584 x 18944; 28 layers of them are 6.525e9, the head 152064 x 3584 is 545e6."""
+    shape = shape_of(MATH_7B, tmp_path)
+    assert shape.parameters == 7_615_616_512
+    assert shape.matmul == 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944) == 6_525_288_448
+    assert shape.head == 152064 * 3584 == 544_997_376
+
+
+# --- FLOPs ----------------------------------------------------------------------------------------------------------
+
+
+def test_flops_of_the_papers_run_by_hand(tmp_path):
+    """50,000 rows of 700 tokens, half of them supervised: 6 x 6.525e9 x 35e6 + 6 x 545e6 x 17.5e6 = 1.428e18; attention
+    6 x 28 layers x 3584 x 50,000 x 700^2 = 1.5e16. The layers and attention once more where they are computed again."""
+    shape, rows = shape_of(MATH_7B, tmp_path), [700] * 50_000
+    attention = 6 * 28 * 3584 * 50_000 * 700**2
+    by_hand = 6 * 6_525_288_448 * 35_000_000 + 6 * 544_997_376 * 17_500_000 + attention
+    assert by_hand == pytest.approx(1.442e18, rel=1e-3) and attention == pytest.approx(
+        1.475e16, rel=1e-3
+    )
+    assert estimate.flops(shape, rows, 17_500_000) == pytest.approx(by_hand, rel=1e-9)
+    again = estimate.flops(shape, rows, 17_500_000, recompute=True) - by_hand
+    down = 28 * 3584 * 18944  # the last matrix of a layer need not be passed again
+    assert (
+        2 * (shape.matmul - down) * 35e6
+        <= again - attention / 3
+        <= 2 * shape.matmul * 35e6 * (1 + 1e-9)
+    )
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("rank", [0, 8])
+def test_flops_are_those_of_a_real_step(tmp_path, rank, tied, checkpointing):
+    """Two rows of 50 tokens, 30 of each supervised, through the kit's own loss.
+
+    torch's counter is put right by hand: it counts attention whole, ours half (causal); the counter knows no in-place
+    addmm_, by which the head's gradient is summed. What ours leaves out: the first layer's queries, keys and values need
+    no gradient of their input where the embedding is frozen; and of a layer that is computed again torch leaves out the last
+    product, whose result nobody needs.
+    """
+    Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=tied)).save_pretrained(tmp_path)
+    net = (
+        adapters.load(tmp_path, CPU, rank, 16, False, checkpointing)
+        if rank
+        else M.load(tmp_path, CPU, checkpointing)
+    )
+    net.config._attn_implementation = "eager"  # attention by two plain matrix products
+    input_ids = torch.randint(0, 318, (2, 50), generator=torch.Generator().manual_seed(0))
+    labels = input_ids.clone()
+    labels[:, :20] = -100
+    with FlopCounterMode(
+        display=False,
+        custom_mapping={torch.ops.aten.addmm_: lambda to, a, b, **_: 2 * a[0] * a[1] * b[1]},
+    ) as counter:
+        net.completion_loss(input_ids, labels).backward()
+    forward = 2 * 3 * 64 * 2 * 50**2  # causal attention: 3 layers, width 64, two rows
+    counted = counter.get_total_flops() - forward * (4 if checkpointing else 3)
+    ours = estimate.flops(estimate.shape(tmp_path, rank), [50, 50], 60, recompute=checkpointing)
+    if rank:
+        ours -= 2 * 100 * (64 * 64 + 2 * 64 * 32 + 3 * rank * 64)
+    last = 2 * 100 * 3 * rank * 64 if checkpointing else 0  # the last adapter's second half
+    assert ours - last <= counted <= ours
+
+
+def test_attention_is_by_the_square_of_each_rows_length(tmp_path):
+    shape = shape_of(MATH_7B, tmp_path)
+    long, short = estimate.flops(shape, [2000], 0), estimate.flops(shape, [1000, 1000], 0)
+    assert long - short == pytest.approx(6 * 28 * 3584 * (2000**2 - 2 * 1000**2))
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def kept_by_autograd(config, rank, tokens):
+    """Bytes of everything that a forward pass in bfloat16 saves for its backward pass, parameters and buffers excluded; with
+    adapters in float32 under autocast, as on a GPU."""
+    torch.manual_seed(0)
+    net = Qwen2ForCausalLM(config).to(torch.bfloat16).train()
+    if rank:
+        net.add_adapter(LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for p in net.parameters():
+            p.data = p.data.float() if p.requires_grad else p.data
+    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    kept = {}  # a storage is counted once, and held so that its address is not given away again
+
+    def note(tensor):
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage())
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=bool(rank)),
+    ):
+        net.model(input_ids=torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
+    return sum(storage.nbytes() for at, storage in kept.items() if at not in own)
+
+
+# Sixteenths of Qwen2.5-7B, Llama-2-7B, Qwen2.5-0.5B: (width, heads, key-value heads, intermediate)
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("sizes", [(224, 7, 1, 1184), (256, 8, 8, 688), (112, 7, 1, 608)])
+def test_activations_are_what_autograd_keeps(tmp_path, sizes, rank):
+    """Bytes a layer and token, as the slope over layers and tokens: what is kept once (rotary table, casts of adapters) falls
+    out. By hand, full: 16h + 4a + 4kv + 8i and the softmax's sums; with adapters 18h + 6a + 4kv + 8i + 14r."""
+    hidden, heads, key_value, intermediate = sizes
+    one, two, three = (
+        Qwen2Config(
+            vocab_size=32,
+            hidden_size=hidden,
+            num_attention_heads=heads,
+            num_key_value_heads=key_value,
+            intermediate_size=intermediate,
+            attn_implementation="sdpa",
+            num_hidden_layers=n,
+        )
+        for n in (1, 2, 3)
+    )
+    a, b, c, d = (
+        kept_by_autograd(config, rank, tokens)
+        for config, tokens in ((two, 64), (two, 128), (three, 64), (three, 128))
+    )
+    measured = ((d - c) - (b - a)) / 64
+    h, kv = hidden, hidden * key_value // heads
+    by_hand = (
+        20 * h + 4 * kv + 8 * intermediate + 4 * heads + 8 + (4 * h + 14 * rank if rank else 0)
+    )  # the attention is as wide as h
+    assert measured == pytest.approx(by_hand, rel=0.001)
+    parts = estimate.memory(
+        shape_of(one, tmp_path, adapter_rank=rank), 1, 1000, checkpointing=False
+    )
+    (ours,) = (size for what, size in parts.items() if what.startswith("activations"))
+    assert ours / 1000 == pytest.approx(measured, rel=0.15)
+
+
+def test_checkpointed_activations_are_one_layers_and_every_layers_input(tmp_path):
+    shape = shape_of(MATH_7B, tmp_path)
+    whole, checkpointed = (
+        next(
+            size
+            for what, size in estimate.memory(shape, 8, 16_384, on).items()
+            if what.startswith("activations")
+        )
+        for on in (False, True)
+    )
+    assert checkpointed == pytest.approx(whole / 28 + 28 * 16_384 * 2 * 3584)
+
+
+def test_memory_of_the_weights_by_hand(tmp_path):
+    """Full: float32 weights and two moments, 12 bytes over 8 GPUs (10.6 GiB), gradients 4 (3.5 GiB). LoRA: bfloat16 base
+    14.2 GiB, not sharded; four bits make 3.2 GiB of its layers and leave embedding and head (2.03 GiB) as they are."""
+    parts = estimate.memory(shape_of(MATH_7B, tmp_path), 8, 16_384, True).values()
+    assert 12 * 7_615_616_512 / 8 in parts and 4 * 7_615_616_512 / 8 in parts
+    assert (
+        27 < sum(parts) / 2**30 < 40
+    )  # FACTS of the field: about 27 GiB, to which ours adds gradients before the reduction
+    for world in (1, 8):
+        shape = estimate.shape(tmp_path, adapter_rank=32)
+        parts = estimate.memory(shape, world, 8192, True).values()
+        assert any(part == pytest.approx(2 * 7_615_616_512) for part in parts)
+        assert any(part == pytest.approx(16 * shape.adapters) for part in parts)
+        four = estimate.memory(
+            estimate.shape(tmp_path, 32, four_bits=True), world, 8192, True, eight_bit=True
+        ).values()
+        assert any(part == pytest.approx((3.2 + 2.03) * 2**30, rel=0.02) for part in four)
+        assert any(part == pytest.approx(10 * shape.adapters) for part in four)
+
+
+def test_bytes_of_four_bits_are_those_of_bitsandbytes(tmp_path):
+    """Half a byte, an 8-bit scale for 64 numbers and a float32 one for 64 x 256: 0.516 bytes a parameter."""
+    from bitsandbytes import functional
+
+    packed, state = functional.quantize_4bit(
+        torch.randn(2048, 1024), quant_type="nf4", compress_statistics=True
+    )
+    size = packed.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+    assert size / 2**21 == pytest.approx(0.5 + 1 / 64 + 4 / (64 * 256), rel=1e-4)
+    assert shape_of(MATH_7B, tmp_path, adapter_rank=8, four_bits=True).base_bytes == pytest.approx(
+        size / 2**21, rel=0.02
+    )
+
+
+# --- disk -----------------------------------------------------------------------------------------------------------
+
+
+def test_disk_by_hand(tmp_path):
+    """bfloat16 checkpoints of 15.2 GB, of which the paper's 49 make 746 GB; a state of three float32 numbers a weight, 91 GB.
+    An adapter of rank 1 is 4 bytes for each of a matrix's rows and columns."""
+    shape = shape_of(MATH_7B, tmp_path)
+    assert estimate.disk(shape, 49, 0, 0, 2) == 49 * 2 * 7_615_616_512
+    assert estimate.disk(shape, 0, 1, 0, 2) == 12 * 7_615_616_512
+    small = estimate.shape(tmp_path, adapter_rank=1)
+    assert small.adapters == 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
+    assert estimate.disk(small, 2, 1, 1, 2) == (2 * 4 + 12) * small.adapters + 2 * 7_615_616_512
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_disk_is_what_is_written(tmp_path, method):
+    """A real checkpoint and state; the tokenizer, JSON and headers (well under 40 kB in a model of 1.7 MB) come on top."""
+    from common.tiny.base import tokenizer
+    from common.train.loop import adamw
+
+    words = tokenizer()
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(
+        Qwen2Config(**SIZES | dict(hidden_size=128, intermediate_size=512, vocab_size=len(words)))
+    ).save_pretrained(tmp_path / "base")
+    rank = 0 if method == "full" else 32
+    shape = estimate.shape(tmp_path / "base", rank, method == "qlora")
+    net = (
+        adapters.load(tmp_path / "base", CPU, rank, 64, method == "qlora")
+        if rank
+        else M.load(tmp_path / "base", CPU)
+    )
+    ids = torch.ones(1, 4, dtype=torch.long)
+    net.completion_loss(ids, ids).backward()
+    optimizer = adamw(net)
+    optimizer.step()
+    checkpoints.save(net, words, "chatml", tmp_path / "step-000001", torch.float32)
+    checkpoints.save_state(net, optimizer, 1, tmp_path)
+    (weights,) = (tmp_path / "step-000001").glob("*.safetensors")
+    state = sum(
+        file.stat().st_size for file in (tmp_path / "state-000001").rglob("*") if file.is_file()
+    )
+    assert 0 <= weights.stat().st_size - estimate.disk(shape, 1, 0, 0, 4) < 40_000
+    assert 0 <= state - estimate.disk(shape, 0, 1, 0, 4) < 0.1 * state + 80_000
+
+
+# --- GPUs -----------------------------------------------------------------------------------------------------------
+
+
+# What torch.cuda.get_device_name says -> dense bfloat16 TFLOP/s of the data sheet.
+@pytest.mark.parametrize(
+    "name, peak",
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA H200", 989),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA A100-PCIE-40GB", 312),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA RTX 6000 Ada Generation", 364),
+        ("NVIDIA RTX A6000", 155),
+        ("NVIDIA GeForce RTX 5090", 210),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA GeForce RTX 3090", 71),
+    ],
+)
+def test_peaks_of_known_gpus(name, peak):
+    assert estimate.peak_of(name) == pytest.approx(1e12 * peak, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "name, right",
+    [
+        ("NVIDIA L40", 181),
+        ("NVIDIA A10", 125),
+        ("NVIDIA A40", 150),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA GB200", 2500),
+        *(
+            (other, None)
+            for other in (
+                "Tesla T4",
+                "Tesla V100-SXM2-32GB",
+                "NVIDIA H20",
+                "Quadro RTX 6000",
+                "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+                "NVIDIA GeForce RTX 4090 D",
+                "NVIDIA GeForce RTX 4090 Laptop GPU",
+                "NVIDIA GeForce RTX 5090 Laptop GPU",
+                "NVIDIA GeForce RTX 3090 Ti",
+                "NVIDIA GeForce GTX 1080",
+                "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+                "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+                "AMD Instinct MI300X",
+                "",
+            )
+        ),
+    ],
+)
+def test_a_gpu_that_is_not_in_the_table_is_not_taken_for_another(name, right):
+    """A wrong peak is a wrong MFU in every line of the log; None leaves it out. A MIG slice is a seventh of its GPU."""
+    peak = estimate.peak_of(name)
+    assert peak is None or right and peak == pytest.approx(1e12 * right, rel=0.01)
+
+
+def test_every_gpu_of_the_table_finds_itself():
+    for name, (peak, _) in estimate.GPUS.items():
+        assert estimate.peak_of(f"NVIDIA {name}") == 1e12 * peak, name
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_progress_counts_the_rows_of_its_own_step(tmp_path, monkeypatch):
+    """MFU of step 2 by hand: its two rows of 40 tokens, not step 1's of 100, over 2 GPUs that could do 1e9 FLOP/s for 0.5 s."""
+    shape = shape_of(Qwen2Config(**SIZES), tmp_path)
+    job = SimpleNamespace(lengths=[100, 100, 40, 40], plan=[[[[0]], [[1]]], [[[2]], [[3]]]])
+    update = SimpleNamespace(step=2, supervised=30, seconds=0.5)
+    on_cpu = estimate.progress(update, shape, job, 2, CPU)
+    assert (
+        on_cpu["mfu"] is None and 0.05 < on_cpu["memory_gb"] < 100
+    )  # of this process, with torch in it
+    for name, value in (("get_device_name", "NVIDIA Test"), ("max_memory_allocated", 3e9)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setitem(estimate.GPUS, "Test", (0.001, 1))
+    seen = estimate.progress(update, shape, job, 2, SimpleNamespace(type="cuda"))
+    by_hand = 6 * shape.matmul * 80 + 6 * shape.head * 30 + 6 * 3 * 64 * 2 * 40**2
+    assert seen["mfu"] == pytest.approx(by_hand / (0.5 * 2 * 1e9)) and seen["memory_gb"] == 3.0
+    assert math.isfinite(seen["mfu"])

@@ -1,0 +1,172 @@
+"""What only a GPU can show: bfloat16 training and generation, adapters, memory. Run with: python -m pytest -m gpu"""
+
+import json
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from common.core.files import write_jsonl
+from common.generate.local import Local
+from common.generate.requests import Request, Sampling, Task
+from common.tiny import world
+from common.tiny.base import tokenizer
+from common.train import adapters, checkpoints, estimate, tokens
+from common.train import model as M
+from common.train.loop import adamw, training_steps
+
+pytestmark = pytest.mark.gpu
+WORDS = tokenizer()
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return tokens.examples(world.web_documents(0, 48), WORDS, "chatml", 256)[0]
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """Heads of 64 and a size at which memory is more than the allocator's rounding: 4 layers of width 1024, 0.1 B parameters."""
+    folder = tmp_path_factory.mktemp("larger")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=32_000,
+        hidden_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        intermediate_size=4096,
+        tie_word_embeddings=False,
+        max_position_embeddings=2048,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def long_rows(n, length, vocabulary=32_000):
+    g = torch.Generator().manual_seed(0)
+    return [
+        {
+            "id": str(i),
+            "input_ids": torch.randint(0, vocabulary, (length,), generator=g),
+            "n_prompt": length // 2,
+        }
+        for i in range(n)
+    ]
+
+
+def losses(net, examples, rate=1e-3):
+    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
+    return [u.loss for u in training_steps(net, adamw(net), examples, plan, rate)]
+
+
+def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
+    """Oracle: the same first step in float32 by a plain Hugging Face model on the same GPU."""
+    _, _, device = M.init_distributed()
+    net = M.load(tiny_model, device)
+    assert {p.dtype for p in net.parameters()} == {
+        torch.float32
+    }  # master weights, whatever the compute type
+    ours = losses(net, examples)
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model).to(device)
+    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
+    rows = [examples[i] for group in plan[0][0] for i in group]
+    input_ids, labels = tokens.collate(rows, device)
+    assert ours[0] == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), rel=0.01)
+    assert ours[-1] < ours[0]
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, four_bits):
+    _, _, device = M.init_distributed()
+    adapters.check_bitsandbytes(device)
+    net = adapters.load(tiny_model, device, 8, 16, four_bits)
+    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
+    ours = losses(net, examples, 1e-2)
+    assert ours[-1] < ours[0]
+    checkpoints.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    adapters.merge(tmp_path / "step-000001", tiny_model, torch.bfloat16)
+    assert (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001" / "merged").dtype
+        == torch.bfloat16
+    )
+
+
+def test_attention_takes_the_flash_path(larger):
+    """No other kernel is allowed here, so anything but flash raises."""
+    _, _, device = M.init_distributed()
+    net = M.load(larger, device)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
+        net.completion_loss(*tokens.collate(long_rows(2, 512), device)).backward()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_is_what_the_dry_run_says(larger, checkpointing):
+    """An upper estimate, and not an idle one: what was used is at least half of it."""
+    _, _, device = M.init_distributed()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    net, rows = M.load(larger, device, checkpointing), long_rows(8, 2048)
+    for _ in training_steps(net, adamw(net), rows, [[[list(range(8))]]] * 2, 1e-5):
+        pass
+    used = torch.cuda.max_memory_allocated(device) - before
+    said = sum(estimate.memory(estimate.shape(larger), 1, 8 * 2048, checkpointing).values())
+    assert said / 2 < used <= 1.05 * said
+
+
+def answers(engine, n=64):
+    found, problems = {}, enumerate(world.problems("train", 0, n))
+    tasks = [
+        Task(Request(p.question), Sampling(max_new_tokens=8 + 5 * k % 40), "any")
+        for k, p in problems
+    ]
+    engine.generate(tasks, lambda task, answer: found.update({task.key: answer}))
+    return [found[task.key] for task in tasks]
+
+
+def test_generation_in_bfloat16_is_the_same_again_and_in_float32_that_of_one_prompt_alone(
+    tiny_model,
+):
+    """64 prompts through 8 places, with refills. Rounding may move bfloat16 texts, so they are compared with themselves."""
+    engine = Local(tiny_model, batch_size=8, processes=1)
+    first = answers(engine)
+    assert (
+        engine.dtype == torch.bfloat16 and engine.settings["device"] == torch.cuda.get_device_name()
+    )
+    assert {a["usage"]["completion_tokens"] for a in first} > {8, 13} and answers(
+        Local(tiny_model, batch_size=8, processes=1)
+    ) == first
+    engine = Local(tiny_model, batch_size=8, processes=1)
+    engine.dtype = torch.float32
+    assert answers(engine) == answers(Local(tiny_model, exact=True, processes=1))
+    assert engine.identity != Local(tiny_model).identity
+
+
+@pytest.mark.parametrize("processes", [2, 0])
+def test_processes_on_gpus_give_what_one_gives(tiny_model, processes):
+    """Two processes (on one GPU where there is but one), and one for each GPU: the chunks, and so the bfloat16 texts, are the same."""
+    assert answers(Local(tiny_model, batch_size=4, processes=processes)) == answers(
+        Local(tiny_model, batch_size=4, processes=1)
+    )
+
+
+def test_a_4_bit_base_generates_on_a_gpu(tiny_model):
+    engine = Local(tiny_model, batch_size=8, load_in_4bit=True, processes=1)
+    assert (
+        all(a["text"] for a in answers(engine, 16))
+        and engine.identity != Local(tiny_model).identity
+    )
+
+
+def test_training_script_writes_bfloat16_checkpoints(script, tiny_model, tmp_path):
+    run = tmp_path / "runs" / "g"
+    write_jsonl(
+        run / "03_data" / "cft.jsonl", [row | {"arm": "cft"} for row in world.web_documents(0, 32)]
+    )
+    (run / "03.run.json").write_text(json.dumps({"rows": {"cft": 32}}))
+    done = script("04_train.py", "--name", "g", "--model", tiny_model, "--save-every", 1)
+    assert done.returncode == 0, done.stderr
+    saved = AutoModelForCausalLM.from_pretrained(run / "04_train" / "cft" / "step-000002")
+    assert saved.dtype == torch.bfloat16

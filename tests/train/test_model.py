@@ -1,0 +1,254 @@
+"""Loading, sharding, saving, resuming; the training loop."""
+
+import shutil
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GemmaConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    get_cosine_schedule_with_warmup,
+)
+
+from common.core.errors import InputError
+from common.core.files import model_id
+from common.tiny import world
+from common.tiny.base import tokenizer
+from common.train import checkpoints as C
+from common.train import model as M
+from common.train import tokens
+from common.train.loop import adamw, learning_rate_at, training_steps
+
+CPU = torch.device("cpu")
+WORDS = tokenizer()
+SIZES = dict(
+    vocab_size=len(WORDS),
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=256,
+)
+M.init_distributed()
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return tokens.examples(world.web_documents(0, 48), WORDS, "chatml", 256)[0]
+
+
+def folder_of(path, config):
+    torch.manual_seed(0)
+    made = (LlamaForCausalLM if isinstance(config, LlamaConfig) else Qwen2ForCausalLM)(config)
+    made.save_pretrained(path)
+    WORDS.save_pretrained(path)
+    return made
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen2Config(**SIZES, tie_word_embeddings=True),
+        Qwen2Config(**SIZES, tie_word_embeddings=False),
+        LlamaConfig(**SIZES, rope_theta=500_000.0),
+    ],
+    ids=["qwen2 tied", "qwen2", "llama"],
+)
+def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
+    """Same loss as from_pretrained's model: weights, tied head and the rotary buffers that meta loading loses."""
+    plain = folder_of(tmp_path, config)
+    loaded = M.load(str(tmp_path), CPU)
+    input_ids, labels = tokens.collate(examples[:6])
+    n = (labels[:, 1:] != tokens.IGNORE).sum().item()
+    assert loaded.completion_loss(input_ids, labels).item() / n == pytest.approx(
+        plain(input_ids=input_ids, labels=labels).loss.item(), abs=1e-5
+    )
+
+
+def test_activation_checkpointing_changes_no_number(tiny_model, examples):
+    batch = tokens.collate(examples[:6])
+    losses, norms = [], []
+    for on in (False, True):
+        net = M.load(tiny_model, CPU, activation_checkpointing=on)
+        loss = net.completion_loss(*batch)
+        loss.backward()
+        losses.append(loss.item())
+        norms.append(torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0).full_tensor().item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and norms[0] == pytest.approx(
+        norms[1], rel=1e-6
+    )
+
+
+def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
+    net = M.load(tiny_model, CPU)
+    together = net.completion_loss(*tokens.collate(examples[:8])).item()
+    alone = sum(net.completion_loss(*tokens.collate([e])).item() for e in examples[:8])
+    assert together == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, wrapped):
+    plain = folder_of(tmp_path / "base", Qwen2Config(**SIZES, tie_word_embeddings=tied))
+    net = M.load(str(tmp_path / "base"), CPU, activation_checkpointing=wrapped)
+    C.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001")
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    reloaded = AutoTokenizer.from_pretrained(tmp_path / "step-000001")
+    end = reloaded.convert_tokens_to_ids("<|im_end|>")
+    assert again.generation_config.eos_token_id == [end, reloaded.eos_token_id]
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    assert reloaded.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_bfloat16_folder_is_trained_in_float32(tmp_path):
+    folder_of(tmp_path, Qwen2Config(**SIZES)).to(torch.bfloat16).save_pretrained(tmp_path)
+    net = M.load(str(tmp_path), CPU)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def fit(folder, examples, steps=None, state=None, save_at=None, **options):
+    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, options.pop("cap", 256))
+    net = M.load(folder, CPU)
+    optimizer = adamw(net)
+    start = C.load_state(net, optimizer, state) if state else 0
+    updates = []
+    for update in training_steps(
+        net, optimizer, examples, plan[:steps] if steps else plan, 1e-2, start=start, **options
+    ):
+        updates.append(update)
+        if update.step == save_at:
+            C.save_state(net, optimizer, update.step, state)
+    return updates
+
+
+def test_resumed_training_repeats_the_undisturbed_losses(tiny_model, examples, tmp_path):
+    whole = fit(tiny_model, examples)
+    assert len(whole) == 6 and whole[-1].loss < whole[0].loss
+    fit(tiny_model, examples, state=tmp_path, save_at=3)
+    resumed = fit(tiny_model, examples, state=tmp_path)
+    assert [u.step for u in resumed] == [4, 5, 6]
+    assert [(u.loss, u.grad_norm) for u in resumed] == [(u.loss, u.grad_norm) for u in whole[3:]]
+
+
+def test_microbatching_changes_neither_loss_nor_gradient(tiny_model, examples):
+    """The loss is a token sum over the global count: one micro-batch of 8 rows or 8 of one row give the same steps."""
+    one, many = fit(tiny_model, examples, cap=100_000), fit(tiny_model, examples, cap=1)
+    for a, b in zip(one, many):
+        assert a.loss == pytest.approx(b.loss, rel=1e-4) and a.grad_norm == pytest.approx(
+            b.grad_norm, rel=1e-3
+        )
+        assert a.supervised == b.supervised
+
+
+def test_first_loss_and_update_against_plain_torch(tiny_model, examples):
+    """Oracle: the same two steps with Hugging Face's loss and torch's AdamW on an unsharded model."""
+    ours = fit(tiny_model, examples, warmup_ratio=0.0)[:2]
+    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 256)
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0)
+    for step, update in enumerate(ours):
+        rows = [examples[i] for group in plan[step][0] for i in group]
+        input_ids, labels = tokens.collate(rows)
+        loss = plain(input_ids=input_ids, labels=labels).loss
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, len(plan), 1e-2, 0.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert update.loss == pytest.approx(
+            loss.item(), rel=1e-4
+        ) and update.grad_norm == pytest.approx(norm.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("steps, ratio", [(98, 0.1), (7, 0.5), (50, 0.0), (1, 0.1)])
+def test_schedule_is_transformers_cosine_with_warmup(steps, ratio):
+    import math
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=5e-6)
+    schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(steps * ratio), steps)
+    for step in range(steps):
+        assert learning_rate_at(step, steps, 5e-6, ratio) == pytest.approx(
+            optimizer.param_groups[0]["lr"], abs=1e-15
+        )
+        optimizer.step()
+        schedule.step()
+
+
+# --- bad folders ----------------------------------------------------------------------------------------------------
+
+
+def test_errors_name_what_is_missing(tiny_model, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (bare / file).unlink(missing_ok=True)
+    with pytest.raises(InputError, match="tokenizer"):
+        M.load_tokenizer(bare)
+    (bare / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="safetensors"):
+        M.load(str(bare), CPU)
+    with pytest.raises(InputError, match="config.json"):
+        M.local_folder(tmp_path)
+    with pytest.raises(InputError, match="no model folder"):
+        M.local_folder("runs/none/01_base")
+
+
+def test_logit_changing_architectures_are_refused(tmp_path):
+    config = Qwen2Config(**SIZES)
+    config.final_logit_softcapping = 30.0
+    folder_of(tmp_path, config)
+    with pytest.raises(InputError, match="final_logit_softcapping"):
+        M.load(str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize(
+    "config, says",
+    [
+        (GemmaConfig(**SIZES, head_dim=8), "GemmaTextScaledWordEmbedding"),
+        (
+            Qwen2MoeConfig(
+                **SIZES, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4
+            ),
+            "mixtures of experts",
+        ),
+    ],
+)
+def test_architectures_that_cannot_be_read_are_named(tmp_path, config, says):
+    """Better an error than a model with garbage in a buffer or in an expert."""
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=says):
+        M.load(str(tmp_path), CPU)
+
+
+def test_a_foreign_tokenizer_in_a_qwen2_folder_is_read_as_it_stands(tmp_path):
+    """transformers 5 loads every Qwen2 folder's tokenizer as Qwen2's own class; a word-level one would fall to pieces."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    inner = Tokenizer(
+        models.WordLevel({"<unk>": 0, "Question:": 1, "12": 2, "<eos>": 3}, unk_token="<unk>")
+    )
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder_of(tmp_path, Qwen2Config(**SIZES))
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", eos_token="<eos>"
+    ).save_pretrained(tmp_path)
+    assert M.load_tokenizer(tmp_path)("Question: 12").input_ids == [1, 2]
+
+
+def test_model_id_is_of_the_content(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "elsewhere")
+    assert model_id(tmp_path / "elsewhere") == model_id(tiny_model)

@@ -1,0 +1,58 @@
+"""What a training shows: a line a step, and the loss curve as a picture that opens and shows what it should."""
+
+import matplotlib.image
+
+from common.train import training_log
+
+
+def test_step_line_by_hand():
+    """8,192 tokens in 0.2 s are 41.0 thousand a second; 86 steps of 0.2 s are 17 s."""
+    row = dict(
+        step=12,
+        loss=0.42134,
+        learning_rate=4.6e-6,
+        grad_norm=1.2,
+        tokens=8192,
+        seconds=0.2,
+        useful=0.956,
+        mfu=0.5,
+        memory_gb=27.04,
+        skipped=[],
+    )
+    line = "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k useful 96% MFU 50.0% memory 27.0 GB eta 17 s"
+    assert training_log.step_line([row], 98) == line
+    assert (
+        training_log.step_line([row | {"held_out_loss": 0.5}], 98) == line + " held-out loss 0.5000"
+    )
+    assert " MFU" not in training_log.step_line([row | {"mfu": None}], 98)
+    assert (
+        training_log.step_line([row | {"skipped": ["a", "b"]}], 98)
+        == line + " NOT FINITE, skipped; 2 rows: a b"
+    )
+
+
+def picture(path, width, height):
+    pixels = matplotlib.image.imread(path)
+    assert pixels.shape[:2] == (height, width) and [p.name for p in path.parent.iterdir()] == [
+        path.name
+    ]
+    return pixels[..., :3]
+
+
+def test_loss_curve(tmp_path):
+    """6 x 3.5 inches at 150 dpi; the falling curve's line is lower on the right than on the left (rows count from the top)."""
+    training_log.loss_curve(
+        [{"step": i, "loss": 2 - i / 10, "arm": "cft"} for i in range(1, 20)], tmp_path / "loss.png"
+    )
+    pixels = picture(tmp_path / "loss.png", 900, 525)
+    blue = (abs(pixels - matplotlib.colors.to_rgb("C0")).sum(axis=2) < 0.05).nonzero()
+    left, right = blue[1].min(), blue[1].max()
+    assert (
+        right - left > 500
+        and blue[0][blue[1] == left].mean() < blue[0][blue[1] == right].mean() - 200
+    )
+
+
+def test_one_point_makes_a_curve(tmp_path):
+    training_log.loss_curve([{"step": 1, "loss": 0.0, "arm": "sft"}], tmp_path / "loss.png")
+    picture(tmp_path / "loss.png", 900, 525)
