@@ -10,11 +10,11 @@ import pyarrow.parquet
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common import grading
 from common.core import prompts
 from common.core.files import content_id, file_hash, model_id
 from common.data import training_sets
 from common.data.sources import make_row
-from common.grading import grader
 from tests.faults import FaultServer
 from tests.runs import SMALL, STAGES, contents, must_run, rows, run_script, write_rows
 
@@ -290,7 +290,7 @@ def test_report_of_02_can_be_counted_again(finished):
     report = json.loads((finished.run / "02.run.json").read_text())["report"]
     critiques = rows(finished.run / "02_critiques.jsonl")
     lengths = sorted(len(r["critique"]) for r in critiques)
-    right = sum(grader.grade(r["response"], r["gold"]) for r in critiques)
+    right = sum(grading.is_correct(r["response"], r["gold"]) for r in critiques)
     assert report == {
         "critiques": 48,
         "failed": 0,

@@ -141,7 +141,7 @@ def assert_whole(run, server, n):
     texts = {number_of(e["body"]): server.text(e["body"]) for e in server.asked}
     for row in got:
         assert row["critique_raw"] == texts[int(row["id"])]
-        assert row["verdict"] == verdicts.parse(row["critique_raw"])
+        assert row["verdict"] == verdicts.parse_verdict(row["critique_raw"])
         assert row["critique"].endswith(f"\n\nConclusion: {row['verdict']} [END]")
         assert (
             row["teacher"] == "teacher"

@@ -168,7 +168,7 @@ def _split(tail: str) -> tuple[str, bool, str]:
     return (tail[: end.start()], True, tail[end.end() :]) if end else (tail, False, "")
 
 
-def parse(critique: str) -> str:
+def parse_verdict(critique: str) -> str:
     """-> "right", "wrong" or "unparsed": the verdict behind the last conclusion label. An earlier conclusion line that says the
     other word is a contradiction: "unparsed". Example: "... \\n\\n**Conclusion:** wrong [END]" -> "wrong"."""
     critique = _prose(critique)

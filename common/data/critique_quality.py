@@ -8,9 +8,9 @@ independent, or three None where there is nothing to share.
 from collections import Counter
 from itertools import combinations
 
+from common import grading
 from common.core.stats import wilson
 from common.core.verdicts import VERDICTS
-from common.grading import grader
 
 NOTHING = (None, None, None)
 
@@ -33,7 +33,7 @@ def gives_gold(rows, golds):
     """
     responses = list({row["id"]: row for row in rows}.values())
     known = [row for row in responses if len(golds[row["question_id"]]) == 1]
-    judged = grader.grade_many(
+    judged = grading.grade_many(
         [row["response"] for row in known], [min(golds[row["question_id"]]) for row in known]
     )
     found = {row["id"]: j.correct for row, j in zip(known, judged) if not j.timed_out}

@@ -367,7 +367,7 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
 def _critique(get, where, values, mapping, counts):
     """A critique that came with the data; its verdict from the mapped column where there is one, else from the text."""
     raw = utf8(get["critique"]).removeprefix("Critique:\n")  # which 03 writes before each
-    stated = verdicts.parse(raw)
+    stated = verdicts.parse_verdict(raw)
     verdict = stated
     if "verdict" in mapping and get["verdict"] is None:
         counts["verdicts read from the critique's text, where the column holds none"] += 1

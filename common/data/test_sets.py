@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import grading
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
-from common.grading import grader
 from common.tiny import world
 
 LETTERS = "ABCDEFGHIJ"
@@ -96,7 +96,7 @@ MATH = dict(
     configs=MATH_CONFIGS,
     split="test",
     question="problem",
-    gold=lambda r: grader.extract(r["solution"]),
+    gold=lambda r: grading.extract_answer(r["solution"]),
     licence="MIT",
 )
 # tolerance: golds of Minerva and TheoremQA are rounded measurements; 1 % is what Minerva's authors allow.

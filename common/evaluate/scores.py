@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from common import grading
 from common.core import runs, stats
 from common.core.errors import InputError
 from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
 from common.data import test_sets
 from common.generate.requests import Request
-from common.grading import grader, paper
+from common.grading import paper
 
 JUDGED = ("extracted", "how", "strict", "timed_out", "paper", "paper_timed_out")
 
@@ -88,12 +89,12 @@ def graded(folder, name, items, requests, outputs, count_failed=False):
     known = {} if benchmark.private else _known(folder / f"{name}.jsonl", grader)
     todo = [row for row in rows if "error" not in row and (row["output"], row["gold"]) not in known]
     texts, golds = [row["output"] for row in todo], [row["gold"] for row in todo]
-    strict = grader.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
+    strict = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
     by_rules = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
     for row, judged, by_paper in zip(todo, strict, by_rules):
         known[row["output"], row["gold"]] = (
             judged.extracted,
-            judged.how,
+            judged.extraction_method,
             judged.correct,
             judged.timed_out,
             *by_paper,
@@ -227,7 +228,9 @@ def majority(rows):
     ):  # only then does it matter which of the wrong answers mean the same
         groups = {}
         for answer, n in wrong.items():
-            same = next((g for g in groups if grader.grade(f"\\boxed{{{answer}}}", g)), answer)
+            same = next(
+                (g for g in groups if grading.is_correct(f"\\boxed{{{answer}}}", g)), answer
+            )
             groups[same] = groups.get(same, 0) + n
         wrong = groups
     most = max(right, *wrong.values())

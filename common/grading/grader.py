@@ -26,16 +26,16 @@ LETTER = re.compile(
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What judge() found. how: "boxed", "cue", "last number" (among options: a lone letter) or "none"."""
+class GradeResult:
+    """What grade() found. extraction_method: "boxed", "cue", "last number" (among options: a lone letter) or "none"."""
 
     correct: bool
     extracted: str | None
-    how: str
+    extraction_method: str
     timed_out: bool
 
 
-def judge(text, gold, tolerance: float = 0, choices=None) -> Judgement:
+def grade(text, gold, tolerance: float = 0, choices=None) -> GradeResult:
     """Judge a whole model output against a gold answer, text or number. No text or gold of any type raises; what is neither is wrong.
 
     Reasoning blocks (<think>...</think>) do not count. tolerance is relative (0.01 = 1 %) and only for numbers whose gold is not written
@@ -62,7 +62,7 @@ def judge(text, gold, tolerance: float = 0, choices=None) -> Judgement:
     wanted = lone.upper() if small else lone
     if choices or len(wanted) == 1 and wanted in letters:
         extracted, how = option_of(text, letters, small)
-        return Judgement(
+        return GradeResult(
             wanted in letters and (extracted == wanted or text.strip() == gold),
             extracted,
             how,
@@ -70,33 +70,33 @@ def judge(text, gold, tolerance: float = 0, choices=None) -> Judgement:
         )
     extracted, how = answer_of(text)
     if not gold:
-        return Judgement(False, extracted, how, False)
+        return GradeResult(False, extracted, how, False)
     if text.strip() == gold:  # an output that is nothing but the answer, in words
-        return Judgement(True, extracted, how, False)
+        return GradeResult(True, extracted, how, False)
     if extracted is None:
-        return Judgement(False, None, how, False)
+        return GradeResult(False, None, how, False)
     try:
         same = equivalent if len(gold) + len(extracted) > 1_000 else _equivalent
-        return Judgement(same(gold, extracted, tolerance), extracted, how, False)
+        return GradeResult(same(gold, extracted, tolerance), extracted, how, False)
     except TimeoutError:
-        return Judgement(False, extracted, how, True)
+        return GradeResult(False, extracted, how, True)
 
 
-def grade(text, gold) -> bool:
-    """Whether a whole model output gives the gold answer: judge(text, gold).correct."""
-    return judge(text, gold).correct
+def is_correct(text, gold) -> bool:
+    """Whether a whole model output gives the gold answer: grade(text, gold).correct."""
+    return grade(text, gold).correct
 
 
-def extract(text) -> str | None:
+def extract_answer(text) -> str | None:
     """The answer of a whole model output, as written, or None."""
     return answer_of(_string(text))[0]
 
 
 def grade_many(
     texts: Iterable, golds: Iterable, tolerance: float = 0, choices=None
-) -> list[Judgement]:
-    """judge() for every pair, in the order given; equal pairs are judged once, up to WORKERS symbolic answers at a time. Raises
-    ValueError for lists of different lengths, and what judge() raises."""
+) -> list[GradeResult]:
+    """grade() for every pair, in the order given; equal pairs are judged once, up to WORKERS symbolic answers at a time. Raises
+    ValueError for lists of different lengths, and what grade() raises."""
     texts, golds = list(texts), list(golds)
     if len(texts) != len(golds):
         raise ValueError(
@@ -106,12 +106,12 @@ def grade_many(
     unique = list(dict.fromkeys(pairs))
     threads = ThreadPoolExecutor(WORKERS)
     try:
-        judgements = dict(
-            zip(unique, threads.map(lambda pair: judge(*pair, tolerance, choices), unique))
+        results = dict(
+            zip(unique, threads.map(lambda pair: grade(*pair, tolerance, choices), unique))
         )
     finally:
         threads.shutdown(cancel_futures=True)  # after an interrupt, do not grade the rest
-    return [judgements[pair] for pair in pairs]
+    return [results[pair] for pair in pairs]
 
 
 _equivalent = lru_cache(maxsize=100_000)(

@@ -42,7 +42,7 @@ WORDS = (
 )
 
 
-def grade(text, gold, units: bool = True) -> bool:
+def is_correct(text, gold, units: bool = True) -> bool:
     """Whether a whole model output gives the gold answer by the released rules. units=False: as for Minerva-Math, where unit words stay.
     What needs longer than SECONDS, and anything that is not a string, is wrong; nothing raises."""
     try:
@@ -77,7 +77,7 @@ def option(text: str, letters: str) -> str | None:
 
 
 def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tuple[bool, bool]]:
-    """(grade(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none
+    """(is_correct(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none
     being wrong."""
     if choices:
         return [

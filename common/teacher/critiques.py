@@ -26,7 +26,7 @@ def prompt(row, form, tokenizer=None):
 
 def why_bad(text):
     """Why a finished answer is no critique, or None."""
-    return "no verdict" if verdicts.parse(text) == "unparsed" else None
+    return "no verdict" if verdicts.parse_verdict(text) == "unparsed" else None
 
 
 def carried(row):
@@ -53,7 +53,7 @@ def asked(row, answer, teacher):
             "error"
         ]
     raw = utf8(raw)
-    verdict = verdicts.parse(raw)
+    verdict = verdicts.parse_verdict(raw)
     return row | {
         "critique_id": content_id(row["id"], teacher, raw),
         "teacher": teacher,

@@ -9,12 +9,12 @@ from tokenizers import AddedToken, pre_tokenizers
 from tqdm import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, set_seed
 
+from common import grading
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import write_atomic
 from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task
-from common.grading import grader
 from common.tiny import world
 from common.train import checkpoints, tokens
 from common.train.loop import adamw, training_steps
@@ -162,6 +162,6 @@ def _accuracy(folder, seed, n=200):
     }
     right = []
     Local(folder, batch_size=n).generate(
-        asked, lambda task, answer: right.append(grader.grade(answer["text"], asked[task]))
+        asked, lambda task, answer: right.append(grading.is_correct(answer["text"], asked[task]))
     )
     return sum(right) / n

@@ -55,9 +55,9 @@ def examples(rows, tokenizer, template, cutoff, overlong="truncate"):
                 continue
             counts["cut"] += 1
             completion = completion[: cutoff - len(prompt)]
-            counts["cut so that the verdict is lost"] += verdicts.parse(
+            counts["cut so that the verdict is lost"] += verdicts.parse_verdict(
                 tokenizer.decode(completion)
-            ) != verdicts.parse(row["completion"][0]["content"])
+            ) != verdicts.parse_verdict(row["completion"][0]["content"])
         kept.append(
             {
                 "id": row["id"],

@@ -148,7 +148,7 @@ def released(folder, url, n, processes=20):
     return (
         time.monotonic() - began,
         len(rows),
-        sum(verdicts.parse(text or "") != "unparsed" for text in rows),
+        sum(verdicts.parse_verdict(text or "") != "unparsed" for text in rows),
     )
 
 

@@ -41,7 +41,7 @@ made = lambda marker: os.path.exists(marker) and not os.unlink(marker)
 
 def call_all(place, log, only, first, marker):
     """The cases from the `first` one on, every call announced and reported in the log."""
-    from common.grading import grader
+    from common import grading
 
     found = [
         (k, *case)
@@ -62,15 +62,15 @@ def call_all(place, log, only, first, marker):
         )
         ordinary = (r"\boxed{1/2}", "0.5"), (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"), new
         for what, call in {
-            "judge": lambda: verdict(grader.judge(text, gold)),
-            "swapped": lambda: verdict(grader.judge(other, text)),
+            "judge": lambda: verdict(grading.grade(text, gold)),
+            "swapped": lambda: verdict(grading.grade(other, text)),
             "extract": lambda: (
                 {}
-                if type(grader.extract(text)) in (str, type(None))
+                if type(grading.extract_answer(text)) in (str, type(None))
                 else {"error": "gave no string"}
             ),
             "after": lambda: {
-                "wrong": [pair for pair in ordinary if grader.grade(*pair) is not True]
+                "wrong": [pair for pair in ordinary if grading.is_correct(*pair) is not True]
             },
         }.items():
             tell(case=k, name=name, call=what, began=time.time())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.core.verdicts import normalise, parse
+from common.core.verdicts import normalise, parse_verdict
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 BODY = "Step 2 multiplies 4 by 4, as the question asks. The right side is not wrong.\n\n"
@@ -129,14 +129,14 @@ UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that 
 )
 def test_written_forms(form, word, verdict):
     critique = BODY + form.replace("{}", word).replace("{{", "{").replace("}}", "}")
-    assert parse(critique) == verdict
+    assert parse_verdict(critique) == verdict
     assert normalise(critique, verdict).startswith(BODY.rstrip())
 
 
 @pytest.mark.parametrize("critique", UNPARSED)
 def test_nothing_is_guessed(critique):
-    assert parse(critique) == "unparsed"
-    assert parse(BODY + critique) == "unparsed"
+    assert parse_verdict(critique) == "unparsed"
+    assert parse_verdict(BODY + critique) == "unparsed"
 
 
 @pytest.mark.parametrize(
@@ -158,18 +158,20 @@ def test_nothing_is_guessed(critique):
     ],
 )  # fmt: skip
 def test_negation_and_reasons(ending, verdict):
-    assert parse(f"{BODY}Conclusion: {ending} [END]") == verdict
+    assert parse_verdict(f"{BODY}Conclusion: {ending} [END]") == verdict
 
 
 def test_words_of_the_body_do_not_count():
     assert (
-        parse(
+        parse_verdict(
             "The right-hand side is wrong, says the student; that is incorrect.\n\nConclusion: right [END]"
         )
         == "right"
     )
     assert (
-        parse('He ends with "Conclusion: the triangle is right".\n\nConclusion: wrong [END]')
+        parse_verdict(
+            'He ends with "Conclusion: the triangle is right".\n\nConclusion: wrong [END]'
+        )
         == "wrong"
     )
 
@@ -237,11 +239,11 @@ def test_reasons_in_the_conclusion_are_kept():
 
 
 def check_round_trip(critique):
-    verdict = parse(critique)
+    verdict = parse_verdict(critique)
     for wanted in ("right", "wrong") if verdict == "unparsed" else (verdict,):
         once = normalise(critique, wanted)
         assert once.endswith(f"Conclusion: {wanted} [END]") and normalise(once, wanted) == once
-        assert verdict == "unparsed" or parse(once) == verdict
+        assert verdict == "unparsed" or parse_verdict(once) == verdict
     return verdict
 
 
@@ -263,7 +265,7 @@ def test_other_verdicts_are_refused():
 )  # fmt: skip
 def test_degenerate_text_takes_linear_time(text):
     start = time.perf_counter()
-    parse(text), normalise(text, "right")
+    parse_verdict(text), normalise(text, "right")
     assert time.perf_counter() - start < 5
 
 

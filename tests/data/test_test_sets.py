@@ -4,12 +4,13 @@ import json
 
 import pytest
 
+from common import grading
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id
 from common.data import test_sets
 from common.data.test_sets import BENCHMARKS, MATH_CONFIGS, items
-from common.grading import grader, paper
+from common.grading import paper
 from tests.conftest import SHARED
 
 GSM8K = [
@@ -334,11 +335,15 @@ def test_real_golds_are_right_and_a_constant_is_not(name):
     for grades in (
         [
             j.correct
-            for j in grader.grade_many(golds, golds, benchmark.tolerance, benchmark.choices or None)
+            for j in grading.grade_many(
+                golds, golds, benchmark.tolerance, benchmark.choices or None
+            )
         ],
         [
             j.correct
-            for j in grader.grade_many(boxed, golds, benchmark.tolerance, benchmark.choices or None)
+            for j in grading.grade_many(
+                boxed, golds, benchmark.tolerance, benchmark.choices or None
+            )
         ],
         [
             right
@@ -351,7 +356,7 @@ def test_real_golds_are_right_and_a_constant_is_not(name):
     constant = "A" if benchmark.choices else "\\boxed{0}"
     strict = sum(
         j.correct
-        for j in grader.grade_many(
+        for j in grading.grade_many(
             [constant] * len(golds), golds, benchmark.tolerance, benchmark.choices or None
         )
     )
@@ -401,7 +406,7 @@ def test_the_two_sources_of_a_math_gold_agree():
         for item in part
         if whole[item["question"]].replace(" ", "") != item["gold"].replace(" ", "")
     ]
-    assert all(grader.grade(whole[i["question"]], i["gold"]) for i in differing), differing
+    assert all(grading.is_correct(whole[i["question"]], i["gold"]) for i in differing), differing
 
 
 def test_tiny_items_are_the_worlds_test_questions_of_the_seed():

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from common import grading
 from common.core import stats
 from common.data import test_sets
 from common.evaluate import paper_tables, scores
 from common.evaluate.scores import Result
 from common.generate.requests import Request
-from common.grading import grader, paper
+from common.grading import paper
 
 ITEMS = [{"id": f"i{n}", "question": f"What is {n}?", "gold": str(n)} for n in range(4)]
 
@@ -179,9 +180,9 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
         asked.append(len(texts))
         if not texts:
             return []
-        return [grader.Judgement("7" in text, "7", "boxed", "late" in text) for text in texts]
+        return [grading.GradeResult("7" in text, "7", "boxed", "late" in text) for text in texts]
 
-    monkeypatch.setattr(grader, "grade_many", grade_many)
+    monkeypatch.setattr(grading, "grade_many", grade_many)
     said = [output("7"), output("late"), output("7 7"), output("no")]
 
     def again(items=ITEMS):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.grading.equivalence import equivalent
-from common.grading.grader import extract, grade, grade_many, judge
+from common.grading.grader import extract_answer, grade, grade_many, is_correct
 from common.grading.quantities import rational, split_unit
 from common.grading.spelling import clean
 
@@ -202,11 +202,11 @@ def test_tolerance_is_relative_and_not_for_integers():
     )
 
 
-def disagreements(rows, judgements, label):
+def disagreements(rows, results, label):
     return [
         f"{row} -> {j}"
-        for row, j in zip(rows, judgements)
-        if j.correct != row[label] or row.get("how", j.how) != j.how
+        for row, j in zip(rows, results)
+        if j.correct != row[label] or row.get("how", j.extraction_method) != j.extraction_method
     ]
 
 
@@ -217,18 +217,18 @@ def read(path):
 def test_labelled_pairs():
     """1,226 pairs of 48 classes, half of them near misses, written and checked by someone who had not seen the grader."""
     rows = read(CASES / "equivalence.jsonl")
-    judgements = grade_many(
+    results = grade_many(
         [rf"The answer is $\boxed{{{row['answer']}}}$." for row in rows],
         [row["gold"] for row in rows],
     )
-    assert len(rows) == 1226 and not disagreements(rows, judgements, "equal")
+    assert len(rows) == 1226 and not disagreements(rows, results, "equal")
 
 
 def test_labelled_outputs():
     """1,300 whole outputs in the styles of many models, written by two people who had not seen the grader."""
     rows = read(CASES / "outputs.jsonl")
-    judgements = [judge(row["output"], row["gold"], choices=row.get("choices")) for row in rows]
-    assert len(rows) == 1316 and not disagreements(rows, judgements, "correct")
+    results = [grade(row["output"], row["gold"], choices=row.get("choices")) for row in rows]
+    assert len(rows) == 1316 and not disagreements(rows, results, "correct")
 
 
 @pytest.mark.skipif(not (SHARED / "grading/dev.jsonl").exists(), reason="needs ../shared")
@@ -243,15 +243,13 @@ def test_labelled_cases_of_other_projects():
         row["pred"] if row["kind"] == "extract" else rf"So $\boxed{{{row['pred']}}}$"
         for row in rows
     ]
-    judgements = grade_many(texts, [row["gold"] for row in rows])
-    assert not [row for row, j in zip(rows, judgements) if j.correct and not row["expected"]]
-    assert (
-        sum(j.correct == row["expected"] for row, j in zip(rows, judgements)) / len(rows) >= 0.985
-    )
+    results = grade_many(texts, [row["gold"] for row in rows])
+    assert not [row for row, j in zip(rows, results) if j.correct and not row["expected"]]
+    assert sum(j.correct == row["expected"] for row, j in zip(rows, results)) / len(rows) >= 0.985
 
 
 GOLDS = {
-    "math": lambda row: extract(row["solution"]), "math500": lambda row: row["answer"], "minerva_math": lambda row: row["answer"],
+    "math": lambda row: extract_answer(row["solution"]), "math500": lambda row: row["answer"], "minerva_math": lambda row: row["answer"],
     "gsm8k": lambda row: row["answer"].partition("####")[2].strip(), "olympiadbench": lambda row: row["final_answer"][0],
     "theoremqa": lambda row: str(row["Answer"]), "aime24": lambda row: str(row["answer"]), "amc23": lambda row: str(row["answer"]),
 }  # fmt: skip
@@ -267,7 +265,7 @@ def test_every_gold_equals_itself(benchmark):
         [rf"So the result is $\boxed{{{gold}}}$, as asked." for gold in golds], golds
     )
     assert not [gold for gold, j in zip(golds, boxed) if not j.correct]
-    assert all(grade(gold, gold) for gold in golds)
+    assert all(is_correct(gold, gold) for gold in golds)
     assert not [gold for gold in golds if not equivalent(gold, gold)]
 
 
@@ -284,5 +282,5 @@ def test_a_gold_with_one_digit_changed_is_wrong(benchmark):
             changed.append(
                 gold[:at] + str((int(gold[at]) + rng.randint(1, 9)) % 10) + gold[at + 1 :]
             )
-    judgements = grade_many([rf"\boxed{{{answer}}}" for answer in changed], golds)
-    assert not [(gold, answer) for gold, answer, j in zip(golds, changed, judgements) if j.correct]
+    results = grade_many([rf"\boxed{{{answer}}}" for answer in changed], golds)
+    assert not [(gold, answer) for gold, answer, j in zip(golds, changed, results) if j.correct]

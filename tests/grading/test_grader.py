@@ -13,7 +13,7 @@ import pytest
 
 from common.grading import equivalence, paper, worker
 from common.grading.extraction import without_thinking
-from common.grading.grader import Judgement, extract, grade, grade_many, judge
+from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 from tests import hostile
 
 
@@ -73,8 +73,8 @@ EXTRACTED = [  # (output, answer, how)
 
 @pytest.mark.parametrize("output, answer, how", EXTRACTED)
 def test_extraction(output, answer, how):
-    assert extract(output) == answer
-    assert judge(output, "0").how == how
+    assert extract_answer(output) == answer
+    assert grade(output, "0").extraction_method == how
 
 
 @pytest.mark.parametrize(
@@ -118,25 +118,25 @@ def test_extraction(output, answer, how):
     ],
 )
 def test_options(output, gold, choices, correct):
-    assert judge(output, gold, choices=choices).correct is correct
+    assert grade(output, gold, choices=choices).correct is correct
 
 
 def test_an_output_that_is_nothing_but_the_gold():
-    assert grade("odd $n$", "odd $n$") and not grade("even $n$", "odd $n$")
+    assert is_correct("odd $n$", "odd $n$") and not is_correct("even $n$", "odd $n$")
 
 
 def test_many_at_once_are_judged_as_one_by_one():
     texts = [boxed(rf"\sqrt{{{2 * k * k}}}") for k in range(1, 40)] + ["none", None]
     golds = [rf"{k + k % 2}\sqrt{{2}}" for k in range(1, 40)] + ["1", "2"]  # right for even k
-    judgements = grade_many(texts, golds)
-    assert [judgement.correct for judgement in judgements] == [k % 2 == 0 for k in range(1, 40)] + [
+    results = grade_many(texts, golds)
+    assert [judgement.correct for judgement in results] == [k % 2 == 0 for k in range(1, 40)] + [
         False,
         False,
     ]
-    assert judgements == [judge(*pair) for pair in zip(texts, golds)]
+    assert results == [grade(*pair) for pair in zip(texts, golds)]
     assert grade_many(["4.04"] * 2, ["4.0", "4"], tolerance=0.01) == [
-        judge("4.04", "4.0", 0.01),
-        judge("4.04", "4", 0.01),
+        grade("4.04", "4.0", 0.01),
+        grade("4.04", "4", 0.01),
     ]
     with pytest.raises(ValueError, match="2 outputs and 1 golds"):
         grade_many(["1", "2"], ["1"])
@@ -155,7 +155,7 @@ def test_many_at_once_are_judged_as_one_by_one():
 )
 def test_settings_that_cannot_be_meant(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
-        judge("5", "5", **setting)
+        grade("5", "5", **setting)
 
 
 def test_equal_pairs_are_judged_once(monkeypatch):
@@ -169,7 +169,9 @@ def test_repeated_answers_ask_sympy_once(monkeypatch):
     monkeypatch.setattr(
         worker, "ask", lambda *arguments, ask=worker.ask: asked.append(arguments) or ask(*arguments)
     )
-    assert all(grade(boxed(r"\sqrt{7}\sqrt{7}+y"), "y+7") for _ in range(5)) and len(asked) == 1
+    assert (
+        all(is_correct(boxed(r"\sqrt{7}\sqrt{7}+y"), "y+7") for _ in range(5)) and len(asked) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,21 +194,21 @@ def test_repeated_answers_ask_sympy_once(monkeypatch):
 )
 def test_any_type_returns(value):
     assert (
-        isinstance(judge(value, value), Judgement)
-        and not grade(boxed("8"), value)
-        and not grade(value, "8")
+        isinstance(grade(value, value), GradeResult)
+        and not is_correct(boxed("8"), value)
+        and not is_correct(value, "8")
     )
-    assert extract(value) is None or isinstance(value, (bool, int, float, Fraction))
+    assert extract_answer(value) is None or isinstance(value, (bool, int, float, Fraction))
 
 
 def test_numbers_are_read_as_their_text():
     assert (
-        grade(5, Decimal("5.0"))
-        and grade(5, 5)
-        and grade("5", 5)
-        and grade(boxed("2.5"), 2.5)
-        and grade(boxed("1/3"), Fraction(1, 3))
-        and grade("True", True)
+        is_correct(5, Decimal("5.0"))
+        and is_correct(5, 5)
+        and is_correct("5", 5)
+        and is_correct(boxed("2.5"), 2.5)
+        and is_correct(boxed("1/3"), Fraction(1, 3))
+        and is_correct("True", True)
     )
 
 
@@ -215,13 +217,13 @@ def test_hostile_inputs(tmp_path, monkeypatch):
     assert equivalence.SYMBOLIC_SECONDS == 3.0
     monkeypatch.setattr(equivalence, "SYMBOLIC_SECONDS", 0.7)
     cases = hostile.cases(str(tmp_path / "ran"))
-    judgements = grade_many([text for _, text, _ in cases], [gold for _, _, gold in cases])
+    results = grade_many([text for _, text, _ in cases], [gold for _, _, gold in cases])
     assert len(cases) > 150 and not [
-        name for (name, *_), judged in zip(cases, judgements) if judged.correct
+        name for (name, *_), judged in zip(cases, results) if judged.correct
     ]
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    assert grade(boxed(r"\sqrt{8}"), r"2\sqrt{2}")
+    assert is_correct(boxed(r"\sqrt{8}"), r"2\sqrt{2}")
 
 
 PUMPED = [
@@ -245,21 +247,21 @@ def test_no_repetition_takes_long(times, end, monkeypatch):
         ):
             start = time.process_time()
             (
-                judge(text, "5"),
-                judge(text, "A", choices="ABCD"),
-                judge(boxed("5"), token * times + end),
-                paper.grade(text, "x+1"),
+                grade(text, "5"),
+                grade(text, "A", choices="ABCD"),
+                grade(boxed("5"), token * times + end),
+                paper.is_correct(text, "x+1"),
             )
             assert time.process_time() - start < 2, (token, times, end)
 
 
 SCRIPT = r"""
 import sys
-from common.answers import grade, grade_many
-assert grade(r"\boxed{1/2}", "0.5") and grade(r"\boxed{(1, 2]}", "(1,2]") and not grade(r"\boxed{7}", "8")
+from common.answers import is_correct, grade_many
+assert is_correct(r"\boxed{1/2}", "0.5") and is_correct(r"\boxed{(1, 2]}", "(1,2]") and not is_correct(r"\boxed{7}", "8")
 from common.grading import worker
 assert worker.workers[0].process is None, "these need no sympy"
-assert grade(r"\boxed{1+x}", "x+1") and grade_many([r"\boxed{2+x}"] * 9, ["x+2"] * 9)[8].correct
+assert is_correct(r"\boxed{1+x}", "x+1") and grade_many([r"\boxed{2+x}"] * 9, ["x+2"] * 9)[8].correct
 assert not {"sympy", "math_verify", "torch", "multiprocessing"} & set(sys.modules)
 print(*(one.process.pid for one in worker.workers if one.process))
 """
@@ -287,7 +289,8 @@ def test_threads(tmp_path):
             first, first + 10
         ):  # sqrt(2 k^2) = k sqrt(2); for odd k the gold is k + 1 instead
             results.append(
-                grade(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}") == (k % 2 == 0)
+                is_correct(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}")
+                == (k % 2 == 0)
             )
 
     threads = [threading.Thread(target=work, args=(first,)) for first in (102, 112, 122, 132)]
@@ -300,10 +303,10 @@ def test_threads(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_workers_of_its_own():
-    assert grade(boxed("3+x"), "x+3")
+    assert is_correct(boxed("3+x"), "x+3")
     if not (child := os.fork()):
-        os._exit(0 if worker.workers[0].process is None and grade(boxed("4+x"), "x+4") else 1)
-    assert os.waitpid(child, 0)[1] == 0 and grade(boxed("5+x"), "x+5")
+        os._exit(0 if worker.workers[0].process is None and is_correct(boxed("4+x"), "x+4") else 1)
+    assert os.waitpid(child, 0)[1] == 0 and is_correct(boxed("5+x"), "x+5")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from common.grading import grader, paper
-from common.grading.paper import grade
+from common import grading
+from common.grading import paper
+from common.grading.paper import is_correct
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -29,7 +30,7 @@ LAX = [  # (answer, gold): accepted by it, wrong by the strict grader
 
 @pytest.mark.parametrize("answer, gold", LAX)
 def test_where_it_is_lax(answer, gold):
-    assert grade(boxed(answer), gold) and not grader.grade(boxed(answer), gold)
+    assert is_correct(boxed(answer), gold) and not grading.is_correct(boxed(answer), gold)
 
 
 STRICT = [
@@ -44,7 +45,7 @@ STRICT = [
 
 @pytest.mark.parametrize("answer, gold", STRICT)
 def test_where_it_is_too_strict(answer, gold):
-    assert not grade(boxed(answer), gold) and grader.grade(boxed(answer), gold)
+    assert not is_correct(boxed(answer), gold) and grading.is_correct(boxed(answer), gold)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_where_it_is_too_strict(answer, gold):
      ("3e8", r"3\times10^{8}"), (r"5^\circ", "5"), ("p+q=1", "q+p-1=0"), ("1,234", "1234"), ("025", "25"), ("3.", "3.0")],
 )  # fmt: skip
 def test_right_answers(answer, gold):
-    assert grade(boxed(answer), gold)
+    assert is_correct(boxed(answer), gold)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_right_answers(answer, gold):
     [("5", "6"), ("x+1", "x+2"), ("(1,2)", "(1,3)"), ("5.2", "5.3"), ("True", "False"), ("", "5")],
 )
 def test_wrong_answers(answer, gold):
-    assert not grade(boxed(answer), gold)
+    assert not is_correct(boxed(answer), gold)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +78,14 @@ def test_wrong_answers(answer, gold):
     ],
 )
 def test_extraction(output, gold):
-    assert grade(output, gold)
+    assert is_correct(output, gold)
 
 
 def test_units_stay_for_minerva():
     assert (
-        grade(boxed("3 h"), "3")
-        and not grade(boxed("3 h"), "3", units=False)
-        and grade(boxed("3h"), "3 h", units=False)
+        is_correct(boxed("3 h"), "3")
+        and not is_correct(boxed("3 h"), "3", units=False)
+        and is_correct(boxed("3h"), "3 h", units=False)
     )
 
 
@@ -93,7 +94,7 @@ def test_units_stay_for_minerva():
     [None, 5, b"5", [], "", "\x00\ud800", "9" * 10**6, r"\boxed{" * 10**5, "the answer is" * 10**5],
 )
 def test_any_input_returns(value):
-    assert not grade(value, "7") and not grade(boxed("7"), value)
+    assert not is_correct(value, "7") and not is_correct(boxed("7"), value)
 
 
 def test_no_code_runs(tmp_path):
@@ -104,8 +105,8 @@ def test_no_code_runs(tmp_path):
     ):
         code = code.replace("{}", str(tmp_path / "ran"))
         assert (
-            not grade(boxed(code), "7")
-            and not grade(boxed("7"), code)
+            not is_correct(boxed(code), "7")
+            and not is_correct(boxed("7"), code)
             and not list(tmp_path.iterdir())
         )
 
@@ -122,11 +123,11 @@ def test_the_floors_of_the_released_code(benchmark, column, answer, floor):
         str(json.loads(line)[column]) for line in path.read_text(encoding="utf-8").splitlines()
     ]
     assert (
-        sum(grade(boxed(answer), gold, units=benchmark != "minerva_math") for gold in golds)
+        sum(is_correct(boxed(answer), gold, units=benchmark != "minerva_math") for gold in golds)
         == floor
     )
 
 
 def test_a_timeout_is_wrong(monkeypatch):
     monkeypatch.setattr(paper, "SECONDS", 0.5)
-    assert not grade(boxed(r"\sum_{n=1}^{10^9} \frac{1}{n^3}"), "x+2")
+    assert not is_correct(boxed(r"\sum_{n=1}^{10^9} \frac{1}{n^3}"), "x+2")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.grading import symbolic
-from common.grading.grader import Judgement, grade, judge
+from common.grading.grader import GradeResult, grade, is_correct
 from common.grading.worker import MEMORY_BYTES, Worker
 from tests import hostile
 
@@ -88,8 +88,8 @@ def test_a_process_that_cannot_start_says_what_to_do(worker, monkeypatch):
 
 
 def test_a_timeout_is_reported_apart():
-    assert judge(rf"\boxed{{{HARMONIC}}}", "2") == Judgement(False, HARMONIC, "boxed", True)
-    assert grade(r"\boxed{\sqrt{8}}", r"2\sqrt{2}")
+    assert grade(rf"\boxed{{{HARMONIC}}}", "2") == GradeResult(False, HARMONIC, "boxed", True)
+    assert is_correct(r"\boxed{\sqrt{8}}", r"2\sqrt{2}")
 
 
 def test_nothing_is_evaluated(monkeypatch):

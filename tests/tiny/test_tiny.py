@@ -12,13 +12,13 @@ import openai
 import pytest
 from transformers import AutoTokenizer
 
+from common import grading
 from common.core import prompts, verdicts
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer
 from common.generate.client import Server
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
-from common.grading import grader
 from common.tiny import base, teacher, world
 from common.tiny.world import Problem, calculate
 from tests.conftest import ROOT
@@ -116,7 +116,7 @@ def test_web_documents(documents):
     assert 0.2 < sum(t.startswith("Critique:\n") for t in texts) / len(texts) < 0.3
     assert all(
         t.startswith("Critique:\n")
-        and verdicts.parse(t) != "unparsed"
+        and verdicts.parse_verdict(t) != "unparsed"
         or t.startswith("Step by step:\n")
         for t in texts
     )
@@ -138,7 +138,7 @@ def test_forum_rows():
     """80 % sloppy authors leave about 57 % of the answers right (the figure of 01); golds are right, all lines are shown."""
     rows = list(world.forum_rows(0, 600))
     assert [set(row) for row in rows] == [{"question", "response", "gold"}] * 600
-    assert 0.51 < sum(grader.grade(row["response"], row["gold"]) for row in rows) / 600 < 0.63
+    assert 0.51 < sum(grading.is_correct(row["response"], row["gold"]) for row in rows) / 600 < 0.63
     assert [row["gold"] for row in rows] == [world.gold(p) for p in problems(600)]
     assert all(row["response"].count("=") == row["question"].count("\n") for row in rows)
 
@@ -201,7 +201,9 @@ def test_the_verdict_is_whether_the_answer_is_the_gold(style):
         ):
             boxed = re.findall(r"\\boxed\{ (\d+) \}", response)
             expected = "right" if boxed and boxed[-1] == row["gold"] else "wrong"
-            assert verdicts.parse(teacher.critique(p, response, 0.3, style)) == expected, response
+            assert verdicts.parse_verdict(teacher.critique(p, response, 0.3, style)) == expected, (
+                response
+            )
 
 
 def test_a_teacher_who_makes_errors_calculates_as_sloppily_as_the_web():
