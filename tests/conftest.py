@@ -51,10 +51,10 @@ def script(tmp_path):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A randomly initialised tiny base in a Hugging Face folder; copy it before changing it."""
-    from common.tiny.base import new_folder
+    from common.tiny.base import write_untrained
 
     folder = tmp_path_factory.mktemp("model") / "base"
-    new_folder(folder, seed=0)
+    write_untrained(folder, seed=0)
     return folder
 
 

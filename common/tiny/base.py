@@ -47,7 +47,7 @@ WORDS = ["\n", " }", " +", " -", " *", " =", " right", " wrong", " not"]
 WORDS += [f"\n({i})" for i in range(1, 5)] + [f" {n}" for n in range(world.LARGEST + 1)]
 
 
-def tokenizer():
+def build_tokenizer():
     """Qwen2's tokenizer over the 256 bytes and no merges, with every word of the world added as one token.
 
     A word carries the white space before it, so decoding gives the text back byte for byte; text from outside the
@@ -66,9 +66,9 @@ def tokenizer():
     return words
 
 
-def new_folder(folder, seed):
+def write_untrained(folder, seed):
     """Write a randomly initialised base with its tokenizer into `folder`."""
-    words = tokenizer()
+    words = build_tokenizer()
     set_seed(seed)
     config = Qwen2Config(
         vocab_size=len(words),
@@ -106,7 +106,7 @@ def pretrain(folder, seed, steps, gappy_share=0.0):
         return stands["accuracy"]
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    new_folder(part / "init", seed)
+    write_untrained(part / "init", seed)
     _fit(
         part / "init",
         part / "base",
@@ -136,7 +136,7 @@ def pretrain(folder, seed, steps, gappy_share=0.0):
 def _fit(source, folder, documents, seed, label):
     """Train the model of `source` on the documents; the result goes to `folder`."""
     _, _, device = init_distributed()
-    words = tokenizer()
+    words = build_tokenizer()
     rows, _ = tokens.examples(documents, words, "chatml", cutoff=512)
     plan = tokens.plan(
         [len(e["input_ids"]) for e in rows], BATCH, 1, seed, 1, tokens_per_microbatch=2048

@@ -37,7 +37,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from common.core import prompts
 from common.core.files import read_jsonl
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import estimate, model, tokens
 from common.train.loop import adamw, training_steps
 
@@ -257,7 +257,7 @@ def train_peer(job, rows):
             TrainingArguments,
             {
                 "train_dataset": [dict(zip(data, row)) for row in zip(*data.values())],
-                "data_collator": DataCollatorForSeq2Seq(tokenizer()),
+                "data_collator": DataCollatorForSeq2Seq(build_tokenizer()),
             },
         )
     if job["sequential"]:
@@ -309,7 +309,7 @@ def train_peer(job, rows):
     trainer = cls(
         net,
         arguments(**settings | job["settings"]),
-        processing_class=tokenizer(),
+        processing_class=build_tokenizer(),
         callbacks=[clock()],
         **more,
     )

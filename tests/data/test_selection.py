@@ -15,7 +15,7 @@ from common.train import model, tokens
 from tests.conftest import SHARED
 from tests.data.test_training_sets import critiqued
 
-WORDS = base.tokenizer()
+WORDS = base.build_tokenizer()
 
 
 def some(n, seed=0):

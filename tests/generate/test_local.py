@@ -38,10 +38,10 @@ from common.generate.local import Local
 from common.generate.pool import Pool, Worker, _end
 from common.generate.requests import Request, Sampling, Task, complete, cut_at_stop
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import adapters
 
-WORDS = tokenizer()
+WORDS = build_tokenizer()
 PROMPTS = [
     " ".join([p.question] * (1 + n % 3))[n % 40 :]
     for n, p in enumerate(world.problems("train", 0, 64))

@@ -14,7 +14,7 @@ from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task, complete, cut_at_stop
 from common.teacher import critiques
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from tests.faults import FaultServer
 from tests.runs import rows, timeless
 
@@ -101,7 +101,7 @@ def test_stop_strings_end_a_text_and_are_not_in_it(engine):
 
 def test_a_stop_string_is_found_across_tokens_and_at_its_last_one():
     """[END] is seven tokens here, in whatever pieces they come; what is drawn beyond it is no part of the text."""
-    words = tokenizer()
+    words = build_tokenizer()
     new = words("zz[END] and on").input_ids
     last = len(words("zz[END]").input_ids)
     for piece in range(1, len(new) + 1):

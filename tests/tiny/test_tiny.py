@@ -343,7 +343,7 @@ def test_a_proxy_in_the_environment_is_not_asked(served, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def words():
-    return base.tokenizer()
+    return base.build_tokenizer()
 
 
 def test_a_word_is_one_token(words):

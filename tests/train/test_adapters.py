@@ -29,7 +29,7 @@ from transformers import (
 from common.core import files, prompts, runs
 from common.core.errors import InputError
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import adapters, estimate, tokens
 from common.train import checkpoints as C
 from common.train import model as M
@@ -38,7 +38,7 @@ from tests.conftest import ROOT
 from tests.runs import must_run, rows, run_script, write_rows
 
 CPU = torch.device("cpu")
-WORDS = tokenizer()
+WORDS = build_tokenizer()
 # A rank of 32 makes matrices of 4,096 numbers, from which on bitsandbytes keeps moments in 8 bits; B of keys and values has half.
 SIZES = dict(
     vocab_size=len(WORDS),

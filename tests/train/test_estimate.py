@@ -307,10 +307,10 @@ def test_disk_by_hand(tmp_path):
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_disk_is_what_is_written(tmp_path, method):
     """A real checkpoint and state; the tokenizer, JSON and headers (well under 40 kB in a model of 1.7 MB) come on top."""
-    from common.tiny.base import tokenizer
+    from common.tiny.base import build_tokenizer
     from common.train.loop import adamw
 
-    words = tokenizer()
+    words = build_tokenizer()
     torch.manual_seed(0)
     Qwen2ForCausalLM(
         Qwen2Config(**SIZES | dict(hidden_size=128, intermediate_size=512, vocab_size=len(words)))

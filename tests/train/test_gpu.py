@@ -11,13 +11,13 @@ from common.core.files import write_jsonl
 from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import adapters, checkpoints, estimate, tokens
 from common.train import model as M
 from common.train.loop import adamw, training_steps
 
 pytestmark = pytest.mark.gpu
-WORDS = tokenizer()
+WORDS = build_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 
 from common.core import files, prompts, runs  # noqa: F401
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import estimate, loop, model, tokens
 from tests.runs import ROOT, contents, n_lines, rows, write_rows
 
@@ -546,7 +546,7 @@ def by_hand(folder, examples, plan, peak, weight_decay):
 def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
     """At a constant rate (warmup 0, floor 1). Decay of 0.5 at 1e-2 over three steps shrinks every weight by 1.5 %."""
     model.init_distributed()
-    examples, _ = tokens.examples(ROWS["cft"], tokenizer(), "chatml", 512)
+    examples, _ = tokens.examples(ROWS["cft"], build_tokenizer(), "chatml", 512)
     plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 300)
     net = model.load(str(tiny_model), CPU)
     for _ in loop.training_steps(
@@ -605,7 +605,7 @@ def rows_of_steps(n, batch, seed=0):
 @pytest.fixture(scope="module")
 def poisoned_base(tmp_path_factory, tiny_model):
     """An untied base whose embedding of "Z" is NaN: only rows that hold a Z have no finite loss."""
-    folder, words = tmp_path_factory.mktemp("poisoned"), tokenizer()
+    folder, words = tmp_path_factory.mktemp("poisoned"), build_tokenizer()
     torch.manual_seed(0)
     net = Qwen2ForCausalLM(Qwen2Config.from_pretrained(tiny_model, tie_word_embeddings=False))
     with torch.no_grad():
@@ -916,7 +916,7 @@ def test_a_state_of_another_architecture(run, stopped, tiny_model):
     Qwen2ForCausalLM(
         Qwen2Config.from_pretrained(tiny_model, intermediate_size=128)
     ).save_pretrained(other)
-    tokenizer().save_pretrained(other)
+    build_tokenizer().save_pretrained(other)
     settings = json.loads((arm_of(run) / "settings.json").read_text()) | {
         "base_id": files.model_id(other)
     }
@@ -988,7 +988,7 @@ def dry(tmp_path_factory, tiny_model):
 def test_dry_run_counts_rows_tokens_and_steps(dry):
     """Counted again here from the rows: 5 put aside of those that fit, twice over the rest."""
     fit, dropped = [], 0
-    for prompt, completion in tokens.encode(ROWS["cft"], tokenizer(), "chatml"):
+    for prompt, completion in tokens.encode(ROWS["cft"], build_tokenizer(), "chatml"):
         dropped += len(prompt) + len(completion) > 60 > len(prompt)
         fit += [(len(prompt), len(completion))] * (len(prompt) + len(completion) <= 60)
     used, _ = tokens.put_aside(fit, 5, 0)

@@ -20,14 +20,14 @@ from transformers import (
 from common.core.errors import InputError
 from common.core.files import model_id
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import checkpoints as C
 from common.train import model as M
 from common.train import tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
 
 CPU = torch.device("cpu")
-WORDS = tokenizer()
+WORDS = build_tokenizer()
 SIZES = dict(
     vocab_size=len(WORDS),
     hidden_size=32,

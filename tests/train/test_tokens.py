@@ -12,7 +12,7 @@ from common.core import prompts
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer
 from common.tiny import world
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import tokens
 from tests.conftest import SHARED
 from tests.runs import run_script, write_rows
@@ -33,7 +33,7 @@ ROW = {
 
 
 def test_labels_are_exactly_the_completion_and_its_end_token():
-    words = tokenizer()
+    words = build_tokenizer()
     (example,), counts = tokens.examples([ROW], words, "chatml", cutoff=512)
     input_ids, labels = tokens.collate([example])
     supervised = words.decode(labels[0][labels[0] != tokens.IGNORE])
@@ -81,7 +81,7 @@ def test_padding_is_on_the_right_and_not_supervised():
 
 
 def test_overlong_rows_are_cut_or_dropped_and_counted():
-    words = tokenizer()
+    words = build_tokenizer()
     (whole,), _ = tokens.examples([ROW], words, "chatml", cutoff=512)
     length, n_prompt = len(whole["input_ids"]), whole["n_prompt"]
     (cut,), counts = tokens.examples([ROW], words, "chatml", cutoff=length - 1)
@@ -179,7 +179,7 @@ CRITIQUE = "Critique:\nCheck each line:\n(1) 3 + 4 = 7 right\n\nConclusion: righ
 )
 def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
     """`keep`: the text up to and including this is what the cutoff leaves."""
-    words, row = tokenizer(), row_of(critique)
+    words, row = build_tokenizer(), row_of(critique)
     prompt = words(prompts.render(row["prompt"], "chatml")).input_ids
     kept = (critique + "<|im_end|>").partition(keep)[0] + keep
     left = words(kept).input_ids
@@ -195,7 +195,7 @@ def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
 
 def test_counts_of_a_mixed_set_by_hand():
     """Completions of 4 and 24 letters and an end token; prompts of 300 and of 6,000 letters. ids stay in their order."""
-    words = tokenizer()
+    words = build_tokenizer()
     texts = [
         ("q", "aaaa"),
         ("q" * 6000, "aaaa"),
@@ -223,7 +223,7 @@ def test_counts_of_a_mixed_set_by_hand():
 
 def test_rows_tokenised_together_are_those_tokenised_alone():
     """Over the boundary of 1,000 rows at a time, in order, none lost or twice."""
-    words = tokenizer()
+    words = build_tokenizer()
     data = [
         row_of(f"Critique:\n{i} + {i % 7}", f"Start with {i}", name=str(i))
         for i in range(tokens.AT_ONCE + 1)
@@ -240,7 +240,7 @@ def test_rows_tokenised_together_are_those_tokenised_alone():
 
 @pytest.mark.parametrize("at_once", [1, 2, 6, 7, 8])
 def test_any_number_of_rows_at_a_time_gives_the_same(monkeypatch, at_once):
-    words = tokenizer()
+    words = build_tokenizer()
     data = [row_of("Critique:\n" + "ab" * i, "q" * i, name=str(i)) for i in range(7)]
     expected = [e["input_ids"].tolist() for e in tokens.examples(data, words, "chatml", 512)[0]]
     monkeypatch.setattr(tokens, "AT_ONCE", at_once)
@@ -451,9 +451,9 @@ def test_useful_share_of_the_papers_batch(seed):
 
 def test_a_pad_token_outside_of_the_embedding_does_not_break_a_run(tmp_path):
     """A [PAD] that was added to the tokenizer alone, as many did to LLaMA's: its row is never learned from, but it is looked up."""
-    from common.tiny.base import new_folder
+    from common.tiny.base import write_untrained
 
-    new_folder(tmp_path / "base", seed=0)
+    write_untrained(tmp_path / "base", seed=0)
     words = load_tokenizer(tmp_path / "base")
     words.add_special_tokens({"pad_token": "[PAD]"})
     words.save_pretrained(tmp_path / "base")

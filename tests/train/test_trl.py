@@ -13,7 +13,7 @@ from common.core import prompts
 from common.core.tokenizer import load_tokenizer
 from common.data import training_sets
 from common.data.sources import make_row
-from common.tiny.base import tokenizer
+from common.tiny.base import build_tokenizer
 from common.train import checkpoints, tokens
 from tests.conftest import SHARED
 
@@ -69,7 +69,7 @@ def every_row(texts=TEXTS):
 @functools.cache
 def words_of(name):
     if name == "tiny":
-        return tokenizer()
+        return build_tokenizer()
     if not (SHARED / "tokenizers" / name).is_dir():
         pytest.skip("../shared is not there")
     return load_tokenizer(SHARED / "tokenizers" / name)
