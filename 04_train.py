@@ -19,6 +19,7 @@ batch and divided by its supervised tokens, so the curve is the same on 1 proces
 from dataclasses import dataclass
 
 from common.core.config import configure, setting
+from common.core.tokenizer import load_tokenizer, local_folder
 
 
 @dataclass
@@ -119,13 +120,13 @@ if unknown := [
     raise InputError(
         f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}"
     )
-base = model.local_folder(
+base = local_folder(
     runs.last_checkpoint(run, config.after)
     if config.after
     else config.model or runs.stage_file(run, "01_base"),
     weights=not config.dry_run,
 )
-tokenizer = model.load_tokenizer(base)
+tokenizer = load_tokenizer(base)
 shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "qlora")
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.make_room(template, tokenizer, shape.vocabulary, full)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from common.core import prompts, runs
 from common.core.errors import InputError
+from common.core.tokenizer import load_tokenizer, local_folder
 from common.data import training_sets
 from common.generate.budget import Money
 from common.generate.client import Server
 from common.generate.local import Local
-from common.train import model
 
 LONGEST = 100  # characters of a label, which is a folder's name, too
 
@@ -69,7 +69,7 @@ def _read(run, name, base_url, selection):
             else _with_checkpoints(found, run / "04_train" / where)
         )
     if where == "base":
-        return Candidate(label or "base", model.local_folder(runs.trained_from(run)), arm=label)
+        return Candidate(label or "base", local_folder(runs.trained_from(run)), arm=label)
     if Path(where).is_dir() and list(Path(where).glob("step-*[0-9]")):
         own = Path(where).resolve().parent == (run / "04_train").resolve()
         parts = [part for part in Path(where).parts[-3:] if part not in ("04_train", "/")]
@@ -83,9 +83,7 @@ def _read(run, name, base_url, selection):
             f"{where} holds the trainings {' '.join(inner)}.\nName one of them: --model {where.rstrip('/')}/{inner[0]}"
         )
     try:
-        folder = (
-            where if (Path(where) / "adapter_config.json").is_file() else model.local_folder(where)
-        )
+        folder = where if (Path(where) / "adapter_config.json").is_file() else local_folder(where)
     except InputError as error:
         ours = " ".join(["base", *training_sets.trained(run / "04_train")])
         raise InputError(
@@ -213,7 +211,7 @@ def open_engine(one, config):
         engine.settings = {"served": one.where, "server": one.url, "identity": engine.identity}
         if config.template == "own":
             try:
-                words = model.load_tokenizer(model.local_folder(one.where, weights=False))
+                words = load_tokenizer(local_folder(one.where, weights=False))
             except InputError as error:
                 raise InputError(
                     f"--template own writes the prompts here, with the tokenizer of {one.where}.\n{error}"

@@ -37,6 +37,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from common.core import prompts
 from common.core.files import read_jsonl
+from common.core.tokenizer import load_tokenizer
 from common.tiny.base import build_tokenizer
 from common.train import estimate, model, tokens
 from common.train.loop import adamw, training_steps
@@ -131,8 +132,7 @@ def real_lengths():
         for question, response, critique in sorted(found)
     ]
     return [
-        len(e["input_ids"])
-        for e in tokens.examples(rows, model.load_tokenizer(words), "chatml", 2048)[0]
+        len(e["input_ids"]) for e in tokens.examples(rows, load_tokenizer(words), "chatml", 2048)[0]
     ]
 
 

@@ -186,9 +186,9 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path):
     with pytest.raises(TypeError):
         files.write_jsonl(path, [{"a": 2}, {"a": object()}])
     code = (
-        "import resource, sys; from common.core import files; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "import resource, sys; from common.core import files; from common.core.errors import Stopped; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: files.write_jsonl(sys.argv[1], [{'a': 'x' * 600}, {'a': 'x' * 600}])\n"
-        "except files.Stopped as end: print(end.status, end)"
+        "except Stopped as end: print(end.status, end)"
     )
     output, errors = child(code, path).communicate(timeout=60)
     assert output.startswith(f"5 {path} cannot be written") and "Make room" in output, (

@@ -8,10 +8,11 @@ import pytest
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id
+from common.core.tokenizer import load_tokenizer
 from common.data import selection, training_sets
 from common.teacher.critiques import SELF
 from common.tiny import base
-from common.train import model, tokens
+from common.train import tokens
 from tests.conftest import SHARED
 from tests.data.test_training_sets import critiqued
 
@@ -84,7 +85,7 @@ def test_lengths_are_those_of_training(folder):
     """As 04 will tokenise the same rows: the sums, the end token included."""
     if folder != "tiny" and not (SHARED / "tokenizers" / folder).exists():
         pytest.skip("needs ../shared")
-    words = WORDS if folder == "tiny" else model.load_tokenizer(SHARED / "tokenizers" / folder)
+    words = WORDS if folder == "tiny" else load_tokenizer(SHARED / "tokenizers" / folder)
     rows = [
         critiqued("1+1? 🙂", " two\n", "wrong"),
         critiqued("1+1? 🙂", "$\\frac{4}{2}$\n\n", "right"),

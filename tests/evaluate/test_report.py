@@ -5,6 +5,7 @@ import matplotlib.image
 import pytest
 
 from common.core import stats
+from common.core.tables import percent
 from common.evaluate import report
 
 BASE = {
@@ -188,7 +189,7 @@ STEPS = [
     ],
 )
 def test_percent(x, sign, text):
-    assert report.percent(x, sign) == text
+    assert percent(x, sign) == text
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

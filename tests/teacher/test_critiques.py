@@ -60,7 +60,9 @@ def test_what_is_asked():
         "1+1?", ROW["response"], one_shot=True
     )
     trained, _ = training_sets.cft(ROW | {"critique": "c"}, prompts.SYSTEM)
-    assert critiques.prompt(ROW, "paper", base.build_tokenizer()) == prompts.render(trained, "chatml")
+    assert critiques.prompt(ROW, "paper", base.build_tokenizer()) == prompts.render(
+        trained, "chatml"
+    )
 
 
 def test_the_label_that_03_writes_does_not_stand_twice():

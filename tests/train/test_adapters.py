@@ -28,6 +28,7 @@ from transformers import (
 
 from common.core import files, prompts, runs
 from common.core.errors import InputError
+from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import adapters, estimate, tokens
@@ -424,7 +425,7 @@ def deepseek_like(folder, spare):
     LlamaForCausalLM(
         LlamaConfig(**SIZES | {"vocab_size": 258 + spare}, tie_word_embeddings=True)
     ).save_pretrained(folder)
-    return M.load_tokenizer(folder)
+    return load_tokenizer(folder)
 
 
 def test_chatml_with_markers_in_unused_rows(tmp_path):
@@ -454,7 +455,7 @@ def test_chatml_with_markers_in_unused_rows(tmp_path):
     for _ in training_steps(net, adamw(net), made, plan_of(made, most=2048), 1e-2, 0.0):
         pass
     C.save(net, words, "chatml", tmp_path / "step-000002", torch.float32)
-    again = M.load_tokenizer(tmp_path / "step-000002")
+    again = load_tokenizer(tmp_path / "step-000002")
     text = "<|im_start|>user\nx<|im_end|>\n"
     between, newline = (
         words("user\nx", add_special_tokens=False).input_ids,
@@ -538,9 +539,9 @@ def test_an_adapter_is_no_base(bases, tmp_path):
         with pytest.raises(
             InputError, match=f"(?s){folder} is an adapter, not a model.*--merge.*{folder}/merged"
         ):
-            M.local_folder(folder, weights)
+            local_folder(folder, weights)
     adapters.merge(folder, bases[True], torch.float32)
-    assert M.local_folder(folder / "merged") == str(folder / "merged")
+    assert local_folder(folder / "merged") == str(folder / "merged")
 
 
 @pytest.mark.skipif(
@@ -734,9 +735,7 @@ def test_qlora_with_8bit_adamw_and_merge(tmp_path, tiny_model):
         )
         assert (a is None) == ("_proj.weight" not in name)
         torch.testing.assert_close(merged[name], weight if a is None else weight + 2 * b @ a)
-    assert runs.last_checkpoint(run, "cft") == folder / "merged" and M.local_folder(
-        folder / "merged"
-    )
+    assert runs.last_checkpoint(run, "cft") == folder / "merged" and local_folder(folder / "merged")
     settings = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
     assert (settings["method"], settings["optimizer"]) == ("qlora", "adamw8bit")
 

@@ -19,6 +19,7 @@ from transformers import (
 
 from common.core.errors import InputError
 from common.core.files import model_id
+from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import checkpoints as C
@@ -197,14 +198,14 @@ def test_errors_name_what_is_missing(tiny_model, tmp_path):
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (bare / file).unlink(missing_ok=True)
     with pytest.raises(InputError, match="tokenizer"):
-        M.load_tokenizer(bare)
+        load_tokenizer(bare)
     (bare / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):
         M.load(str(bare), CPU)
     with pytest.raises(InputError, match="config.json"):
-        M.local_folder(tmp_path)
+        local_folder(tmp_path)
     with pytest.raises(InputError, match="no model folder"):
-        M.local_folder("runs/none/01_base")
+        local_folder("runs/none/01_base")
 
 
 def test_logit_changing_architectures_are_refused(tmp_path):
@@ -246,7 +247,7 @@ def test_a_foreign_tokenizer_in_a_qwen2_folder_is_read_as_it_stands(tmp_path):
     PreTrainedTokenizerFast(
         tokenizer_object=inner, unk_token="<unk>", eos_token="<eos>"
     ).save_pretrained(tmp_path)
-    assert M.load_tokenizer(tmp_path)("Question: 12").input_ids == [1, 2]
+    assert load_tokenizer(tmp_path)("Question: 12").input_ids == [1, 2]
 
 
 def test_model_id_is_of_the_content(tiny_model, tmp_path):
