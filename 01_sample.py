@@ -166,11 +166,11 @@ has its own seed, and all of them are journalled, so a killed run goes on where 
 # %% Draw responses from a model
 if config.model:
     if config.base_url:
-        from common.generate.budget import Money
-        from common.generate.client import Server
+        from common.generate.budget import Budget
+        from common.generate.client import Client
 
-        money = Money(config.model, config.price_in, config.price_out, config.budget, config.yes)
-        engine = Server(config.model, config.base_url, config.concurrency, config.timeout, money)
+        budget = Budget(config.model, config.price_in, config.price_out, config.budget, config.yes)
+        engine = Client(config.model, config.base_url, config.concurrency, config.timeout, budget)
         template = "chatml" if config.template == "auto" else config.template
     else:
         from common.generate.local import Local
@@ -194,7 +194,7 @@ if config.model:
     )
     with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
-        cost = money.summary(journal) if config.base_url else {}
+        cost = budget.summary(journal) if config.base_url else {}
 
 # %% The rows: drawn responses, or those of the source
 rows, counts = source_rows, read_counts

@@ -108,8 +108,8 @@ import sys
 from common.core import files, prompts, runs
 from common.core.errors import InputError, Stopped
 from common.generate.batch import Batch
-from common.generate.budget import Money, dollars
-from common.generate.client import Server
+from common.generate.budget import Budget, format_usd
+from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.teacher import critiques
@@ -184,15 +184,15 @@ elif config.base_url == "tiny":
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
-money = Money(model, config.price_in, config.price_out, config.budget, config.yes)
-engine = engine or Server(model, base_url, config.concurrency, config.timeout, money)
+budget = Budget(model, config.price_in, config.price_out, config.budget, config.yes)
+engine = engine or Client(model, base_url, config.concurrency, config.timeout, budget)
 
 # %% Ask for critiques, and for the teacher's own answers
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
 requests = [
     Request(
-        critiques.prompt(row, config.prompt, engine.tokenizer if itself else None),
-        check=critiques.why_bad,
+        critiques.build_prompt(row, config.prompt, engine.tokenizer if itself else None),
+        check=critiques.check_critique,
     )
     for row in to_ask
 ]
@@ -219,19 +219,19 @@ with Journal(run / "02_journal.jsonl") as journal:
         if not config.partial:
             raise
         stopped, got = end, end.answers
-    cost = money.summary(journal)
+    cost = budget.summary(journal)
 stop_teacher()
 
 # %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
 judged = [
-    critiques.carried(row)
+    critiques.carry_over(row)
     for row in given
     if row["verdict"] != "unparsed" or not config.ask_carried
 ]
-judged += [critiques.asked(row, answer, model) for row, answer in zip(to_ask, got)]
+judged += [critiques.make_row(row, answer, model) for row, answer in zip(to_ask, got)]
 good = [row for row, reason in judged if not reason]
 failed = [row | {"reason": reason} for row, reason in judged if reason]
-own, unanswered = critiques.own_answers(questions, got[len(to_ask) :], model)
+own, unanswered = critiques.make_answer_rows(questions, got[len(to_ask) :], model)
 
 
 # %% Write, beside what other teachers have written
@@ -250,7 +250,7 @@ if to_ask or good:
     write("02_failed.jsonl", failed + unanswered, "id", teachers)
 if not good:
     raise stopped or Stopped(
-        critiques.none_good(failed, run / "02_failed.jsonl" if to_ask else None, itself),
+        critiques.explain_no_critiques(failed, run / "02_failed.jsonl" if to_ask else None, itself),
         3 if to_ask else 2,
     )
 write("02_critiques.jsonl", good, "id", teachers)
@@ -258,7 +258,7 @@ if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
     write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
 
 # %% Report
-report = critiques.report(good, failed)
+report = critiques.summarize(good, failed)
 last = (
     runs.read_manifest(run, "02").get("teachers", [])
     if itself
@@ -278,10 +278,12 @@ runs.write_manifest(
     partial=stopped is not None,
     output_sha256=files.file_hash(run / "02_critiques.jsonl"),
 )
-print(critiques.as_text(report))
-if money.prices and (to_ask or questions):
-    perhaps = f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
-    print(f"cost of {model} in this run: {dollars(money.spent)}{perhaps}")
+print(critiques.format_summary(report))
+if budget.prices and (to_ask or questions):
+    perhaps = (
+        f", perhaps {format_usd(budget.lost)} more for requests that failed" if budget.lost else ""
+    )
+    print(f"cost of {model} in this run: {format_usd(budget.spent)}{perhaps}")
 print(f"next: python 03_build.py --name {config.name}")
 if stopped:
     raise stopped

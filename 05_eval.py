@@ -181,7 +181,7 @@ def evaluate(one, sets):
             outputs = complete(
                 engine, asked, sampling, journal, f"05 {one.label} {name}", probe=bool(one.url)
             )
-            cost = engine.money.summary(journal) if one.url else None
+            cost = engine.budget.summary(journal) if one.url else None
         rows = scores.graded(folder, name, items, asked, outputs, config.count_failed)
         conditions = kind | {"sampling": asdict(sampling), "prompts": files.content_id(texts)}
         found[name, one.label] = result = scores.Result(

@@ -8,8 +8,8 @@ from common.core import prompts, runs
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.data import training_sets
-from common.generate.budget import Money
-from common.generate.client import Server
+from common.generate.budget import Budget
+from common.generate.client import Client
 from common.generate.local import Local
 
 LONGEST = 100  # characters of a label, which is a folder's name, too
@@ -201,9 +201,9 @@ def check_served(engine, journal):
 def open_engine(one, config):
     """-> (engine, tokenizer (None: a server's), template, what two scores must have in common to be compared)."""
     if one.url:
-        money = Money(one.where, config.price_in, config.price_out, config.budget, config.yes)
+        budget = Budget(one.where, config.price_in, config.price_out, config.budget, config.yes)
         engine, words, kind = (
-            Server(one.where, one.url, config.concurrency, config.timeout, money),
+            Client(one.where, one.url, config.concurrency, config.timeout, budget),
             None,
             {"engine": "server"},
         )

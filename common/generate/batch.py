@@ -7,9 +7,9 @@ import openai
 
 from common.core.errors import Stopped
 from common.core.files import content_id, json_line
-from common.generate.budget import BATCH, tokens_in
+from common.generate.budget import BATCH, estimate_tokens
 from common.generate.journal import Journal
-from common.generate.responses import explain, hide, meaning
+from common.generate.responses import classify_error, classify_status, redact
 
 LINES, BYTES = 50_000, 150_000_000  # of one part; the OpenAI API takes 50,000 lines and 200 MB
 HOURS = 36  # a batch may take 24
@@ -17,7 +17,7 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 class Batch:
-    """Engine over the Batch API of a `Server`: one part after the other, each within the queue's limit and the budget.
+    """Engine over the Batch API of a `Client`: one part after the other, each within the queue's limit and the budget.
 
     path: the state, a Journal of parts. A part is noted before its batch is created, and the batch carries the part's name
     in its metadata: whatever a crash leaves unsaid is found again in the server's list, so that no part is paid twice.
@@ -73,7 +73,7 @@ class Batch:
             TypeError,
             AttributeError,
         ) as error:  # the last three: no object of a Batch API
-            kind, reason = explain(error, self.server.model, self.server.secret)
+            kind, reason = classify_error(error, self.server.model, self.server.secret)
             if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (
                 404,
                 405,
@@ -89,14 +89,14 @@ class Batch:
 
     def _next(self):
         """The tasks of the next part."""
-        money, part, n_tokens, n_bytes, usd = self.server.money, [], 0, 0, 0.0
+        budget, part, n_tokens, n_bytes, usd = self.server.budget, [], 0, 0, 0.0
         for task in self.open.values():
-            n_tokens += tokens_in(task.request.prompt)
+            n_tokens += estimate_tokens(task.request.prompt)
             n_bytes += len(self._line(task))
-            usd += money.worst(task) * BATCH
+            usd += budget.worst(task) * BATCH
             if len(part) == LINES or part and (n_bytes > BYTES or n_tokens > self.queue_tokens):
                 break
-            if usd > money.left():
+            if usd > budget.left():
                 if not part:
                     raise self.server.no_budget()
                 break
@@ -125,7 +125,7 @@ class Batch:
             "keys": [task.key for task in tasks],
             "file": file.id,
             "url": json.loads(self._line(tasks[0]))["url"],
-            "tokens": sum(tokens_in(task.request.prompt) for task in tasks),
+            "tokens": sum(estimate_tokens(task.request.prompt) for task in tasks),
             "at": int(time.time()),
         }
         self.parts.append(part)
@@ -145,7 +145,7 @@ class Batch:
                 openai.InternalServerError,
                 openai.RateLimitError,
             ) as error:
-                if explain(error, self.server.model, self.server.secret)[0] == 4:
+                if classify_error(error, self.server.model, self.server.secret)[0] == 4:
                     raise
                 time.sleep(pause)
                 batch = self._find(name)
@@ -206,7 +206,7 @@ class Batch:
             said = "; ".join(f"{error.code}: {error.message}" for error in errors)
             self._note(part, batch=batch_id, collected="failed")
             raise Stopped(
-                f"the batch {batch_id} failed: {hide(said, self.server.secret)}\nMend that, or leave --batch out, then run the "
+                f"the batch {batch_id} failed: {redact(said, self.server.secret)}\nMend that, or leave --batch out, then run the "
                 "same command again.",
                 4,
             )
@@ -251,7 +251,7 @@ class Batch:
             if status == 200:
                 answer = self.server.finish(task, body, batch=True)
             else:
-                kind, reason = meaning(
+                kind, reason = classify_status(
                     status or 500,
                     body.get("error", body),
                     self.server.model,

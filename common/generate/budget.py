@@ -29,24 +29,24 @@ def _length(prompt):
     return len(text), len(text.encode("utf-8", "surrogatepass"))
 
 
-def dollars(usd):
+def format_usd(usd):
     """USD for a reader: cents below one dollar are written out."""
     return f"${usd:.4f}" if abs(usd) < 1 else f"${usd:,.2f}"
 
 
-def tokens_in(prompt):
+def estimate_tokens(prompt):
     """Estimated tokens of a prompt."""
     return int(_length(prompt)[0] / CHARACTERS) + 8
 
 
-class Money:
+class Budget:
     """The account of one model: its prices, what it has cost in this run, and what is out for requests in flight.
 
-    budget: USD that the model may cost in this run of the kit, over all starts of the command. `spent` is what the journal
+    limit: USD that the model may cost in this run of the kit, over all starts of the command. `spent` is what the journal
     holds; `lost` what failed requests may have cost (a timeout may have been paid); `out` the worst case of those in flight.
     """
 
-    def __init__(self, model, price_in=None, price_out=None, budget=None, yes=False):
+    def __init__(self, model, price_in=None, price_out=None, limit=None, yes=False):
         if (price_in is None) != (price_out is None):
             raise InputError(
                 "--price-in and --price-out go together: USD per million tokens, for example --price-in 0.15 --price-out 0.60"
@@ -54,10 +54,10 @@ class Money:
         name = model.rpartition("/")[2]  # openai/gpt-4o-mini, as resellers call it
         listed = PRICES.get(name) or PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name))
         self.prices = listed if price_in is None else (price_in, price_in, price_out)
-        self.model, self.budget, self.yes = model, budget, yes
+        self.model, self.limit, self.yes = model, limit, yes
         self.spent = self.lost = self.out = 0.0
         self.projected = None
-        if budget is not None and not self.prices:
+        if limit is not None and not self.prices:
             raise InputError(
                 f"--budget needs the price of {model!r}, which is not in the kit's table.\n"
                 "Give USD per million tokens: --price-in 0.15 --price-out 0.60 (0 and 0 for a server of your own)"
@@ -94,7 +94,7 @@ class Money:
 
     def left(self):
         return (
-            float("inf") if self.budget is None else self.budget - self.spent - self.lost - self.out
+            float("inf") if self.limit is None else self.limit - self.spent - self.lost - self.out
         )
 
     def count(self, journal):
@@ -111,7 +111,7 @@ class Money:
         """Print the estimate. InputError where it would cost money that nobody has agreed to, or might (a commercial server)."""
         tasks = [task for task in tasks if not task.settled]
         mean_out = self.count(journal)
-        n_in = sum(tokens_in(task.request.prompt) for task in tasks)
+        n_in = sum(estimate_tokens(task.request.prompt) for task in tasks)
         n_out = sum(min(mean_out, task.sampling.max_new_tokens) for task in tasks)
         estimate = f"estimate: {len(tasks):,} requests, about {n_in:,} tokens in, {n_out:,.0f} out"
         if self.prices:
@@ -119,16 +119,18 @@ class Money:
             worst = sum(map(self.worst, tasks))
             self.projected = self.spent + usd if self.projected is None else self.projected
             estimate += (
-                f": {dollars(usd)} live, {dollars(usd * BATCH)} by the Batch API, at most {dollars(worst)} live ({self.model}, "
+                f": {format_usd(usd)} live, {format_usd(usd * BATCH)} by the Batch API, at most {format_usd(worst)} live ({self.model}, "
                 f"${self.prices[0]:g} in and ${self.prices[2]:g} out per million tokens, prices of {AS_OF} or as given)"
             )
         if self.spent or self.lost:
             perhaps = (
-                f" and perhaps {dollars(self.lost)} for requests that failed" if self.lost else ""
+                f" and perhaps {format_usd(self.lost)} for requests that failed"
+                if self.lost
+                else ""
             )
-            estimate += f"; {dollars(self.spent)} were spent before{perhaps}"
+            estimate += f"; {format_usd(self.spent)} were spent before{perhaps}"
         print(estimate)
-        agreed = self.yes or self.budget is not None
+        agreed = self.yes or self.limit is not None
         if self.prices and any(self.prices) and not agreed:
             raise InputError(
                 f"{self.model} costs money, and nothing was sent yet.\nGive --budget USD (a hard stop) or --yes (no limit)."

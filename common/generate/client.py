@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 
 from common.core.errors import Stopped
-from common.generate.budget import dollars, tokens_in
+from common.generate.budget import format_usd, estimate_tokens
 from common.generate.endpoint import Endpoint
-from common.generate.rate_limiter import Gate
-from common.generate.responses import WebPage, explain, seconds_asked
+from common.generate.rate_limiter import RateLimiter
+from common.generate.responses import WebPage, classify_error, parse_retry_after
 
 
-class Server(Endpoint):
+class Client(Endpoint):
     """Engine over an endpoint: messages go to /v1/chat/completions, raw text to /v1/completions."""
 
     tries, pauses = 6, 50  # of one request: failures, and refusals while others are served
@@ -28,7 +28,7 @@ class Server(Endpoint):
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **settings)
         self.patience = max(self.patience, self.timeout + 60)
-        self.counts, self.gate, self.n_todo, self.spent_before, self.connections_lost = (
+        self.counts, self.rate_limiter, self.n_todo, self.spent_before, self.connections_lost = (
             Counter(),
             None,
             0,
@@ -42,15 +42,19 @@ class Server(Endpoint):
     def status(self):
         """For the progress bar: retries, refusals, requests in flight, USD spent of what it is projected to be."""
         text = f", retried {self.counts['retried']}, 429s {self.counts['429']}"
-        text += f", in flight {self.gate.in_flight}{self.gate.waits()}" if self.gate else ""
+        text += (
+            f", in flight {self.rate_limiter.in_flight}{self.rate_limiter.waits()}"
+            if self.rate_limiter
+            else ""
+        )
         if self.connections_lost >= 5:
             text += f", no connection (giving up in {self.patience - (time.monotonic() - self.last_good):.0f} s)"
-        if not self.money.prices:
+        if not self.budget.prices:
             return text
-        each = (self.money.spent - self.spent_before) / max(1, self.counts["done"])
-        projected = self.money.spent + each * (self.n_todo - self.counts["done"])
-        return f"{text}, {dollars(self.money.spent)}" + (
-            f" of {dollars(projected)}" if self.counts["done"] else ""
+        each = (self.budget.spent - self.spent_before) / max(1, self.counts["done"])
+        projected = self.budget.spent + each * (self.n_todo - self.counts["done"])
+        return f"{text}, {format_usd(self.budget.spent)}" + (
+            f" of {format_usd(projected)}" if self.counts["done"] else ""
         )
 
     def generate(self, tasks, deliver, show=lambda: None):
@@ -66,7 +70,7 @@ class Server(Endpoint):
             [],
             None,
         )
-        self.n_todo, self.spent_before = len(todo), self.money.spent
+        self.n_todo, self.spent_before = len(todo), self.budget.spent
         self.last_good, self.heard, self.connections_lost, self.useless = (
             time.monotonic(),
             False,
@@ -84,7 +88,7 @@ class Server(Endpoint):
                 if self.ending and not told:
                     told = True
                     print(
-                        f"\nstopping: nothing more is sent; waiting for {self.gate.in_flight} answers in flight "
+                        f"\nstopping: nothing more is sent; waiting for {self.rate_limiter.in_flight} answers in flight "
                         "(Ctrl-C gives them up; they may be paid)",
                         file=sys.stderr,
                     )
@@ -102,10 +106,10 @@ class Server(Endpoint):
             raise self.ending
 
     async def _run(self, todo):
-        self.loop, self.halt, self.gate = (
+        self.loop, self.halt, self.rate_limiter = (
             asyncio.get_running_loop(),
             asyncio.Event(),
-            Gate(self.concurrency, self.money),
+            RateLimiter(self.concurrency, self.budget),
         )
         if self.ending:
             return
@@ -114,7 +118,7 @@ class Server(Endpoint):
                 True: api.completions.with_raw_response.create,
                 False: api.chat.completions.with_raw_response.create,
             }
-            self.loop.call_later(15, self.gate.open_wide)
+            self.loop.call_later(15, self.rate_limiter.open_wide)
             line = iter(todo)
             self.workers += [
                 asyncio.create_task(self._work(line))
@@ -126,7 +130,7 @@ class Server(Endpoint):
         """Send nothing more, let those in flight come in, then raise `why`."""
         self.ending = self.ending or why
         self.halt.set()
-        self.gate.close()
+        self.rate_limiter.close()
 
     def _call(self, function, *arguments):
         """From another thread into the run's loop; nowhere before that has begun, or once it has ended."""
@@ -178,9 +182,9 @@ class Server(Endpoint):
 
     async def _ask(self, task):
         """-> an answer to deliver ({"error"} where there can be none), or None: the run is ending. Every loop has a bound."""
-        tries, pauses, since, worst = 0, 0, time.monotonic(), self.money.worst(task)
-        tokens = tokens_in(task.request.prompt) + task.sampling.max_new_tokens
-        while await self.gate.enter(tokens, worst):
+        tries, pauses, since, worst = 0, 0, time.monotonic(), self.budget.worst(task)
+        tokens = estimate_tokens(task.request.prompt) + task.sampling.max_new_tokens
+        while await self.rate_limiter.enter(tokens, worst):
             sent = time.monotonic()
             try:
                 return await self._send(task)
@@ -188,7 +192,7 @@ class Server(Endpoint):
                 self._lose(task, worst)
                 raise
             except Exception as error:
-                kind, reason = explain(error, self.model, self.secret)
+                kind, reason = classify_error(error, self.model, self.secret)
                 headers = getattr(getattr(error, "response", None), "headers", None)
                 if kind == 2 and task.larger and error.status_code == 400:
                     kind = "row"  # a model may have no more room than was asked for at first
@@ -196,7 +200,7 @@ class Server(Endpoint):
                     error, kind, reason, headers, sent, task, worst
                 )  # before its place is given to another
             finally:
-                self.gate.leave(worst)
+                self.rate_limiter.leave(worst)
             if kind == "row":
                 return {"error": reason}
             pauses += kind == "pause"
@@ -212,7 +216,7 @@ class Server(Endpoint):
                 await self._sleep(
                     random.uniform(0, min(30.0, 0.5 * 2**tries))
                 )  # full jitter: not all at once again
-        if self.gate.broke:
+        if self.rate_limiter.broke:
             self.stop(self.no_budget())
         return None
 
@@ -232,7 +236,7 @@ class Server(Endpoint):
         )  # a server may repeat it
         answer = self.finish(task, json.loads(content))
         self.last_good, self.useless = time.monotonic(), None
-        self.gate.answered(self.last_good - began)
+        self.rate_limiter.answered(self.last_good - began)
         return answer
 
     async def _sleep(self, seconds):
@@ -241,12 +245,12 @@ class Server(Endpoint):
 
     def _heard(self, headers):
         self.heard, self.connections_lost = True, 0
-        self.gate.observe(headers)
+        self.rate_limiter.observe(headers)
 
     def _lose(self, task, worst):
         """A request came to nothing that may have been paid: its worst case counts against the budget."""
         if worst:
-            self.money.lost += worst
+            self.budget.lost += worst
             self.deliver(task, {"lost": worst, "model": self.model})
 
     def _failed(self, error, kind, reason, headers, sent, task, worst):
@@ -280,10 +284,10 @@ class Server(Endpoint):
                 )
             )
         if kind == "pause" or outage:
-            seconds = seconds_asked(headers or {})
+            seconds = parse_retry_after(headers or {})
             self.counts["429"] += kind == "pause"
-            self.gate.refused(sent, seconds)
-            if outage and not self.heard and self.gate.refusals >= 3:
+            self.rate_limiter.refused(sent, seconds)
+            if outage and not self.heard and self.rate_limiter.refusals >= 3:
                 self.stop(
                     Stopped(
                         f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command "

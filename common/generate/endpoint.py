@@ -9,9 +9,9 @@ import openai
 
 from common.core.errors import InputError, Stopped
 from common.core.files import utf8
-from common.generate.budget import Money, dollars
+from common.generate.budget import Budget, format_usd
 from common.generate.requests import cut_at_stop
-from common.generate.responses import read_answer, server_of
+from common.generate.responses import parse_answer, check_base_url
 
 
 class Endpoint:
@@ -19,7 +19,7 @@ class Endpoint:
     requests in flight at most; timeout: seconds for one request in all. The key comes from OPENAI_API_KEY.
     """
 
-    def __init__(self, model, base_url=None, concurrency=256, timeout=300, money=None):
+    def __init__(self, model, base_url=None, concurrency=256, timeout=300, budget=None):
         if not model:
             raise InputError(
                 "no model was named for the server.\nSay which: --model NAME (and --base-url for your own server)"
@@ -30,8 +30,8 @@ class Endpoint:
             concurrency,
             timeout,
         )
-        self.money = money or Money(model)
-        self.base_url = server_of(base_url)
+        self.budget = budget or Budget(model)
+        self.base_url = check_base_url(base_url)
         self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
         # What is taken out of all that is kept. A placeholder for a server of one's own ("EMPTY", "x") is no secret, but a word of answers.
         self.secret = self.key if len(self.key) >= 12 else ""
@@ -49,7 +49,7 @@ class Endpoint:
             raise InputError(
                 "OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\nExport it again."
             )
-        self.money.approve(
+        self.budget.approve(
             tasks, journal, commercial=(self.base_url or "https").startswith("https")
         )
 
@@ -116,23 +116,25 @@ class Endpoint:
 
     def finish(self, task, body, batch=False):
         """The JSON of an answer -> what is journalled: text before a stop string, usage, model and USD."""
-        answer = read_answer(body, raw=isinstance(task.request.prompt, str))
+        answer = parse_answer(body, raw=isinstance(task.request.prompt, str))
         answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
         if stopped:
             answer["finish_reason"] = "stop"
-        usd = self.money.cost(answer["usage"], batch)
-        if self.money.prices:  # no usage was told, or more than can be: the most that can be
-            usd = min(self.money.worst(task), float("inf") if usd is None else usd)
-        self.money.spent += usd or 0.0
+        usd = self.budget.cost(answer["usage"], batch)
+        if self.budget.prices:  # no usage was told, or more than can be: the most that can be
+            usd = min(self.budget.worst(task), float("inf") if usd is None else usd)
+        self.budget.spent += usd or 0.0
         return answer | {"model": self.model} | ({"usd": usd} if usd is not None else {})
 
     def no_budget(self):
-        money = self.money
+        budget = self.budget
         lost = (
-            f", perhaps {dollars(money.lost)} more for requests that failed" if money.lost else ""
+            f", perhaps {format_usd(budget.lost)} more for requests that failed"
+            if budget.lost
+            else ""
         )
         return Stopped(
-            f"--budget {money.budget:g} has no room for another answer at its worst: {dollars(money.spent)} are spent{lost}.\n"
+            f"--budget {budget.limit:g} has no room for another answer at its worst: {format_usd(budget.spent)} are spent{lost}.\n"
             "Run the same command with a larger --budget: it goes on where it was.",
             4,
         )

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 
-class Bucket:
+class TokenBucket:
     """A rate limit that the server tells in its headers, kept to at 95 %. Like the server's own it fills with time."""
 
     def __init__(self, level):
@@ -20,7 +20,7 @@ class Bucket:
         return 0.0 if self.level > 0 else -self.level / self.rate + 0.001
 
 
-class Gate:
+class RateLimiter:
     """At most `limit` requests in flight, none during a pause, no faster than the server's headers allow.
 
     The first few requests go alone: a wrong key costs few of them, and the limits come with the first answer. A refusal
@@ -28,8 +28,8 @@ class Gate:
     round of answers lets it grow again by a quarter.
     """
 
-    def __init__(self, most, money, first=8):
-        self.most, self.limit, self.money = most, min(most, first), money
+    def __init__(self, most, budget, first=8):
+        self.most, self.limit, self.budget = most, min(most, first), budget
         self.in_flight, self.refusals, self.cut, self.closed, self.broke = 0, 0, False, False, False
         self.paused_at = self.paused_until = self.next_send = 0.0
         self.latency = 1.0  # of an answer, in seconds; no more than one
@@ -47,7 +47,7 @@ class Gate:
 
     def leave(self, usd):
         self.in_flight -= 1
-        self.money.out -= usd
+        self.budget.out -= usd
         self._open()
 
     def close(self):
@@ -74,7 +74,7 @@ class Gate:
         """Seconds until the next one may go, None: when somebody leaves. Closes where the budget has no room for it at all."""
         if self.in_flight >= self.limit:
             return None
-        if usd > self.money.left():
+        if usd > self.budget.left():
             self.closed = self.broke = not self.in_flight
             return None if self.in_flight else 0.0
         return max(
@@ -104,7 +104,7 @@ class Gate:
 
     def _take(self, now, tokens, usd):
         self.in_flight += 1
-        self.money.out += usd
+        self.budget.out += usd
         for name, bucket in self.buckets.items():
             bucket.level -= tokens if name == "tokens" else 1
         if self.cut:  # after a refusal no burst: a limit's worth of requests is spread over the time of an answer
@@ -145,7 +145,7 @@ class Gate:
             if not limit or remaining is None:
                 continue
             if name not in self.buckets:  # what is in flight may not be counted in what remains
-                self.buckets[name] = Bucket(
+                self.buckets[name] = TokenBucket(
                     remaining - (self.in_flight if name == "requests" else 0)
                 )
             bucket = self.buckets[name]

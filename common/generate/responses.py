@@ -31,7 +31,7 @@ LENGTH = (
 )
 
 
-def server_of(base_url):
+def check_base_url(base_url):
     """The URL that a --base-url (or None: OPENAI_BASE_URL, else the OpenAI API) leads to; None for the client's default."""
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if url and ("@" in url or "?" in url):
@@ -51,7 +51,7 @@ def server_of(base_url):
     return url
 
 
-def read_answer(body, raw):
+def parse_answer(body, raw):
     """The JSON of an answer, live or from a batch -> {"text", "finish_reason", "usage"} and "refusal" where there is one.
 
     raw: whether a raw prompt was asked. ValueError where it is no answer at all. Nothing of a server is taken on trust.
@@ -94,7 +94,7 @@ def _usage(usage):
     return counts if all(type(n) is int and 0 <= n < 10**9 for n in counts.values()) else None
 
 
-def seconds_asked(headers):
+def parse_retry_after(headers):
     """How long a refusal asks to wait (Retry-After-Ms; Retry-After in seconds or as a date), None where it does not say."""
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
@@ -115,12 +115,12 @@ class WebPage(Exception):
     """HTML with status 200: a wrong path, a login page, a proxy's notice."""
 
 
-def hide(text, key):
+def redact(text, key):
     """A server may repeat the key in what it says, which goes to logs and journals; it may also say too much."""
     return (text.replace(key, "***") if key else text)[:400]
 
 
-def explain(error, model, key=""):
+def classify_error(error, model, key=""):
     """What a failed request means. -> (kind, reason), kind one of
 
     pause: the server wants less; again: nothing was paid, try again; unsure: try again, though it may have been paid;
@@ -134,7 +134,7 @@ def explain(error, model, key=""):
             "a web page came instead of an answer: is --base-url right? (most end in /v1)",
         )
     if isinstance(error, openai.APIStatusError):
-        return meaning(
+        return classify_status(
             error.status_code, error.body, model, "retry-after" in error.response.headers, key
         )
     if isinstance(error, openai.APIConnectionError):
@@ -147,17 +147,17 @@ def explain(error, model, key=""):
             cause,
             aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | httpx2.ConnectError,
         )
-        return "gone" if gone else "unsure", hide(f"{type(cause).__name__}: {cause}", key)
-    return "unsure", hide(
+        return "gone" if gone else "unsure", redact(f"{type(cause).__name__}: {cause}", key)
+    return "unsure", redact(
         f"{type(error).__name__}: {error}", key
     )  # broken JSON, no choices: was generated, cannot be read
 
 
-def meaning(status, body, model, overload=False, key=""):
-    """`explain` of an HTTP status with its body, live or a line of a batch. overload: it says when to come back."""
+def classify_status(status, body, model, overload=False, key=""):
+    """`classify_error` of an HTTP status with its body, live or a line of a batch. overload: it says when to come back."""
     body = body if isinstance(body, dict) else {"message": body}
     code, message = str(body.get("code") or ""), str(body.get("message") or "")
-    reason = hide(" ".join(f"{status} {code} {message}".split()), key)
+    reason = redact(" ".join(f"{status} {code} {message}".split()), key)
     if status in (401, 402, 403) or code in (
         "insufficient_quota",
         "billing_hard_limit_reached",

@@ -11,7 +11,7 @@ SELF = "(the base itself)"  # in place of a teacher's name in critiques that it 
 GRADED = 5_000  # responses graded at most for the report: hard golds take 15 ms each
 
 
-def prompt(row, form, tokenizer=None):
+def build_prompt(row, form, tokenizer=None):
     """What is asked about a response: a teacher by messages, as in the paper or in One-Shot CFT (form "one-shot"); a model that critiques
     itself (its tokenizer is given) with the text that it would be trained on, which is also how the paper has it critique (A.4)."""
     if tokenizer:
@@ -24,12 +24,12 @@ def prompt(row, form, tokenizer=None):
     )
 
 
-def why_bad(text):
+def check_critique(text):
     """Why a finished answer is no critique, or None."""
     return "no verdict" if verdicts.parse_verdict(text) == "unparsed" else None
 
 
-def carried(row):
+def carry_over(row):
     """A row whose critique came with the data -> (row of 02, None), or (failed row, reason)."""
     if row["verdict"] == "unparsed":
         return row, "the critique that came with the data has no verdict"
@@ -42,7 +42,7 @@ def carried(row):
     }, None
 
 
-def asked(row, answer, teacher):
+def make_row(row, answer, teacher):
     """A row and the record of the teacher's answer -> (row of 02, None), or (failed row, reason)."""
     raw = answer.get("text")
     row = {
@@ -68,7 +68,7 @@ def asked(row, answer, teacher):
     }, None
 
 
-def own_answers(questions, answers, teacher):
+def make_answer_rows(questions, answers, teacher):
     """Rows with a question, and the record of the teacher's own answer to each -> (rows of 02_answers.jsonl, failed rows)."""
     good, failed = [], []
     for row, answer in zip(questions, answers):
@@ -92,7 +92,7 @@ def own_answers(questions, answers, teacher):
     return good, failed
 
 
-def none_good(failed, path, itself):
+def explain_no_critiques(failed, path, itself):
     """What to say where not one critique has a verdict. path: of the failed rows, where they were written. itself: the model that
     critiqued itself, if one did."""
     if itself:
@@ -137,7 +137,7 @@ def beside(new, old, teachers, now, key):
     return sorted(kept + new, key=lambda row: place[row[key]])
 
 
-def report(rows, failed):
+def summarize(rows, failed):
     """What came of the critiques, for the manifest: verdicts, lengths in characters, finish reasons, verdict against gold."""
     lengths = [len(row["critique"]) for row in rows]
     golden = [row for row in rows if row["gold"] is not None and str(row["gold"]).strip()]
@@ -166,7 +166,7 @@ def report(rows, failed):
     }
 
 
-def as_text(report):
+def format_summary(report):
     """The report in a few lines."""
 
     def listed(counts):

@@ -11,7 +11,7 @@ import pytest
 from common.core.errors import InputError
 from common.evaluate import models, paper_tables
 from common.evaluate.models import Candidate
-from common.generate.client import Server
+from common.generate.client import Client
 from common.generate.journal import Journal
 
 
@@ -211,7 +211,7 @@ def listing():
 
 def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
     """vLLM says which folder it serves; a server that says nothing, or is gone, is taken at its name."""
-    engine = Server("m", listing.url)
+    engine = Client("m", listing.url)
     engine.identity = f"m at {listing.url}"
     with Journal(tmp_path / "j.jsonl") as journal:
         models.check_served(engine, journal)  # nothing is listed
@@ -227,7 +227,7 @@ def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
             models.check_served(engine, journal)
         listing.models = ["what?"]
         models.check_served(engine, journal)
-        gone = Server("m", "http://127.0.0.1:9/v1")
+        gone = Client("m", "http://127.0.0.1:9/v1")
         gone.identity = engine.identity
         models.check_served(gone, journal)
 

@@ -9,8 +9,8 @@ import pytest
 
 from common.core.errors import Stopped
 from common.generate.batch import Batch
-from common.generate.budget import Money
-from common.generate.client import Server
+from common.generate.budget import Budget
+from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.teacher import critiques
@@ -21,11 +21,13 @@ N = 30
 MANY = 2_000_000  # tokens in the queue
 
 
-def collect(server, folder, n=N, queue=MANY, prompts=None, batch=Batch, **money):
+def collect(server, folder, n=N, queue=MANY, prompts=None, batch=Batch, **budget):
     """As 02 --batch does: what the batches do not bring back well is asked live. -> (records, USD of the engine)"""
     prompts = [f"prompt {i}" for i in range(n)] if prompts is None else prompts
-    requests = [Request([{"role": "user", "content": p}], check=critiques.why_bad) for p in prompts]
-    engine = Server("m", server.url, 8, money=Money("m", **money))
+    requests = [
+        Request([{"role": "user", "content": p}], check=critiques.check_critique) for p in prompts
+    ]
+    engine = Client("m", server.url, 8, budget=Budget("m", **budget))
     engine.tries = 2
     with Journal(folder / "journal.jsonl") as journal:
         settings = dict(
@@ -37,8 +39,8 @@ def collect(server, folder, n=N, queue=MANY, prompts=None, batch=Batch, **money)
         engines = ([batch(engine, folder / "batches.jsonl", queue)] if batch else []) + [engine]
         for one in engines:
             got = complete(one, requests, **settings)
-        engine.money.count(journal)
-    return got, engine.money.spent
+        engine.budget.count(journal)
+    return got, engine.budget.spent
 
 
 def good(prompt):
@@ -67,10 +69,8 @@ def impatient(monkeypatch):
 
 def test_a_batch_brings_what_a_live_run_brings_at_half_the_price(tmp_path):
     with FaultServer(batch=FAST) as server, FaultServer() as other:
-        got, usd = collect(server, tmp_path / "batch", price_in=1, price_out=2, budget=1)
-        live, full = collect(
-            other, tmp_path / "live", batch=None, price_in=1, price_out=2, budget=1
-        )
+        got, usd = collect(server, tmp_path / "batch", price_in=1, price_out=2, limit=1)
+        live, full = collect(other, tmp_path / "live", batch=None, price_in=1, price_out=2, limit=1)
         assert plain(got) == plain(live) and [r["usage"] for r in got] == [r["usage"] for r in live]
         assert (
             usd == pytest.approx(full / 2)
@@ -260,19 +260,19 @@ def test_refused_lines_end_in_the_message_of_the_live_run(tmp_path):
 def test_too_many_bad_lines_end_the_run_after_all_that_was_paid_is_journalled(tmp_path):
     with FaultServer(batch=FAST, text=lambda body: "I cannot say.") as server:
         requests = [
-            Request([{"role": "user", "content": f"prompt {i}"}], check=critiques.why_bad)
+            Request([{"role": "user", "content": f"prompt {i}"}], check=critiques.check_critique)
             for i in range(60)
         ]
         with (
             Journal(tmp_path / "journal.jsonl") as journal,
             pytest.raises(Stopped, match="cannot be used"),
         ):
-            batch = Batch(Server("m", server.url), tmp_path / "batches.jsonl", MANY)
+            batch = Batch(Client("m", server.url), tmp_path / "batches.jsonl", MANY)
             complete(batch, requests, Sampling(), journal, bad_share=0.2)
         assert len(rows(tmp_path / "journal.jsonl")) == server.paid() == 60
 
 
-# --- money ----------------------------------------------------------------------------------------------------------
+# --- budget ----------------------------------------------------------------------------------------------------------
 
 
 def costly(body):
@@ -284,10 +284,10 @@ def test_a_part_is_no_larger_than_the_budget(tmp_path, budget, by_batch):
     """$1 an answer, 50 cents by batch: what may be needed at most has to be there when the part is sent."""
     with FaultServer(text=costly, batch=FAST | {"missing": 0.2}) as server:
         with pytest.raises(Stopped, match="--budget") as end:
-            collect(server, tmp_path, price_in=0, price_out=1e4, budget=budget)
+            collect(server, tmp_path, price_in=0, price_out=1e4, limit=budget)
         assert end.value.status == 4 and 0.5 * server.paid() <= budget and server.paid() == by_batch
         assert len(rows(tmp_path / "journal.jsonl")) == by_batch
-        collect(server, tmp_path, price_in=0, price_out=1e4, budget=15.0 + 0.1)
+        collect(server, tmp_path, price_in=0, price_out=1e4, limit=15.0 + 0.1)
         assert server.paid() == N and server.stats()["paid_twice"] == 0
 
 

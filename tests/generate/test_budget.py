@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from common.core.errors import InputError, Stopped
-from common.generate.budget import CHARACTERS, OUT, Money, tokens_in
-from common.generate.client import Server
+from common.generate.budget import CHARACTERS, OUT, Budget, estimate_tokens
+from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, Task, complete
 from common.teacher import critiques
@@ -55,17 +55,17 @@ def usage(read, written, cached=None):
 )
 def test_the_cost_of_an_answer(model, used, usd):
     """Cached tokens at their own price; a batch at half."""
-    money = Money(model)
-    assert money.cost(used) == (usd if usd is None else pytest.approx(usd, rel=1e-12))
-    assert money.cost(used, batch=True) == (
+    budget = Budget(model)
+    assert budget.cost(used) == (usd if usd is None else pytest.approx(usd, rel=1e-12))
+    assert budget.cost(used, batch=True) == (
         usd if usd is None else pytest.approx(usd / 2, rel=1e-12)
     )
 
 
 def test_prices_that_are_given_win():
     """--price-in holds for cached tokens too: nobody has said what these cost. 0 and 0 is a price."""
-    assert Money("gpt-4o", 1, 2).cost(usage(1_000_000, 1_000_000, 500_000)) == pytest.approx(3)
-    assert Money("own", 0, 0, budget=0).cost(usage(10**6, 10**6)) == 0
+    assert Budget("gpt-4o", 1, 2).cost(usage(1_000_000, 1_000_000, 500_000)) == pytest.approx(3)
+    assert Budget("own", 0, 0, limit=0).cost(usage(10**6, 10**6)) == 0
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_prices_that_are_given_win():
     [
         (dict(price_in=1), "--price-out"),
         (dict(price_out=0), "--price-in"),
-        (dict(budget=5), "--price-in"),
+        (dict(limit=5), "--price-in"),
     ],
 )
 def test_a_price_by_halves_is_refused(arguments, mend):
     """A budget that nothing is counted against would stop nothing."""
     with pytest.raises(InputError, match=mend):
-        Money("somebodys-model", **arguments)
+        Budget("somebodys-model", **arguments)
 
 
 @pytest.mark.parametrize("power", [15, 400])
@@ -90,10 +90,10 @@ def test_a_usage_beyond_belief_is_no_traceback(tmp_path, monkeypatch, power):
         FaultServer(fault=lambda body, nth: "no-usage") as server,
         Journal(tmp_path / "j.jsonl") as journal,
     ):
-        engine = Server("m", server.url, 2, money=Money("m", 1, 1, budget=1))
+        engine = Client("m", server.url, 2, budget=Budget("m", 1, 1, limit=1))
         engine.tries = 2
         (got,) = complete(engine, [Request("a")], Sampling(max_new_tokens=5), journal)
-        assert "error" not in got and len(server.asked) == 1 and engine.money.spent > 0
+        assert "error" not in got and len(server.asked) == 1 and engine.budget.spent > 0
 
 
 # --- the worst case -------------------------------------------------------------------------------------------------
@@ -133,25 +133,25 @@ def test_the_worst_case_is_an_upper_bound(prompt):
     n = len(most_tokens().encode(prompt).ids)
     for form in (prompt, [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]):
         (task,) = tasks([form], tokens=100)
-        assert Money("m", 1e6, 0).worst(task) >= n + 20  # and the chat template's own tokens
-        assert Money("m", 0, 1e6).worst(task) == pytest.approx(100)
+        assert Budget("m", 1e6, 0).worst(task) >= n + 20  # and the chat template's own tokens
+        assert Budget("m", 0, 1e6).worst(task) == pytest.approx(100)
 
 
 def test_a_lone_surrogate_has_a_price_too():
     """Responses come from the web; JSON can say what UTF-8 cannot."""
     (task,) = tasks(["\ud800" * 10])
-    assert 30 <= Money("m", 1e6, 0).worst(task) < 200 and Money("own").worst(task) == 0
+    assert 30 <= Budget("m", 1e6, 0).worst(task) < 200 and Budget("own").worst(task) == 0
 
 
 # --- the estimate ---------------------------------------------------------------------------------------------------
 
 
-def approve(capsys, tmp_path, money, prompts, tokens=100, records=(), known=False):
+def approve(capsys, tmp_path, budget, prompts, tokens=100, records=(), known=False):
     with Journal(tmp_path / "j.jsonl") as journal:
         for record in records:
             journal.append(record)
         try:
-            money.approve(tasks(prompts, tokens), journal, known)
+            budget.approve(tasks(prompts, tokens), journal, known)
         finally:
             printed = capsys.readouterr().out
     return printed
@@ -159,7 +159,7 @@ def approve(capsys, tmp_path, money, prompts, tokens=100, records=(), known=Fals
 
 def test_the_figures_of_the_estimate(capsys, tmp_path):
     """By hand: 300 characters at 3 a token and 8 for the template are 108 tokens; 10 prompts, $1 and $2 per million."""
-    printed = approve(capsys, tmp_path, Money("m", 1, 2, budget=5), ["x" * 300] * 10, tokens=1000)
+    printed = approve(capsys, tmp_path, Budget("m", 1, 2, limit=5), ["x" * 300] * 10, tokens=1000)
     assert (
         "10 requests, about 1,080 tokens in, 3,300 out" in printed
         and CHARACTERS == 3
@@ -169,7 +169,7 @@ def test_the_figures_of_the_estimate(capsys, tmp_path):
     worst = 10 * ((300 + 64) * 1 + 1000 * 2) / 1e6
     assert f"${usd:.4f} live, ${usd / 2:.4f} by the Batch API, at most ${worst:.4f} live" in printed
     assert (
-        tokens_in(
+        estimate_tokens(
             [{"role": "system", "content": "x" * 150}, {"role": "user", "content": "x" * 150}]
         )
         == 108
@@ -183,35 +183,35 @@ def test_the_estimate_learns_from_what_was_answered(capsys, tmp_path):
         {"key": "o", "model": "other", "usage": usage(5, 10**6), "usd": 99.0},
         {"key": "e", "error": "400"},
     ]
-    money = Money("m", 1, 2, budget=5)
-    printed = approve(capsys, tmp_path, money, ["x"] * 3, tokens=1000, records=records)
+    budget = Budget("m", 1, 2, limit=5)
+    printed = approve(capsys, tmp_path, budget, ["x"] * 3, tokens=1000, records=records)
     assert (
         "300 out" in printed
         and "$0.5000 were spent before" in printed
-        and money.spent == 0.5
-        and money.left() == 4.5
+        and budget.spent == 0.5
+        and budget.left() == 4.5
     )
-    assert "120 out" in approve(capsys, tmp_path, money, ["x"] * 3, tokens=40)
+    assert "120 out" in approve(capsys, tmp_path, budget, ["x"] * 3, tokens=40)
 
 
 @pytest.mark.parametrize(
-    "money, known, mend",
+    "budget, known, mend",
     [
-        (lambda: Money("gpt-4o"), False, "--budget USD"),
-        (lambda: Money("gpt-4o"), True, "--budget USD"),
-        (lambda: Money("own", 0, 1e-9), False, "--yes"),
-        (lambda: Money("gpt-9"), True, "--price-in"),
-        (lambda: Money("gpt-4o", yes=True), True, None),
-        (lambda: Money("gpt-4o", budget=0), True, None),
-        (lambda: Money("own", 0, 0), False, None),
-        (lambda: Money("gpt-9"), False, None),
-        (lambda: Money("gpt-9", yes=True), True, None),
+        (lambda: Budget("gpt-4o"), False, "--budget USD"),
+        (lambda: Budget("gpt-4o"), True, "--budget USD"),
+        (lambda: Budget("own", 0, 1e-9), False, "--yes"),
+        (lambda: Budget("gpt-9"), True, "--price-in"),
+        (lambda: Budget("gpt-4o", yes=True), True, None),
+        (lambda: Budget("gpt-4o", limit=0), True, None),
+        (lambda: Budget("own", 0, 0), False, None),
+        (lambda: Budget("gpt-9"), False, None),
+        (lambda: Budget("gpt-9", yes=True), True, None),
     ],
 )
-def test_who_has_to_agree_before_anything_is_sent(capsys, tmp_path, money, known, mend):
+def test_who_has_to_agree_before_anything_is_sent(capsys, tmp_path, budget, known, mend):
     """The estimate is printed first, also where it then stops."""
     try:
-        approve(capsys, tmp_path, money(), ["x"], known=known)
+        approve(capsys, tmp_path, budget(), ["x"], known=known)
         assert mend is None
     except InputError as error:
         assert (
@@ -258,11 +258,12 @@ def ask(
     """Ask n prompts, of which each answer costs $1 unless another price is given. -> (records, how it ended)"""
     requests = [
         Request(
-            [{"role": "user", "content": f"prompt {i} {'é' * (i % 7)}"}], check=critiques.why_bad
+            [{"role": "user", "content": f"prompt {i} {'é' * (i % 7)}"}],
+            check=critiques.check_critique,
         )
         for i in range(n)
     ]
-    engine = Server("m", server.url, concurrency, timeout, Money("m", price_in, price_out, budget))
+    engine = Client("m", server.url, concurrency, timeout, Budget("m", price_in, price_out, budget))
     engine.tries = tries
     with Journal(journal) as records:
         try:

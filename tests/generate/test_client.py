@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from common.core.errors import InputError, Stopped
-from common.generate.budget import Money
-from common.generate.client import Server
+from common.generate.budget import Budget
+from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import FIRST, Request, Sampling, complete
 from common.teacher import critiques
@@ -30,13 +30,14 @@ def scene(function):
 
 def chat(prompts):
     return [
-        Request([{"role": "user", "content": str(p)}], check=critiques.why_bad) for p in prompts
+        Request([{"role": "user", "content": str(p)}], check=critiques.check_critique)
+        for p in prompts
     ]
 
 
-def make(url, concurrency=64, timeout=300, model="m", money=None, **attributes):
+def make(url, concurrency=64, timeout=300, model="m", budget=None, **attributes):
     """An engine; attributes: tries, patience."""
-    engine = Server(model, url, concurrency, timeout, money)
+    engine = Client(model, url, concurrency, timeout, budget)
     for name, value in attributes.items():
         setattr(engine, name, value)
     return engine
@@ -427,13 +428,13 @@ def a_wait_for_its_turn_is_no_failure(journal):
 def test_web_pages_are_no_answers_and_cost_nothing(journal):
     """A wrong path or a login page, with status 200: 300 rows must not be asked for six times each, nor eat the budget."""
     with FaultServer(fault=lambda body, nth: "html") as server:
-        engine = make(server.url, money=Money("m", 1, 1, budget=5))
+        engine = make(server.url, budget=Budget("m", 1, 1, limit=5))
         with pytest.raises(Stopped, match="web page.*\n.*--base-url") as end:
             ask(engine, range(300), journal)
         assert (
             end.value.status == 4
             and len(server.asked) <= 40
-            and engine.money.lost == 0
+            and engine.budget.lost == 0
             and journal.read_bytes() == b""
         )
 

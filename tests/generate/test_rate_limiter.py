@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common.generate.budget import Money
-from common.generate.client import Server
+from common.generate.budget import Budget
+from common.generate.client import Client
 from common.generate.journal import Journal
-from common.generate.rate_limiter import Bucket, Gate
+from common.generate.rate_limiter import TokenBucket, RateLimiter
 from common.generate.requests import Request, Sampling, complete
 from tests.faults import FaultServer
 
@@ -18,7 +18,7 @@ from tests.faults import FaultServer
 
 
 def bucket(level, rate, most=None):
-    made = Bucket(level)
+    made = TokenBucket(level)
     made.rate, made.most = rate, most or level
     return made, made.at  # and now
 
@@ -44,19 +44,19 @@ def test_what_is_larger_than_the_bucket_still_goes():
 
 # --- the gate, by hand ----------------------------------------------------------------------------------------------
 
-FREE = Money("a model of one's own")
+FREE = Budget("a model of one's own")
 
 
 def test_the_first_few_go_alone_until_one_is_answered():
     """A wrong key or URL should cost few requests; a limit below that holds anyhow."""
-    gate = Gate(100, FREE)
-    assert gate.limit == 8 and Gate(3, FREE).limit == 3
+    gate = RateLimiter(100, FREE)
+    assert gate.limit == 8 and RateLimiter(3, FREE).limit == 3
     gate.answered()
     assert gate.limit == 100
 
 
 def test_a_refusal_cuts_to_seven_tenths_of_what_was_in_flight_and_answers_let_it_grow():
-    gate = Gate(100, FREE)
+    gate = RateLimiter(100, FREE)
     gate.answered()
     gate.in_flight = 50
     gate.refused(time.monotonic(), 1.0)
@@ -75,7 +75,7 @@ def test_a_refusal_cuts_to_seven_tenths_of_what_was_in_flight_and_answers_let_it
 
 def test_those_on_their_way_when_a_pause_began_cut_once():
     """50 refusals of one moment are one refusal: cut 50 times, a run would crawl for minutes."""
-    gate = Gate(100, FREE)
+    gate = RateLimiter(100, FREE)
     gate.answered()
     gate.in_flight, sent = 50, time.monotonic()
     for _ in range(50):
@@ -91,7 +91,7 @@ def test_those_on_their_way_when_a_pause_began_cut_once():
 
 def test_without_a_word_the_pause_doubles_to_a_minute():
     """0.5, 1, 2, ... 60 s, a quarter more or less; an answer in between begins anew."""
-    gate, pauses = Gate(100, FREE), []
+    gate, pauses = RateLimiter(100, FREE), []
     for _ in range(12):
         gate.paused_until = 0.0
         gate.refused(time.monotonic(), None)
@@ -110,7 +110,7 @@ def headers(limit, remaining, name="requests"):
 
 def test_headers_make_buckets():
     """By hand: 600 a minute at 95 % are 9.5 a second. What others take of a shared limit is gone."""
-    gate = Gate(100, FREE)
+    gate = RateLimiter(100, FREE)
     gate.in_flight = 3
     gate.observe(headers("600", "20") | headers("6000", "500", "tokens"))
     assert gate.buckets["requests"].rate == pytest.approx(9.5) and gate.buckets[
@@ -152,7 +152,7 @@ def test_headers_make_buckets():
 )
 def test_headers_that_make_no_sense_are_left_out(hostile):
     """A rate of 0, a NaN or a negative limit would stop every request, or none, for good."""
-    gate = Gate(100, FREE)
+    gate = RateLimiter(100, FREE)
     gate.observe(hostile)
     assert gate.buckets == {}
 
@@ -163,7 +163,7 @@ def run(coroutine):
 
 def test_no_more_than_the_limit_in_the_order_they_came():
     async def scene():
-        gate, going = Gate(3, FREE), []
+        gate, going = RateLimiter(3, FREE), []
 
         async def one(n):
             assert await gate.enter(1, 0.0)
@@ -183,7 +183,7 @@ def test_nobody_enters_in_a_pause_and_then_they_come_one_by_one():
     """After a pause a burst would be refused again: a limit's worth of requests is spread over a second."""
 
     async def scene():
-        gate, times = Gate(8, FREE), []
+        gate, times = RateLimiter(8, FREE), []
         gate.in_flight = 8
         gate.refused(time.monotonic(), 0.4)  # the limit is then 5.6
         gate.in_flight = 0
@@ -203,7 +203,7 @@ def test_a_gate_that_closes_sends_all_away():
     """Who waits, for whatever, and who comes later: a run that ends must not hang on one of them."""
 
     async def scene():
-        gate = Gate(1, FREE)
+        gate = RateLimiter(1, FREE)
         gate.refused(time.monotonic(), 300.0)
         waiting = [asyncio.create_task(gate.enter(1, 0.0)) for _ in range(5)]
         await asyncio.sleep(0.01)
@@ -216,7 +216,7 @@ def test_a_gate_that_closes_sends_all_away():
 
 def test_who_gave_up_waiting_holds_no_place():
     async def scene():
-        gate = Gate(1, FREE)
+        gate = RateLimiter(1, FREE)
         assert await gate.enter(1, 0.0)
         gone, stays = (asyncio.create_task(gate.enter(1, 0.0)) for _ in range(2))
         await asyncio.sleep(0)
@@ -232,18 +232,18 @@ def test_a_budget_is_never_passed_whatever_comes_back():
 
     async def scene(seed):
         rng = random.Random(seed)
-        money = Money("m", 1, 1, budget=10.0)
-        gate = Gate(20, money)
+        budget = Budget("m", 1, 1, limit=10.0)
+        gate = RateLimiter(20, budget)
         gate.answered()
 
         async def one(usd):
             while await gate.enter(1, usd):
-                assert money.left() >= -1e-9
+                assert budget.left() >= -1e-9
                 await asyncio.sleep(rng.uniform(0, 0.002))
                 lost = rng.random() < 0.3
-                money.lost, money.spent = (
-                    money.lost + usd * lost,
-                    money.spent + usd * rng.random() * (not lost),
+                budget.lost, budget.spent = (
+                    budget.lost + usd * lost,
+                    budget.spent + usd * rng.random() * (not lost),
                 )
                 gate.leave(
                     usd
@@ -252,14 +252,14 @@ def test_a_budget_is_never_passed_whatever_comes_back():
                     return
 
         await asyncio.gather(*(one(rng.uniform(0.1, 1.0)) for _ in range(60)))
-        return gate, money
+        return gate, budget
 
     for seed in range(5):
-        gate, money = run(scene(seed))
+        gate, budget = run(scene(seed))
         assert (
             gate.broke
-            and 8.9 < money.spent + money.lost <= 10 + 1e-9
-            and money.out == pytest.approx(0)
+            and 8.9 < budget.spent + budget.lost <= 10 + 1e-9
+            and budget.out == pytest.approx(0)
         )
 
 
@@ -270,7 +270,7 @@ def ask(server, folder, n=150, concurrency=64):
     """-> the records of n prompts."""
     with Journal(folder / f"{server.port}.jsonl") as journal:
         return complete(
-            Server("m", server.url, concurrency),
+            Client("m", server.url, concurrency),
             [Request(f"prompt {i}") for i in range(n)],
             Sampling(),
             journal,
@@ -340,7 +340,7 @@ def uses_up_no_try(tmp_path):
     with FaultServer(
         fault=lambda body, nth: "429" if nth < 3 else None, retry_after="ms"
     ) as server:
-        engine = Server("m", server.url, 4)
+        engine = Client("m", server.url, 4)
         engine.tries = 2
         with Journal(tmp_path / "j.jsonl") as journal:
             (record,) = complete(engine, [Request("prompt")], Sampling(), journal)

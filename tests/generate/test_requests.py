@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.core.errors import InputError, Stopped
-from common.generate.client import Server
+from common.generate.client import Client
 from common.generate.decoder import Decoder, Row
 from common.generate.journal import Journal
 from common.generate.local import Local
@@ -203,7 +203,7 @@ def says(text, finish="stop", **more):
 
 def run(engine, prompts, folder, retries=3, retry_failed=False, **settings):
     """Ask for critiques as 02 does, 100 tokens each. -> their records"""
-    requests = [Request(p, check=critiques.why_bad) for p in prompts]
+    requests = [Request(p, check=critiques.check_critique) for p in prompts]
     with Journal(folder / "journal.jsonl") as journal:
         return complete(
             engine,
@@ -601,7 +601,7 @@ def test_what_nobody_agreed_to_is_not_asked(tmp_path):
 
 def ask(url, prompts, folder, model="m", **settings):
     """As 01 and 05 do."""
-    engine = Server(model, url, concurrency=4)
+    engine = Client(model, url, concurrency=4)
     engine.tries = 1
     with Journal(folder / "journal.jsonl") as journal:
         return complete(

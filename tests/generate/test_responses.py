@@ -9,8 +9,14 @@ import httpx2
 import pytest
 
 from common.core.errors import InputError
-from common.generate.client import Server
-from common.generate.responses import explain, meaning, read_answer, seconds_asked, server_of
+from common.generate.client import Client
+from common.generate.responses import (
+    classify_error,
+    classify_status,
+    parse_answer,
+    parse_retry_after,
+    check_base_url,
+)
 from tests.faults import FaultServer
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -72,7 +78,7 @@ MEANINGS = [  # status, what the body says, whether it has Retry-After, kind, wh
 @pytest.mark.parametrize("status, said, overload, kind, holds", MEANINGS)
 def test_a_status_with_its_body_means(status, said, overload, kind, holds):
     """A wrong kind burns the budget on hopeless retries, or ends a run for one row."""
-    found, reason = meaning(status, BODY | said, "teacher", overload)
+    found, reason = classify_status(status, BODY | said, "teacher", overload)
     assert found == kind and holds in reason
 
 
@@ -92,7 +98,7 @@ def test_a_status_with_its_body_means(status, said, overload, kind, holds):
 )
 def test_bodies_of_any_shape_have_a_meaning(body):
     """Proxies answer with HTML, null or whatever; the kind is then the status's."""
-    assert [meaning(status, body, "m")[0] for status in (500, 429, 401, 400)] == [
+    assert [classify_status(status, body, "m")[0] for status in (500, 429, 401, 400)] == [
         "again",
         "pause",
         4,
@@ -147,12 +153,12 @@ def failures(url, faults, timeout=300):
                     "temperature": 0.3,
                 }
                 response = await api.chat.completions.with_raw_response.create(**body)
-            read_answer(json.loads(response.content), raw=False)
+            parse_answer(json.loads(response.content), raw=False)
         except Exception as error:
             return error
 
     async def every():
-        async with Server("m", url, 50).client() as api:
+        async with Client("m", url, 50).client() as api:
             return await asyncio.gather(*(one(api, fault) for fault in faults))
 
     return dict(zip(faults, asyncio.run(every())))
@@ -163,10 +169,12 @@ def test_every_failure_of_a_real_server_has_its_kind():
     named = {str(fault): fault for fault in LIVE}
     with FaultServer(fault=lambda body, nth: named[body["messages"][-1]["content"]]) as server:
         raised = failures(server.url, LIVE, timeout=2)
-        assert {fault: explain(error, "m")[0] for fault, error in raised.items()} == LIVE
+        assert {fault: classify_error(error, "m")[0] for fault, error in raised.items()} == LIVE
         port = server.port
     (refused,) = failures(f"http://127.0.0.1:{port}/v1", ["nobody is there"]).values()
-    assert explain(refused, "m")[0] == "gone" and "Connect" in explain(refused, "m")[1]
+    assert (
+        classify_error(refused, "m")[0] == "gone" and "Connect" in classify_error(refused, "m")[1]
+    )
 
 
 KEY = "sk-very-secret"
@@ -186,11 +194,11 @@ def test_a_key_is_hidden_wherever_a_server_repeats_it(body, status):
     for at in range(0, 500, 3):
         said = body("x" * at + KEY + "y" * 300)
         if status:
-            reason = meaning(status, said, "m", key=KEY)[1]
+            reason = classify_status(status, said, "m", key=KEY)[1]
         else:
             with pytest.raises(ValueError) as error:
-                read_answer(said, raw=True)
-            reason = explain(error.value, "m", KEY)[1]
+                parse_answer(said, raw=True)
+            reason = classify_error(error.value, "m", KEY)[1]
         assert "sk-v" not in reason and len(reason) < 600
 
 
@@ -219,16 +227,18 @@ def test_a_key_is_hidden_wherever_a_server_repeats_it(body, status):
 )
 def test_seconds_that_a_refusal_asks_for(headers, seconds):
     """A header that cannot be read must neither crash the run nor make it wait for ever; a date of the past is now."""
-    assert seconds_asked(httpx2.Headers(headers)) == seconds
+    assert parse_retry_after(httpx2.Headers(headers)) == seconds
 
 
 def test_a_date_to_wait_for():
     assert (
         27
-        <= seconds_asked(httpx2.Headers({"retry-after": formatdate(time.time() + 30, usegmt=True)}))
+        <= parse_retry_after(
+            httpx2.Headers({"retry-after": formatdate(time.time() + 30, usegmt=True)})
+        )
         <= 30
     )
-    assert seconds_asked({}) is None
+    assert parse_retry_after({}) is None
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -275,7 +285,7 @@ GOOD = {"text": "text", "finish_reason": "stop", "usage": None}
 def test_what_is_no_answer_is_a_value_error(body):
     """Any other exception, or a text that is no string, would break the journal or the verdict's parser."""
     with pytest.raises(ValueError) as error:
-        read_answer(body, raw=False)
+        parse_answer(body, raw=False)
     assert len(str(error.value)) < 5_000
 
 
@@ -303,16 +313,16 @@ def test_what_is_no_answer_is_a_value_error(body):
     ],
 )
 def test_answers_of_a_chat(body, expected):
-    assert read_answer(body, raw=False) == expected
+    assert parse_answer(body, raw=False) == expected
 
 
 def test_answers_of_a_raw_prompt():
     """A chat's message where a text belongs is no answer: it would be journalled as empty."""
     cut = {"text": "a", "finish_reason": "length"}
-    assert read_answer({"choices": [cut]}, raw=True) == cut | {"usage": None}
+    assert parse_answer({"choices": [cut]}, raw=True) == cut | {"usage": None}
     for choice in ({"text": None}, {"text": ["a"]}, answer()["choices"][0]):
         with pytest.raises(ValueError):
-            read_answer({"choices": [choice]}, raw=True)
+            parse_answer({"choices": [choice]}, raw=True)
 
 
 USED = {"prompt_tokens": 5, "completion_tokens": 7}
@@ -338,7 +348,7 @@ USED = {"prompt_tokens": 5, "completion_tokens": 7}
 )
 def test_usage_is_whole_numbers_or_nothing(usage, expected):
     """A negative or textual count would let the budget be passed, or stop the run with a TypeError."""
-    assert read_answer(answer(usage), raw=False)["usage"] == expected
+    assert parse_answer(answer(usage), raw=False)["usage"] == expected
 
 
 # --- the server's URL -----------------------------------------------------------------------------------------------
@@ -358,7 +368,7 @@ def test_the_flag_wins_over_the_environment(monkeypatch, given, environment, exp
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     if environment is not None:
         monkeypatch.setenv("OPENAI_BASE_URL", environment)
-    assert server_of(given) == expected
+    assert check_base_url(given) == expected
 
 
 @pytest.mark.parametrize(
@@ -384,5 +394,5 @@ def test_a_url_that_leads_nowhere_or_holds_a_secret_is_refused(monkeypatch, url,
     """It would be written to manifests and logs, or end in a traceback; the message must not repeat the secret either."""
     monkeypatch.setenv("OPENAI_BASE_URL", url if where == "environment" else "")
     with pytest.raises(InputError, match="--base-url") as error:
-        server_of(url if where == "flag" else None)
+        check_base_url(url if where == "flag" else None)
     assert "sk-very-secret" not in str(error.value)

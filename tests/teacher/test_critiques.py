@@ -48,25 +48,25 @@ OWN = {
     ],
 )
 def test_what_counts_as_a_critique(text, why):
-    assert critiques.why_bad(text) == why
+    assert critiques.check_critique(text) == why
 
 
 def test_what_is_asked():
     """A teacher by messages; a model that critiques itself by the very text that it would be trained on."""
-    assert critiques.prompt(ROW, "paper") == prompts.teacher_critique_prompt(
+    assert critiques.build_prompt(ROW, "paper") == prompts.teacher_critique_prompt(
         "1+1?", ROW["response"]
     )
-    assert critiques.prompt(ROW, "one-shot") == prompts.teacher_critique_prompt(
+    assert critiques.build_prompt(ROW, "one-shot") == prompts.teacher_critique_prompt(
         "1+1?", ROW["response"], one_shot=True
     )
     trained, _ = training_sets.cft(ROW | {"critique": "c"}, prompts.SYSTEM)
-    assert critiques.prompt(ROW, "paper", base.build_tokenizer()) == prompts.render(
+    assert critiques.build_prompt(ROW, "paper", base.build_tokenizer()) == prompts.render(
         trained, "chatml"
     )
 
 
 def test_the_label_that_03_writes_does_not_stand_twice():
-    row, _ = critiques.asked(
+    row, _ = critiques.make_row(
         ROW, GOOD | {"text": "Critique:\nFine.\n\nConclusion: right"}, critiques.SELF
     )
     assert row["critique"] == "Fine.\n\nConclusion: right [END]" and row["critique_raw"].startswith(
@@ -75,13 +75,15 @@ def test_the_label_that_03_writes_does_not_stand_twice():
 
 
 def test_half_a_character_of_a_server_is_a_question_mark():
-    row, _ = critiques.asked(ROW, GOOD | {"text": "Fine \ud83d.\n\nConclusion: right [END]"}, "m")
+    row, _ = critiques.make_row(
+        ROW, GOOD | {"text": "Fine \ud83d.\n\nConclusion: right [END]"}, "m"
+    )
     assert row["critique_raw"].startswith("Fine ?.")
 
 
 def test_a_good_answer_makes_a_row():
     """What the teacher wrote stays beside the normalised text, and what it cost."""
-    row, reason = critiques.asked(ROW, GOOD, "m")
+    row, reason = critiques.make_row(ROW, GOOD, "m")
     assert reason is None and row == ROW | {
         "critique_id": content_id("r1", "m", GOOD["text"]),
         "teacher": "m",
@@ -93,7 +95,8 @@ def test_a_good_answer_makes_a_row():
         "usd": 0.25,
     }
     assert (
-        critiques.asked(ROW, {k: v for k, v in GOOD.items() if k != "usd"}, "m")[0]["usd"] is None
+        critiques.make_row(ROW, {k: v for k, v in GOOD.items() if k != "usd"}, "m")[0]["usd"]
+        is None
     )
 
 
@@ -107,7 +110,7 @@ def test_a_good_answer_makes_a_row():
 )
 def test_an_answer_that_cannot_be_used_makes_a_failed_row(answer, raw):
     """Never a verdict: 03 must not train on it. What was written stays, to be looked at."""
-    row, reason = critiques.asked(ROW, answer, "m")
+    row, reason = critiques.make_row(ROW, answer, "m")
     assert reason == answer["error"] and row == ROW | {
         "teacher": "m",
         "critique_raw": raw,
@@ -118,7 +121,7 @@ def test_an_answer_that_cannot_be_used_makes_a_failed_row(answer, raw):
 @pytest.mark.parametrize("answer", [GOOD, {"error": "400"}])
 def test_a_row_that_came_with_a_critique_and_is_asked_again_keeps_nothing_of_the_old(answer):
     """Else the data's critique would stand under the teacher's name."""
-    row, _ = critiques.asked(ROW | OWN, answer, "m")
+    row, _ = critiques.make_row(ROW | OWN, answer, "m")
     assert (
         row["teacher"] == "m"
         and "Old." not in json.dumps(row)
@@ -127,15 +130,15 @@ def test_a_row_that_came_with_a_critique_and_is_asked_again_keeps_nothing_of_the
 
 
 def test_carried_critiques_stay_as_they_are():
-    row, reason = critiques.carried(ROW | OWN)
+    row, reason = critiques.carry_over(ROW | OWN)
     assert reason is None and (row["critique"], row["critique_raw"]) == (
         "Old.\n\nConclusion: wrong [END]",
         OWN["critique_raw"],
     )
     assert row["teacher"] == "data" and row["usage"] is row["usd"] is None
-    assert row["critique_id"] != critiques.asked(ROW, GOOD, "m")[0]["critique_id"]
+    assert row["critique_id"] != critiques.make_row(ROW, GOOD, "m")[0]["critique_id"]
     unclear = ROW | OWN | {"verdict": "unparsed"}
-    assert critiques.carried(unclear) == (
+    assert critiques.carry_over(unclear) == (
         unclear,
         "the critique that came with the data has no verdict",
     )
@@ -210,7 +213,7 @@ def test_the_report():
         for n, verdict, usage, finish in drawn
     ]
     failed = [{"reason": "no verdict"}] * 2 + [{"reason": "y" * 300}]
-    report = critiques.report(rows, failed)
+    report = critiques.summarize(rows, failed)
     (cut,) = set(report["failed_for"]) - {"no verdict"}
     assert (
         cut == "y" * len(cut)
@@ -247,15 +250,15 @@ def test_the_report_holds_verdicts_against_golds_of_a_sample(monkeypatch):
         judged(n, "wrong" if n % 10 else "right", "\\boxed{2}" if n % 20 else "\\boxed{3}")
         for n in range(95)
     ]
-    assert critiques.report(rows, [])["against_gold"] == {
+    assert critiques.summarize(rows, [])["against_gold"] == {
         "wrong called right": 5,
         "right called wrong": 85,
         "right called right": 5,
     }
     monkeypatch.setattr(critiques, "GRADED", 10)
-    report = critiques.report(rows, [])
+    report = critiques.summarize(rows, [])
     assert report["against_gold"] == {"wrong called right": 5, "right called right": 5}
     assert (
         "verdict and gold agree on 50.0% of 10: wrong called right 5, right called right 5"
-        in critiques.as_text(report)
+        in critiques.format_summary(report)
     )

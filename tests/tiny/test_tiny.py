@@ -16,7 +16,7 @@ from common import grading
 from common.core import prompts, verdicts
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer
-from common.generate.client import Server
+from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.tiny import base, teacher, world
@@ -278,7 +278,7 @@ FOREIGN = [
 
 def ask(url, asked, folder):
     """The tiny teacher's answers, through the engine of 02."""
-    engine = Server(teacher.model_name(0.0, "full"), url, concurrency=4)
+    engine = Client(teacher.model_name(0.0, "full"), url, concurrency=4)
     engine.tries = 1
     with Journal(folder / "journal.jsonl") as journal:
         return complete(engine, [Request(p) for p in asked], Sampling(0.3, 0.95, 99), journal)
