@@ -102,7 +102,7 @@ from common.core.errors import InputError
 from common.data import readers, sources
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
-from common.grading.extraction import without_thinking
+from common.grading import without_thinking
 
 run = runs.run_folder(config.name)
 tiny = config.source == "tiny"

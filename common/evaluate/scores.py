@@ -201,7 +201,7 @@ def with_guesses(rows, items):
     unread = [
         row
         for row in answered
-        if row["finish_reason"] != "failed" and not paper.option(row["output"], letters)
+        if row["finish_reason"] != "failed" and not paper.extract_option(row["output"], letters)
     ]
     return (
         sum(row["paper"] for row in answered) + sum(1 / options[row["id"]] for row in unread)

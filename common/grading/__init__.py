@@ -9,6 +9,14 @@
 Inside: extraction -> spelling -> quantities and structure -> symbols.
 """
 
+from common.grading.extraction import without_thinking
 from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 
-__all__ = ["GradeResult", "extract_answer", "grade", "grade_many", "is_correct"]
+__all__ = [
+    "GradeResult",
+    "extract_answer",
+    "grade",
+    "grade_many",
+    "is_correct",
+    "without_thinking",
+]

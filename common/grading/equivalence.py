@@ -8,10 +8,10 @@ and matrices entry by entry; units; exact rational numbers; words; and only for 
 import re
 from fractions import Fraction
 
-from common.grading import worker
-from common.grading.quantities import rational, split_unit
-from common.grading.spelling import WHERE, clean, squash
-from common.grading.structure import (
+from common.grading import sympy_worker as worker
+from common.grading.numbers_and_units import rational, split_unit
+from common.grading.normalize_latex import WHERE, clean, squash
+from common.grading.parse_structure import (
     ASKED,
     RELATION,
     Interval,

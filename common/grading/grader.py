@@ -16,7 +16,7 @@ from numbers import Number
 
 from common.grading.equivalence import equivalent
 from common.grading.extraction import answer_of, option_of
-from common.grading.worker import WORKERS
+from common.grading.sympy_worker import WORKERS
 
 MAX_TEXT = 1_000_000  # characters of an output that are looked at, from its end
 OPTIONS = "ABCDEFGHIJ"

@@ -18,7 +18,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 
-from common.grading import worker
+from common.grading import sympy_worker as worker
 
 MAX_TEXT, MAX_ANSWER = 1_000_000, 2_000  # longer answers are compared as strings
 SECONDS = 3.0  # for all symbolic comparisons of one answer
@@ -63,7 +63,7 @@ def _graded(text, gold, units):
     return _Grader().equal(answer, gold)
 
 
-def option(text: str, letters: str) -> str | None:
+def extract_option(text: str, letters: str) -> str | None:
     """The option letter that the released MMLU-Pro code reads, None where it guesses at random. (For GPQA the paper's text says as much;
     its chain is taken to be the same.)"""
     if said := re.search(rf"answer is \(?([{letters}])\)?", text):
@@ -77,11 +77,11 @@ def option(text: str, letters: str) -> str | None:
 
 
 def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tuple[bool, bool]]:
-    """(is_correct(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that option() reads, none
+    """(is_correct(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that extract_option() reads, none
     being wrong."""
     if choices:
         return [
-            (option(text, choices) == gold, False) for text, gold in zip(texts, golds, strict=True)
+            (extract_option(text, choices) == gold, False) for text, gold in zip(texts, golds, strict=True)
         ]
 
     def timed(pair):

@@ -408,7 +408,7 @@ def test_guesses_are_counted_in_expectation(tmp_path):
 )
 def test_the_papers_chain_for_options(text, letter):
     """The first "answer is", else the last "answer:" of the first line that has one, else the last lone letter."""
-    assert paper.option(text, test_sets.LETTERS) == letter
+    assert paper.extract_option(text, test_sets.LETTERS) == letter
 
 
 def test_the_example_is_the_first_item_on_which_models_differ():

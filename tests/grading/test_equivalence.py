@@ -10,8 +10,8 @@ import pytest
 
 from common.grading.equivalence import equivalent
 from common.grading.grader import extract_answer, grade, grade_many, is_correct
-from common.grading.quantities import rational, split_unit
-from common.grading.spelling import clean
+from common.grading.numbers_and_units import rational, split_unit
+from common.grading.normalize_latex import clean
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 CASES = Path(__file__).resolve().parents[1] / "cases"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.grading import equivalence, paper, worker
+from common.grading import equivalence, paper, sympy_worker as worker
 from common.grading.extraction import without_thinking
 from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 from tests import hostile
@@ -257,9 +257,9 @@ def test_no_repetition_takes_long(times, end, monkeypatch):
 
 SCRIPT = r"""
 import sys
-from common.answers import is_correct, grade_many
+from common.grading import is_correct, grade_many
 assert is_correct(r"\boxed{1/2}", "0.5") and is_correct(r"\boxed{(1, 2]}", "(1,2]") and not is_correct(r"\boxed{7}", "8")
-from common.grading import worker
+from common.grading import sympy_worker as worker
 assert worker.workers[0].process is None, "these need no sympy"
 assert is_correct(r"\boxed{1+x}", "x+1") and grade_many([r"\boxed{2+x}"] * 9, ["x+2"] * 9)[8].correct
 assert not {"sympy", "math_verify", "torch", "multiprocessing"} & set(sys.modules)
@@ -278,7 +278,7 @@ def test_a_flat_script_from_anywhere(tmp_path):
     assert ran.returncode == 0, ran.stderr
     for pid in ran.stdout.split():
         folder = Path(f"/proc/{pid}")
-        assert not folder.exists() or "grading.worker" not in (folder / "cmdline").read_text()
+        assert not folder.exists() or "sympy_worker" not in (folder / "cmdline").read_text()
 
 
 def test_threads(tmp_path):

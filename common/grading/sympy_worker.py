@@ -1,7 +1,7 @@
 r"""Processes that compare symbolic answers and can be killed.
 
 sympy may take hours or all memory on a short answer (9^{9^{9^9}}), and its own time limits need the main thread. So symbolic.py runs in
-`python -m common.grading.worker`, which speaks JSON lines over stdin and stdout: no multiprocessing (its children re-run the script
+`python -m common.grading.sympy_worker`, which speaks JSON lines over stdin and stdout: no multiprocessing (its children re-run the script
 they were started from) and no pickle. Importing this file imports neither sympy nor math-verify.
 """
 
@@ -78,7 +78,7 @@ class Worker:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "common.grading.worker"],
+            [sys.executable, "-m", "common.grading.sympy_worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, encoding="utf-8", cwd=root, env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # an interrupt at the keyboard is for the parent

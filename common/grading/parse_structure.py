@@ -2,7 +2,7 @@ r"""What an answer is made of: lists, tuples, matrices, unions of intervals, ine
 
 import re
 
-from common.grading.spelling import squash
+from common.grading.normalize_latex import squash
 
 
 def flat(answer: str) -> str:
