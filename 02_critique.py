@@ -238,7 +238,7 @@ own, unanswered = critiques.make_answer_rows(questions, got[len(to_ask) :], mode
 def write(name, new, key, teachers):
     """New rows, in place of what these teachers had there."""
     files.write_jsonl(
-        run / name, critiques.beside(new, files.rows_if_any(run / name), teachers, everything, key)
+        run / name, critiques.beside(new, files.read_jsonl_if_exists(run / name), teachers, everything, key)
     )
     print(
         f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}"

@@ -115,7 +115,7 @@ written = files.read_jsonl(
     runs.stage_file(run, "02_critiques.jsonl"),
     ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"),
 )
-failed = files.rows_if_any(run / "02_failed.jsonl")
+failed = files.read_jsonl_if_exists(run / "02_failed.jsonl")
 teachers, theirs = selection.of_teachers(
     written, config.teacher, runs.read_manifest(run, "02").get("teachers")
 )

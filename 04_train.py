@@ -273,7 +273,7 @@ def train(job, asked_to_stop):
     optimizer = adamw(net, config.weight_decay, eight_bit=config.optimizer == "adamw8bit")
     start = checkpoints.load_state(net, optimizer, job.folder)
     checkpoints.clear(job.folder)
-    metrics = files.kept_metrics(job.folder / "metrics.jsonl", start, mend=rank == 0)
+    metrics = training_log.read_metrics(job.folder / "metrics.jsonl", start, repair=rank == 0)
     if start:
         log(f"{job.arm}: going on after step {start}")
     steps = training_steps(
@@ -314,7 +314,7 @@ def train(job, asked_to_stop):
                 template,
                 job.folder / f"step-{update.step:06d}",
                 config.keep_last,
-                checkpoints.best(metrics) if config.keep_best else None,
+                training_log.best_checkpoint(metrics) if config.keep_best else None,
             )
         if last:
             writer.wait()
@@ -360,7 +360,7 @@ if rank == 0:
     )
 for job in jobs:
     log(
-        f"wrote {job.last / 'merged' if config.merge else job.last}{training_log.remarks(files.kept_metrics(job.folder / 'metrics.jsonl', len(job.plan), False))}"
+        f"wrote {job.last / 'merged' if config.merge else job.last}{training_log.remarks(training_log.read_metrics(job.folder / 'metrics.jsonl', len(job.plan)))}"
     )
 log(f"next: python 05_eval.py --name {config.name}")
 model.end_distributed()

@@ -1,21 +1,36 @@
 """Errors that tell a user how to go on; scripts end with their status."""
 
+MAKERS = {
+    "01": "01_sample.py",
+    "02": "02_critique.py",
+    "03": "03_build.py",
+    "04": "04_train.py",
+    "05": "05_eval.py",
+}
+
 
 class InputError(Exception):
-    """What a user can mend: says what was seen, what was expected and how to go on. Scripts end with status 2."""
+    """A mistake that a user can fix.
+
+    Its message says what was seen, what was expected and how to go on. Scripts end with status 2.
+    """
 
     status = 2
 
 
 class Stopped(InputError):
-    """A run that ends early. Status 3: rows failed; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C; 143: SIGTERM."""
+    """A run that ends early.
 
-    def __init__(self, message, status):
+    Status 3: rows failed; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C; 143: SIGTERM.
+    """
+
+    def __init__(self, message: str, status: int):
         super().__init__(message)
         self.status = status
 
 
-def cannot_write(path, error):
+def cannot_write(path, error: OSError) -> Stopped:
+    """Return the error for a file that the disk does not take."""
     return Stopped(
         f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5
     )

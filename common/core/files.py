@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import shlex
 import shutil
@@ -12,16 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from common.core.errors import InputError, Stopped, cannot_write
-
-MAKERS = {
-    "01": "01_sample.py",
-    "02": "02_critique.py",
-    "03": "03_build.py",
-    "04": "04_train.py",
-    "05": "05_eval.py",
-}
-
+from common.core.errors import MAKERS, InputError, Stopped, cannot_write
 
 # --- ids ------------------------------------------------------------------------------------------------------------
 
@@ -62,7 +52,7 @@ def read_jsonl(path, fields=()):
     return rows
 
 
-def rows_if_any(path, fields=()):
+def read_jsonl_if_exists(path, fields=()):
     """The rows of a JSONL file that need not be there, nor hold any."""
     return read_jsonl(path, fields) if path.exists() and path.stat().st_size else []
 
@@ -175,22 +165,6 @@ def append_line(path, row):
             f.write(json_line(row))
     except OSError as error:
         raise cannot_write(path, error) from None
-
-
-def kept_metrics(path, step, mend):
-    """The rows of a metrics file up to `step`; `mend`: later ones, from after the state that a resume starts at, are removed."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            pass  # a line torn by a kill: its step is run again
-    rows = [row for row in rows if isinstance(row, dict) and row.get("step", math.inf) <= step]
-    if mend:
-        write_jsonl(path, rows)
-    return rows
 
 
 def write_json(path, value):

@@ -1,31 +1,13 @@
 """A run: where it lives, what each stage left there and by what it was made (its manifest, 0N.run.json)."""
 
-import importlib.metadata
 import json
-import platform
 import re
-import subprocess
-import sys
-import time
 from itertools import islice
 from pathlib import Path
 
-from common.core.errors import InputError
-from common.core.files import MAKERS, file_hash, rows_if_any, write_json
-
-STARTED = (
-    time.time()
-)  # when this process began, near enough: this is the first room a script enters
-VERSIONED = (
-    "torch",
-    "transformers",
-    "datasets",
-    "openai",
-    "math-verify",
-    "sympy",
-    "peft",
-    "bitsandbytes",
-)
+from common.core.errors import MAKERS, InputError
+from common.core.files import file_hash, read_jsonl_if_exists, write_json
+from common.core.manifests import environment as environment
 
 
 def run_folder(name):
@@ -67,40 +49,6 @@ def check_inputs(run, stage):
 # --- manifests ------------------------------------------------------------------------------------------------------
 
 
-def _git(*command):
-    try:
-        done = subprocess.run(
-            ["git", *command], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _versions():
-    found = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return found
-
-
-def environment():
-    """What ran it: commit, versions, GPU."""
-    status, torch = _git("status", "--porcelain", "--untracked-files=no"), sys.modules.get("torch")
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(status) if status is not None else None,
-        "versions": _versions(),
-        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(time.time() - STARTED, 1),
-    }
-
-
 def write_manifest(path, config, inputs=(), **headline):
     """0N.run.json beside a stage's output: what made it and what came out, enough to make it again."""
     write_json(
@@ -130,7 +78,7 @@ def standing(run, made):
             "Put it back as it was; or leave --add out, so that it is written anew, and give the other commands again with --add "
             "(what a model drew is in the journal, and costs nothing)."
         )
-    rows = iter(rows_if_any(path))
+    rows = iter(read_jsonl_if_exists(path))
     stand = [(one, list(islice(rows, one["rows"]))) for one in last.get("commands", [])]
     kept = [
         (one, some)

@@ -186,7 +186,7 @@ def parse_verdict(critique: str) -> str:
     return verdicts[0] if verdicts and set(verdicts) <= {verdicts[0], "unparsed"} else "unparsed"
 
 
-def normalise(critique: str, verdict: str) -> str:
+def with_conclusion(critique: str, verdict: str) -> str:
     """The critique with its closing conclusion, however written, as exactly "\\n\\nConclusion: right [END]" (or wrong); it is
     appended where there is none. What follows the end marker is dropped (generation stops there). A conclusion longer than a
     line of ten words holds reasons: it is kept, and the line is appended. Twice gives the same as once."""

@@ -34,7 +34,7 @@ def of_teachers(rows, asked, last):
 
 def answers(path, teachers):
     """{question_id: a teacher's own answer, a text}; of several teachers the first one's. {} where 02 was not asked for them."""
-    rows = files.rows_if_any(path, ("question_id", "teacher", "answer"))
+    rows = files.read_jsonl_if_exists(path, ("question_id", "teacher", "answer"))
     return {
         row["question_id"]: row["answer"]
         for teacher in reversed(teachers)

@@ -388,7 +388,7 @@ def _critique(get, where, values, mapping, counts):
             stated not in ("unparsed", verdict)
         )
     return {
-        "critique": raw if verdict == "unparsed" else verdicts.normalise(raw, verdict),
+        "critique": raw if verdict == "unparsed" else verdicts.with_conclusion(raw, verdict),
         "critique_raw": raw,
         "verdict": verdict,
         "teacher": str(get.get("teacher") or "unknown"),

@@ -35,7 +35,7 @@ def carry_over(row):
         return row, "the critique that came with the data has no verdict"
     return row | {
         "critique_id": content_id(row["id"], row["teacher"], row["critique_raw"]),
-        "critique": verdicts.normalise(row["critique_raw"], row["verdict"]),
+        "critique": verdicts.with_conclusion(row["critique_raw"], row["verdict"]),
         "critique_finish_reason": None,
         "usage": None,
         "usd": None,
@@ -57,7 +57,7 @@ def make_row(row, answer, teacher):
     return row | {
         "critique_id": content_id(row["id"], teacher, raw),
         "teacher": teacher,
-        "critique": verdicts.normalise(
+        "critique": verdicts.with_conclusion(
             raw.removeprefix("Critique:\n"), verdict
         ),  # 03 writes that line itself
         "critique_raw": raw,

@@ -5,7 +5,6 @@ appears under its final name at once or not at all.
 """
 
 import copy
-import math
 import os
 import pickle
 import shutil
@@ -29,8 +28,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from common.core import prompts
 from common.core.errors import InputError, cannot_write
-from common.core.files import kept_metrics
 from common.train.model import without_tied_head
+from common.train.training_log import best_checkpoint, read_metrics
 
 TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, the adapters alone
 
@@ -149,14 +148,6 @@ def to_come(job, config):
     )
 
 
-def best(metrics):
-    """The name of the checkpoint with the lowest held-out loss, None where none was measured."""
-    measured = [m for m in metrics if math.isfinite(m.get("held_out_loss", math.nan))]
-    return (
-        f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
-    )
-
-
 def drop_older(folder, keep_last, best=None):
     """Of an arm's checkpoints the last `keep_last` stay (0: all), and `best`."""
     for name in names(folder)[:-keep_last] if keep_last else []:
@@ -179,7 +170,7 @@ def finish(folder, keep_last, keep_best):
         drop_older(
             folder,
             keep_last,
-            best(kept_metrics(folder / "metrics.jsonl", math.inf, mend=False))
+            best_checkpoint(read_metrics(folder / "metrics.jsonl"))
             if keep_best
             else None,
         )

@@ -1,9 +1,12 @@
 """What a training shows of itself: log lines and the loss curve."""
 
+import json
+import math
+
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
-from common.train import checkpoints
+from common.core.files import write_jsonl
 from common.train.tokens import padding_share, useful_share
 
 
@@ -45,7 +48,7 @@ def step_line(metrics, steps):
 
 def remarks(metrics):
     """What one should know of a finished training: skipped steps, the checkpoint with the lowest held-out loss."""
-    skipped, best = sum(bool(m["skipped"]) for m in metrics), checkpoints.best(metrics)
+    skipped, best = sum(bool(m["skipped"]) for m in metrics), best_checkpoint(metrics)
     return (
         f"; {skipped} of {len(metrics)} steps were skipped, their loss or gradient was not finite"
         if skipped
@@ -88,3 +91,31 @@ def loss_curve(metrics, path):
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def read_metrics(path, last_step=math.inf, repair=False):
+    """Return the rows of a metrics file up to `last_step`, [] if there is no file.
+
+    A line that a kill cut off is skipped: its step is run again. repair: also write the file anew without what was left out.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("step", math.inf) <= last_step:
+            rows.append(row)
+    if repair:
+        write_jsonl(path, rows)
+    return rows
+
+
+def best_checkpoint(metrics):
+    """The name of the checkpoint with the lowest held-out loss, None where none was measured."""
+    measured = [m for m in metrics if math.isfinite(m.get("held_out_loss", math.nan))]
+    return (
+        f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
+    )

@@ -215,19 +215,6 @@ def test_a_full_disk_ends_a_script_with_status_5(tmp_path):
     assert list((tmp_path / "runs" / "paper").iterdir()) == []
 
 
-def test_kept_metrics_drops_later_and_torn_lines_for_good(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert files.kept_metrics(path, 3, mend=True) == []
-    for step in range(1, 6):
-        files.append_line(path, {"step": step, "loss": step / 10})
-    with open(path, "a") as f:
-        f.write('{"step": 6, "lo')
-    kept = files.kept_metrics(path, 3, mend=True)
-    assert kept == [{"step": n, "loss": n / 10} for n in (1, 2, 3)] == files.read_jsonl(path)
-    files.append_line(path, {"step": 4, "loss": 9})
-    assert [row["loss"] for row in files.read_jsonl(path)] == [0.1, 0.2, 0.3, 9]
-
-
 def test_check_disk(tmp_path):
     files.check_disk(tmp_path / "new", 1, ", or else")
     with pytest.raises(Stopped, match=r"(?s)1000000000\.000 GB.*Make room, or else\.$") as end:

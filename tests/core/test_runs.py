@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.core import files, runs
+from common.core import errors, files, runs
 from common.core.errors import InputError
 from common.core.files import file_hash
 from tests.conftest import ROOT
@@ -23,7 +23,7 @@ def test_run_folder_refuses_what_is_no_plain_name(name):
         runs.run_folder(name)
 
 
-@pytest.mark.parametrize("number, maker", files.MAKERS.items())
+@pytest.mark.parametrize("number, maker", errors.MAKERS.items())
 def test_a_missing_stage_file_names_the_script_that_makes_it(tmp_path, number, maker):
     run, name = tmp_path / "mine", f"{number}_thing/x.jsonl"
     with pytest.raises(InputError, match=rf"(?s){name}.*python {maker} --name mine") as caught:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.core.verdicts import normalise, parse_verdict
+from common.core.verdicts import parse_verdict, with_conclusion
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 BODY = "Step 2 multiplies 4 by 4, as the question asks. The right side is not wrong.\n\n"
@@ -130,7 +130,7 @@ UNPARSED = [  # contradiction, hedge, both words, cut, no label, and words that 
 def test_written_forms(form, word, verdict):
     critique = BODY + form.replace("{}", word).replace("{{", "{").replace("}}", "}")
     assert parse_verdict(critique) == verdict
-    assert normalise(critique, verdict).startswith(BODY.rstrip())
+    assert with_conclusion(critique, verdict).startswith(BODY.rstrip())
 
 
 @pytest.mark.parametrize("critique", UNPARSED)
@@ -195,8 +195,8 @@ def test_words_of_the_body_do_not_count():
         ("In conclusion, 2 is even.", "In conclusion, 2 is even.\n\nConclusion: wrong [END]"),
     ],
 )
-def test_normalise(critique, expected):
-    assert normalise(critique, "wrong") == expected
+def test_with_conclusion(critique, expected):
+    assert with_conclusion(critique, "wrong") == expected
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_normalise(critique, expected):
 def test_other_formats_become_prose(critique, body):
     """Of JSON the values are kept, and lone backslashes are TeX; the tags of the body stay."""
     assert check_round_trip(critique) == "wrong"
-    assert normalise(critique, "wrong") == f"{body}\n\nConclusion: wrong [END]".lstrip()
+    assert with_conclusion(critique, "wrong") == f"{body}\n\nConclusion: wrong [END]".lstrip()
 
 
 def test_a_conclusion_in_a_nested_object_is_a_quotation():
@@ -235,14 +235,14 @@ def test_a_conclusion_in_a_nested_object_is_a_quotation():
 def test_reasons_in_the_conclusion_are_kept():
     """A conclusion that explains (more than a line of ten words) is part of the critique."""
     long = "A.\n\n### Conclusion\nThe solution is wrong because step 3 takes the cube root of 4 for 1; it should be 1.59."
-    assert normalise(long + " **[END]**", "wrong") == long + "\n\nConclusion: wrong [END]"
+    assert with_conclusion(long + " **[END]**", "wrong") == long + "\n\nConclusion: wrong [END]"
 
 
 def check_round_trip(critique):
     verdict = parse_verdict(critique)
     for wanted in ("right", "wrong") if verdict == "unparsed" else (verdict,):
-        once = normalise(critique, wanted)
-        assert once.endswith(f"Conclusion: {wanted} [END]") and normalise(once, wanted) == once
+        once = with_conclusion(critique, wanted)
+        assert once.endswith(f"Conclusion: {wanted} [END]") and with_conclusion(once, wanted) == once
         assert verdict == "unparsed" or parse_verdict(once) == verdict
     return verdict
 
@@ -254,7 +254,7 @@ def test_round_trip():
 
 def test_other_verdicts_are_refused():
     with pytest.raises(ValueError, match="unparsed"):
-        normalise("A.", "unparsed")
+        with_conclusion("A.", "unparsed")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_other_verdicts_are_refused():
 )  # fmt: skip
 def test_degenerate_text_takes_linear_time(text):
     start = time.perf_counter()
-    parse_verdict(text), normalise(text, "right")
+    parse_verdict(text), with_conclusion(text, "right")
     assert time.perf_counter() - start < 5
 
 

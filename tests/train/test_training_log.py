@@ -2,7 +2,9 @@
 
 import matplotlib.image
 
+from common.core import files
 from common.train import training_log
+from common.train.training_log import read_metrics
 
 
 def test_step_line_by_hand():
@@ -56,3 +58,16 @@ def test_loss_curve(tmp_path):
 def test_one_point_makes_a_curve(tmp_path):
     training_log.loss_curve([{"step": 1, "loss": 0.0, "arm": "sft"}], tmp_path / "loss.png")
     picture(tmp_path / "loss.png", 900, 525)
+
+
+def test_read_metrics_drops_later_and_torn_lines_for_good(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path, 3, repair=True) == []
+    for step in range(1, 6):
+        files.append_line(path, {"step": step, "loss": step / 10})
+    with open(path, "a") as f:
+        f.write('{"step": 6, "lo')
+    rows = read_metrics(path, 3, repair=True)
+    assert rows == [{"step": n, "loss": n / 10} for n in (1, 2, 3)] == files.read_jsonl(path)
+    files.append_line(path, {"step": 4, "loss": 9})
+    assert [row["loss"] for row in files.read_jsonl(path)] == [0.1, 0.2, 0.3, 9]

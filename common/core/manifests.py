@@ -1,0 +1,194 @@
+"""A run's files, and the manifest of each output: what made it and from what.
+
+    runs/NAME/02_critiques/gpt-4o.jsonl      an output
+    runs/NAME/02_critiques/gpt-4o.run.json   its manifest
+
+A folder that is an output (04_train/cft) holds its manifest as run.json.
+"""
+
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.core.errors import MAKERS, InputError
+from common.core.files import file_hash, write_json
+
+LAYOUT = 2  # 1 had one file and one manifest for each stage
+PROCESS_START = time.time()  # near enough: a script imports this module first
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "openai",
+    "math-verify",
+    "sympy",
+    "peft",
+    "bitsandbytes",
+)
+
+
+# --- where things are ------------------------------------------------------------------------------------------------
+
+
+def file_label(text: str) -> str:
+    """Return the text as a file name: letters, digits, '.', '_' and '-' only.
+
+    >>> file_label("Qwen/Qwen2.5-Math-7B"), file_label("../my data.jsonl")
+    ('Qwen-Qwen2.5-Math-7B', 'my-data.jsonl')
+    """
+    label = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    if not label:
+        raise InputError(
+            f"{text!r} cannot name a file: it has no letter (a to z) and no digit.\n"
+            "Give a name for its files: --label NAME"
+        )
+    return label[:100]
+
+
+def require(path: Path) -> Path:
+    """Return the path; raise InputError that names the script which makes it if it does not exist."""
+    run, script = _origin(path)
+    refuse_old_layout(run)
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; {script} makes it.\n"
+            f"Run: python {script} --name {run.name} (with the --preset you use)"
+        )
+    return path
+
+
+def outputs(run: Path, stage_folder: str) -> list[Path]:
+    """Return the .jsonl files of a stage's folder ("01_responses"), sorted by name.
+
+    Raises InputError that names the script if there is none.
+    """
+    folder = require(run / stage_folder)
+    paths = sorted(folder.glob("*.jsonl"))
+    return paths or [require(folder / "*.jsonl")]
+
+
+def refuse_old_layout(run: Path) -> None:
+    """Raise InputError if an earlier version of the kit made this run."""
+    manifest = run / "01.run.json"
+    if not manifest.exists() and not (run / "01_responses.jsonl").exists():
+        return
+    commit = _read_json(manifest).get("commit") or "unknown"
+    raise InputError(
+        f"{run} was made by an earlier version of the kit (commit {commit}), "
+        "which kept its files in other places.\n"
+        "Use another --name. What was paid for can be used again, at no cost: copy the journal "
+        f"into the new run before 02 is run: cp {run}/02_journal.jsonl {run.parent}/NEW/"
+    )
+
+
+def _origin(path: Path) -> tuple[Path, str]:
+    """Return the run folder of an output, and the script that makes it."""
+    for part in (path, *path.parents):
+        if part.name[:3] in {f"{number}_" for number in MAKERS}:
+            return part.parent, MAKERS[part.name[:2]]
+    raise ValueError(f"{path} is not in the folder of a run")
+
+
+# --- manifests -------------------------------------------------------------------------------------------------------
+
+
+def manifest_path(output: Path) -> Path:
+    """Return where the manifest of an output is: x.run.json of x.jsonl, run.json in a folder."""
+    return output / "run.json" if output.is_dir() else output.with_suffix(".run.json")
+
+
+def write_manifest(output: Path, config, inputs: Iterable[Path] = (), **headline) -> None:
+    """Write what made an output: settings, hashes of the inputs, versions, command and time.
+
+    headline: numbers about the output, as further fields.
+    """
+    manifest = {
+        "layout": LAYOUT,
+        "config": vars(config),
+        "inputs": {str(path): file_hash(path) for path in inputs},
+        "output_sha256": file_hash(output) if output.is_file() else None,
+        **environment(),
+        **headline,
+    }
+    write_json(manifest_path(output), manifest)
+
+
+def read_manifest(output: Path) -> dict:
+    """Return the manifest of an output, {} if it has none."""
+    return _read_json(manifest_path(output))
+
+
+def check_inputs(output: Path) -> None:
+    """Raise InputError if a file that the output was made from has changed since."""
+    for path, sha256 in read_manifest(output).get("inputs", {}).items():
+        if Path(path).is_file() and file_hash(path) != sha256:
+            run, script = _origin(output)
+            raise InputError(
+                f"{path} has changed since {script} made {output} from it.\n"
+                f"Run: python {script} --name {run.name}"
+            )
+
+
+def started_with(run: Path) -> dict:
+    """Return the preset and seed that 01 was last run with, {} for a new run.
+
+    The later scripts keep them, so that a forgotten flag does not build something else.
+    """
+    manifests = [_read_json(path) for path in (run / "01_responses").glob("*.run.json")]
+    if not manifests:
+        return {}
+    newest = max(manifests, key=lambda manifest: manifest["finished"])
+    return {name: newest["config"][name] for name in ("preset", "seed")}
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+# --- what a script ran on --------------------------------------------------------------------------------------------
+
+
+def environment() -> dict:
+    """Return the command, the kit's commit, versions, GPU, and time of this process."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    torch = sys.modules.get("torch")  # not imported for this: it takes seconds
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if changes is None else bool(changes),
+        "versions": _versions(),
+        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - PROCESS_START, 1),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git prints about the kit's own folder, None if it is no repository."""
+    try:
+        result = subprocess.run(
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            cwd=Path(__file__).parent,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
