@@ -134,11 +134,13 @@ if tiny:
 
 # %% Read the source
 if tiny:
-    taken, _ = readers.sample(world.forum_rows(config.seed, config.limit), config.rows, config.seed)
+    taken, _ = readers.sample_records(
+        world.forum_rows(config.seed, config.limit), config.rows, config.seed
+    )
     source_rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in taken]
     read_counts = {}
 else:
-    source_rows, read_counts = sources.rows(
+    source_rows, read_counts = sources.load_rows(
         config.source,
         config.columns,
         config.verdict_values,
@@ -149,7 +151,7 @@ else:
         need_response=config.model is None,
         drop_bad=config.drop_bad,
     )
-if terms := sources.licence(sources.called(config.source)):
+if terms := sources.describe_license(sources.called(config.source)):
     print(f"licence of {terms}")
 print(
     f"{config.source}: {len(source_rows)} rows"

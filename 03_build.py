@@ -142,15 +142,15 @@ if n_missing := len({row["id"] for row in failed if row["teacher"] in teachers})
 notes = [
     line
     for source in sorted({str(row["source"]) for row in readable + finished})
-    if (line := sources.licence(source))
+    if (line := sources.describe_license(source))
 ]
 tests, contaminated, removed = {}, [], set()
 if config.decontaminate:
-    tests = decontamination.against(config.decontaminate, config.benchmarks_dir, config.seed)
-    contaminated = decontamination.matches(
+    tests = decontamination.load_test_sets(config.decontaminate, config.benchmarks_dir, config.seed)
+    contaminated = decontamination.find_matches(
         {row["question_id"]: row["question"] for row in readable + finished}, tests
     )
-    notes += decontamination.lines(decontamination.summary(contaminated, tests)) or [
+    notes += decontamination.describe_summary(decontamination.summarize(contaminated, tests)) or [
         "no question of a test set was found"
     ]
     notes.append(
@@ -266,7 +266,7 @@ inputs = [
     *([run / "02_answers.jsonl"] if answers else []),
     *([mix_file] if config.mix else []),
 ]
-inputs += decontamination.local_files(config.decontaminate, config.benchmarks_dir, tests)
+inputs += decontamination.list_local_files(config.decontaminate, config.benchmarks_dir, tests)
 earlier = runs.earlier(run, built)
 runs.write_manifest(
     run / "03.run.json",

@@ -129,10 +129,10 @@ if config.samples > 1 and not config.temperature:
     raise InputError(
         f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\nAdd --temperature 0.6, for example."
     )
-revisions = test_sets.revisions(config.revision, config.benchmarks)
+revisions = test_sets.parse_revisions(config.revision, config.benchmarks)
 source = dict(folder=config.benchmarks_dir, limit=config.limit, seed=config.seed)
 tests = {
-    name: test_sets.items(name, revision=revisions.get(name), **source)
+    name: test_sets.load_items(name, revision=revisions.get(name), **source)
     for name in config.benchmarks
 }
 shots = (
@@ -161,7 +161,7 @@ def evaluate(one, sets):
     engine, words, template, kind = models.open_engine(one, config)
     engines[one.label] = engine.settings | kind
     for name, items in sets.items():
-        system, stop = test_sets.of(name).form
+        system, stop = test_sets.get_test_set(name).prompt_form
         texts = [
             prompts.solve_prompt(item["question"], template, system, shots, words) for item in items
         ]
@@ -189,7 +189,7 @@ def evaluate(one, sets):
         )
         about = {
             "engine": engines[one.label],
-            "benchmark": test_sets.about(name, items, revisions.get(name)),
+            "benchmark": test_sets.describe(name, items, revisions.get(name)),
             "few_shot": shots,
             "cost": cost,
         }
@@ -263,7 +263,7 @@ beside = [
 
 # %% Write tables, charts, the page and the manifest
 said = notes + scores.notes(scored, found, tests) + checkpoint_selection.unequal(run, arms)
-said += decontamination.seen(
+said += decontamination.report_overlap(
     checkpoint_selection.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed
 )
 sections = {
@@ -282,7 +282,7 @@ html_report.write_page(
     run / "05_outputs.html",
     {key: result.rows for key, result in found.items()},
     scored,
-    test_sets.private(tests),
+    test_sets.find_private(tests),
     run.name,
 )
 headline = {
@@ -297,7 +297,7 @@ read = [config.few_shot] if config.few_shot else []
 runs.write_manifest(
     run / "05.run.json",
     config,
-    test_sets.local_files(config.benchmarks_dir, tests) + read,
+    test_sets.list_local_files(config.benchmarks_dir, tests) + read,
     **headline,
 )
 print(

@@ -27,7 +27,7 @@ OPTION = re.compile(
 # --- what is compared -----------------------------------------------------------------------------------------------
 
 
-def against(names, folder=None, seed=0):
+def load_test_sets(names, folder=None, seed=0):
     """The test sets to check against. -> {benchmark: [{"id", "question"}, ...]}, each question alone, the ids those of 05.
 
     names: of common/data/test_sets.py, "all" of them (with `folder` those that lie there, else those that take no login; a note says which
@@ -41,10 +41,10 @@ def against(names, folder=None, seed=0):
             "the micro-world never trains on a question that it tests. Name other test sets."
         )
     if unknown := [
-        name for name in names if name not in ("all", *test_sets.BENCHMARKS) and not _is_own(name)
+        name for name in names if name not in ("all", *test_sets.TEST_SETS) and not _is_own(name)
     ]:
         raise InputError(
-            f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(test_sets.BENCHMARKS)}"
+            f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(test_sets.TEST_SETS)}"
         )
     found = {}
     for name in dict.fromkeys(
@@ -55,16 +55,18 @@ def against(names, folder=None, seed=0):
             raise InputError(
                 f"{name}: there is a test set {title} already; rename the file, or leave one out"
             )
-        found[title] = _own(name) if _is_own(name) else test_sets.alone(name, folder, seed=seed)
+        found[title] = (
+            _own(name) if _is_own(name) else test_sets.load_questions(name, folder, seed=seed)
+        )
     return found
 
 
-def local_files(names, folder, tests):
-    """The files that `against` read, for the manifest. tests: what it gave."""
+def list_local_files(names, folder, tests):
+    """The files that `load_test_sets` read, for the manifest. tests: what it gave."""
     own = {_title(name): name for name in names if _is_own(name)}
     return [
         *own.values(),
-        *test_sets.local_files(folder, [title for title in tests if title not in own]),
+        *test_sets.list_local_files(folder, [title for title in tests if title not in own]),
     ]
 
 
@@ -86,10 +88,10 @@ def _title(name):
 def _present(folder):
     names = [
         name
-        for name, row in test_sets.BENCHMARKS.items()
+        for name, row in test_sets.TEST_SETS.items()
         if (test_sets.is_local(name, folder) if folder else not row.private)
     ]
-    if missing := [name for name in test_sets.BENCHMARKS if name not in names]:
+    if missing := [name for name in test_sets.TEST_SETS if name not in names]:
         print(
             f"note: not checked, since {f'not in {folder}' if folder else 'it takes a login (name it)'}: {' '.join(missing)}"
         )
@@ -109,17 +111,17 @@ def _own(path):
                 "Expected the question there, or a list of turns."
             )
         found.append({"question": text})
-    test_sets.number_equal(found)
+    test_sets.assign_ids(found)
     return found
 
 
-def forms(question):
+def tokenize_variants(question):
     """The words that are compared: without options, and where it has some also with them. -> one or two lists of words, or none
 
     A bare "Which of the following is true?" equals every other one: of 29 MMLU questions with stems of under ten words that were found in
     MMLU-Pro 24 are the same question, and rather some too many are left out than too few.
 
-    >>> forms("What is $2^{10}$?\\nA: 1,024\\nB: 20\\nC: 210")
+    >>> tokenize_variants("What is $2^{10}$?\\nA: 1,024\\nB: 20\\nC: 210")
     [['what', 'is', '2', '10'], ['what', 'is', '2', '10', 'a', '1', '024', 'b', '20', 'c', '210']]
     """
     marks = list(OPTION.finditer(question))
@@ -132,10 +134,10 @@ def forms(question):
 # --- the comparison -------------------------------------------------------------------------------------------------
 
 
-def matches(questions, tests):
+def find_matches(questions, tests):
     """All pairs that are equal, or share a 10-gram and have a ratio of at least 0.5. -> list of dicts, in the order of the questions.
 
-    questions: {question_id: text}. tests: as `against` gives them. A dict: question_id, question, benchmark, item (its id), item_question,
+    questions: {question_id: text}. tests: as `load_test_sets` gives them. A dict: question_id, question, benchmark, item (its id), item_question,
     ratio (1.0 where equal), how ("exact" or "10-gram"), removed (equal, or ratio >= 0.6). A question's pairs come benchmark by benchmark
     in the order of `tests`, the best first. Of a private benchmark both texts are None: they are its question, or nearly.
     A question, or an item, without a token matches nothing.
@@ -144,7 +146,7 @@ def matches(questions, tests):
     texts = [
         (number, words)
         for number, (_, item) in enumerate(items)
-        for words in forms(item["question"])
+        for words in tokenize_variants(item["question"])
     ]
     place, index = (
         {name: i for i, name in enumerate(tests)},
@@ -152,7 +154,7 @@ def matches(questions, tests):
     )
     found, unread = [], 0
     for question_id, question in questions.items():
-        written, nearest = forms(question), {}  # {number of the item: (ratio, how)}
+        written, nearest = tokenize_variants(question), {}  # {number of the item: (ratio, how)}
         unread += not written
         for entry, ratio, how in chain.from_iterable(map(index.near, written)):
             number = texts[entry][0]
@@ -161,7 +163,7 @@ def matches(questions, tests):
             nearest.items(), key=lambda hit: (place[items[hit[0]][0]], -hit[1][0], hit[0])
         ):
             name, item = items[number]
-            private = name in test_sets.BENCHMARKS and test_sets.of(name).private
+            private = name in test_sets.TEST_SETS and test_sets.get_test_set(name).private
             found.append(
                 {
                     "question_id": question_id,
@@ -182,8 +184,8 @@ def matches(questions, tests):
 # --- what is told ---------------------------------------------------------------------------------------------------
 
 
-def summary(found, tests):
-    """Counts of `matches`, a benchmark each. -> {benchmark: {"items", "hit", "exact", "removed", "borderline"}}
+def summarize(found, tests):
+    """Counts of `find_matches`, a benchmark each. -> {benchmark: {"items", "hit", "exact", "removed", "borderline"}}
 
     items: of the test set; hit: those that a removed question matches; exact: those that are literally equal to one; removed: questions;
     borderline: questions that are listed for a look and not removed, for this benchmark.
@@ -202,7 +204,7 @@ def summary(found, tests):
     return counts
 
 
-def lines(counts):
+def describe_summary(counts):
     """A summary in words, of the benchmarks that were hit at all."""
     return [
         f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its {n['items']:,} items ({n['exact']:,} of them word for "
@@ -212,15 +214,15 @@ def lines(counts):
     ]
 
 
-def plain(question):
+def normalize_question(question):
     """A question in lower case without white space, operators kept: by which two are the same word for word."""
     return "".join(question.lower().split())
 
 
-def seen(trained, tests, folder=None, revisions=None, seed=0):
+def report_overlap(trained, tests, folder=None, revisions=None, seed=0):
     """Lines that say how many items of each test set stand word for word among what an arm was trained on.
 
-    trained: {arm: set of `plain` questions, None where they are not known}. tests: {benchmark: items}, as 05 asks them.
+    trained: {arm: set of `normalize_question` questions, None where they are not known}. tests: {benchmark: items}, as 05 asks them.
     """
     lines = [
         f"what {arm} was trained on no longer stands in 03_data, so it was not held against the test sets"
@@ -228,11 +230,13 @@ def seen(trained, tests, folder=None, revisions=None, seed=0):
         if known is None
     ]
     for name, items in tests.items():
-        if test_sets.of(
+        if test_sets.get_test_set(
             name
-        ).alone:  # the prompt adds something to the question: options, "True or False"
-            items = test_sets.alone(name, folder, (revisions or {}).get(name), seed, len(items))
-        counts = {arm: overlap(known, items) for arm, known in trained.items() if known}
+        ).question_column:  # the prompt adds something to the question: options, "True or False"
+            items = test_sets.load_questions(
+                name, folder, (revisions or {}).get(name), seed, len(items)
+            )
+        counts = {arm: count_overlap(known, items) for arm, known in trained.items() if known}
         if hit := ", ".join(f"{arm} {n:,}" for arm, n in counts.items() if n):
             lines.append(
                 f"{name}: of its {len(items):,} questions so many stand word for word in the training sets: {hit} (03_build.py "
@@ -241,6 +245,6 @@ def seen(trained, tests, folder=None, revisions=None, seed=0):
     return lines
 
 
-def overlap(known, items):
-    """How many items' question is among the `plain` questions. items: of one benchmark, with the question alone."""
-    return sum(plain(item["question"]) in known for item in items)
+def count_overlap(known, items):
+    """How many items' question is among the `normalize_question` questions. items: of one benchmark, with the question alone."""
+    return sum(normalize_question(item["question"]) in known for item in items)

@@ -10,7 +10,7 @@ from common.core.files import iter_jsonl
 READABLE = (".jsonl", ".json", ".parquet")
 
 
-def sample(records, size, seed):
+def sample_records(records, size, seed):
     """A random sample of `size` records (None: all), each as likely, in one pass that holds no more than that.
 
     -> ([(number in the stream from 1, record)] in the stream's order, how many there were). A smaller sample of the same
@@ -29,7 +29,7 @@ def sample(records, size, seed):
     ], n_read
 
 
-def local(path):
+def read_local(path):
     """The records of a local file, one after the other; a .json is one list and is read whole. InputError for what is no such file."""
     if path.suffix == ".jsonl":
         yield from iter_jsonl(path)
@@ -56,7 +56,7 @@ def local(path):
         raise InputError(f"{path}: expected a file that ends in {', '.join(READABLE)}")
 
 
-def of_hub(path, config, split, revision, name):
+def read_hub(path, config, split, revision, name):
     """The records of a dataset of the hub, streamed: nothing is kept on disk. InputError where it, or the connection, is not there."""
     import datasets
 

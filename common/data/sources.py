@@ -117,7 +117,7 @@ SOURCES = {
 }
 
 
-def licence(source):
+def describe_license(source):
     """A line on the licence of a source's rows (a name of the table, or a hub id that stands in it), "" where none is known."""
     known = {key: hub.licence for name, hub in SOURCES.items() for key in (name, hub.path)}.get(
         source, ""
@@ -143,7 +143,7 @@ def parse_map(pairs, flag):
     return result
 
 
-def rows(
+def load_rows(
     source,
     columns=(),
     verdict_values=(),
@@ -172,7 +172,9 @@ def rows(
         )
     stream, origin, hub = _records(source, revision)
     seen_columns = set()
-    taken, n_read = readers.sample(_watched(islice(stream, limit), seen_columns), size, seed)
+    taken, n_read = readers.sample_records(
+        _watched(islice(stream, limit), seen_columns), size, seed
+    )
     if not taken:
         raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
     mapping = _mapping(source, given, hub, seen_columns, need_response)
@@ -267,7 +269,7 @@ def _records(source, revision):
         source.partition("=")[2] if name in SOURCES and not Path(source).is_file() else source
     )
     if file.is_file():
-        return readers.local(file), name, SOURCES.get(name, Hub(""))
+        return readers.read_local(file), name, SOURCES.get(name, Hub(""))
     if name in SOURCES and "=" not in source:
         hub = SOURCES[name]
     elif (
@@ -281,7 +283,7 @@ def _records(source, revision):
             f"--source {source!r} is no file here and no known source; known: tiny, {', '.join(SOURCES)},\n"
             "a hub id such as org/name, or a .jsonl, .json or .parquet file; NAME=FILE for a known source that you downloaded"
         )
-    return readers.of_hub(hub.path, hub.config, hub.split, revision, name), name, hub
+    return readers.read_hub(hub.path, hub.config, hub.split, revision, name), name, hub
 
 
 def _mapping(source, given, hub, seen_columns, need_response):

@@ -17,11 +17,11 @@ from common.core.files import content_id, read_jsonl
 from common.tiny import world
 
 LETTERS = "ABCDEFGHIJ"
-MATHS = (prompts.SOLVE_SYSTEM, prompts.STOP)  # system line, stop strings
+MATH_FORM = (prompts.SOLVE_SYSTEM, prompts.STOP)  # system line, stop strings
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class TestSet:
     """question, gold: a column, or a function of the record. tolerance: relative, of golds that are measured numbers; units: whether
     the paper's grader deletes unit words; choices: the option letters. digest: of all items, where a copy was at hand. private: its authors ask not to post it: hub only, never stored.
     """
@@ -34,14 +34,14 @@ class Benchmark:
     items: int
     licence: str
     digest: str = ""
-    form: tuple = MATHS
+    prompt_form: tuple = MATH_FORM
     tolerance: float = 0
     units: bool = True
     choices: str = ""
     private: bool = False
     prepare: Callable = lambda record, seed: record
-    alone: str = ""  # the column with the question alone, where `question` is a function
-    only: str = (
+    question_column: str = ""  # the column with the question alone, where `question` is a function
+    subset_file: str = (
         ""  # file beside this one with the ids of the rows that belong to it, 8 hex digits each
     )
 
@@ -100,8 +100,8 @@ MATH = dict(
     licence="MIT",
 )
 # tolerance: golds of Minerva and TheoremQA are rounded measurements; 1 % is what Minerva's authors allow.
-BENCHMARKS = {
-    "gsm8k": Benchmark(
+TEST_SETS = {
+    "gsm8k": TestSet(
         "openai/gsm8k",
         ("main",),
         "test",
@@ -111,8 +111,8 @@ BENCHMARKS = {
         "MIT",
         "d543867faeb640a8",
     ),
-    "math": Benchmark(**MATH, items=5000, digest="fc887a210a8ac71b"),
-    "math500": Benchmark(
+    "math": TestSet(**MATH, items=5000, digest="fc887a210a8ac71b"),
+    "math500": TestSet(
         "HuggingFaceH4/MATH-500",
         (None,),
         "test",
@@ -122,10 +122,10 @@ BENCHMARKS = {
         "MIT",
         "fc384bd783773c9e",
     ),
-    "math500_validation": Benchmark(
-        **MATH, items=500, digest="b3ed84b2e84b25da", only="math500_validation.txt"
+    "math500_validation": TestSet(
+        **MATH, items=500, digest="b3ed84b2e84b25da", subset_file="math500_validation.txt"
     ),
-    "minerva_math": Benchmark(
+    "minerva_math": TestSet(
         "math-ai/minervamath",
         (None,),
         "test",
@@ -137,7 +137,7 @@ BENCHMARKS = {
         tolerance=0.01,
         units=False,
     ),
-    "olympiadbench": Benchmark(
+    "olympiadbench": TestSet(
         "Hothan/OlympiadBench",
         ("OE_TO_maths_en_COMP",),
         "train",
@@ -147,7 +147,7 @@ BENCHMARKS = {
         "Apache-2.0",
         "be27d338f6e85b01",
     ),  # the hub has 674
-    "aime24": Benchmark(
+    "aime24": TestSet(
         "HuggingFaceH4/aime_2024",
         (None,),
         "train",
@@ -157,10 +157,10 @@ BENCHMARKS = {
         "none stated; MAA contest",
         "9aa992e5d3aeda35",
     ),
-    "aime25": Benchmark(
+    "aime25": TestSet(
         "math-ai/aime25", (None,), "test", "problem", "answer", 30, "Apache-2.0; MAA contest"
     ),
-    "amc23": Benchmark(
+    "amc23": TestSet(
         "math-ai/amc23",
         (None,),
         "test",
@@ -170,7 +170,7 @@ BENCHMARKS = {
         "none stated; MAA contest",
         "adb99e9bd549de20",
     ),
-    "theoremqa": Benchmark(
+    "theoremqa": TestSet(
         "TIGER-Lab/TheoremQA",
         (None,),
         "test",
@@ -180,9 +180,9 @@ BENCHMARKS = {
         "MIT",
         "262cd572cb5f404c",
         tolerance=0.01,
-        alone="Question",
+        question_column="Question",
     ),
-    "mmlu_pro": Benchmark(
+    "mmlu_pro": TestSet(
         "TIGER-Lab/MMLU-Pro",
         (None,),
         "test",
@@ -192,10 +192,10 @@ BENCHMARKS = {
         "MIT",
         "b0ef0b8f047743bc",
         choices=LETTERS,
-        form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
-        alone="question",
+        prompt_form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
+        question_column="question",
     ),
-    "gpqa": Benchmark(
+    "gpqa": TestSet(
         "Idavidrein/gpqa",
         ("gpqa_diamond",),
         "train",
@@ -204,33 +204,33 @@ BENCHMARKS = {
         198,
         "CC-BY-4.0, not to be posted",
         choices="ABCD",
-        form=(prompts.SYSTEM, prompts.GPQA_STOP),
+        prompt_form=(prompts.SYSTEM, prompts.GPQA_STOP),
         private=True,
         prepare=_shuffle,
-        alone="Question",
+        question_column="Question",
     ),
 }
 TINY = {
     "tiny": slice(0, 1000),
     "tiny_validation": slice(1000, 1500),
 }  # of the micro-world's questions that are never trained on
-NAMES = (*TINY, *BENCHMARKS)
+NAMES = (*TINY, *TEST_SETS)
 HELDOUT = "heldout"  # a run's own questions, see best_checkpoint.py
-PLAIN = Benchmark(
+PLAIN = TestSet(
     None, (), "", "question", "gold", 0, ""
 )  # how questions of one's own, and the micro-world's, are asked
 
 
-def of(name):
+def get_test_set(name):
     """The table's row; InputError for a name that is not in it."""
     if name not in (*NAMES, HELDOUT):
         raise InputError(
             f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}"
         )
-    return BENCHMARKS.get(name, PLAIN)
+    return TEST_SETS.get(name, PLAIN)
 
 
-def items(name, folder=None, revision=None, limit=None, seed=0):
+def load_items(name, folder=None, revision=None, limit=None, seed=0):
     """-> list of {"id", "question", "gold"}, at most `limit`, in the test set's order. `question` is what the user's turn says.
 
     seed: of the micro-world and of the order of GPQA's options.
@@ -238,18 +238,18 @@ def items(name, folder=None, revision=None, limit=None, seed=0):
     return [item for item, _ in _pairs(name, folder, revision, limit, seed)]
 
 
-def alone(name, folder=None, revision=None, seed=0, limit=None):
+def load_questions(name, folder=None, revision=None, seed=0, limit=None):
     """-> list of {"id", "question"}, the ids of `items`: a benchmark's questions without options and what a prompt adds to them."""
-    benchmark = of(name)
+    benchmark = get_test_set(name)
     return [
-        {"id": item["id"], "question": record[benchmark.alone or benchmark.question]}
+        {"id": item["id"], "question": record[benchmark.question_column or benchmark.question]}
         for item, record in _pairs(name, folder, revision, limit, seed)
     ]
 
 
 def _pairs(name, folder, revision, limit, seed):
     """-> list of (item, the record it was made of)"""
-    benchmark = of(name)
+    benchmark = get_test_set(name)
     if name == HELDOUT:
         raise InputError(
             "heldout is a set to choose checkpoints on, not to report: --selection heldout"
@@ -266,14 +266,14 @@ def _pairs(name, folder, revision, limit, seed):
         (_item(name, benchmark, record, number, seed), record)
         for number, record in enumerate(records, 1)
     ]
-    if benchmark.only:
-        wanted = set((Path(__file__).parent / benchmark.only).read_text().split())
+    if benchmark.subset_file:
+        wanted = set((Path(__file__).parent / benchmark.subset_file).read_text().split())
         pairs = [
             (item, record) for item, record in pairs if content_id(item["question"])[:8] in wanted
         ]
     found = [item for item, _ in pairs]
-    number_equal(found)
-    if name in BENCHMARKS and limit is None:
+    assign_ids(found)
+    if name in TEST_SETS and limit is None:
         _compare(name, benchmark, found)
     return pairs[:limit]
 
@@ -296,7 +296,7 @@ def _item(name, benchmark, record, number, seed):
     for what, text in (("question", question), ("gold", gold)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{name}, row {number} has no {what}.")
-    if benchmark.form is MATHS:  # as the released code writes a maths question
+    if benchmark.prompt_form is MATH_FORM:  # as the released code writes a maths question
         question = question.strip() + (" (True or False)" if gold in ("True", "False") else "")
     if benchmark.choices and gold not in tuple(
         benchmark.choices[: sum(o != "N/A" for o in record["options"])]
@@ -312,7 +312,7 @@ def _item(name, benchmark, record, number, seed):
     )
 
 
-def number_equal(found):
+def assign_ids(found):
     """Gives each item its id. The id is the question's hash; of questions that occur twice (TheoremQA, MMLU-Pro) the later ones count on."""
     seen = Counter()
     for item in found:
@@ -322,7 +322,7 @@ def number_equal(found):
             item["id"] = content_id(item["question"], n - 1)
 
 
-def digest(found):
+def compute_digest(found):
     """16 hex digits of all questions and golds, in whatever order."""
     return content_id(sorted([item["question"], item["gold"]] for item in found))[:16]
 
@@ -331,9 +331,9 @@ def _compare(name, benchmark, found):
     """A note where the set is not the one that the kit was checked with."""
     if len(found) != benchmark.items:
         print(f"note: {name} has {len(found)} items here, {benchmark.items} are usual")
-    elif benchmark.digest and digest(found) != benchmark.digest:
+    elif benchmark.digest and compute_digest(found) != benchmark.digest:
         print(
-            f"note: {name} has other questions or golds than the copy the kit was checked with (digest {digest(found)}, not "
+            f"note: {name} has other questions or golds than the copy the kit was checked with (digest {compute_digest(found)}, not "
             f"{benchmark.digest}): a changed revision? Scores stand beside others of this digest only."
         )
 
@@ -342,12 +342,14 @@ def _file(name, benchmark, folder):
     """A file of its own, or the larger set of which this one is a part."""
     path = folder / name / "test.jsonl"
     whole = folder / "math" / "test.jsonl"
-    return whole if benchmark.only and not path.is_file() and whole.is_file() else path
+    return whole if benchmark.subset_file and not path.is_file() and whole.is_file() else path
 
 
 def is_local(name, folder):
     """Whether `folder` holds the benchmark; a private one is never read from there."""
-    return not of(name).private and _file(name, of(name), Path(folder)).is_file()
+    return (
+        not get_test_set(name).private and _file(name, get_test_set(name), Path(folder)).is_file()
+    )
 
 
 def _local(name, benchmark, folder):
@@ -386,10 +388,10 @@ def _hub(benchmark, revision):
         ) from error
 
 
-def revisions(given, names):
+def parse_revisions(given, names):
     """["NAME=REVISION", ...] -> {name: revision}; one bare revision is that of the only benchmark from the hub. The set that checkpoints
     are chosen on may be named, too."""
-    hub = [name for name in names if name in BENCHMARKS]
+    hub = [name for name in names if name in TEST_SETS]
     if len(given) == 1 and "=" not in given[0] and len(hub) == 1:
         return {hub[0]: given[0]}
     pairs = dict(text.partition("=")[::2] for text in given)
@@ -405,24 +407,24 @@ def revisions(given, names):
     return pairs
 
 
-def about(name, found, revision):
+def describe(name, found, revision):
     """What a score's manifest says of its items."""
     return {
-        "hub": of(name).path,
+        "hub": get_test_set(name).path,
         "revision": revision,
         "items": len(found),
-        "digest": digest(found),
+        "digest": compute_digest(found),
     }
 
 
-def private(names):
-    return [name for name in names if of(name).private]
+def find_private(names):
+    return [name for name in names if get_test_set(name).private]
 
 
-def local_files(folder, names):
+def list_local_files(folder, names):
     """The files in `folder` (None: the hub) from which these test sets are read, for the manifest."""
     return [
-        str(_file(name, of(name), Path(folder)))
+        str(_file(name, get_test_set(name), Path(folder)))
         for name in names
-        if folder and name in BENCHMARKS and is_local(name, folder)
+        if folder and name in TEST_SETS and is_local(name, folder)
     ]

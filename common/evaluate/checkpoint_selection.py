@@ -54,11 +54,11 @@ def validation_set(choice, names, run, models=(), folder=None, revisions=None, l
     revision = (revisions or {}).get(name) or (revisions or {}).get(
         "math" if name == "math500_validation" else name
     )
-    return name, test_sets.items(name, folder, revision, limit, seed), line
+    return name, test_sets.load_items(name, folder, revision, limit, seed), line
 
 
 def trained_on(run):
-    """{arm: the questions that it was trained on, `decontamination.plain`}, read from its training sets; None where those have changed since.
+    """{arm: the questions that it was trained on, `decontamination.normalize_question`}, read from its training sets; None where those have changed since.
 
     An arm of a second stage was trained on what its first stage was, too."""
     built = {files.file_hash(file): file for file in (run / "03_data").glob("*.jsonl")}
@@ -69,7 +69,7 @@ def trained_on(run):
         shas = settings.get("data_sha256", ["?"])
         found[arm] = (
             {
-                decontamination.plain(prompts.question_of(row["prompt"]))
+                decontamination.normalize_question(prompts.question_of(row["prompt"]))
                 for sha in shas
                 for row in files.iter_jsonl(built[sha], ("prompt",))
             }
@@ -112,7 +112,10 @@ def heldout(run):
         )
     known, left, golds = set().union(*trained.values()), {}, {}
     for row in rows:
-        if str(row["gold"] or "").strip() and decontamination.plain(row["question"]) not in known:
+        if (
+            str(row["gold"] or "").strip()
+            and decontamination.normalize_question(row["question"]) not in known
+        ):
             left.setdefault(row["question_id"], row)
             golds.setdefault(row["question_id"], set()).add(str(row["gold"]))
     left = [

@@ -11,9 +11,9 @@ import numpy as np
 from common.core.errors import InputError
 from common.core.stats import wilson
 from common.core.tables import markdown
-from common.data.test_sets import BENCHMARKS
+from common.data.test_sets import TEST_SETS
 
-ITEMS = {name: benchmark.items for name, benchmark in BENCHMARKS.items()}
+ITEMS = {name: benchmark.items for name, benchmark in TEST_SETS.items()}
 DECIMALS = {
     "ifeval_strict": 3,
     "ifeval_loose": 3,

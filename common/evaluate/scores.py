@@ -42,7 +42,7 @@ class Result:
 @lru_cache
 def grader_id(name):
     """12 hex digits of the code that grades a benchmark and of its rules: another grader is another score."""
-    benchmark = test_sets.of(name)
+    benchmark = test_sets.get_test_set(name)
     files = sorted((Path(__file__).parent.parent / "grading").glob("*.py"))
     return content_id(
         [file_hash(f) for f in files], benchmark.tolerance, benchmark.units, benchmark.choices
@@ -66,7 +66,7 @@ def graded(folder, name, items, requests, outputs, count_failed=False):
     An item without an output has strict and paper null, or false where count_failed is set, and says why in `error`. Of a private benchmark
     no text is written, neither the questions nor outputs, which may repeat them.
     """
-    benchmark, k, grader = test_sets.of(name), len(requests) // len(items), grader_id(name)
+    benchmark, k, grader = test_sets.get_test_set(name), len(requests) // len(items), grader_id(name)
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item, failed = items[number // k], output.get("error")
@@ -160,7 +160,7 @@ def score(result, seed=0):
         "tokens": sum(row["n_tokens"] or 0 for row in rows),
         "seconds": result.took.get("seconds"),
     }
-    if test_sets.of(name).choices:  # nobody asked for a box
+    if test_sets.get_test_set(name).choices:  # nobody asked for a box
         counts["unboxed"] = sum(row["how"] == "none" for row in said)
     found = {"benchmark": name, "model": result.model, "n": len(values), "samples": k} | counts
     if not values:
@@ -196,7 +196,7 @@ def with_guesses(rows, items):
     """MMLU-Pro's accuracy by the paper's rules as the released code counts it: where no letter can be read it guesses, here in expectation.
     -> (share 0..1, number of guesses)"""
     options = {item["id"]: item["options"] for item in items}
-    letters = test_sets.of(rows[0]["benchmark"]).choices
+    letters = test_sets.get_test_set(rows[0]["benchmark"]).choices
     answered = [row for row in rows if row["strict"] is not None]
     unread = [
         row
@@ -293,7 +293,7 @@ def write_score(folder, result, about, seed=0):
 
 def example(results, most=600):
     """The first item of a benchmark on which its Results differ, and what each model said; nothing of a private one."""
-    if test_sets.of(results[0].benchmark).private:
+    if test_sets.get_test_set(results[0].benchmark).private:
         return f"({results[0].benchmark}: no example, its texts are shown and stored nowhere)"
     differ = [
         i
@@ -341,7 +341,7 @@ def notes(scores, results, items):
             found.append(
                 f"{s['model']}, {s['benchmark']}: the paper's grader ran out of time on {s['paper_timed_out']} answers, which count as wrong there."
             )
-        if test_sets.of(s["benchmark"]).choices and s["n"]:
+        if test_sets.get_test_set(s["benchmark"]).choices and s["n"]:
             share, guesses = with_guesses(rows, items[s["benchmark"]])
             found.append(
                 f"{s['model']}, {s['benchmark']}: {100 * share:.1f}% by the paper's rules if, as the released code does, a letter is guessed for "

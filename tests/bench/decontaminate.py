@@ -45,7 +45,7 @@ def real(n):
         changed(texts[i % len(texts)], i // len(texts), rng) if i >= len(texts) else texts[i]
         for i in range(n)
     ]
-    return questions, decontamination.against(["all"], SHARED / "benchmarks")
+    return questions, decontamination.load_test_sets(["all"], SHARED / "benchmarks")
 
 
 def boilerplate(n):
@@ -77,7 +77,7 @@ def measure(name, questions, tests):
     questions = {str(i): question for i, question in enumerate(questions)}
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     near_duplicates._ratio = counted
-    found = decontamination.matches(questions, tests)
+    found = decontamination.find_matches(questions, tests)
     near_duplicates._ratio = rule
     seconds, items = time.process_time() - began, sum(map(len, tests.values()))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -91,7 +91,7 @@ def measure(name, questions, tests):
     flat = rng.sample([(test, item) for test, found in tests.items() for item in found], SAMPLE[1])
     few = {test: [item for name, item in flat if name == test] for test in tests}
     took, results = [], []
-    for way in (decontamination.matches, naive):
+    for way in (decontamination.find_matches, naive):
         began = time.process_time()
         results.append(
             [(m["question_id"], m["benchmark"], m["item"], m["ratio"]) for m in way(some, few)]

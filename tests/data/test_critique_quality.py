@@ -341,7 +341,7 @@ def test_on_real_critiques():
     path = SHARED / "responses" / "oneshot_both_verdicts.jsonl"
     made = [
         critiques.carry_over(row)
-        for row in sources.rows(str(path), ["gold=gold_answer", "teacher=critique_author"])[0]
+        for row in sources.load_rows(str(path), ["gold=gold_answer", "teacher=critique_author"])[0]
     ]
     rows, (right, counted) = [row for row, _ in made], gives_gold([row for row, _ in made])
     labels = {}

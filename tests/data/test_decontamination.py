@@ -11,7 +11,14 @@ import pytest
 from common.core.errors import InputError
 from common.core.files import content_id
 from common.data import decontamination, test_sets
-from common.data.decontamination import against, forms, matches, overlap, plain, summary
+from common.data.decontamination import (
+    load_test_sets,
+    tokenize_variants,
+    find_matches,
+    count_overlap,
+    normalize_question,
+    summarize,
+)
 from common.tiny import world
 from tests.conftest import SHARED
 
@@ -28,11 +35,13 @@ def naive(questions, tests):
         return shared and SequenceMatcher(None, item, question, autojunk=False).ratio(), "10-gram"
 
     items = [
-        (name, item, forms(item["question"])) for name, found in tests.items() for item in found
+        (name, item, tokenize_variants(item["question"]))
+        for name, found in tests.items()
+        for item in found
     ]
     found = []
     for question_id, question in questions.items():
-        mine = forms(question)
+        mine = tokenize_variants(question)
         for name, item, others in items:
             ratio, how = max(
                 (compared(theirs, words) for theirs in others for words in mine), default=(0.0, "")
@@ -53,12 +62,12 @@ def naive(questions, tests):
 
 def tokens(question):
     """Its words without options."""
-    return (forms(question) or [[]])[0]
+    return (tokenize_variants(question) or [[]])[0]
 
 
 def one(question, item, name="t"):
     """-> (ratio, how, removed) of a single pair, None where it does not match."""
-    found = matches({"q": question}, {name: [{"id": "i", "question": item}]})
+    found = find_matches({"q": question}, {name: [{"id": "i", "question": item}]})
     return (found[0]["ratio"], found[0]["how"], found[0]["removed"]) if found else None
 
 
@@ -165,21 +174,21 @@ def test_what_a_token_is():
 def test_without_tokens_nothing_matches(question, item, capsys):
     assert one(question, item) is None
     assert ("note: 1 questions have no letter a-z and no digit" in capsys.readouterr().out) == (
-        not forms(question)
+        not tokenize_variants(question)
     )
 
 
 def test_empty_sets():
     assert (
-        matches({}, {"t": [{"id": "i", "question": "q"}]})
+        find_matches({}, {"t": [{"id": "i", "question": "q"}]})
         == []
-        == matches({"q": text(*WORDS[:30])}, {})
-        == matches({"q": "q"}, {"t": []})
+        == find_matches({"q": text(*WORDS[:30])}, {})
+        == find_matches({"q": "q"}, {"t": []})
     )
     assert (
-        summary([], {"t": []})
+        summarize([], {"t": []})
         == {"t": {"items": 0, "hit": 0, "exact": 0, "removed": 0, "borderline": 0}}
-        and against([]) == {}
+        and load_test_sets([]) == {}
     )
 
 
@@ -217,7 +226,7 @@ def test_options_are_left_out(options):
     ],
 )
 def test_what_only_looks_like_options_stays(question):
-    assert forms(question) == [re.findall("[a-z0-9]+", question.lower())]
+    assert tokenize_variants(question) == [re.findall("[a-z0-9]+", question.lower())]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +270,7 @@ def test_pairs_their_order_and_the_counts():
         "a": [{"id": "far", "question": text(*base, *(f"v{i}" for i in range(30)))}],
     }
     questions = {"q2": "nothing", "q1": text(*base), "q0": text(*base, "!")}
-    found = matches(questions, tests)
+    found = find_matches(questions, tests)
     expected = [
         ("b", "same", 1.0, "exact", True),
         ("b", "near", 40 / 45, "10-gram", True),
@@ -281,7 +290,7 @@ def test_pairs_their_order_and_the_counts():
         "removed": True,
         "item_question": text(*base).upper(),
     }
-    assert summary(found, tests) == {
+    assert summarize(found, tests) == {
         "b": {"items": 3, "hit": 2, "exact": 1, "removed": 2, "borderline": 0},
         "a": {"items": 1, "hit": 0, "exact": 0, "removed": 0, "borderline": 2},
     }
@@ -291,7 +300,7 @@ def test_no_text_of_a_private_set_comes_out():
     """Neither the item's nor the question that equals it; the ids do, and another benchmark's match of the same question shows it."""
     secret = text("secret", *WORDS[:12])
     item = [{"id": "i", "question": secret}]
-    hidden, shown = matches({"q": secret}, {"gpqa": item, "gsm8k": item})
+    hidden, shown = find_matches({"q": secret}, {"gpqa": item, "gsm8k": item})
     assert "secret" not in json.dumps(hidden) and (
         hidden["question_id"],
         hidden["item"],
@@ -307,27 +316,38 @@ def test_overlap_is_literal_and_keeps_operators():
         {"question": "Other"},
     ]
     assert (
-        overlap(set(map(plain, ["start with 12 (1) + 7", "Find $x+1$."])), items) == 2
-        and overlap({plain("Start with 12\n(1) - 7")}, items) == 0
+        count_overlap(set(map(normalize_question, ["start with 12 (1) + 7", "Find $x+1$."])), items)
+        == 2
+        and count_overlap({normalize_question("Start with 12\n(1) - 7")}, items) == 0
     )
     test = world.test_items(0, 300)
-    assert overlap({plain(record["question"]) for record in test[:100]}, test) == 100
-    trained = {plain(p.question) for p in world.problems("train", 0, 300)}
-    assert overlap(trained, test) == 0 == overlap(set(), test)
+    assert (
+        count_overlap({normalize_question(record["question"]) for record in test[:100]}, test)
+        == 100
+    )
+    trained = {normalize_question(p.question) for p in world.problems("train", 0, 300)}
+    assert count_overlap(trained, test) == 0 == count_overlap(set(), test)
 
 
 def test_what_05_finds_among_what_was_trained_on(tmp_path):
     """Each arm for itself; of MMLU-Pro the question alone counts. What is not known is said."""
-    items = test_sets.items("tiny", limit=5, seed=0)
-    known = {plain(item["question"].upper()) for item in items[:3]} | {plain(" which  letter? ")}
+    items = test_sets.load_items("tiny", limit=5, seed=0)
+    known = {normalize_question(item["question"].upper()) for item in items[:3]} | {
+        normalize_question(" which  letter? ")
+    }
     folder = tmp_path / "sets"
     write(
         folder / "mmlu_pro" / "test.jsonl",
         [{"question": "Which letter?", "options": ["a", "b"], "answer": "A"}],
     )
-    sets = {"tiny": items, "mmlu_pro": test_sets.items("mmlu_pro", folder, limit=1)}
-    unknown, tiny, mmlu = decontamination.seen(
-        {"cft": known, "sft": {plain(items[0]["question"])}, "other": {"x"}, "old": None},
+    sets = {"tiny": items, "mmlu_pro": test_sets.load_items("mmlu_pro", folder, limit=1)}
+    unknown, tiny, mmlu = decontamination.report_overlap(
+        {
+            "cft": known,
+            "sft": {normalize_question(items[0]["question"])},
+            "other": {"x"},
+            "old": None,
+        },
         sets,
         folder,
     )
@@ -339,8 +359,8 @@ def test_what_05_finds_among_what_was_trained_on(tmp_path):
         "mmlu_pro: of its 1 questions so many stand word for word in the training sets: cft 1 "
     )
     assert (
-        decontamination.seen({"other": {"x"}}, sets, folder)
-        == decontamination.seen({}, sets, folder)
+        decontamination.report_overlap({"other": {"x"}}, sets, folder)
+        == decontamination.report_overlap({}, sets, folder)
         == []
     )
 
@@ -351,7 +371,7 @@ def test_a_summary_in_words():
         "aime24": {"items": 30, "hit": 0, "exact": 0, "removed": 0, "borderline": 0},
         "amc23": {"items": 40, "hit": 0, "exact": 0, "removed": 0, "borderline": 1},
     }
-    assert decontamination.lines(counts) == [
+    assert decontamination.describe_summary(counts) == [
         "math: 3,550 questions removed, which match 3,199 of its 5,000 items (2,941 of them word for word); 125 borderline ones kept",
         "amc23: 0 questions removed, which match 0 of its 40 items (0 of them word for word); 1 borderline ones kept",
     ]
@@ -404,7 +424,7 @@ def test_the_index_and_its_bounds_lose_nothing(seed):
         ]
         for k, name in enumerate("xy", 1)
     }
-    found, expected = matches(questions, tests), naive(questions, tests)
+    found, expected = find_matches(questions, tests), naive(questions, tests)
     key = lambda m: (m["question_id"], m["benchmark"], m["item"])
     assert sorted(map(key, found)) == sorted(map(key, expected)) and len(expected) > 1000
     assert {m["how"] for m in expected} == {"exact", "10-gram"} and {
@@ -436,7 +456,7 @@ def test_the_index_and_its_bounds_lose_nothing(seed):
 def test_a_very_long_question_does_not_hang(question, items, hits):
     """A pair that would take difflib minutes or hours is judged by its upper bound, quick_ratio, so removed rather than kept."""
     began = time.process_time()
-    found = matches(
+    found = find_matches(
         {"q": question}, {"t": [{"id": str(i), "question": item} for i, item in enumerate(items)]}
     )
     assert len(found) == hits and time.process_time() - began < 3
@@ -472,20 +492,21 @@ def folder(tmp_path):
 
 
 def test_the_questions_alone_under_the_ids_of_05(folder, capsys):
-    tests = against(["mmlu_pro", "theoremqa", "gsm8k", "mmlu_pro"], folder)
+    tests = load_test_sets(["mmlu_pro", "theoremqa", "gsm8k", "mmlu_pro"], folder)
     assert {name: [item["question"] for item in found] for name, found in tests.items()} == {
         "mmlu_pro": ["Which?", "Which?"],
         "theoremqa": ["Is it?"],
         "gsm8k": ["q1"],
     }
     assert all(
-        [item["id"] for item in found] == [item["id"] for item in test_sets.items(name, folder)]
+        [item["id"] for item in found]
+        == [item["id"] for item in test_sets.load_items(name, folder)]
         for name, found in tests.items()
     )
 
 
 def test_all_are_those_that_lie_there(folder, capsys):
-    assert list(against(["all"], folder)) == [
+    assert list(load_test_sets(["all"], folder)) == [
         "gsm8k",
         "math",
         "math500_validation",
@@ -505,7 +526,7 @@ def test_all_without_a_folder_are_all_of_the_table(monkeypatch, capsys):
         "_hub",
         lambda benchmark, revision: asked.append((benchmark.path, revision)) or [],
     )
-    assert list(against(["all"])) == [name for name in test_sets.BENCHMARKS if name != "gpqa"]
+    assert list(load_test_sets(["all"])) == [name for name in test_sets.TEST_SETS if name != "gpqa"]
     assert "note: not checked, since it takes a login (name it): gpqa\n" in capsys.readouterr().out
     assert asked[0] == ("openai/gsm8k", None)
 
@@ -520,8 +541,8 @@ def test_gpqa_is_the_question_alone_with_the_seeds_ids(monkeypatch):
     }
     monkeypatch.setattr(test_sets, "_hub", lambda benchmark, revision: [record])
     for seed in (0, 1):
-        assert against(["gpqa"], seed=seed)["gpqa"] == [
-            {"id": test_sets.items("gpqa", seed=seed)[0]["id"], "question": "Which?"}
+        assert load_test_sets(["gpqa"], seed=seed)["gpqa"] == [
+            {"id": test_sets.load_items("gpqa", seed=seed)[0]["id"], "question": "Which?"}
         ]
 
 
@@ -532,7 +553,7 @@ def test_a_test_set_of_ones_own(tmp_path):
         {"prompt": ["first turn", "second turn"]},
         {"problem": "p"},
     ]
-    found = against(
+    found = load_test_sets(
         [
             write(tmp_path / "exam.jsonl", rows),
             write(tmp_path / "mt_bench" / "test.jsonl", rows[2:3]),
@@ -573,7 +594,7 @@ def test_what_is_refused(tmp_path, names, says):
     write(tmp_path / "x" / "test.jsonl", [{"question": "q"}])
     write(tmp_path / "y" / "x.jsonl", [{"question": "q"}])
     with pytest.raises(InputError, match=f"(?s){says}"):
-        against([name.format(tmp_path) for name in names])
+        load_test_sets([name.format(tmp_path) for name in names])
 
 
 # --- the real sets --------------------------------------------------------------------------------------------------
@@ -595,15 +616,18 @@ def test_what_mathS_training_questions_hold_of_its_test():
     MATH: a comma moved, ^{2} for ^2 (3), z^4 + z^2 + 1 for z^4 - z^2 + 1, which is in MATH-500; and options after one question."""
     questions, tests = (
         trained("simplerl_math_train_8523.jsonl"),
-        against(["math", "math500", "math500_validation", "gsm8k"], SHARED / "benchmarks"),
+        load_test_sets(["math", "math500", "math500_validation", "gsm8k"], SHARED / "benchmarks"),
     )
-    assert [overlap(set(map(plain, questions.values())), tests[name]) for name in tests] == [
+    assert [
+        count_overlap(set(map(normalize_question, questions.values())), tests[name])
+        for name in tests
+    ] == [
         2936,
         0,
         320,
         0,
     ]
-    counts = summary(matches(questions, tests), tests)
+    counts = summarize(find_matches(questions, tests), tests)
     assert [counts[name]["exact"] for name in tests] == [2941, 1, 320, 0]
     assert [counts[name]["hit"] for name in tests] == [3201, 84, 338, 0] and counts["math"][
         "removed"
@@ -612,8 +636,8 @@ def test_what_mathS_training_questions_hold_of_its_test():
 
 @here
 def test_gsm8ks_training_questions_hold_siblings_of_its_test():
-    tests = against(["gsm8k"], SHARED / "benchmarks")
-    assert summary(matches(trained("gsm8k_train_7473.jsonl"), tests), tests)["gsm8k"] == {
+    tests = load_test_sets(["gsm8k"], SHARED / "benchmarks")
+    assert summarize(find_matches(trained("gsm8k_train_7473.jsonl"), tests), tests)["gsm8k"] == {
         "items": 1319,
         "hit": 4,
         "exact": 0,
@@ -631,8 +655,8 @@ def test_mmlus_questions_are_found_in_mmlu_pro_without_their_options():
         row["question"]: row["question"]
         for row in read_jsonl(SHARED / "responses" / "mrben_stem.jsonl")
     }
-    tests = against(["mmlu_pro"], SHARED / "benchmarks")
+    tests = load_test_sets(["mmlu_pro"], SHARED / "benchmarks")
     assert (
         len(questions) == 724
-        and summary(matches(questions, tests), tests)["mmlu_pro"]["removed"] == 460
+        and summarize(find_matches(questions, tests), tests)["mmlu_pro"]["removed"] == 460
     )

@@ -31,7 +31,7 @@ def read(tmp_path, monkeypatch):
 
     def read(records, name="data.jsonl", **settings):
         write(tmp_path / name, records)
-        return sources.rows(str(tmp_path / name), **settings)
+        return sources.load_rows(str(tmp_path / name), **settings)
 
     return read
 
@@ -97,7 +97,7 @@ PACKED = [
 
 def test_the_released_data_is_read_from_the_hub(hub):
     hub("TIGER-Lab/WebInstruct-CFT", PACKED + PACKED[:1], config="WebInstruct-CFT-50K")
-    rows, counts = sources.rows("webinstruct-cft-50k")
+    rows, counts = sources.load_rows("webinstruct-cft-50k")
     assert [(r["question"], r["response"], r["critique"], r["verdict"]) for r in rows] == [
         ("q", f"a{i}", RIGHT, "right") for i in range(3)
     ]
@@ -113,8 +113,8 @@ def test_a_hub_row_that_cannot_be_unpacked_is_a_bad_row(hub):
         config="WebInstruct-CFT-50K",
     )
     with pytest.raises(InputError, match="row 2"):
-        sources.rows("webinstruct-cft-50k")
-    rows, counts = sources.rows("webinstruct-cft-50k", drop_bad=True)
+        sources.load_rows("webinstruct-cft-50k")
+    rows, counts = sources.load_rows("webinstruct-cft-50k", drop_bad=True)
     assert [r["response"] for r in rows] == ["a0", "a2"] and counts["bad rows dropped"] == 1
 
 
@@ -122,7 +122,7 @@ def test_a_hub_row_that_cannot_be_unpacked_is_a_bad_row(hub):
 def test_any_hub_dataset_is_read_with_a_column_map(hub, name):
     """Names on the hub often end in a version, whose dot begins no file type."""
     hub(name, [{"problem": "p", "solution": "s", "other": 1}])
-    (row,), _ = sources.rows(name, ["question=problem", "response=solution"])
+    (row,), _ = sources.load_rows(name, ["question=problem", "response=solution"])
     assert (row["question"], row["response"], row["source"]) == ("p", "s", name)
 
 
@@ -143,7 +143,7 @@ def test_columns_of_the_known_sources(hub, source, path, columns):
             | {"original_question": "no", "messages": [], "source": "cn_k12"}
         ],
     )
-    (row,), _ = sources.rows(source)
+    (row,), _ = sources.load_rows(source)
     assert (row["question"], row["response"], row["source"]) == ("q", "r", source)
 
 
@@ -157,9 +157,9 @@ def test_two_teachers_who_say_the_same_are_two_rows(read):
 def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_columns(tmp_path):
     write(tmp_path / "d.jsonl", [GOOD])
     with pytest.raises(InputError, match="is no file here and no known source"):
-        sources.rows(f"another={tmp_path / 'd.jsonl'}")
+        sources.load_rows(f"another={tmp_path / 'd.jsonl'}")
     with pytest.raises(InputError, match="no column 'query' for question.*\n.*--columns question="):
-        sources.rows(f"metamath={tmp_path / 'd.jsonl'}")
+        sources.load_rows(f"metamath={tmp_path / 'd.jsonl'}")
 
 
 @pytest.mark.parametrize(
@@ -231,18 +231,18 @@ def test_columns_that_are_not_used_are_said(read, capsys):
 def test_a_known_source_that_was_downloaded_is_read_as_what_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "data.parquet", PACKED)
-    rows, _ = sources.rows("webinstruct-cft-50k=data.parquet")
+    rows, _ = sources.load_rows("webinstruct-cft-50k=data.parquet")
     assert [row["source"] for row in rows] == ["webinstruct-cft-50k"] * 3 and rows[0][
         "critique"
     ] == RIGHT
     with pytest.raises(InputError, match="webinstruct-cft-50k=data.parquet has a form of its own"):
-        sources.rows("webinstruct-cft-50k=data.parquet", ["gold=output"])
+        sources.load_rows("webinstruct-cft-50k=data.parquet", ["gold=output"])
 
 
 def test_a_known_source_by_its_hub_id_is_the_same_source(hub):
     """The SFT instruction and the licence go by its name."""
     hub("meta-math/MetaMathQA", [{"query": "q", "response": "r"}])
-    assert sources.rows("meta-math/MetaMathQA") == sources.rows("metamath")
+    assert sources.load_rows("meta-math/MetaMathQA") == sources.load_rows("metamath")
 
 
 def acemath_record(*messages, answer="a"):
@@ -269,45 +269,50 @@ def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
         InputError,
         match=r"row 3: expected one user message .* seen \['user', 'assistant', 'user'\]",
     ):
-        sources.rows("acemath")
-    rows, counts = sources.rows("acemath", drop_bad=True)
+        sources.load_rows("acemath")
+    rows, counts = sources.load_rows("acemath", drop_bad=True)
     assert [(row["question"], row["response"], row["source"]) for row in rows] == [
         ("q", "a", "acemath"),
         ("q2", "a", "acemath"),
     ]
     assert counts["bad rows dropped"] == 1
-    assert "non-commercial" in sources.licence("acemath") and sources.licence("acemath").startswith(
-        "acemath: CC-BY-NC-4.0"
-    )
+    assert "non-commercial" in sources.describe_license("acemath") and sources.describe_license(
+        "acemath"
+    ).startswith("acemath: CC-BY-NC-4.0")
     assert (
-        sources.licence(path).startswith(path)
-        and sources.licence("metamath") == "metamath: MIT"
-        and sources.licence("my.jsonl") == ""
+        sources.describe_license(path).startswith(path)
+        and sources.describe_license("metamath") == "metamath: MIT"
+        and sources.describe_license("my.jsonl") == ""
     )
 
 
 def test_a_sample_is_the_same_for_its_seed_and_another_for_another():
     records = [f"r{i}" for i in range(1000)]
-    picked, n_read = sampling.sample(iter(records), 100, seed=1)
+    picked, n_read = sampling.sample_records(iter(records), 100, seed=1)
     assert (
         n_read == 1000
         and len(picked) == 100
         and picked == sorted(picked)
         and all(records[n - 1] == record for n, record in picked)
     )
-    assert picked == sampling.sample(iter(records), 100, seed=1)[0]
-    assert len(set(picked) & set(sampling.sample(iter(records), 100, seed=2)[0])) < 40
+    assert picked == sampling.sample_records(iter(records), 100, seed=1)[0]
+    assert len(set(picked) & set(sampling.sample_records(iter(records), 100, seed=2)[0])) < 40
     assert set(picked) < set(
-        sampling.sample(iter(records), 200, seed=1)[0]
+        sampling.sample_records(iter(records), 200, seed=1)[0]
     )  # a larger sample holds the smaller one
     for size in (1000, 2000, None):
-        assert sampling.sample(iter(records), size, 1) == (list(enumerate(records, 1)), 1000)
-    assert sampling.sample(iter([]), 5, 1) == ([], 0)
+        assert sampling.sample_records(iter(records), size, 1) == (
+            list(enumerate(records, 1)),
+            1000,
+        )
+    assert sampling.sample_records(iter([]), 5, 1) == ([], 0)
 
 
 def test_each_record_is_as_likely_to_be_picked():
     """Each of 20 positions is in a quarter of 2,000 samples of 5, up to 5 standard deviations (97 of 500)."""
-    counts = Counter(n for seed in range(2000) for n, _ in sampling.sample(range(20), 5, seed)[0])
+    counts = Counter(
+        n for seed in range(2000) for n, _ in sampling.sample_records(range(20), 5, seed)[0]
+    )
     assert set(counts) == set(range(1, 21)) and all(
         abs(count - 500) < 97 for count in counts.values()
     )
@@ -316,7 +321,9 @@ def test_each_record_is_as_likely_to_be_picked():
 def test_a_sample_holds_no_more_than_its_size():
     """A million records of 10 kB would be 10 GB."""
     tracemalloc.start()
-    picked, n_read = sampling.sample(({"text": str(i) * 1000} for i in range(100_000)), 100, seed=0)
+    picked, n_read = sampling.sample_records(
+        ({"text": str(i) * 1000} for i in range(100_000)), 100, seed=0
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(picked), n_read) == (100, 100_000) and peak < 5e6
@@ -329,21 +336,21 @@ def test_a_random_sample_of_a_file(tmp_path, name):
         for i in range(2500)
     ]
     write(tmp_path / name, records)
-    rows, counts = sources.rows(str(tmp_path / name), size=50, seed=3)
+    rows, counts = sources.load_rows(str(tmp_path / name), size=50, seed=3)
     assert len(rows) == 50 and counts["of 2,500 rows, a random sample (--rows)"] == 50
     numbers = [int(row["question"][1:]) for row in rows]
     assert numbers == sorted(numbers) and max(numbers) > 1500
     assert (
         rows
-        == sources.rows(str(tmp_path / name), size=50, seed=3)[0]
-        != sources.rows(str(tmp_path / name), size=50, seed=4)[0]
+        == sources.load_rows(str(tmp_path / name), size=50, seed=3)[0]
+        != sources.load_rows(str(tmp_path / name), size=50, seed=4)[0]
     )
-    first, _ = sources.rows(str(tmp_path / name), limit=60, size=50, seed=3)
+    first, _ = sources.load_rows(str(tmp_path / name), limit=60, size=50, seed=3)
     assert len(first) == 50 and {int(row["question"][1:]) for row in first} < set(
         range(60)
     )  # the limit is of what is read
     assert (
-        sources.rows(str(tmp_path / name), columns=["gold=odd"], size=1, seed=0)[0][0]["gold"]
+        sources.load_rows(str(tmp_path / name), columns=["gold=odd"], size=1, seed=0)[0][0]["gold"]
         is None
     )  # a column that the sample may not hold
 
@@ -354,7 +361,7 @@ def test_a_random_sample_of_a_file(tmp_path, name):
 def test_an_unknown_source_is_answered_with_the_known_ones(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="webinstruct-cft-50k"):
-        sources.rows(source)
+        sources.load_rows(source)
 
 
 def test_all_file_types_give_the_same_rows(read):
@@ -550,7 +557,7 @@ def test_questions_alone_where_responses_will_be_drawn(read):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=name):
-        sources.rows(str(tmp_path / name))
+        sources.load_rows(str(tmp_path / name))
 
 
 def test_limit_and_order(read):

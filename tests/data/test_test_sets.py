@@ -9,7 +9,7 @@ from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id
 from common.data import test_sets
-from common.data.test_sets import BENCHMARKS, MATH_CONFIGS, items
+from common.data.test_sets import TEST_SETS, MATH_CONFIGS, load_items
 from common.grading import paper
 from tests.conftest import SHARED
 
@@ -34,7 +34,7 @@ def local(tmp_path):
 
     def read(name, records, **settings):
         write(tmp_path / name / "test.jsonl", records)
-        return items(name, tmp_path, **settings)
+        return load_items(name, tmp_path, **settings)
 
     return read
 
@@ -58,7 +58,7 @@ def test_question_and_gold_by_hand(local, capsys, name, records, expected):
     assert [(item["question"], item["gold"]) for item in found] == expected
     assert [item["id"] for item in found] == [content_id(item["question"]) for item in found]
     assert (
-        f"{name} has {len(records)} items here, {BENCHMARKS[name].items} are usual"
+        f"{name} has {len(records)} items here, {TEST_SETS[name].items} are usual"
         in capsys.readouterr().out
     )
 
@@ -96,14 +96,14 @@ def test_a_row_that_cannot_be_used_is_named(local, name, bad, says):
 
 def test_a_missing_file_and_an_unknown_name(tmp_path):
     with pytest.raises(InputError, match="(?s)gsm8k.test.jsonl is not there.*--benchmarks-dir"):
-        items("gsm8k", tmp_path)
+        load_items("gsm8k", tmp_path)
     with pytest.raises(
         InputError,
         match="unknown benchmark 'gms8k'; the benchmarks are: --benchmarks tiny tiny_validation gsm8k math math500",
     ):
-        items("gms8k", tmp_path)
+        load_items("gms8k", tmp_path)
     with pytest.raises(InputError, match="--selection heldout"):
-        items("heldout")
+        load_items("heldout")
 
 
 def test_the_hub_is_read_by_name_config_and_split(tmp_path, monkeypatch):
@@ -120,10 +120,10 @@ def test_the_hub_is_read_by_name_config_and_split(tmp_path, monkeypatch):
         "olympiadbench": {"OE_TO_maths_en_COMP": OTHERS["olympiadbench"][0]},
     }
     for name, configs in table.items():
-        folder, head = tmp_path / BENCHMARKS[name].path, "---\nconfigs:\n"
+        folder, head = tmp_path / TEST_SETS[name].path, "---\nconfigs:\n"
         for config, records in configs.items():
             write(folder / config / "test.jsonl", records)
-            other = "train" if BENCHMARKS[name].split == "test" else "test"
+            other = "train" if TEST_SETS[name].split == "test" else "test"
             if other == "test":
                 (folder / config / "test.jsonl").rename(folder / config / "train.jsonl")
             write(
@@ -137,12 +137,12 @@ def test_the_hub_is_read_by_name_config_and_split(tmp_path, monkeypatch):
                 f"  - split: {s}\n    path: {config}/{s}.jsonl\n" for s in ("train", "test")
             )
         (folder / "README.md").write_text(head + "---\n")
-    assert [item["question"] for item in items("gsm8k")] == ["q1", "q2"]
-    assert [item["question"] for item in items("math500")] == ["p1"]
-    assert [item["question"] for item in items("math")] == list(MATH_CONFIGS)
-    assert [item["question"] for item in items("math", limit=2)] == list(MATH_CONFIGS[:2])
-    assert [item["question"] for item in items("olympiadbench")] == ["Find $x$."]
-    assert items("gpqa", folder="nowhere")[0]["question"].startswith(
+    assert [item["question"] for item in load_items("gsm8k")] == ["q1", "q2"]
+    assert [item["question"] for item in load_items("math500")] == ["p1"]
+    assert [item["question"] for item in load_items("math")] == list(MATH_CONFIGS)
+    assert [item["question"] for item in load_items("math", limit=2)] == list(MATH_CONFIGS[:2])
+    assert [item["question"] for item in load_items("olympiadbench")] == ["Find $x$."]
+    assert load_items("gpqa", folder="nowhere")[0]["question"].startswith(
         "Which?\nAnswer Choices: (A) "
     )  # never from a local file
     assert not [
@@ -197,7 +197,7 @@ def test_the_other_forms_by_hand(local, name):
     records, expected = OTHERS[name]
     found = local(name, records)
     assert [(item["question"], item["gold"]) for item in found] == expected
-    assert all(("options" in item) == bool(BENCHMARKS[name].choices) for item in found)
+    assert all(("options" in item) == bool(TEST_SETS[name].choices) for item in found)
     if name == "mmlu_pro":
         assert found[0]["options"] == 2
 
@@ -208,7 +208,7 @@ def test_a_question_alone_is_the_records_own(local, tmp_path, name):
     records = OTHERS[name][0] * 2
     asked = local(name, records)
     column = next(column for column in ("question", "problem", "Question") if column in records[0])
-    assert test_sets.alone(name, tmp_path) == [
+    assert test_sets.load_questions(name, tmp_path) == [
         {"id": item["id"], "question": record[column]} for item, record in zip(asked, records)
     ]
 
@@ -216,7 +216,7 @@ def test_a_question_alone_is_the_records_own(local, tmp_path, name):
 def test_what_lies_in_a_folder(local, tmp_path):
     local("math", MATH)
     write(tmp_path / "gpqa" / "test.jsonl", GPQA)
-    assert [name for name in BENCHMARKS if test_sets.is_local(name, tmp_path)] == [
+    assert [name for name in TEST_SETS if test_sets.is_local(name, tmp_path)] == [
         "math",
         "math500_validation",
     ]  # cut out of it; GPQA is the hub's
@@ -227,10 +227,12 @@ def test_gpqa_options_are_shuffled_by_the_seed(monkeypatch):
     monkeypatch.setattr(test_sets, "_hub", lambda benchmark, revision: GPQA)
     golds = set()
     for seed in range(40):
-        (item,) = items("gpqa", seed=seed)
-        assert f"({item['gold']}) right" in item["question"] and [item] == items("gpqa", seed=seed)
+        (item,) = load_items("gpqa", seed=seed)
+        assert f"({item['gold']}) right" in item["question"] and [item] == load_items(
+            "gpqa", seed=seed
+        )
         golds.add(item["gold"])
-    assert golds == set("ABCD") and test_sets.private(["gsm8k", "gpqa"]) == ["gpqa"]
+    assert golds == set("ABCD") and test_sets.find_private(["gsm8k", "gpqa"]) == ["gpqa"]
 
 
 def test_equal_questions_are_different_items(local):
@@ -271,14 +273,14 @@ def test_a_gold_that_is_none_of_the_options_is_refused(local):
 def test_a_set_of_other_content_is_noted(local, capsys, monkeypatch):
     from dataclasses import replace
 
-    monkeypatch.setitem(BENCHMARKS, "gsm8k", replace(BENCHMARKS["gsm8k"], items=2))
+    monkeypatch.setitem(TEST_SETS, "gsm8k", replace(TEST_SETS["gsm8k"], items=2))
     local("gsm8k", GSM8K)
     assert (
         "gsm8k has other questions or golds than the copy the kit was checked with"
         in capsys.readouterr().out
     )
-    known = test_sets.digest(local("gsm8k", GSM8K[::-1]))  # in whatever order
-    monkeypatch.setitem(BENCHMARKS, "gsm8k", replace(BENCHMARKS["gsm8k"], items=2, digest=known))
+    known = test_sets.compute_digest(local("gsm8k", GSM8K[::-1]))  # in whatever order
+    monkeypatch.setitem(TEST_SETS, "gsm8k", replace(TEST_SETS["gsm8k"], items=2, digest=known))
     capsys.readouterr()
     local("gsm8k", GSM8K)
     assert capsys.readouterr().out == ""
@@ -298,15 +300,15 @@ def test_a_set_of_other_content_is_noted(local, capsys, monkeypatch):
 )
 def test_revisions(given, names, expected):
     if expected is not None:
-        assert test_sets.revisions(given, names) == expected
+        assert test_sets.parse_revisions(given, names) == expected
     else:
         with pytest.raises(InputError, match="expected NAME=REVISION"):
-            test_sets.revisions(given, names)
+            test_sets.parse_revisions(given, names)
 
 
 # --- the real sets --------------------------------------------------------------------------------------------------
 
-REAL = [name for name in BENCHMARKS if (SHARED / "benchmarks" / name).is_dir()] or [
+REAL = [name for name in TEST_SETS if (SHARED / "benchmarks" / name).is_dir()] or [
     pytest.param("", marks=pytest.mark.skip("../shared is not there"))
 ]
 
@@ -314,9 +316,9 @@ REAL = [name for name in BENCHMARKS if (SHARED / "benchmarks" / name).is_dir()] 
 @pytest.mark.parametrize("name", REAL)
 def test_the_real_sets_are_whole(name, capsys):
     """The usual number of items with the digest of the table, none of them twice (an id would stand for two items), no note printed."""
-    found = items(name, SHARED / "benchmarks")
-    assert len(found) == BENCHMARKS[name].items == len({item["id"] for item in found})
-    assert BENCHMARKS[name].digest and not capsys.readouterr().out
+    found = load_items(name, SHARED / "benchmarks")
+    assert len(found) == TEST_SETS[name].items == len({item["id"] for item in found})
+    assert TEST_SETS[name].digest and not capsys.readouterr().out
     assert all(
         isinstance(item[k], str) and item[k].strip()
         for item in found
@@ -328,7 +330,7 @@ def test_the_real_sets_are_whole(name, capsys):
 def test_real_golds_are_right_and_a_constant_is_not(name):
     """Each gold as the whole output, or boxed, is right by the strict grader, and boxed by the paper's. "0", or the letter A, gives the
     floor: its share among the golds."""
-    found, benchmark = items(name, SHARED / "benchmarks"), test_sets.of(name)
+    found, benchmark = load_items(name, SHARED / "benchmarks"), test_sets.get_test_set(name)
     found = found if len(found) <= 1000 else found[:: len(found) // 500]
     golds = [item["gold"] for item in found]
     boxed = golds if benchmark.choices else [f"So it is $\\boxed{{{gold}}}$." for gold in golds]
@@ -368,10 +370,10 @@ def test_real_prompts_byte_for_byte():
     path = SHARED / "paper" / "expected_prompts.jsonl"
     if not path.is_file():
         pytest.skip("../shared is not there")
-    sets = {name: items(name, SHARED / "benchmarks") for name in REAL}
+    sets = {name: load_items(name, SHARED / "benchmarks") for name in REAL}
     expected = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in expected:
-        system, stop = test_sets.of(row["benchmark"]).form
+        system, stop = test_sets.get_test_set(row["benchmark"]).prompt_form
         template = {"qwen": "chatml", "deepseek": "deepseek"}[row["base"]]
         assert (
             prompts.solve_prompt(sets[row["benchmark"]][row["index"]]["question"], template, system)
@@ -386,20 +388,20 @@ def test_the_validation_set_is_part_of_math_and_disjoint_from_math500(tmp_path):
     if not REAL or not (SHARED / "benchmarks" / "math").is_dir():
         pytest.skip("../shared is not there")
     (tmp_path / "math").symlink_to(SHARED / "benchmarks" / "math")
-    cut = {item["id"] for item in items("math500_validation", tmp_path)}
+    cut = {item["id"] for item in load_items("math500_validation", tmp_path)}
     assert (
-        cut == {item["id"] for item in items("math500_validation", SHARED / "benchmarks")}
+        cut == {item["id"] for item in load_items("math500_validation", SHARED / "benchmarks")}
         and len(cut) == 500
     )
-    assert not cut & {item["id"] for item in items("math500", SHARED / "benchmarks")}
+    assert not cut & {item["id"] for item in load_items("math500", SHARED / "benchmarks")}
 
 
 def test_the_two_sources_of_a_math_gold_agree():
     """MATH-500 is part of MATH, with its answers in a column: an oracle for golds cut out of solutions."""
     if not (SHARED / "benchmarks" / "math").is_dir():
         pytest.skip("../shared is not there")
-    whole = {item["question"]: item["gold"] for item in items("math", SHARED / "benchmarks")}
-    part = items("math500", SHARED / "benchmarks")
+    whole = {item["question"]: item["gold"] for item in load_items("math", SHARED / "benchmarks")}
+    part = load_items("math500", SHARED / "benchmarks")
     assert all(item["question"] in whole for item in part)
     differing = [
         item
@@ -410,18 +412,18 @@ def test_the_two_sources_of_a_math_gold_agree():
 
 
 def test_tiny_items_are_the_worlds_test_questions_of_the_seed():
-    first = items("tiny")
+    first = load_items("tiny")
     assert (
         len(first) == len({item["id"] for item in first}) == 1000
-        and first == items("tiny")
-        and first[:7] == items("tiny", limit=7)
+        and first == load_items("tiny")
+        and first[:7] == load_items("tiny", limit=7)
     )
-    assert {item["id"] for item in first} != {item["id"] for item in items("tiny", seed=1)}
+    assert {item["id"] for item in first} != {item["id"] for item in load_items("tiny", seed=1)}
     assert set(first[0]) == {"id", "question", "gold"} and all(
         item["gold"].isdigit() for item in first
     )
-    validation = items("tiny_validation")
+    validation = load_items("tiny_validation")
     assert len(validation) == 500 and not {item["id"] for item in validation} & {
         item["id"] for item in first
     }
-    assert set(test_sets.NAMES) == {"tiny", "tiny_validation", *BENCHMARKS}
+    assert set(test_sets.NAMES) == {"tiny", "tiny_validation", *TEST_SETS}

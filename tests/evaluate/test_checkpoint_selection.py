@@ -88,7 +88,7 @@ def test_no_checkpoint_is_chosen_on_half_of_the_items():
     ],
 )
 def test_validation_sets(monkeypatch, tmp_path, choice, reported, name, says):
-    monkeypatch.setattr(test_sets, "items", lambda name, folder, revision, limit, seed: [name])
+    monkeypatch.setattr(test_sets, "load_items", lambda name, folder, revision, limit, seed: [name])
     found, items, line = checkpoint_selection.validation_set(choice, reported, tmp_path)
     assert (found, items) == (name, [name]) and says in line
 
@@ -161,7 +161,7 @@ def test_held_out_questions_are_those_that_no_arm_trained_on(run):
         "gold",
     }
     assert (
-        test_sets.of(name).form == test_sets.MATHS
+        test_sets.get_test_set(name).prompt_form == test_sets.MATH_FORM
         and scores.graded(
             run / "05",
             name,

@@ -195,7 +195,7 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
     again([ITEMS[0] | {"gold": "8"}, *ITEMS[1:]])
     again()
     monkeypatch.setitem(
-        test_sets.BENCHMARKS, "gsm8k", replace(test_sets.BENCHMARKS["gsm8k"], tolerance=0.01)
+        test_sets.TEST_SETS, "gsm8k", replace(test_sets.TEST_SETS["gsm8k"], tolerance=0.01)
     )  # other rules of the table
     scores.grader_id.cache_clear()
     again()
