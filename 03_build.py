@@ -102,7 +102,7 @@ from common.teacher import critiques
 
 run = runs.run_folder(config.name)
 matches_file = run / "03_contaminated.jsonl"
-labels = training_sets.labels(config.arms, config.suffix)  # {arm: what it is called here}
+labels = training_sets.label_sets(config.arms, config.suffix)  # {arm: what it is called here}
 if config.min_tokens and config.max_tokens and config.min_tokens > config.max_tokens:
     raise InputError(
         f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\nGive the smaller one first."
@@ -116,17 +116,17 @@ written = files.read_jsonl(
     ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"),
 )
 failed = files.read_jsonl_if_exists(run / "02_failed.jsonl")
-teachers, theirs = selection.of_teachers(
+teachers, theirs = selection.select_teachers(
     written, config.teacher, runs.read_manifest(run, "02").get("teachers")
 )
-readable, left_out = selection.usable(theirs[: config.limit])
-by_base, _ = selection.usable([row for row in written if row["teacher"] == critiques.SELF])
-answers = selection.answers(run / "02_answers.jsonl", teachers)
+readable, left_out = selection.usable_critiques(theirs[: config.limit])
+by_base, _ = selection.usable_critiques([row for row in written if row["teacher"] == critiques.SELF])
+answers = selection.read_answers(run / "02_answers.jsonl", teachers)
 mix_file = (
     runs.stage_file(runs.run_folder(config.mix), "01_responses.jsonl") if config.mix else None
 )
 finished, left_out["rows of --mix without a finished response"] = (
-    selection.others(mix_file, config.seed) if config.mix else ([], 0)
+    selection.read_other_responses(mix_file, config.seed) if config.mix else ([], 0)
 )
 n_right = sum(row["verdict"] == "right" for row in readable)
 print(
@@ -168,17 +168,17 @@ left_out["rows whose question stands in a test set"] = len(readable) - len(clean
 left_out["rows of --mix whose question stands in a test set"] = len(finished) - len(others)
 
 # %% How long the rows are
-lengths = selection.Lengths(selection.tokenizer(config, run))
-length = selection.measured(clean + by_base, lengths, config.system)
-rows, out_of_bounds = selection.within(clean, config.min_tokens, config.max_tokens, length)
+lengths = selection.Lengths(selection.load_length_tokenizer(config, run))
+length = selection.measure_lengths(clean + by_base, lengths, config.system)
+rows, out_of_bounds = selection.within_length_limits(clean, config.min_tokens, config.max_tokens, length)
 left_out |= out_of_bounds
 there = {row["id"] for row in rows}
-self_critiques, _ = selection.within(
+self_critiques, _ = selection.within_length_limits(
     [row for row in by_base if row["id"] in there], config.min_tokens, config.max_tokens, length
 )
 
 # %% Which responses give the gold answer, and what is left
-gives_gold, graded = critique_quality.gives_gold(rows, critique_quality.golds(written))
+gives_gold, graded = critique_quality.grade_responses(rows, critique_quality.collect_golds(written))
 remarks = list(notes)
 if n_conflicting := graded["conflicting golds (questions)"]:
     remarks.append(
@@ -202,8 +202,8 @@ if not rows:
 # %% Put the rows in one order, for all arms
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest critiques (--select longest).
 responses = {row["id"] for row in written + failed}
-ordered = selection.order(rows, config.select, config.seed, length, responses)
-given = training_sets.Given(
+ordered = selection.order_rows(rows, config.select, config.seed, length, responses)
+given = training_sets.BuildInputs(
     config.system,
     answers,
     gives_gold,
@@ -218,23 +218,23 @@ given = training_sets.Given(
 built, summaries = {}, {}
 question_of = {row["id"]: row["question_id"] for row in written + others}
 for name, label in labels.items():
-    arm_rows, n_fitting = training_sets.build(name, ordered, given, config.rows)
-    few = training_sets.few(name, arm_rows, n_fitting, given, config.rows)
+    arm_rows, n_fitting = training_sets.build_training_set(name, ordered, given, config.rows)
+    few = training_sets.explain_shortfall(name, arm_rows, n_fitting, given, config.rows)
     if not arm_rows and config.arms:
         raise InputError(
-            f"{label}: no row{few}\nTake it out of --arms, or {training_sets.ARMS[name].mend.format(name=config.name)}"
+            f"{label}: no row{few}\nTake it out of --arms, or {training_sets.TRAINING_SETS[name].mend.format(name=config.name)}"
         )
     if not arm_rows:
         print(f"{label}: left out, no row{few}")
-    elif not config.arms and training_sets.same(arm_rows, built.get(labels["cft"])):
+    elif not config.arms and training_sets.same_texts(arm_rows, built.get(labels["cft"])):
         print(f"{label}: left out, its rows are those of {labels['cft']}")
     else:
         built[label] = [row | {"arm": label} for row in arm_rows]
-        summaries[name] = selection.summary(label, arm_rows, lengths, question_of)
-        print(f"{label}: {selection.line(summaries[name], lengths.unit)}{few}")
+        summaries[name] = selection.summarize(label, arm_rows, lengths, question_of)
+        print(f"{label}: {selection.describe_summary(summaries[name], lengths.unit)}{few}")
 if not built:
     raise InputError("no arm could be built; the reasons stand above.")
-for line in training_sets.unlike(summaries):
+for line in training_sets.describe_differences(summaries):
     print(f"note: {line}")
 
 # %% Write them, the page, what other trainers read
@@ -253,7 +253,7 @@ report.write(
     graded,
     left_out,
     summaries.values(),
-    selection.by_kind(rows, length),
+    selection.lengths_by_kind(rows, length),
     lengths.unit,
     remarks,
 )

@@ -281,7 +281,7 @@ def test_manifests_are_true(finished):
     assert (
         list(made[4]["checkpoints"])
         == list(ARMS)
-        == [arm for arm in training_sets.ARMS if arm in ARMS]
+        == [arm for arm in training_sets.TRAINING_SETS if arm in ARMS]
     )
 
 

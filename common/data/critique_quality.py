@@ -15,7 +15,7 @@ from common.core.verdicts import VERDICTS
 NOTHING = (None, None, None)
 
 
-def golds(rows):
+def collect_golds(rows):
     """{question_id: its golds as texts}: none where all are blank, several where they conflict."""
     found = {}
     for row in rows:
@@ -24,7 +24,7 @@ def golds(rows):
     return found
 
 
-def gives_gold(rows, golds):
+def grade_responses(rows, golds):
     """Which responses give the gold answer. -> ({id: True or False}, counts), each response graded once. golds: of the questions, as above.
 
     Left out and counted: responses without a gold (None or blank), those whose question has different golds in different rows (even if
@@ -47,7 +47,7 @@ def gives_gold(rows, golds):
     }
 
 
-def cases(rows, right):
+def count_cases(rows, right):
     """Counts of the four cases, "wrong called right" and so on, over the critiques whose response is known to be right or wrong."""
     return Counter(
         f"{'right' if right[row['id']] else 'wrong'} called {row['verdict']}"
@@ -56,7 +56,7 @@ def cases(rows, right):
     )
 
 
-def confusion(rows, right):
+def confusion_table(rows, right):
     """Verdicts by teacher and source, and against golds -> a list of dicts, sorted; None as teacher or source: all of them, last.
 
     critiques = called_right + called_wrong + unparsed, of all rows; right_right (a right response called right), right_wrong (called
@@ -75,7 +75,7 @@ def confusion(rows, right):
 
 
 def _line(teacher, source, rows, right):
-    verdicts, n = Counter(str(row.get("verdict")) for row in rows), cases(rows, right)
+    verdicts, n = Counter(str(row.get("verdict")) for row in rows), count_cases(rows, right)
     wrong = n["wrong called right"] + n["wrong called wrong"]
     return {
         "teacher": teacher,
@@ -100,7 +100,7 @@ def share(k, n):
     return (k / n, *wilson(k, n)) if n else NOTHING
 
 
-def agreement(rows):
+def teacher_agreement(rows):
     """Every pair of teachers on the responses that both judged -> a list of dicts, sorted; pairs without such responses are left out.
 
     a, b: the teachers; n responses; both_right, only_a (a alone calls it right), only_b, both_wrong; `agrees` a share; kappa (Cohen 1960):

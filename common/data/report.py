@@ -30,13 +30,13 @@ def write(
 ):
     """Write 03_report.md and 03_report.png; sections and panels without content are left out, and without a panel the picture.
 
-    rows: critiqued rows of 02. right, gold_counts: what critique_quality.gives_gold gave. counts: {reason: how many were left out for it}. arms: dicts
+    rows: critiqued rows of 02. right, gold_counts: what critique_quality.grade_responses gave. counts: {reason: how many were left out for it}. arms: dicts
     of arm, rows, questions, right (rows judged right, None where no verdict applies) and, as sums in `unit`, prompt, completion (what is
     learned), longest (one row). lengths: {"response": [...], "critique": [...], ...} in `unit`, "tokens" or "characters". notes: lines.
     Equal input gives equal bytes.
     """
     groups, lengths = (
-        critique_quality.confusion(rows, right or {}),
+        critique_quality.confusion_table(rows, right or {}),
         {name: values for name, values in (lengths or {}).items() if len(values)},
     )
     pictured = chart.picture(path_png, groups, arms, lengths, unit)
@@ -59,7 +59,7 @@ def write(
             groups, "agrees", CASES, 2
         ),
         "Teachers against each other": _pairs_table(
-            critique_quality.agreement(rows), chart.named(groups, "teacher")
+            critique_quality.teacher_agreement(rows), chart.named(groups, "teacher")
         ),
         f"Lengths in {unit}": _lengths_table(lengths, unit),
         "Notes": "\n".join(f"- {cell(note, 1_000)}" for note in notes),

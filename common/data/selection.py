@@ -16,7 +16,7 @@ from common.teacher.critiques import SELF
 from common.train import tokens
 
 
-def of_teachers(rows, asked, last):
+def select_teachers(rows, asked, last):
     """-> (teachers, their rows). asked: names, ["all"], or none: then those of 02's last run, or else all. The base is no teacher."""
     there = sorted({row["teacher"] for row in rows} - {SELF})
     teachers = (
@@ -32,7 +32,7 @@ def of_teachers(rows, asked, last):
     return teachers, [row for row in rows if row["teacher"] in teachers]
 
 
-def answers(path, teachers):
+def read_answers(path, teachers):
     """{question_id: a teacher's own answer, a text}; of several teachers the first one's. {} where 02 was not asked for them."""
     rows = files.read_jsonl_if_exists(path, ("question_id", "teacher", "answer"))
     return {
@@ -43,7 +43,7 @@ def answers(path, teachers):
     }
 
 
-def others(path, seed):
+def read_other_responses(path, seed):
     """The finished responses of another run, shuffled, as rows that nobody judged. -> (rows, how many of its rows are none)"""
     rows = files.read_jsonl(
         path, ("id", "question_id", "question", "response", "source", "finish_reason")
@@ -56,12 +56,12 @@ def others(path, seed):
             isinstance(row[name], str) and row[name].strip() for name in ("question", "response")
         )
     ]
-    return order(list({row["id"]: row for row in finished}.values()), "random", seed), len(
+    return order_rows(list({row["id"]: row for row in finished}.values()), "random", seed), len(
         rows
     ) - len(finished)
 
 
-def tokenizer(config, run):
+def load_length_tokenizer(config, run):
     """The tokenizer whose tokens are counted; None, with a note, where the run has no base or a hub id cannot be had, and no setting needs it."""
     try:
         name = runs.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
@@ -84,7 +84,7 @@ def tokenizer(config, run):
         )
 
 
-def usable(rows):
+def usable_critiques(rows):
     """Critiqued rows -> (those that can be trained on, counts of why the others cannot).
 
     A file that several hands wrote may hold a critique twice, one without a verdict, or blank texts. InputError where an id
@@ -162,9 +162,11 @@ class Length(NamedTuple):
     row: int
 
 
-def measured(rows, lengths, system):
+def measure_lengths(rows, lengths, system):
     """{critique_id: Length}"""
-    asked, written = zip(*(training_sets.cft(row, system) for row in rows)) if rows else ((), ())
+    asked, written = (
+        zip(*(training_sets.format_cft(row, system) for row in rows)) if rows else ((), ())
+    )
     of_critiques = lengths.completions(written)
     return {
         row["critique_id"]: Length(response, critique, prompt + critique)
@@ -177,7 +179,7 @@ def measured(rows, lengths, system):
     }
 
 
-def by_kind(rows, length):
+def lengths_by_kind(rows, length):
     """{"response": lengths of the distinct responses, "critique": ..., "cft row": ...}, for the report."""
     found = [length[row["critique_id"]] for row in rows]
     responses = {row["id"]: one.response for row, one in zip(rows, found)}
@@ -188,8 +190,8 @@ def by_kind(rows, length):
     }
 
 
-def order(rows, select, seed, length=None, responses=()):
-    """All rows in the order in which the arms take them. length: as `measured` gives it, not needed for "random".
+def order_rows(rows, select, seed, length=None, responses=()):
+    """All rows in the order in which the arms take them. length: as `measure_lengths` gives it, not needed for "random".
 
     Ties, and everything with "random", by a shuffle of the responses, not of the critiques: runs that differ only in how critiques are
     written, or in which of them failed or were left out, then train on the same responses. responses: ids of all there are, at least
@@ -223,7 +225,7 @@ def order(rows, select, seed, length=None, responses=()):
     )
 
 
-def within(rows, low, high, length):
+def within_length_limits(rows, low, high, length):
     """-> (rows whose cft row, prompt included, is of low to high (None: no bound) in length, counts of the others)."""
     kept, counts = [], Counter()
     for row in rows:
@@ -237,7 +239,7 @@ def within(rows, low, high, length):
     return kept, counts
 
 
-def summary(name, rows, lengths, question_of):
+def summarize(name, rows, lengths, question_of):
     """What an arm holds; sums of prompts and of what is learned, and the longest row, in the unit of `lengths`. right: the rows whose
     response is judged right, None where some have no verdict."""
     asked, written = (
@@ -257,7 +259,7 @@ def summary(name, rows, lengths, question_of):
     }
 
 
-def line(arm, unit):
+def describe_summary(arm, unit):
     """An arm's summary in words."""
     judged = "" if arm["right"] is None else f", {arm['right'] / arm['rows']:.0%} judged right"
     return (

@@ -16,7 +16,7 @@ from common.core.files import content_id
 
 
 @dataclass(frozen=True)
-class Given:
+class BuildInputs:
     """What the arms are made from, beside the critiqued rows themselves."""
 
     system: str = prompts.SYSTEM
@@ -26,7 +26,7 @@ class Given:
     )  # {response id: whether the strict grader finds its answer right}, where there is a gold
     length: dict = field(
         default_factory=dict
-    )  # {critique_id: (response, critique, whole row)}, see choice.measured
+    )  # {critique_id: (response, critique, whole row)}, see selection.measure_lengths
     self_critiques: list = field(
         default_factory=list
     )  # critiques by the base itself (02 --self-critique)
@@ -37,7 +37,7 @@ class Given:
     per_question: int | None = None
 
 
-def cft(row, system):
+def format_cft(row, system):
     """-> (prompt messages, completion) of one critiqued row."""
     return prompts.critique_row_prompt(
         row["question"], row["response"], system
@@ -45,7 +45,7 @@ def cft(row, system):
 
 
 def _cft(row, given):
-    return cft(row, given.system)
+    return format_cft(row, given.system)
 
 
 def _sft(row, given):
@@ -75,7 +75,7 @@ def _as_long_as_answers(rows, given, size):
     """The critiques that are nearest in length to the mean answer of the sft arm, as a ratio: half of it is as near as twice."""
     answers = [
         given.length[row["critique_id"]].response
-        for row in _take(ARMS["sft"], rows, given, size)[0]
+        for row in _take(TRAINING_SETS["sft"], rows, given, size)[0]
     ]
     mean = sum(answers) / max(1, len(answers))
     return (
@@ -117,7 +117,7 @@ def _with_others(rows, given):
     """Each with an SFT row of the other run behind it, none of a question that is there already; [] where it has no others."""
     there = {row["question_id"] for row in rows}
     others, _ = _take(
-        ARMS["sft-other"],
+        TRAINING_SETS["sft-other"],
         [row for row in given.others if row["question_id"] not in there],
         given,
         len(rows),
@@ -126,7 +126,7 @@ def _with_others(rows, given):
 
 
 @dataclass(frozen=True)
-class Arm:
+class TrainingSet:
     """fits: which rows can serve. But for cft-clean none of them looks at a gold: verified means that the teacher's verdict is right."""
 
     build: Callable  # (row, given) -> prompt, completion
@@ -148,16 +148,16 @@ class Arm:
 
 A_CRITIQUE = "a critique with a verdict"
 OTHER_RUN = "name a run with other questions: --mix RUN"
-ARMS = {
-    "sft": Arm(_sft, "a finished response", once_per=("id",), fits=_finished),
-    "sft-verified": Arm(
+TRAINING_SETS = {
+    "sft": TrainingSet(_sft, "a finished response", once_per=("id",), fits=_finished),
+    "sft-verified": TrainingSet(
         _sft,
         "a finished response that one of the teachers judged right",
         once_per=("id",),
         shared=False,
         fits=lambda row, given: row["verdict"] == "right" and _finished(row, given),
     ),
-    "sft-teacher": Arm(
+    "sft-teacher": TrainingSet(
         _sft_teacher,
         "an answer of the teacher",
         mend="run: python 02_critique.py --name {name} --answers",
@@ -166,16 +166,16 @@ ARMS = {
         judged=False,
         fits=lambda row, given: row["question_id"] in given.answers,
     ),
-    "cft": Arm(_cft, A_CRITIQUE),
-    "cft-short": Arm(
+    "cft": TrainingSet(_cft, A_CRITIQUE),
+    "cft-short": TrainingSet(
         _cft, f"{A_CRITIQUE} and a finished response to be as long as", pool=_as_long_as_answers
     ),
-    "cft-clean": Arm(
+    "cft-clean": TrainingSet(
         _cft,
         "a gold with which the verdict agrees",
         fits=lambda row, given: given.gives_gold.get(row["id"]) is (row["verdict"] == "right"),
     ),
-    "sft-other": Arm(
+    "sft-other": TrainingSet(
         _sft,
         "a finished response of another run",
         mend=OTHER_RUN,
@@ -184,7 +184,7 @@ ARMS = {
         shared=False,
         pool=lambda rows, given, size: given.others,
     ),
-    "mix": Arm(
+    "mix": TrainingSet(
         _mixed,
         f"{A_CRITIQUE}, beside another run's responses to other questions",
         mend=OTHER_RUN,
@@ -192,15 +192,15 @@ ARMS = {
         pool=lambda rows, given, size: rows if given.others else [],
         change=_with_others,
     ),
-    "cft-shuffled": Arm(
+    "cft-shuffled": TrainingSet(
         _cft,
         f"{A_CRITIQUE} of several responses",
         mend="give it critiques of more responses",
         change=_shuffled,
         control=True,
     ),
-    "cft-verdict": Arm(_verdict, A_CRITIQUE, once_per=("id", "verdict"), control=True),
-    "cft-self-critique": Arm(
+    "cft-verdict": TrainingSet(_verdict, A_CRITIQUE, once_per=("id", "verdict"), control=True),
+    "cft-self-critique": TrainingSet(
         _cft,
         "a critique by the base itself",
         mend="run: python 02_critique.py --name {name} --self-critique base",
@@ -270,12 +270,12 @@ def _take(arm, rows, given, size):
     ), n_fitting
 
 
-def build(name, rows, given, size):
+def build_training_set(name, rows, given, size):
     """The first `size` rows that fit the arm. -> (training rows, how many rows could have served).
 
     rows: critiqued rows in the order of choice, the same for every arm, so that arms share questions where they can.
     """
-    arm = ARMS[name]
+    arm = TRAINING_SETS[name]
     taken, n_fitting = _take(arm, arm.pool(rows, given, size), given, size)
     result = []
     for row in arm.change(taken, given):
@@ -293,9 +293,9 @@ def build(name, rows, given, size):
     return result, n_fitting
 
 
-def few(name, rows, n_fitting, given, size):
+def explain_shortfall(name, rows, n_fitting, given, size):
     """Words on why an arm has not the rows that were asked for, "" where it has them."""
-    arm = ARMS[name]
+    arm = TRAINING_SETS[name]
     held = {
         "--wrong-share": arm.shared and given.wrong_share is not None,
         "--per-question": given.per_question,
@@ -309,13 +309,13 @@ def few(name, rows, n_fitting, given, size):
     )
 
 
-def unlike(summaries):
-    """Lines on what sets arms apart beside what they are. summaries: {name: as choice.summary gives it}"""
+def describe_differences(summaries):
+    """Lines on what sets arms apart beside what they are. summaries: {name: as selection.summarize gives it}"""
     lines, learned = (
         [],
         {name: one["completion"] / one["rows"] for name, one in summaries.items()},
     )  # by a row
-    if len({one["rows"] / ARMS[name].parts for name, one in summaries.items()}) > 1:
+    if len({one["rows"] / TRAINING_SETS[name].parts for name, one in summaries.items()}) > 1:
         lines.append("the arms differ in size, so their scores compare different amounts of data")
     if learned.get("cft-short", 0) >= learned.get("cft", math.inf):
         lines.append(
@@ -324,24 +324,24 @@ def unlike(summaries):
     return lines
 
 
-def labels(asked, suffix=""):
+def label_sets(asked, suffix=""):
     """{arm: what it is called with --suffix}: of those asked for, or else of all but the controls. InputError for what cannot be meant."""
-    if unknown := [name for name in asked if name not in ARMS]:
-        raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(ARMS)}")
-    for label in [f"{name}-{suffix}" for name in ARMS if suffix]:
+    if unknown := [name for name in asked if name not in TRAINING_SETS]:
+        raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(TRAINING_SETS)}")
+    for label in [f"{name}-{suffix}" for name in TRAINING_SETS if suffix]:
         if (
-            label in ARMS or "-after-" in label or not re.fullmatch(r"[\w.-]{1,80}", label)
+            label in TRAINING_SETS or "-after-" in label or not re.fullmatch(r"[\w.-]{1,80}", label)
         ):  # 04 calls second stages A-after-B
             raise InputError(
                 f"--suffix {suffix!r} would make {label[:99]!r}: another arm, or no plain name.\nTake another: --suffix half"
             )
     return {
         name: f"{name}-{suffix}" if suffix else name
-        for name in asked or [name for name, arm in ARMS.items() if not arm.control]
+        for name in asked or [name for name, arm in TRAINING_SETS.items() if not arm.control]
     }
 
 
-def same(rows, others):
+def same_texts(rows, others):
     """Whether two arms train on the same texts."""
 
     def texts(some):
@@ -350,7 +350,7 @@ def same(rows, others):
     return bool(others) and len(rows) == len(others) and texts(rows) == texts(others)
 
 
-def trained(folder):
+def list_trained(folder):
     """The arms that stand in a run's 04_train, the paper's first, then mixed and two-stage ones."""
     found = {settings.parent.name for settings in folder.glob("*/settings.json")}
-    return [name for name in ARMS if name in found] + sorted(found - set(ARMS))
+    return [name for name in TRAINING_SETS if name in found] + sorted(found - set(TRAINING_SETS))

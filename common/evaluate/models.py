@@ -39,7 +39,7 @@ def candidates(run, names, base_url=None, selection="auto"):
     choose = selection not in ("auto", "last")
     found = [
         _read(run, name, base_url, selection)
-        for name in names or ["base", *training_sets.trained(runs.stage_file(run, "04_train"))]
+        for name in names or ["base", *training_sets.list_trained(runs.stage_file(run, "04_train"))]
     ]
     by_label = {}
     for candidate in found:
@@ -60,7 +60,7 @@ def _read(run, name, base_url, selection):
     label, where, url = _split(name, base_url)
     if url:
         return Candidate(label or _plain(where), where, url, arm=label, step=_step(where))
-    if where in (*training_sets.ARMS, *training_sets.trained(run / "04_train")):
+    if where in (*training_sets.TRAINING_SETS, *training_sets.list_trained(run / "04_train")):
         last = runs.last_checkpoint(run, where)
         found = Candidate(label or where, str(last), arm=label, step=_step(str(last)))
         return (
@@ -85,7 +85,7 @@ def _read(run, name, base_url, selection):
     try:
         folder = where if (Path(where) / "adapter_config.json").is_file() else local_folder(where)
     except InputError as error:
-        ours = " ".join(["base", *training_sets.trained(run / "04_train")])
+        ours = " ".join(["base", *training_sets.list_trained(run / "04_train")])
         raise InputError(
             f"{error}\nThe names of this run: --model {ours}"
             + ("; a server: NAME@http://..." if "@" in where else "")

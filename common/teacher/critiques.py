@@ -159,8 +159,8 @@ def summarize(rows, failed):
         "finish_reasons": dict(Counter(str(row["critique_finish_reason"]) for row in rows)),
         "failed_for": dict(Counter(row["reason"][:80] for row in failed).most_common(10)),
         "against_gold": dict(
-            critique_quality.cases(
-                golden, critique_quality.gives_gold(golden, critique_quality.golds(rows))[0]
+            critique_quality.count_cases(
+                golden, critique_quality.grade_responses(golden, critique_quality.collect_golds(rows))[0]
             )
         ),
     }

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from common import grading
 from common.core import stats
 from common.data import critique_quality, sources
 from common.grading import equivalence
@@ -46,7 +47,7 @@ TRUTH = {"a": True, "b": True, "c": False, "d": False, "e": False, "g": True}
 
 
 def gives_gold(rows):
-    return critique_quality.gives_gold(rows, critique_quality.golds(rows))
+    return critique_quality.grade_responses(rows, critique_quality.collect_golds(rows))
 
 
 # --- which responses are right --------------------------------------------------------------------------------------
@@ -111,9 +112,9 @@ def test_letters_are_compared_as_options():
 
 def test_each_response_is_graded_once(monkeypatch):
     """Two teachers judged it: the grader sees it once."""
-    seen, grade_many = [], critique_quality.answers.grade_many
+    seen, grade_many = [], critique_quality.grading.grade_many
     monkeypatch.setattr(
-        critique_quality.answers,
+        critique_quality.grading,
         "grade_many",
         lambda texts, golds: seen.extend(texts) or grade_many(texts, golds),
     )
@@ -125,7 +126,7 @@ def test_what_takes_too_long_is_neither_right_nor_wrong(monkeypatch):
     """By the rules of the grader such an answer is wrong "without being known to be"."""
     monkeypatch.setattr(equivalence, "SYMBOLIC_SECONDS", 0.3)
     slow = row("a", gold="\\sin(10^{10^{8}})", response="\\boxed{\\cos(10^{10^{8}})}")
-    judged = critique_quality.answers.judge(slow["response"], slow["gold"])
+    judged = grading.grade(slow["response"], slow["gold"])
     assert judged.timed_out and not judged.correct
     assert gives_gold([slow, row("b")]) == (
         {"b": True},
@@ -138,7 +139,7 @@ def test_what_takes_too_long_is_neither_right_nor_wrong(monkeypatch):
 
 def lines(rows, right):
     return {
-        (line["teacher"], line["source"]): line for line in critique_quality.confusion(rows, right)
+        (line["teacher"], line["source"]): line for line in critique_quality.confusion_table(rows, right)
     }
 
 
@@ -203,18 +204,18 @@ def test_what_is_no_verdict_is_counted_apart_and_never_as_wrong(verdict):
     rows = [row("a", verdict), row("b", "wrong", W)]
     if verdict == "missing":
         del rows[0]["verdict"]
-    (line, *_) = critique_quality.confusion(rows, {"a": True, "b": False})
+    (line, *_) = critique_quality.confusion_table(rows, {"a": True, "b": False})
     assert counts(line) == [2, 0, 1, 1, 0, 0, 0, 1] and line["agrees"][0] == 1
-    assert critique_quality.agreement([rows[0], row("a", teacher="u")]) == []
+    assert critique_quality.teacher_agreement([rows[0], row("a", teacher="u")]) == []
 
 
 def test_without_golds_there_are_counts_and_no_shares_of_them():
-    (line, *_) = critique_quality.confusion(DOZEN, {})
+    (line, *_) = critique_quality.confusion_table(DOZEN, {})
     assert (
         counts(line) == [5, 3, 1, 1, 0, 0, 0, 0]
         and line["agrees"] == line["accepts"] == (None, None, None) != line["positive"]
     )
-    assert critique_quality.confusion([], {}) == [] and critique_quality.agreement([]) == []
+    assert critique_quality.confusion_table([], {}) == [] and critique_quality.teacher_agreement([]) == []
 
 
 def test_the_counts_add_up():
@@ -229,7 +230,7 @@ def test_the_counts_add_up():
         for r in DOZEN
         if r["id"] in TRUTH and r["verdict"] != "unparsed"
     )
-    assert critique_quality.cases(DOZEN, TRUTH) == {
+    assert critique_quality.count_cases(DOZEN, TRUTH) == {
         f"{'right' if was else 'wrong'} called {called}": n for (was, called), n in pairs.items()
     }
 
@@ -248,7 +249,7 @@ def said(teacher, words):
 
 def test_kappa_by_hand():
     """4 both right, 1 only a, 2 only b, 3 both wrong: as in the docstring (0.7 - 0.5)/(1 - 0.5)."""
-    (pair,) = critique_quality.agreement(said("b", "rrrrwrrwww") + said("a", "rrrrrwwwww"))
+    (pair,) = critique_quality.teacher_agreement(said("b", "rrrrwrrwww") + said("a", "rrrrrwwwww"))
     kappa = pair.pop("kappa")
     assert pair == {
         "a": "a",
@@ -276,7 +277,7 @@ def test_kappa_by_hand():
     ],
 )
 def test_kappa_at_its_ends(a, b, kappa):
-    (pair,) = critique_quality.agreement(said("a", a) + said("b", b))
+    (pair,) = critique_quality.teacher_agreement(said("a", a) + said("b", b))
     assert pair["kappa"] == kappa
 
 
@@ -287,7 +288,7 @@ def test_kappa_is_that_of_the_textbook():
         both, a, b, neither = (rng.randint(0, 9) for _ in range(4))
         words = [("r", "r")] * both + [("r", "w")] * a + [("w", "r")] * b + [("w", "w")] * neither
         n = len(words)
-        pairs = critique_quality.agreement(
+        pairs = critique_quality.teacher_agreement(
             said("a", [x for x, _ in words]) + said("b", [y for _, y in words])
         )
         if n:
@@ -308,7 +309,7 @@ def test_three_teachers_make_three_pairs_sorted_on_what_both_judged():
     rows = said("c", "rrr--") + said("a", "rw-r-") + said("b", "-rrww") + said("d", "----r")
     found = [
         (p["a"], p["b"], p["n"], p["both_right"], p["only_a"], p["only_b"], p["both_wrong"])
-        for p in critique_quality.agreement(rows)
+        for p in critique_quality.teacher_agreement(rows)
     ]
     assert found == [
         ("a", "b", 2, 0, 1, 1, 0),
@@ -316,7 +317,7 @@ def test_three_teachers_make_three_pairs_sorted_on_what_both_judged():
         ("b", "c", 2, 2, 0, 0, 0),
         ("b", "d", 1, 0, 0, 1, 0),
     ]
-    assert critique_quality.agreement(rows[::-1]) == critique_quality.agreement(rows)
+    assert critique_quality.teacher_agreement(rows[::-1]) == critique_quality.teacher_agreement(rows)
 
 
 def test_of_several_critiques_of_one_teacher_the_first_with_a_verdict_counts():
@@ -326,7 +327,7 @@ def test_of_several_critiques_of_one_teacher_the_first_with_a_verdict_counts():
         row("x", "right", teacher="a"),
         row("x", "wrong", teacher="b"),
     ]
-    (pair,) = critique_quality.agreement(rows)
+    (pair,) = critique_quality.teacher_agreement(rows)
     assert (pair["n"], pair["both_wrong"]) == (1, 1)
 
 
@@ -354,8 +355,8 @@ def test_on_real_critiques():
     ) == len(labels) == 248
     assert all(labels[i] and not right[i] for i in right if right[i] != labels[i])
     by_grader, by_label = (
-        critique_quality.confusion(rows, right)[-1],
-        critique_quality.confusion(rows, labels)[-1],
+        critique_quality.confusion_table(rows, right)[-1],
+        critique_quality.confusion_table(rows, labels)[-1],
     )
     assert counts(by_grader) == [364, 233, 131, 0, 119, 11, 114, 120] and counts(by_label) == [
         364,

@@ -72,7 +72,7 @@ def rows(teachers, sources, n=10, seed=0):
     return made, right
 
 
-def report(folder, *arguments, **more):
+def write_report(folder, *arguments, **more):
     folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a letter that the font lacks, a layout that does not fit
@@ -108,7 +108,7 @@ def test_the_page_by_hand(tmp_path):
         ]
     ]
     lengths = {"response": [10, 20, 30], "critique": [100, 2_048, 3_000, 2_049]}
-    text = report(
+    text = write_report(
         tmp_path / "run",
         made,
         {"1": True, "2": False, "3": False},
@@ -184,13 +184,13 @@ def test_the_page_by_hand(tmp_path):
 
 
 def test_sections_and_panels_without_content_are_left_out(tmp_path):
-    text = report(tmp_path, *rows(["t"], ["s"]), lengths={"critique": []})
+    text = write_report(tmp_path, *rows(["t"], ["s"]), lengths={"critique": []})
     assert re.findall("^## (.*)", text, re.MULTILINE) == [
         "What it was made from",
         "Verdicts: % of responses called right (of how many)",
         "Verdicts against golds",
     ]
-    text = report(tmp_path, rows(["t"], ["s"])[0], lengths={"response": [3]})
+    text = write_report(tmp_path, rows(["t"], ["s"])[0], lengths={"response": [3]})
     assert (
         re.findall("^## (.*)", text, re.MULTILINE)
         == [
@@ -201,7 +201,7 @@ def test_sections_and_panels_without_content_are_left_out(tmp_path):
         and "over 2,048" not in text
     )
     assert (
-        report(tmp_path, [], notes=["nothing"])
+        write_report(tmp_path, [], notes=["nothing"])
         == f"# Training data of {tmp_path.name}\n\n## Notes\n\n- nothing\n"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["03_report.md"]  # the older picture is gone
@@ -245,7 +245,7 @@ def test_hostile_names_break_neither_table_nor_picture(tmp_path):
         made, right = rows(names, names)
         made = [row | {"generator": row["source"]} for row in made]
         arms = [ARMS[0] | {"arm": name} for name in names]
-        text = report(
+        text = write_report(
             tmp_path,
             made,
             right,
@@ -276,7 +276,7 @@ def test_a_column_of_many_names_stays_a_page(tmp_path):
     big, more = rows(["t"], sources[100:112], 2, seed=1)
     made += [row | {"id": "big" + row["id"]} for row in big]
     text = section(
-        report(tmp_path, made, right), "Verdicts: % of responses called right (of how many)"
+        write_report(tmp_path, made, right), "Verdicts: % of responses called right (of how many)"
     ).splitlines()
     assert [line.split(" | ")[0] for line in text[2:]] == [
         f"| source {i}" for i in range(100, 112)
@@ -284,7 +284,7 @@ def test_a_column_of_many_names_stays_a_page(tmp_path):
     assert picture(tmp_path).shape[0] < 1_500
     made, right = rows([f"teacher {i:02}" for i in range(30)], ["s"])
     made += rows([f"teacher {i:02}" for i in range(5, 15)], ["s"], 2)[0]
-    text = report(tmp_path, made, right)
+    text = write_report(tmp_path, made, right)
     assert (
         "| source | teacher 05 |" in text
         and "| teacher 14 | all 30 |" in text
@@ -322,7 +322,7 @@ def test_pictures_open_and_are_as_large_as_what_they_hold(tmp_path, teachers, so
     made, right = rows(
         [f"teacher-{i}" for i in range(teachers)], [f"source-{i}" for i in range(sources)]
     )
-    report(
+    write_report(
         tmp_path,
         made,
         right,
@@ -340,7 +340,7 @@ def test_pictures_open_and_are_as_large_as_what_they_hold(tmp_path, teachers, so
 
 def test_the_bars_of_the_arms_are_as_long_as_their_tokens(tmp_path):
     """One panel: 1,000 grey and 3,000 blue, so the blue part is three times as wide."""
-    report(tmp_path, [], arms=ARMS[:1], unit="tokens")
+    write_report(tmp_path, [], arms=ARMS[:1], unit="tokens")
     pixels = picture(tmp_path)[200:, :]  # below the legend
     grey, blue = (coloured(pixels, colour)[1] for colour in ("#9aa5b1", "#4c72b0"))
     assert (blue.max() - blue.min()) / (grey.max() - grey.min()) == pytest.approx(
@@ -364,7 +364,7 @@ def test_a_dot_stands_at_its_share(tmp_path):
             }
             for i in range(4)
         ]
-        report(tmp_path, made)
+        write_report(tmp_path, made)
         y, x = coloured(picture(tmp_path)[150:, :], "C0")  # below the legend
         widths = [(x == column).sum() for column in range(x.max() + 1)]
         places.append(widths.index(max(widths)))
@@ -377,7 +377,7 @@ def test_a_dot_stands_at_its_share(tmp_path):
 def test_one_huge_text_leaves_the_others_to_be_seen(tmp_path):
     """The axis ends at the 99th percentile: bars in most of the width, where 1 of 1,000 texts is a million characters long."""
     lengths = {"response": [*range(1, 1_000), 1_000_000]}
-    text = report(tmp_path, [], lengths=lengths)
+    text = write_report(tmp_path, [], lengths=lengths)
     assert "| 1,000,000 |" in text
     bars = coloured(
         picture(tmp_path)[150:], [0.45 * c + 0.55 for c in matplotlib.colors.to_rgb("C0")]
@@ -388,7 +388,7 @@ def test_one_huge_text_leaves_the_others_to_be_seen(tmp_path):
 def test_equal_input_gives_equal_bytes(tmp_path):
     made, right = rows(["b", "a", "c"], ["z", "y"])
     for name in ("one", "two"):
-        report(
+        write_report(
             tmp_path / name / "",
             made,
             right,

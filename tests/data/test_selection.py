@@ -42,7 +42,7 @@ def test_what_cannot_be_used_is_left_out_and_counted():
         good | {"question": None},
         good | {"critique": 3},
     ]
-    rows, counts = selection.usable([*bad, good, other, dict(good)])
+    rows, counts = selection.usable_critiques([*bad, good, other, dict(good)])
     assert rows == [good, other]
     assert counts == {
         "critiques without a verdict": 3,
@@ -51,13 +51,13 @@ def test_what_cannot_be_used_is_left_out_and_counted():
         "rows with an empty question": 1,
         "duplicate critiques": 1,
     }
-    assert selection.usable([good]) == ([good], {})
-    assert selection.usable([good, good | {"gold": "another"}]) == (
+    assert selection.usable_critiques([good]) == ([good], {})
+    assert selection.usable_critiques([good, good | {"gold": "another"}]) == (
         [good],
         {"duplicate critiques": 1},
     )  # quality.golds sees the conflict
     decomposed = good | {"question": "q e\u0301"}  # ids do not tell forms of Unicode apart
-    assert selection.usable([good, decomposed]) == ([good], {"duplicate critiques": 1})
+    assert selection.usable_critiques([good, decomposed]) == ([good], {"duplicate critiques": 1})
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_id_stands_for_one_text(change):
     """Of a question, too: it would be looked for in the test sets by one of its two texts."""
     good = critiqued("q", "r", "right")
     with pytest.raises(InputError, match="stands for two texts.*\n.*01 and 02"):
-        selection.usable([good, good | change])
+        selection.usable_critiques([good, good | change])
 
 
 # --- lengths --------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_lengths_are_those_of_training(folder):
     built = [
         row
         for name in ("cft", "sft")
-        for row in training_sets.build(name, rows, training_sets.Given(), 9)[0]
+        for row in training_sets.build_training_set(name, rows, training_sets.BuildInputs(), 9)[0]
     ]
     expected = [
         (len(prompt), len(completion))
@@ -107,10 +107,10 @@ def test_lengths_are_those_of_training(folder):
     )
     assert list(zip(asked, written)) == expected and lengths.unit == "tokens"
     assert lengths.prompts([built[0]["prompt"]] * 2) == asked[:1] * 2  # from memory
-    measured = selection.measured(rows, lengths, prompts.SYSTEM)
+    measured = selection.measure_lengths(rows, lengths, prompts.SYSTEM)
     for row, cft, sft in zip(rows, expected[:3], expected[3:]):
         assert measured[row["critique_id"]] == (sft[1], cft[1], sum(cft))
-    summary = selection.summary(
+    summary = selection.summarize(
         "both", built, lengths, {row["id"]: row["question_id"] for row in rows}
     )
     assert summary == {
@@ -136,12 +136,12 @@ def test_a_prompt_and_a_completion_of_one_text_are_counted_apart():
 def test_characters_where_there_is_no_tokenizer():
     row = critiqued("ab", "cde", "right")
     lengths = selection.Lengths()
-    prompt, completion = training_sets.cft(row, "sys")
+    prompt, completion = training_sets.format_cft(row, "sys")
     assert lengths.unit == "characters"
-    assert selection.measured([row], lengths, "sys") == {
+    assert selection.measure_lengths([row], lengths, "sys") == {
         row["critique_id"]: (3, len(completion), 3 + len(prompt[1]["content"]) + len(completion))
     }
-    assert selection.measured([], lengths, "sys") == {}
+    assert selection.measure_lengths([], lengths, "sys") == {}
 
 
 def config(**settings):
@@ -162,10 +162,10 @@ def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
     (tmp_path / "01_base").symlink_to(tiny_model)
     for name in ("base", str(tiny_model)):
         assert (
-            selection.tokenizer(config(tokenizer=name), tmp_path).get_vocab() == WORDS.get_vocab()
+            selection.load_length_tokenizer(config(tokenizer=name), tmp_path).get_vocab() == WORDS.get_vocab()
         )
     for settings in (dict(), dict(tokenizer="base")):
-        assert selection.tokenizer(config(**settings), tmp_path / "none") is None
+        assert selection.load_length_tokenizer(config(**settings), tmp_path / "none") is None
         assert "lengths are in characters" in capsys.readouterr().out
     for settings in (
         dict(min_tokens=3),
@@ -176,15 +176,15 @@ def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
         dict(tokenizer="runs/none/01_base"),
     ):
         with pytest.raises(InputError, match="--tokenizer FOLDER"):
-            selection.tokenizer(config(**settings), tmp_path / "none")
+            selection.load_length_tokenizer(config(**settings), tmp_path / "none")
 
 
 # --- the order ------------------------------------------------------------------------------------------------------
 
 
 def orders(rows, select, seed=0):
-    length = selection.measured(rows, selection.Lengths(), "")
-    return selection.order(rows, select, seed, length), length
+    length = selection.measure_lengths(rows, selection.Lengths(), "")
+    return selection.order_rows(rows, select, seed, length), length
 
 
 @pytest.mark.parametrize(
@@ -209,13 +209,13 @@ def test_by_length(select, key):
 
 def test_random_is_by_seed_alone_and_not_by_how_critiques_are_written():
     rows = some(100)
-    one = selection.order(rows, "random", 1)
-    assert one == selection.order(rows[::-1], "random", 1) != selection.order(rows, "random", 2)
+    one = selection.order_rows(rows, "random", 1)
+    assert one == selection.order_rows(rows[::-1], "random", 1) != selection.order_rows(rows, "random", 2)
     rewritten = [
         row | {"critique": row["critique"] * 2, "critique_id": content_id("another", row["id"])}
         for row in rows
     ]
-    assert [row["id"] for row in selection.order(rewritten, "random", 1)] == [
+    assert [row["id"] for row in selection.order_rows(rewritten, "random", 1)] == [
         row["id"] for row in one
     ]
 
@@ -224,16 +224,16 @@ def test_the_order_of_responses_does_not_depend_on_which_critiques_there_are():
     """A critique that failed, or was left out, moves no other row; with two teachers the second critiques are shuffled for themselves."""
     rows = some(60)
     ids = {row["id"] for row in rows}
-    order = [row["id"] for row in selection.order(rows, "random", 3)]
+    order = [row["id"] for row in selection.order_rows(rows, "random", 3)]
     for missing in (rows[7], rows[40]):
         left = [row for row in rows if row is not missing]
-        assert [row["id"] for row in selection.order(left, "random", 3, responses=ids)] == [
+        assert [row["id"] for row in selection.order_rows(left, "random", 3, responses=ids)] == [
             name for name in order if name != missing["id"]
         ]
     both = rows + [
         row | {"teacher": "u", "critique_id": content_id("u", row["id"])} for row in rows[:50]
     ]
-    mixed = selection.order(both, "random", 3)
+    mixed = selection.order_rows(both, "random", 3)
     assert len(mixed) == 110 and len({row["critique_id"] for row in mixed}) == 110
     assert (
         sum(a["id"] == b["id"] for a, b in zip(mixed, mixed[1:])) < 10
@@ -245,12 +245,12 @@ def test_the_shuffle_is_that_of_the_ids():
     rows = some(20)
     ids = sorted(row["id"] for row in rows)
     random.Random(5).shuffle(ids)
-    assert [row["id"] for row in selection.order(rows, "random", 5)] == ids
+    assert [row["id"] for row in selection.order_rows(rows, "random", 5)] == ids
 
 
 def test_every_row_is_as_likely_to_be_first():
     rows = some(10)
-    firsts = [selection.order(rows, "random", seed)[0]["id"] for seed in range(1000)]
+    firsts = [selection.order_rows(rows, "random", seed)[0]["id"] for seed in range(1000)]
     assert all(
         50 < firsts.count(row["id"]) < 150 for row in rows
     )  # 100, up to 5 standard deviations
@@ -259,13 +259,13 @@ def test_every_row_is_as_likely_to_be_first():
 def test_bounds_are_of_the_whole_row_and_inclusive():
     rows = some(3)
     length = {row["critique_id"]: selection.Length(1, 1, n) for row, n in zip(rows, (9, 10, 12))}
-    assert selection.within(rows, 10, 11, length) == (
+    assert selection.within_length_limits(rows, 10, 11, length) == (
         [rows[1]],
         {"too short (--min-tokens)": 1, "too long (--max-tokens)": 1},
     )
     assert (
-        selection.within(rows, 9, 12, length)
-        == selection.within(rows, None, None, length)
+        selection.within_length_limits(rows, 9, 12, length)
+        == selection.within_length_limits(rows, None, None, length)
         == (rows, {})
     )
 
@@ -275,13 +275,13 @@ def test_bounds_are_of_the_whole_row_and_inclusive():
 
 def test_the_teachers():
     rows = [critiqued("q", "r", "right", teacher=name) for name in ("a", "b", SELF)]
-    assert selection.of_teachers(rows, [], ["b"]) == (["b"], [rows[1]])
+    assert selection.select_teachers(rows, [], ["b"]) == (["b"], [rows[1]])
     assert (
-        selection.of_teachers(rows, ["all"], ["b"])
+        selection.select_teachers(rows, ["all"], ["b"])
         == (["a", "b"], rows[:2])
-        == selection.of_teachers(rows, [], None)
+        == selection.select_teachers(rows, [], None)
     )
-    assert selection.of_teachers(rows, [], [SELF]) == (
+    assert selection.select_teachers(rows, [], [SELF]) == (
         ["a", "b"],
         rows[:2],
     )  # the base is no teacher
@@ -289,6 +289,6 @@ def test_the_teachers():
         with pytest.raises(
             InputError, match="holds no critique of (c|.the base itself.), but of: --teacher a b"
         ):
-            selection.of_teachers(rows, asked, None)
+            selection.select_teachers(rows, asked, None)
     with pytest.raises(InputError, match="02_critique.py with a teacher"):
-        selection.of_teachers(rows[2:], [], [SELF])
+        selection.select_teachers(rows[2:], [], [SELF])

@@ -12,7 +12,16 @@ from common.core.errors import InputError
 from common.core.files import content_id
 from common.data.selection import Length
 from common.data.sources import make_row
-from common.data.training_sets import ARMS, Given, _first, build, few, labels, same, unlike
+from common.data.training_sets import (
+    TRAINING_SETS,
+    BuildInputs,
+    _first,
+    build_training_set,
+    describe_differences,
+    explain_shortfall,
+    label_sets,
+    same_texts,
+)
 from common.teacher.critiques import SELF
 
 PLAIN = ("sft", "sft-verified", "sft-teacher", "cft", "cft-verdict")  # each row for itself
@@ -37,7 +46,7 @@ A, B, C = (
 )
 AGAIN = critiqued("q1", "r1", "right", teacher="u")
 ROWS = [A, B, C, AGAIN]
-GIVEN = Given(
+GIVEN = BuildInputs(
     answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused"},
     gives_gold={
         A["id"]: False,
@@ -63,7 +72,7 @@ GIVEN = Given(
 
 
 def made(name, rows=ROWS, size=10, given=GIVEN):
-    return build(name, rows, given, size)
+    return build_training_set(name, rows, given, size)
 
 
 def responses(name, *arguments, **settings):
@@ -168,17 +177,17 @@ def test_size_takes_the_first_and_says_how_many_there_were(name):
         assert made(name, size=size) == (everything[:size], fitting)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", TRAINING_SETS)
 def test_no_training_text_stands_twice_and_ids_differ(name):
     rows, _ = made(name, ROWS + ROWS[::-1])
     assert len({row["id"] for row in rows}) == len(rows) > 0
     if name != "cft-verdict":  # two teachers who say the same word make one text
         assert len({str(row["prompt"] + row["completion"]) for row in rows}) == len(rows)
-    others = {row["id"] for other in ARMS if other != name for row in made(other)[0]}
+    others = {row["id"] for other in TRAINING_SETS if other != name for row in made(other)[0]}
     assert not others & {row["id"] for row in rows}
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if name != "cft-clean"])
+@pytest.mark.parametrize("name", [name for name in TRAINING_SETS if name != "cft-clean"])
 def test_a_gold_is_never_used(name):
     """Verified means judged right by the teacher, as in the paper; a gold would be help that the other arms do not get."""
     assert made(
@@ -202,7 +211,7 @@ def test_an_arm_without_its_input_is_empty(name, without):
 
 def test_an_arm_without_rows_is_empty():
     assert made("sft-verified", [A]) == ([], 0)
-    assert all(made(name, []) == ([], 0) for name in ARMS if name != "sft-other")
+    assert all(made(name, []) == ([], 0) for name in TRAINING_SETS if name != "sft-other")
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -379,18 +388,18 @@ def test_a_mix_without_other_questions_is_none():
 def test_same_arms_train_on_the_same_texts():
     one, other = made("cft")[0], made("cft-short")[0]
     assert (
-        same(one, other)
-        and not same(one, other[1:])
-        and not same(one, made("cft-verdict")[0])
-        and not same(one, None)
+        same_texts(one, other)
+        and not same_texts(one, other[1:])
+        and not same_texts(one, made("cft-verdict")[0])
+        and not same_texts(one, None)
     )
 
 
 def test_what_arms_are_called():
-    assert list(labels([])) == [name for name, arm in ARMS.items() if not arm.control] and labels(
-        ["cft", "cft"]
-    ) == {"cft": "cft"}
-    assert labels(["cft-verdict"], "half") == {"cft-verdict": "cft-verdict-half"}
+    assert list(label_sets([])) == [
+        name for name, arm in TRAINING_SETS.items() if not arm.control
+    ] and label_sets(["cft", "cft"]) == {"cft": "cft"}
+    assert label_sets(["cft-verdict"], "half") == {"cft-verdict": "cft-verdict-half"}
     for asked, suffix, says in (
         (["cfd"], "", "unknown arms .'cfd'.; the arms are: --arms sft"),
         ([], "short", "'cft-short': another arm"),
@@ -399,32 +408,38 @@ def test_what_arms_are_called():
         ([], "x" * 80, "no plain name"),
     ):
         with pytest.raises(InputError, match=says):
-            labels(asked, suffix)
+            label_sets(asked, suffix)
 
 
 def test_what_is_said_of_small_and_unlike_arms():
-    assert few("cft", [1] * 5, 9, GIVEN, 5) == few("mix", [1] * 10, 9, GIVEN, 5) == ""
     assert (
-        few("cft", [1] * 4, 9, GIVEN, 5)
+        explain_shortfall("cft", [1] * 5, 9, GIVEN, 5)
+        == explain_shortfall("mix", [1] * 10, 9, GIVEN, 5)
+        == ""
+    )
+    assert (
+        explain_shortfall("cft", [1] * 4, 9, GIVEN, 5)
         == " (of 9 that have a critique with a verdict; 5 were asked for)"
     )
     limits = replace(GIVEN, wrong_share=0.5, per_question=1)
-    assert ", under --wrong-share and --per-question; 2,000 were" in few("mix", [], 9, limits, 1000)
-    assert "under" not in few("mix", [1] * 9, 9, limits, 1000)  # which cost nothing
-    assert ", under --per-question; 5 were" in few(
+    assert ", under --wrong-share and --per-question; 2,000 were" in explain_shortfall(
+        "mix", [], 9, limits, 1000
+    )
+    assert "under" not in explain_shortfall("mix", [1] * 9, 9, limits, 1000)  # which cost nothing
+    assert ", under --per-question; 5 were" in explain_shortfall(
         "sft-verified", [], 9, limits, 5
     )  # which takes no share
     equal = {
-        name: {"rows": 4 * ARMS[name].parts, "completion": 40 * ARMS[name].parts}
+        name: {"rows": 4 * TRAINING_SETS[name].parts, "completion": 40 * TRAINING_SETS[name].parts}
         for name in ("sft", "cft", "mix")
     }
-    assert unlike(equal) == []
-    assert len(unlike(equal | {"sft": {"rows": 3, "completion": 1}})) == 1
+    assert describe_differences(equal) == []
+    assert len(describe_differences(equal | {"sft": {"rows": 3, "completion": 1}})) == 1
     assert (
         "no shorter than one of cft"
-        in unlike(equal | {"cft-short": {"rows": 4, "completion": 40}})[0]
+        in describe_differences(equal | {"cft-short": {"rows": 4, "completion": 40}})[0]
     )
-    assert unlike(equal | {"cft-short": {"rows": 4, "completion": 39}}) == []
+    assert describe_differences(equal | {"cft-short": {"rows": 4, "completion": 39}}) == []
 
 
 # --- the first rows that can stand together -------------------------------------------------------------------------

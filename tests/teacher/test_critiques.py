@@ -59,7 +59,7 @@ def test_what_is_asked():
     assert critiques.build_prompt(ROW, "one-shot") == prompts.teacher_critique_prompt(
         "1+1?", ROW["response"], one_shot=True
     )
-    trained, _ = training_sets.cft(ROW | {"critique": "c"}, prompts.SYSTEM)
+    trained, _ = training_sets.format_cft(ROW | {"critique": "c"}, prompts.SYSTEM)
     assert critiques.build_prompt(ROW, "paper", base.build_tokenizer()) == prompts.render(
         trained, "chatml"
     )

@@ -38,8 +38,8 @@ def rows_of(arm, texts, system=prompts.SYSTEM):
             "critique_id": str(i),
             "verdict": "right",
         }
-        prompt, completion = training_sets.ARMS[arm].build(
-            row, training_sets.Given(system, answers={row["question_id"]: texts[i - 3]})
+        prompt, completion = training_sets.TRAINING_SETS[arm].build(
+            row, training_sets.BuildInputs(system, answers={row["question_id"]: texts[i - 3]})
         )
         rows.append(
             {
@@ -55,7 +55,7 @@ def every_row(texts=TEXTS):
     """Of every arm; without a system message, as 03 --system '' writes them; and with an empty one, which it never writes."""
     rows = [
         row
-        for arm in training_sets.ARMS
+        for arm in training_sets.TRAINING_SETS
         for system in (prompts.SYSTEM, "")
         for row in rows_of(arm, texts, system)
     ]
