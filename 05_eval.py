@@ -147,8 +147,8 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 
 # %% The models
 # Differs from the paper: an arm's last checkpoint. The paper kept the best on MATH-500, which lies inside its MATH test set.
-models = models.candidates(run, config.model, config.base_url, config.selection)
-arms, baseline = models.compared(models, config.baseline)
+specs = models.candidates(run, config.model, config.base_url, config.selection)
+arms, baseline = models.compared(specs, config.baseline)
 
 
 # %% Ask one model everything, grade, and keep it
@@ -201,12 +201,12 @@ def evaluate(one, sets):
 # %% Choose checkpoints
 # Training goes on after the best one: which is reported is a choice, and made on the test set it flatters the score.
 selected, notes = [], []
-if any(one.checkpoints for one in models):
+if any(one.checkpoints for one in specs):
     validation, items, line = checkpoint_selection.validation_set(
-        config.selection, config.benchmarks, run, models, revisions=revisions, **source
+        config.selection, config.benchmarks, run, specs, revisions=revisions, **source
     )
     notes.append(line)
-for one in models:
+for one in specs:
     if one.checkpoints:
         tried = {
             key: result
@@ -221,7 +221,7 @@ for one in models:
         print(line)
 
 # %% Run all of them
-by_model = [evaluate(one, tests) for one in models]
+by_model = [evaluate(one, tests) for one in specs]
 found = {
     (name, label): result
     for name in tests
@@ -248,14 +248,14 @@ print(
 )
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
-merged, by_seed = comparisons.over_seeds(found, models.seeds(models), config.seed)
+merged, by_seed = comparisons.over_seeds(found, models.seeds(specs), config.seed)
 compared = [
     row
     for arm in arms
     if arm != baseline
     for row in comparisons.compare(found | merged, arm, baseline, config.seed)
 ]
-bases = {one.label: paper_tables.base_of(models.origin(one)) for one in models}
+bases = {one.label: paper_tables.base_of(models.origin(one)) for one in specs}
 beside = [
     paper_tables.side_by_side(table, scores.for_paper(table, scored, bases, config.temperature))
     for table in printed
