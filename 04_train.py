@@ -127,7 +127,7 @@ base = local_folder(
     weights=not config.dry_run,
 )
 tokenizer = load_tokenizer(base)
-shape = estimate.shape(base, 0 if full else config.lora_rank, config.method == "qlora")
+shape = estimate.model_shape(base, 0 if full else config.lora_rank, config.method == "qlora")
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.make_room(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
@@ -159,7 +159,7 @@ FREE = (
 # %% [markdown]
 """
 ## From rows to a plan
-`tokens.examples` marks where each prompt ends; `tokens.plan` cuts each global batch into micro-batches of adjacent
+`tokens.examples` marks where each prompt ends; `tokens.batch_plan` cuts each global batch into micro-batches of adjacent
 lengths, so that little is padding. The plan depends on the seed alone, which is why a resume needs no data state.
 """
 
@@ -179,9 +179,9 @@ def prepare(arm):
             f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: python 03_build.py --name {config.name}"
         )
     tokens.check_fit(examples, shape.vocabulary, shape.positions, base)
-    examples, held = tokens.put_aside(examples, config.holdout, config.seed)
+    examples, held = tokens.split_holdout(examples, config.holdout, config.seed)
     lengths = [len(e["input_ids"]) for e in examples]
-    plan = tokens.plan(
+    plan = tokens.batch_plan(
         lengths,
         config.global_batch,
         config.epochs,
@@ -240,7 +240,9 @@ if config.dry_run:
     raise SystemExit
 for job in jobs:
     runs.check_settings(job.folder / "settings.json", job.settings)
-n_checkpoints, n_states, n_merged = zip(*(checkpoints.to_come(job, config) for job in jobs))
+n_checkpoints, n_states, n_merged = zip(
+    *(checkpoints.remaining_writes(job, config) for job in jobs)
+)
 needed = estimate.disk(
     shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize
 )  # an arm's states go before the next arm
@@ -356,7 +358,7 @@ if rank == 0:
         base=str(base),
         base_id=base_id,
         processes=world,
-        checkpoints={job.folder.name: checkpoints.names(job.folder) for job in jobs},
+        checkpoints={job.folder.name: checkpoints.checkpoint_names(job.folder) for job in jobs},
     )
 for job in jobs:
     log(

@@ -18,7 +18,7 @@ from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.decoder import Decoder
 from common.generate.pool import Pool
 from common.generate.requests import Sampling
-from common.train.model import on_meta
+from common.train.model import build_on_meta
 
 SPREAD = 8  # a set is cut into so many chunks, the GPUs of a node, unless these would be
 SMALLEST, LARGEST = (
@@ -102,7 +102,7 @@ class Local:
 
     @cached_property
     def _attention(self):
-        return on_meta(self._config).config._attn_implementation
+        return build_on_meta(self._config).config._attn_implementation
 
     @cached_property
     def model(self):

@@ -138,7 +138,7 @@ def _fit(source, folder, documents, seed, label):
     _, _, device = init_distributed()
     words = build_tokenizer()
     rows, _ = tokens.examples(documents, words, "chatml", cutoff=512)
-    plan = tokens.plan(
+    plan = tokens.batch_plan(
         [len(e["input_ids"]) for e in rows], BATCH, 1, seed, 1, tokens_per_microbatch=2048
     )
     model = load(source, device)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer
-from common.train.checkpoints import appear, part_of
-from common.train.model import read_config, trainable
+from common.train.checkpoints import empty_part, publish
+from common.train.model import make_trainable, read_config
 
 
 def load(folder, device, rank, alpha, four_bits=False, activation_checkpointing=False, seed=0):
@@ -50,7 +50,7 @@ def load(folder, device, rank, alpha, four_bits=False, activation_checkpointing=
     model.peft_config["default"].base_model_name_or_path = (
         f"{hub[1]}/{hub[2]}" if hub else str(Path(folder).resolve())
     )
-    trainable(model, activation_checkpointing)
+    make_trainable(model, activation_checkpointing)
     model.completion_loss = torch.autocast(
         device.type, torch.bfloat16, enabled=device.type == "cuda"
     )(model.completion_loss)
@@ -89,7 +89,7 @@ def merge(folder, base, dtype):
     """Write `folder`/merged: the adapter of a peft folder added to `base` in float32, on the CPU, saved in `dtype` as a
     plain Hugging Face folder. The base is the full-precision one, also where the adapter was trained on 4 bits of it."""
     peft, out = _peft(), Path(folder) / "merged"
-    part = part_of(out)
+    part = empty_part(out)
     with warnings.catch_warnings(
         action="ignore", category=FutureWarning
     ):  # peft calls transformers by an old name
@@ -99,7 +99,7 @@ def merge(folder, base, dtype):
     merged.generation_config = GenerationConfig.from_pretrained(folder)
     merged.to(dtype).save_pretrained(part)
     load_tokenizer(folder).save_pretrained(part)
-    appear(part, out)
+    publish(part, out)
 
 
 def check_memory_to_merge(n_parameters):

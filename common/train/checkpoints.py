@@ -69,7 +69,7 @@ def snapshot(model, dtype):
 def write(taken, tokenizer, template, folder, keep_last=0, best=None):
     """Write a snapshot as a folder that transformers and peft read: weights, configuration, tokenizer, chat template,
     stop tokens. Of the arm's other checkpoints the last `keep_last` stay (0: all) and `best`."""
-    part = part_of(folder)
+    part = empty_part(folder)
     shell, weights = taken
     tokenizer.chat_template = prompts.JINJA[template]
     try:
@@ -87,7 +87,7 @@ def write(taken, tokenizer, template, folder, keep_last=0, best=None):
             shell.save_pretrained(part)
         generation_config(tokenizer, template).save_pretrained(part)
         tokenizer.save_pretrained(part)
-        appear(part, folder)
+        publish(part, folder)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from error
     drop_older(folder.parent, keep_last, best)
@@ -128,12 +128,12 @@ class Writer:
             self.writing = self.thread.submit(function, *arguments)
 
 
-def names(folder):
+def checkpoint_names(folder):
     """The checkpoints that stand in an arm's folder, in order."""
     return sorted(found.name for found in folder.glob("step-*[0-9]"))
 
 
-def to_come(job, config):
+def remaining_writes(job, config):
     """Numbers of checkpoints, training states and merged models that an arm still has to write and that stand together."""
     missing = sum(not (job.folder / f"step-{step:06d}").exists() for step in job.saves)
     kept = (
@@ -150,7 +150,7 @@ def to_come(job, config):
 
 def drop_older(folder, keep_last, best=None):
     """Of an arm's checkpoints the last `keep_last` stay (0: all), and `best`."""
-    for name in names(folder)[:-keep_last] if keep_last else []:
+    for name in checkpoint_names(folder)[:-keep_last] if keep_last else []:
         if name != best:
             remove(folder / name)
 
@@ -193,7 +193,7 @@ def save_state(model, optimizer, step, folder):
     except CheckpointException as error:
         raise cannot_write(final, next(iter(error.failures.values()))[0]) from error
     if dist.get_rank() == 0:
-        appear(part, final)
+        publish(part, final)
         for old in folder.glob("state-*[0-9]"):
             if old != final:
                 shutil.rmtree(old)
@@ -236,7 +236,7 @@ def load_state(model, optimizer, folder):
 # --- atomic folders -------------------------------------------------------------------------------------------------
 
 
-def part_of(folder):
+def empty_part(folder):
     """An empty place to write a folder in; what a killed write left there is removed."""
     part = Path(folder).with_name(Path(folder).name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -244,7 +244,7 @@ def part_of(folder):
     return part
 
 
-def appear(part, folder):
+def publish(part, folder):
     for file in part.iterdir():
         with open(file, "rb") as f:
             os.fsync(f.fileno())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from common.train import loss, tokens
-from common.train.checkpoints import to_come
-from common.train.model import layers_of, on_meta, read_config
+from common.train.checkpoints import remaining_writes
+from common.train.model import build_on_meta, layers_of, read_config
 
 # Dense bfloat16 TFLOP/s (float32 accumulation) and GiB of memory, from the makers' data sheets, by what CUDA calls the device.
 GPUS = {
@@ -31,7 +31,7 @@ GPUS = {
 }
 
 
-def peak_of(device_name):
+def peak_flops(device_name):
     """FLOP/s of a GPU in bfloat16, None where it is not in the table: a slice or a lesser card of a like name, too."""
     if re.search(r"MIG|Laptop| Ti\b| D\b", device_name):
         return None
@@ -63,10 +63,10 @@ class Shape:
     )
 
 
-def shape(folder, adapter_rank=0, four_bits=False):
+def model_shape(folder, adapter_rank=0, four_bits=False):
     """The Shape of a model folder, of whose files only config.json is read; adapter_rank 0: all weights are trained."""
     config = read_config(folder).get_text_config()
-    model = on_meta(config)
+    model = build_on_meta(config)
     layers = layers_of(model)
     matrices = [p for p in layers.parameters() if p.dim() == 2]
     everything, in_layers = (sum(p.numel() for p in m.parameters()) for m in (model, layers))
@@ -166,7 +166,7 @@ def progress(update, shape, job, world, device):
     """-> what a step adds to the metrics: mfu (model FLOPs over what the GPUs could do in that time, 0 to 1; None where their
     peak is not known) and memory_gb (the largest so far: of the GPU, on a CPU of the process)."""
     cuda = device.type == "cuda"
-    peak = peak_of(torch.cuda.get_device_name(device)) if cuda else None
+    peak = peak_flops(torch.cuda.get_device_name(device)) if cuda else None
     lengths = [
         job.lengths[i] for rank in job.plan[update.step - 1] for group in rank for i in group
     ]
@@ -187,7 +187,7 @@ def _bytes(n):
 
 def table(shape, job, config, world):
     """The dry run of one arm: lines of what and how much."""
-    n_checkpoints, n_states, n_merged = to_come(job, config)
+    n_checkpoints, n_states, n_merged = remaining_writes(job, config)
     supervised = sum(map(tokens.n_supervised, job.examples))
     useful, computed = (
         config.epochs * flops(shape, job.lengths, supervised, again)
@@ -204,7 +204,7 @@ def table(shape, job, config, world):
     parts = memory(
         shape, world, largest, config.activation_checkpointing, config.optimizer == "adamw8bit"
     )
-    slots = sum(tokens.useful_share(step, job.lengths) for step in job.plan) / len(job.plan)
+    slots = sum(tokens.packing_efficiency(step, job.lengths) for step in job.plan) / len(job.plan)
     lines = {
         "settings": f"preset {config.preset}, method {config.method}, learning rate {config.learning_rate:g}, seed {config.seed}",
         "rows": f"{len(job.examples):,}"

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from common.core.errors import InputError, Stopped
 from common.train import tokens
 from common.train.estimate import GPUS
-from common.train.tokens import collate, n_supervised, useful_share
+from common.train.tokens import collate, n_supervised, packing_efficiency
 
 MOST_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
 
@@ -115,7 +115,7 @@ def training_steps(
     floor=0.0,
     skipped=0,
 ):
-    """Train through `plan` (common.tokens.plan), yielding an Update after each step.
+    """Train through `plan` (common.tokens.batch_plan), yielding an Update after each step.
 
     The loss of a step is the sum over all ranks and micro-batches divided by the global count of supervised tokens,
     so the curve is the same on any number of processes. FSDP averages gradients over ranks, hence the factor `world`.
@@ -156,7 +156,7 @@ def training_steps(
             rate,
             sum(lengths[i] for i in rows),
             supervised,
-            useful_share(plan[step], lengths),
+            packing_efficiency(plan[step], lengths),
             time.perf_counter() - began,
             culprits,
         )
@@ -186,7 +186,7 @@ def _clipped(model, max_grad_norm, world):
 def mean_loss(model, examples, tokens_per_microbatch):
     """Mean loss per supervised token over all of `examples`, without training: nats."""
     device, lengths = next(model.parameters()).device, [len(e["input_ids"]) for e in examples]
-    (step,) = tokens.plan(
+    (step,) = tokens.batch_plan(
         lengths, len(examples), 1, 0, dist.get_world_size(), tokens_per_microbatch
     )
     total = sum(_loss(model, examples, group, device, 1.0) for group in step[dist.get_rank()])

@@ -75,7 +75,7 @@ def read_config(folder):
     return config
 
 
-def on_meta(config):
+def build_on_meta(config):
     """The model without its weights: it takes no memory."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -96,8 +96,8 @@ def layers_of(model):
 def load(folder, device, activation_checkpointing=False):
     """A sharded model with float32 master weights and a `completion_loss(input_ids, labels, scale=1.0)` method."""
     config = read_config(folder)
-    model = on_meta(config)
-    trainable(model, activation_checkpointing)
+    model = build_on_meta(config)
+    make_trainable(model, activation_checkpointing)
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     policy = bf16 if device.type == "cuda" else MixedPrecisionPolicy()
     for layer in layers_of(model):
@@ -110,7 +110,7 @@ def load(folder, device, activation_checkpointing=False):
     return model
 
 
-def trainable(model, activation_checkpointing):
+def make_trainable(model, activation_checkpointing):
     """Give a model its `completion_loss`, and its layers their wrappers where activations are to be computed again."""
     layers = layers_of(model)
     if activation_checkpointing:

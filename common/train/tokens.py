@@ -82,7 +82,7 @@ def check_fit(examples, vocabulary, positions, base):
         )
 
 
-def put_aside(examples, n, seed):
+def split_holdout(examples, n, seed):
     """-> (what is trained on, n examples held out), the choice by seed, each in the order of `examples`."""
     held = set(random.Random(f"held out {seed}").sample(range(len(examples)), n))
     return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
@@ -109,7 +109,7 @@ def collate(batch, device="cpu"):
     return input_ids.to(device), labels.to(device)
 
 
-def plan(lengths, global_batch, epochs, seed, ranks, tokens_per_microbatch):
+def batch_plan(lengths, global_batch, epochs, seed, ranks, tokens_per_microbatch):
     """What each optimizer step trains on: a list (steps) of lists (ranks) of lists (micro-batches) of row indexes.
 
     Each epoch is a seeded shuffle cut into global batches; the last one may be smaller. Inside a global batch rows of
@@ -173,7 +173,7 @@ def padding_share(steps, lengths):
     return 1 - sum(lengths[i] for g in groups for i in g) / padded
 
 
-def useful_share(step, lengths):
+def packing_efficiency(step, lengths):
     """Share of one step's token slots that hold real tokens, 0 to 1: padding counts against it, and so does a rank's
     waiting, since the i-th micro-batches of all ranks last as long as the largest of them."""
     slots = sum(

@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
 from common.core.files import write_jsonl
-from common.train.tokens import padding_share, useful_share
+from common.train.tokens import packing_efficiency, padding_share
 
 
 def plan_line(job):
     """One arm before its training: rows, tokens, steps, what was dropped or cut."""
-    useful = sum(useful_share(step, job.lengths) for step in job.plan) / len(job.plan)
+    useful = sum(packing_efficiency(step, job.lengths) for step in job.plan) / len(job.plan)
     return (
         f"{job.arm}: {len(job.examples)} rows, {sum(job.lengths) / len(job.lengths):.0f} tokens a row, {len(job.plan)} steps, "
         f"padding {padding_share(job.plan, job.lengths):.1%}, useful {useful:.1%}"

@@ -7,7 +7,7 @@
 
 loop        3 M parameters, vocabulary 512: identical micro-batches, then each tool's own order of the rows.
 vocabulary  the same layers under a vocabulary of 151,936: time and memory of lm_head and the loss.
-planning    no training: how much of 1 to 8 GPUs' token slots is useful, by `tokens.plan` and by the upstream layout.
+planning    no training: how much of 1 to 8 GPUs' token slots is useful, by `tokens.batch_plan` and by the upstream layout.
 lora, full  Qwen2.5's shapes with random weights, in bfloat16: MFU, memory beside its estimate, minutes on 8 x H100.
 checks      that attention takes the flash path without a mask; the loss on this device beside float32 on a CPU.
 
@@ -213,7 +213,7 @@ def train_kit(job, rows):
         )
     elif job["contender"] == PLAIN:
         net = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32)
-        model.trainable(net, job["checkpointing"])
+        model.make_trainable(net, job["checkpointing"])
     else:
         net = model.load(job["folder"], device, job["checkpointing"])
     meter, updates = Meter(net), []
@@ -221,7 +221,7 @@ def train_kit(job, rows):
     plan = (
         [[groups] for groups in as_they_stand(job)]
         if job["sequential"]
-        else tokens.plan(
+        else tokens.batch_plan(
             [len(r["input_ids"]) for r in rows],
             job["at_once"] * job["accumulation"],
             1,
@@ -519,21 +519,23 @@ def planning(options, scratch, peers):
             continue
         print(
             f"\nUseful share of token slots at 512 rows a step, {name} lengths: {len(lengths):,} rows of {mean(lengths):.0f} tokens (median "
-            f"{median(lengths):.0f}, {min(lengths)} to {max(lengths)}), in 4 random orders\n\n| GPUs | tokens.plan | upstream | gain |\n|---|---|---|---|"
+            f"{median(lengths):.0f}, {min(lengths)} to {max(lengths)}), in 4 random orders\n\n| GPUs | tokens.batch_plan | upstream | gain |\n|---|---|---|---|"
         )
         for ranks in range(1, 9):
             shares = []
             for step in (
                 step
                 for seed in range(4)
-                for step in tokens.plan(lengths, 512, 1, seed, ranks, 16_384)[: len(lengths) // 512]
+                for step in tokens.batch_plan(lengths, 512, 1, seed, ranks, 16_384)[
+                    : len(lengths) // 512
+                ]
             ):
                 rows = [i for groups in step for group in groups for i in group]
                 random.Random(0).shuffle(rows)
                 eights = [rows[at : at + 8] for at in range(0, 512, 8)] + [[]] * (-64 % ranks)
                 shares.append(
                     [
-                        tokens.useful_share(cut, lengths)
+                        tokens.packing_efficiency(cut, lengths)
                         for cut in (step, [eights[rank::ranks] for rank in range(ranks)])
                     ]
                 )
@@ -566,10 +568,10 @@ def on_gpu(title, shape, adapted, options, scratch, peers):
         {KIT: {}} | dict.fromkeys([f"{KIT}, 8 random rows", *peers], {"sequential": True}),
         options.rounds,
     )
-    size, pairs = estimate.shape(job["folder"], 32 if adapted else 0), lengths_of(rows, 350)
+    size, pairs = estimate.model_shape(job["folder"], 32 if adapted else 0), lengths_of(rows, 350)
     lengths = [p + c for p, c in pairs]
     of_a_token = estimate.flops(size, lengths, sum(c for _, c in pairs)) / sum(lengths)
-    peak = (estimate.peak_of(torch.cuda.get_device_name()) if CUDA else None) or float("nan")
+    peak = (estimate.peak_flops(torch.cuda.get_device_name()) if CUDA else None) or float("nan")
     for name, row in found.items():
         print(
             f"{name}: MFU {row['speed'] * of_a_token / peak:.1%}, peak memory {row['peak'] / 2**30:.1f} GiB"
@@ -593,7 +595,7 @@ def full(options, scratch, peers):
     sizes = {}
     for shape in ("7B", "3B", "1.5B", "0.5B"):
         config_of(shape).save_pretrained(f"{scratch}/config of {shape}")
-        sizes[shape] = estimate.shape(f"{scratch}/config of {shape}")
+        sizes[shape] = estimate.model_shape(f"{scratch}/config of {shape}")
     room = 0.95 * torch.cuda.mem_get_info()[1] if CUDA else 0
     fits = [
         shape
@@ -605,12 +607,12 @@ def full(options, scratch, peers):
     lengths = [p + c for p, c in pairs]
     flops, peak = (
         estimate.flops(sizes["7B"], lengths, sum(c for _, c in pairs)),
-        estimate.peak_of("H100"),
+        estimate.peak_flops("H100"),
     )
     useful = {
         ranks: mean(
-            tokens.useful_share(step, lengths)
-            for step in tokens.plan(lengths, 64 * ranks, 1, 0, ranks, 16_384)
+            tokens.packing_efficiency(step, lengths)
+            for step in tokens.batch_plan(lengths, 64 * ranks, 1, 0, ranks, 16_384)
         )
         for ranks in (1, 8)
     }

@@ -97,14 +97,14 @@ def assert_goes_on(run, undisturbed, *arguments):
 
 def when_appearing(name, act):
     """Just before a folder gets its final name, all of it written."""
-    whole = C.appear
+    whole = C.publish
 
-    def appear(part, folder):
+    def publish(part, folder):
         if folder.name == name:
             act(folder)
         whole(part, folder)
 
-    C.appear = adapters.appear = appear
+    C.publish = adapters.publish = publish
 
 
 def killed(folder, once=None):
@@ -229,7 +229,7 @@ def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp
     M.init_distributed()
     words = build_tokenizer()
     examples, _ = tokens.examples(ROWS["cft"], words, "chatml", 512)
-    plan = tokens.plan([len(e["input_ids"]) for e in examples], 7, 1, 0, 1, 2048)
+    plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 7, 1, 0, 1, 2048)
     net, writer, over = M.load(str(tiny_model), CPU), C.Writer(), threading.Event()
 
     def late(*arguments):

@@ -47,7 +47,7 @@ M.init_distributed()
 
 def shape_of(config, folder, **options):
     config.save_pretrained(folder)  # a configuration is enough: no weights are read
-    return estimate.shape(folder, **options)
+    return estimate.model_shape(folder, **options)
 
 
 # --- parameters -----------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def shape_of(config, folder, **options):
 def test_counts_are_those_of_the_real_model(tmp_path, make, config, tied):
     made = make(config(**SIZES, tie_word_embeddings=tied))
     made.save_pretrained(tmp_path)
-    shape = estimate.shape(tmp_path)
+    shape = estimate.model_shape(tmp_path)
     assert shape.parameters == sum(
         p.numel() for p in made.parameters()
     )  # parameters() gives a tied weight once
@@ -86,7 +86,7 @@ def test_adapters_are_counted_as_peft_makes_them(tmp_path, four_bits):
     net = adapters.load(tmp_path, CPU, 8, 16, four_bits)
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     assert (
-        estimate.shape(tmp_path, 8, four_bits).adapters
+        estimate.model_shape(tmp_path, 8, four_bits).adapters
         == trained
         == sum(
             8 * (m.in_features + m.out_features)
@@ -102,7 +102,7 @@ def test_head_size_that_is_not_hidden_over_heads(tmp_path):
 
     made = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=32))
     made.config.save_pretrained(tmp_path)
-    shape = estimate.shape(tmp_path)
+    shape = estimate.model_shape(tmp_path)
     assert (shape.attention, shape.key_value) == (128, 64) and shape.parameters == sum(
         p.numel() for p in made.parameters()
     )
@@ -167,7 +167,9 @@ def test_flops_are_those_of_a_real_step(tmp_path, rank, tied, checkpointing):
         net.completion_loss(input_ids, labels).backward()
     forward = 2 * 3 * 64 * 2 * 50**2  # causal attention: 3 layers, width 64, two rows
     counted = counter.get_total_flops() - forward * (4 if checkpointing else 3)
-    ours = estimate.flops(estimate.shape(tmp_path, rank), [50, 50], 60, recompute=checkpointing)
+    ours = estimate.flops(
+        estimate.model_shape(tmp_path, rank), [50, 50], 60, recompute=checkpointing
+    )
     if rank:
         ours -= 2 * 100 * (64 * 64 + 2 * 64 * 32 + 3 * rank * 64)
     last = 2 * 100 * 3 * rank * 64 if checkpointing else 0  # the last adapter's second half
@@ -265,12 +267,12 @@ def test_memory_of_the_weights_by_hand(tmp_path):
         27 < sum(parts) / 2**30 < 40
     )  # FACTS of the field: about 27 GiB, to which ours adds gradients before the reduction
     for world in (1, 8):
-        shape = estimate.shape(tmp_path, adapter_rank=32)
+        shape = estimate.model_shape(tmp_path, adapter_rank=32)
         parts = estimate.memory(shape, world, 8192, True).values()
         assert any(part == pytest.approx(2 * 7_615_616_512) for part in parts)
         assert any(part == pytest.approx(16 * shape.adapters) for part in parts)
         four = estimate.memory(
-            estimate.shape(tmp_path, 32, four_bits=True), world, 8192, True, eight_bit=True
+            estimate.model_shape(tmp_path, 32, four_bits=True), world, 8192, True, eight_bit=True
         ).values()
         assert any(part == pytest.approx((3.2 + 2.03) * 2**30, rel=0.02) for part in four)
         assert any(part == pytest.approx(10 * shape.adapters) for part in four)
@@ -299,7 +301,7 @@ def test_disk_by_hand(tmp_path):
     shape = shape_of(MATH_7B, tmp_path)
     assert estimate.disk(shape, 49, 0, 0, 2) == 49 * 2 * 7_615_616_512
     assert estimate.disk(shape, 0, 1, 0, 2) == 12 * 7_615_616_512
-    small = estimate.shape(tmp_path, adapter_rank=1)
+    small = estimate.model_shape(tmp_path, adapter_rank=1)
     assert small.adapters == 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
     assert estimate.disk(small, 2, 1, 1, 2) == (2 * 4 + 12) * small.adapters + 2 * 7_615_616_512
 
@@ -316,7 +318,7 @@ def test_disk_is_what_is_written(tmp_path, method):
         Qwen2Config(**SIZES | dict(hidden_size=128, intermediate_size=512, vocab_size=len(words)))
     ).save_pretrained(tmp_path / "base")
     rank = 0 if method == "full" else 32
-    shape = estimate.shape(tmp_path / "base", rank, method == "qlora")
+    shape = estimate.model_shape(tmp_path / "base", rank, method == "qlora")
     net = (
         adapters.load(tmp_path / "base", CPU, rank, 64, method == "qlora")
         if rank
@@ -363,7 +365,7 @@ def test_disk_is_what_is_written(tmp_path, method):
     ],
 )
 def test_peaks_of_known_gpus(name, peak):
-    assert estimate.peak_of(name) == pytest.approx(1e12 * peak, rel=0.01)
+    assert estimate.peak_flops(name) == pytest.approx(1e12 * peak, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -398,13 +400,13 @@ def test_peaks_of_known_gpus(name, peak):
 )
 def test_a_gpu_that_is_not_in_the_table_is_not_taken_for_another(name, right):
     """A wrong peak is a wrong MFU in every line of the log; None leaves it out. A MIG slice is a seventh of its GPU."""
-    peak = estimate.peak_of(name)
+    peak = estimate.peak_flops(name)
     assert peak is None or right and peak == pytest.approx(1e12 * right, rel=0.01)
 
 
 def test_every_gpu_of_the_table_finds_itself():
     for name, (peak, _) in estimate.GPUS.items():
-        assert estimate.peak_of(f"NVIDIA {name}") == 1e12 * peak, name
+        assert estimate.peak_flops(f"NVIDIA {name}") == 1e12 * peak, name
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def long_rows(n, length, vocabulary=32_000):
 
 
 def losses(net, examples, rate=1e-3):
-    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
+    plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
     return [u.loss for u in training_steps(net, adamw(net), examples, plan, rate)]
 
 
@@ -70,7 +70,7 @@ def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
     }  # master weights, whatever the compute type
     ours = losses(net, examples)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).to(device)
-    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
+    plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
     rows = [examples[i] for group in plan[0][0] for i in group]
     input_ids, labels = tokens.collate(rows, device)
     assert ours[0] == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), rel=0.01)
@@ -112,7 +112,7 @@ def test_memory_is_what_the_dry_run_says(larger, checkpointing):
     for _ in training_steps(net, adamw(net), rows, [[[list(range(8))]]] * 2, 1e-5):
         pass
     used = torch.cuda.max_memory_allocated(device) - before
-    said = sum(estimate.memory(estimate.shape(larger), 1, 8 * 2048, checkpointing).values())
+    said = sum(estimate.memory(estimate.model_shape(larger), 1, 8 * 2048, checkpointing).values())
     assert said / 2 < used <= 1.05 * said
 
 

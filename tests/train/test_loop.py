@@ -503,7 +503,7 @@ def test_a_mixed_arm_is_the_rows_of_both(run, tmp_path, tiny_model):
 
 def test_each_epoch_has_all_rows_once_in_an_order_of_its_own(run):
     lengths = [random.Random(0).randrange(20, 90) for _ in range(24)]
-    plan = tokens.plan(lengths, 7, 3, 0, 2, 100)
+    plan = tokens.batch_plan(lengths, 7, 3, 0, 2, 100)
     epochs = [
         [sorted(i for rank in step for group in rank for i in group) for step in plan[at : at + 4]]
         for at in (0, 4, 8)
@@ -547,7 +547,7 @@ def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
     """At a constant rate (warmup 0, floor 1). Decay of 0.5 at 1e-2 over three steps shrinks every weight by 1.5 %."""
     model.init_distributed()
     examples, _ = tokens.examples(ROWS["cft"], build_tokenizer(), "chatml", 512)
-    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 300)
+    plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 300)
     net = model.load(str(tiny_model), CPU)
     for _ in loop.training_steps(
         net, loop.adamw(net, weight_decay), examples, plan, 1e-2, warmup_ratio=0.0, floor=1.0
@@ -564,7 +564,7 @@ def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
 def test_held_out_rows_are_not_trained_on_and_measured_right(run, tmp_path, tiny_model):
     """Oracle for the measure: transformers' loss of each saved checkpoint. Oracle for the training: a run on the other rows
     that puts none aside, bit for bit. On two processes the same."""
-    remaining, held = tokens.put_aside(ROWS["cft"], 5, 0)
+    remaining, held = tokens.split_holdout(ROWS["cft"], 5, 0)
     assert len(remaining) == 19 and not {r["id"] for r in remaining} & {r["id"] for r in held}
     train_04(run, *CFT, "--holdout", 5)
     assert [m["step"] for m in metrics(run) if "held_out_loss" in m] == [
@@ -991,7 +991,7 @@ def test_dry_run_counts_rows_tokens_and_steps(dry):
     for prompt, completion in tokens.encode(ROWS["cft"], build_tokenizer(), "chatml"):
         dropped += len(prompt) + len(completion) > 60 > len(prompt)
         fit += [(len(prompt), len(completion))] * (len(prompt) + len(completion) <= 60)
-    used, _ = tokens.put_aside(fit, 5, 0)
+    used, _ = tokens.split_holdout(fit, 5, 0)
     assert dropped and len(fit) > 12
     assert (
         dry.table["rows"].startswith(f"{len(used)}; {dropped} dropped: over-long")
@@ -1022,7 +1022,7 @@ def test_dry_run_says_memory_disk_flops_and_time(dry):
 def test_dry_run_disk_is_what_is_written(run, tiny_model):
     """The bytes that the table counts, against those of the files: a checkpoint's weights and a state, in float32 on a CPU."""
     assert run_04(run, *CFT, fault=partial(signals, 3, signal.SIGTERM)).status == 143
-    shape = estimate.shape(str(tiny_model))
+    shape = estimate.model_shape(str(tiny_model))
     on_disk = sum(
         p.stat().st_size for p in arm_of(run).rglob("*") if p.suffix in (".safetensors", ".distcp")
     )

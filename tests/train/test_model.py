@@ -121,7 +121,9 @@ def test_bfloat16_folder_is_trained_in_float32(tmp_path):
 
 
 def fit(folder, examples, steps=None, state=None, save_at=None, **options):
-    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, options.pop("cap", 256))
+    plan = tokens.batch_plan(
+        [len(e["input_ids"]) for e in examples], 8, 1, 0, 1, options.pop("cap", 256)
+    )
     net = M.load(folder, CPU)
     optimizer = adamw(net)
     start = C.load_state(net, optimizer, state) if state else 0
@@ -157,7 +159,7 @@ def test_microbatching_changes_neither_loss_nor_gradient(tiny_model, examples):
 def test_first_loss_and_update_against_plain_torch(tiny_model, examples):
     """Oracle: the same two steps with Hugging Face's loss and torch's AdamW on an unsharded model."""
     ours = fit(tiny_model, examples, warmup_ratio=0.0)[:2]
-    plan = tokens.plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 256)
+    plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 256)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0)
     for step, update in enumerate(ours):

@@ -105,7 +105,9 @@ def test_plan_holds_each_row_once_an_epoch_and_every_rank_as_many_microbatches(
 ):
     rng = random.Random(rows)
     lengths = [rng.randint(3, 60) for _ in range(rows)]
-    plan = tokens.plan(lengths, batch, epochs=2, seed=1, ranks=ranks, tokens_per_microbatch=cap)
+    plan = tokens.batch_plan(
+        lengths, batch, epochs=2, seed=1, ranks=ranks, tokens_per_microbatch=cap
+    )
     assert len(plan) == 2 * -(-rows // batch)
     for epoch in (plan[: len(plan) // 2], plan[len(plan) // 2 :]):
         assert sorted(
@@ -123,11 +125,12 @@ def test_global_batches_do_not_depend_on_ranks_or_cap():
     lengths = [random.Random(i).randint(3, 60) for i in range(50)]
     batches = lambda ranks, cap: [
         sorted(i for rank in step for g in rank for i in g)
-        for step in tokens.plan(lengths, 8, 1, 3, ranks, cap)
+        for step in tokens.batch_plan(lengths, 8, 1, 3, ranks, cap)
     ]
     assert batches(1, 1000) == batches(4, 70)
     assert batches(1, 1000) != [
-        sorted(i for r in s for g in r for i in g) for s in tokens.plan(lengths, 8, 1, 4, 1, 1000)
+        sorted(i for r in s for g in r for i in g)
+        for s in tokens.batch_plan(lengths, 8, 1, 4, 1, 1000)
     ]
 
 
@@ -135,7 +138,7 @@ def test_length_grouping_beats_random_batches():
     """Lognormal lengths as in FACTS of the field (prompt + critique): at most 8 % padding against about half."""
     rng = random.Random(0)
     lengths = [int(rng.lognormvariate(6.4, 0.6)) + 20 for _ in range(2048)]
-    plan = tokens.plan(lengths, 512, 1, 0, 8, 16_384)
+    plan = tokens.batch_plan(lengths, 512, 1, 0, 8, 16_384)
     assert tokens.padding_share(plan, lengths) < 0.08
     random_order = [[[list(range(at, at + 8))] for at in range(0, 2048, 8)]]
     assert tokens.padding_share(random_order, lengths) > 0.4
@@ -262,14 +265,14 @@ def test_rows_that_do_not_fit_the_model_are_refused():
 
 def test_put_aside_splits_by_the_seed():
     data = [{"id": str(i)} for i in range(50)]
-    trained, held = tokens.put_aside(data, 12, seed=0)
+    trained, held = tokens.split_holdout(data, 12, seed=0)
     assert len(held) == 12 and len(trained) == 38
     names = lambda some: [int(e["id"]) for e in some]
     assert sorted(names(trained) + names(held)) == list(range(50))
     assert names(trained) == sorted(names(trained)) and names(held) == sorted(names(held))
-    assert tokens.put_aside(data, 12, seed=0) == (trained, held)
-    assert tokens.put_aside(data, 12, seed=1)[1] != held
-    assert tokens.put_aside(data, 0, seed=0) == (data, [])
+    assert tokens.split_holdout(data, 12, seed=0) == (trained, held)
+    assert tokens.split_holdout(data, 12, seed=1)[1] != held
+    assert tokens.split_holdout(data, 0, seed=0) == (data, [])
     assert names(held) != list(range(12)) and names(held) != list(
         range(38, 50)
     )  # not simply the first or last
@@ -398,7 +401,7 @@ def test_plan_of_adversarial_lengths(lengths, ranks):
     """Budget of 300. Every row once; as many micro-batches on each rank; none above the budget but of a single row; the i-th
     ones alike: the smallest of them is no smaller than the largest of the next. No more micro-batches than needed: as many as
     the longest-first cut makes, rounded up to the ranks."""
-    (step,) = tokens.plan(lengths, 2000, 1, 0, ranks, 300)
+    (step,) = tokens.batch_plan(lengths, 2000, 1, 0, ranks, 300)
     groups = [group for rank in step for group in rank]
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert len(step) == ranks and len({len(rank) for rank in step}) == 1
@@ -416,7 +419,7 @@ def test_plan_of_adversarial_lengths(lengths, ranks):
 
 def test_empty_micro_batches_only_where_rows_are_too_few():
     for ranks in range(1, 9):
-        (step,) = tokens.plan([50, 40, 3], 512, 1, 0, ranks, 300)
+        (step,) = tokens.batch_plan([50, 40, 3], 512, 1, 0, ranks, 300)
         assert sum(not group for rank in step for group in rank) == max(0, ranks - 3)
 
 
@@ -426,9 +429,9 @@ def test_shares_by_hand():
     lengths = [10, 9, 8, 8, 7, 6, 5]
     step = [[[0, 1, 2], [5, 6]], [[3, 4], []]]
     assert tokens.padding_share([step], lengths) == pytest.approx(1 - 53 / 58)
-    assert tokens.useful_share(step, lengths) == pytest.approx(53 / 84)
-    assert tokens.useful_share([[[0]]], lengths) == 1
-    assert tokens.useful_share([[[0]], [[]]], lengths) == 0.5  # the second rank only waits
+    assert tokens.packing_efficiency(step, lengths) == pytest.approx(53 / 84)
+    assert tokens.packing_efficiency([[[0]]], lengths) == 1
+    assert tokens.packing_efficiency([[[0]], [[]]], lengths) == 0.5  # the second rank only waits
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -438,15 +441,15 @@ def test_useful_share_of_the_papers_batch(seed):
     rng = random.Random(seed)
     lengths = [min(2048, int(rng.lognormvariate(6.4, 0.6)) + 20) for _ in range(4096)]
     assert all(
-        tokens.useful_share(step, lengths) >= 0.93
-        for step in tokens.plan(lengths, 512, 1, seed, 8, 16_384)
+        tokens.packing_efficiency(step, lengths) >= 0.93
+        for step in tokens.batch_plan(lengths, 512, 1, seed, 8, 16_384)
     )
     for at in range(0, 4096, 512):
         as_they_come = [
             [list(range(at + 64 * rank + 8 * i, at + 64 * rank + 8 * i + 8)) for i in range(8)]
             for rank in range(8)
         ]
-        assert tokens.useful_share(as_they_come, lengths) < 0.6
+        assert tokens.packing_efficiency(as_they_come, lengths) < 0.6
 
 
 def test_a_pad_token_outside_of_the_embedding_does_not_break_a_run(tmp_path):
