@@ -127,7 +127,7 @@ def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
         book.cells.insert(
             0, nbformat.v4.new_code_cell("import os; open('pid', 'w').write(str(os.getpid()))")
         )
-        again = f"--base-url {server.url} --model m --answers false"
+        again = f"--base-url {server.url} --model m --no-answers"
         for script, flags in (("02_critique.py", again), ("03_build.py", "--rows 24 --arms cft")):
             book.cells.append(
                 nbformat.v4.new_code_cell(

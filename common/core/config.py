@@ -1,18 +1,32 @@
-"""A script's Config dataclass -> its settings: flags in a shell or under %run, keyword overrides in a notebook."""
+"""A script's Config: settings as flags in a shell (or under %run), as keywords in a notebook."""
 
+import copy
+import math
 import os
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from dataclasses import field, fields
+from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
-
-from transformers import HfArgumentParser
+from typing import Any, get_args
 
 from common.core.errors import InputError
 from common.core.presets import PRESETS
 from common.core.runs import read_manifest, run_folder
 
-# Settings that count something of which there must be one.
+GROUPS = (  # the headings of --help, in this order
+    "what you will use",
+    "data",
+    "generation",
+    "server and money",
+    "training",
+    "checkpoints",
+    "statistics",
+    "miniature",
+)
+# sys.argv belongs to these programs, not to the script.
+CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")
+
 COUNTS = {
     "lora_rank",
     "lora_alpha",
@@ -61,108 +75,212 @@ SHARES = {
     "wrong_share",
     "teacher_errors",
 }
-CONSOLES = (
-    "kernel_launcher.py",
-    "pydevconsole.py",
-    "ipython",
-    "ipython3",
-)  # sys.argv is theirs, not the script's
 
 
-class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """--help shows a script's first cell as it is written, and the default of every flag."""
+def setting(
+    default: Any,
+    help: str,
+    choices: Sequence[str] | None = None,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    group: str | None = None,
+) -> Any:
+    """Return a field of a Config: its default is the paper's value, its help says its unit.
 
-
-def setting(default, help, choices=None):
-    """A field of a Config: its default is the paper's value, `help` is what --help prints (units included)."""
-    metadata = {"help": help.replace("%", "%%")} | ({"choices": choices} if choices else {})
+    minimum, maximum: the range, both ends included. group: its heading in --help.
+    """
+    if group is not None and group not in GROUPS:
+        raise ValueError(f"unknown group {group!r}; expected one of {GROUPS}")
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "group": group,
+    }
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def configure(Config, stage, **overrides):
-    """Read the settings of a script ("01" to "05"): a field's default, then the preset, then flags or (in a notebook)
-    keyword overrides.
+def configure(config_class: type, stage: str, **overrides: Any) -> Any:
+    """Return the settings of a script ("01" to "05"), as an instance of its Config class.
 
-    An unknown or abbreviated flag stops with status 2; so does, with a clear message, an unknown preset or run name.
+    A flag, or in a notebook a keyword, beats the preset, and the preset beats a field's default.
+    What 01 was run with is the default preset and seed of the scripts after it.
+    An unknown or abbreviated flag ends the script with status 2, and so does a value out of range.
     """
-    sys.excepthook = _report
-    arguments = [] if Path(sys.argv[0]).name.endswith(CONSOLES) else sys.argv[1:]
-    first = ArgumentParser(
-        add_help=False, allow_abbrev=False
-    )  # the preset first, so that --help shows its values
-    first.add_argument("--preset")
-    first.add_argument("--name")
-    early = vars(first.parse_known_args(arguments)[0])
-    asked = overrides.get("preset") or early["preset"]
-    started = _started_with(overrides.get("name") or early["name"] or asked or "tiny")
-    preset = asked or started.get("preset", "tiny")
-    parser = HfArgumentParser(
-        Config,
-        allow_abbrev=False,
-        formatter_class=_Help,
-        description=sys.modules["__main__"].__doc__,
-    )
+    sys.excepthook = _end_script
+    flags = _flags()
+    started, preset = _started_and_preset(flags, overrides)
+    preset_values = copy.deepcopy(PRESETS[preset][stage])
+    parser = _parser(config_class, preset, preset_values)
+    _check_names(config_class, overrides)
+    # argparse reads a default that is text as it reads a flag.
+    parser.set_defaults(**preset_values | started | {"preset": preset} | overrides)
+    settings, unknown = parser.parse_known_args(flags)
+    if unknown:
+        raise InputError(
+            f"unknown flag: {' '.join(unknown)}\n"
+            "Every flag is written out in full; --help lists them."
+        )
+    config = config_class(**vars(settings))
+    config.name = config.name or preset
+    run_folder(config.name)  # an error before anything is loaded
+    for definition in fields(config_class):
+        _check_value(definition, getattr(config, definition.name))
+    return config
+
+
+# --- flags ---------------------------------------------------------------------------------------
+
+
+def _flags() -> list[str]:
+    """Return the script's arguments, with --base_url as --base-url; none in a notebook."""
+    if Path(sys.argv[0]).name.endswith(CONSOLES):
+        return []
+    return [_dashed(argument) for argument in sys.argv[1:]]
+
+
+def _dashed(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, separator, value = argument.partition("=")
+    return name.replace("_", "-") + separator + value
+
+
+def _started_and_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
+    """Return what 01 was run with, {} for a new run, and the preset that holds.
+
+    They are needed before the other flags are read: --help shows the preset's values.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default=overrides.get("preset"))
+    parser.add_argument("--name", default=overrides.get("name"))
+    settings, _ = parser.parse_known_args(flags)
+    started = _started_with(settings.name or settings.preset or "tiny")
+    preset = settings.preset or started.get("preset", "tiny")
     if preset not in PRESETS:
         raise InputError(
             f"unknown preset {preset!r}; the presets are: {', '.join(PRESETS)}\n"
             "Leave --preset out for tiny, the default."
         )
-    names = {f.name for f in fields(Config)}
-    if unknown := sorted(set(overrides) - names):
-        raise InputError(
-            f"unknown settings {unknown}; this script knows: {', '.join(sorted(names))}"
-        )
-    parser.set_defaults(preset=preset, **PRESETS[preset][stage])
-    if "seed" in started:
-        parser.set_defaults(seed=started["seed"])
-    parser.set_defaults(**overrides)  # argparse reads a default that is text as it reads a flag
-    config, unread = parser.parse_args_into_dataclasses(
-        arguments, return_remaining_strings=True, look_for_args_file=False
+    return started, preset
+
+
+def _started_with(name: str) -> dict:
+    config = read_manifest(run_folder(name), "01").get("config", {})
+    return {key: config[key] for key in ("preset", "seed") if key in config}
+
+
+def _parser(config_class: type, preset: str, preset_values: dict) -> ArgumentParser:
+    """Return the parser of a Config's flags; --help begins with the script's first cell."""
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        usage="%(prog)s [--SETTING VALUE ...]",
+        formatter_class=RawDescriptionHelpFormatter,
+        description=sys.modules["__main__"].__doc__,
     )
-    if unread:
-        raise InputError(
-            f"unknown flag or word: {' '.join(unread)}\nEvery flag is written out in full; --help lists them."
-        )
-    config.name = config.name or preset
-    run_folder(config.name)  # an error before anything is loaded
-    _check(config)
-    return config
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for definition in fields(config_class):
+        default = _default(definition)
+        note = _note(definition, default, preset, preset_values)
+        options: dict[str, Any] = {"help": (definition.metadata["help"] + note).replace("%", "%%")}
+        value_type = (get_args(definition.type) or [definition.type])[0]  # int of `int | None`
+        if value_type is bool:
+            options["action"] = BooleanOptionalAction
+        else:
+            options |= {"type": value_type, "choices": definition.metadata["choices"]}
+        if isinstance(default, list):
+            options["nargs"] = "+"
+        group = groups.get(definition.metadata["group"], parser)
+        group.add_argument(f"--{definition.name.replace('_', '-')}", **options)
+        parser.set_defaults(**{definition.name: default})
+    return parser
 
 
-def _check(config):
-    """InputError for a value out of its range. Flags are checked by argparse as far as types and choices go."""
-    for f in fields(config):
-        value, expected = getattr(config, f.name), None
-        if f.metadata.get("choices") and value not in f.metadata["choices"]:
-            expected = f"one of {', '.join(f.metadata['choices'])}"
-        elif (
-            f.name in COUNTS and value is not None and not value >= 1
-        ):  # not: a NaN is out of range, too
-            expected = "1 or more; leave it out for the default"
-        elif f.name in SHARES and value is not None and not 0 <= value <= 1:
-            expected = "0 to 1"
-        elif f.name in MAY_BE_ZERO and value is not None and not value >= 0:
-            expected = "0 or more"
-        if expected:
-            raise InputError(f"--{f.name.replace('_', '-')} {value}: expected {expected}.")
+def _default(definition: Field) -> Any:
+    if definition.default_factory is not MISSING:
+        return definition.default_factory()
+    return definition.default
 
 
-def _started_with(name):
-    """The settings that 01 started a run with ({} where there is no such run): later scripts keep its preset and seed."""
-    return read_manifest(run_folder(name), "01").get("config", {})
+def _note(definition: Field, default: Any, preset: str, preset_values: dict) -> str:
+    """Return the range of a setting and its default, or the preset's value, for --help."""
+    name = definition.name
+    parts = [_range(definition)]
+    if name in preset_values:
+        parts.append(f"preset {preset}: {_as_text(preset_values[name])}")
+    elif default not in (None, [], "") and "default:" not in definition.metadata["help"]:
+        parts.append(f"default: {_as_text(default)}")
+    text = "; ".join(filter(None, parts))
+    return f" ({text})" if text else ""
 
 
-def _report(kind, error, trace):
-    """A user's mistake ends a script with its message and its status, not with a traceback."""
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return " ".join(value)
+    return str(value)
+
+
+# --- ranges --------------------------------------------------------------------------------------
+
+
+def _check_value(definition: Field, value: Any) -> None:
+    """Raise InputError for a value out of its range; None is "not given"."""
+    choices = definition.metadata["choices"]
+    minimum, maximum = _limits(definition)
+    if value is None:
+        return
+    if choices and value not in choices:
+        expected = f"one of {', '.join(choices)}"
+    elif isinstance(value, int | float) and not minimum <= value <= maximum:  # a NaN is in no range
+        expected = _range(definition)
+    else:
+        return
+    raise InputError(f"--{definition.name.replace('_', '-')} {value}: expected {expected}.")
+
+
+def _range(definition: Field) -> str:
+    """Return the range of a setting in words, "" if it has none."""
+    minimum, maximum = _limits(definition)
+    if minimum == -math.inf:
+        return "" if maximum == math.inf else f"at most {maximum}"
+    return f"{minimum} or more" if maximum == math.inf else f"{minimum} to {maximum}"
+
+
+def _limits(definition: Field) -> tuple[float, float]:
+    minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
+    if (minimum, maximum) != (-math.inf, math.inf):
+        return minimum, maximum
+    if definition.name in SHARES:
+        return 0, 1
+    if definition.name in COUNTS:
+        return 1, math.inf
+    if definition.name in MAY_BE_ZERO:
+        return 0, math.inf
+    return minimum, maximum
+
+
+def _check_names(config_class: type, overrides: dict) -> None:
+    names = {definition.name for definition in fields(config_class)}
+    unknown = sorted(set(overrides) - names)
+    if unknown:
+        raise InputError(f"unknown settings {unknown}; this script has: {', '.join(sorted(names))}")
+
+
+# --- the end of a script -------------------------------------------------------------------------
+
+
+def _end_script(kind: type, error: BaseException, trace: Any) -> None:
+    """End a script after a user's mistake with its message and status, without a traceback."""
     if not issubclass(kind, InputError | KeyboardInterrupt):
-        return sys.__excepthook__(kind, error, trace)
+        sys.__excepthook__(kind, error, trace)
+        return
     sys.stdout.flush()
+    message = str(error) or "interrupted. The same command goes on where it was."
     # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
-    print(
-        f"\nerror: {str(error) or 'interrupted. The same command goes on where it was.'}",
-        file=sys.__stderr__,
-        flush=True,
-    )
+    print(f"\nerror: {message}", file=sys.__stderr__, flush=True)
     os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise

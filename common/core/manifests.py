@@ -33,7 +33,7 @@ PACKAGES = (
 )
 
 
-# --- where things are ------------------------------------------------------------------------------------------------
+# --- where things are ----------------------------------------------------------------------------
 
 
 def file_label(text: str) -> str:
@@ -95,7 +95,7 @@ def _origin(path: Path) -> tuple[Path, str]:
     raise ValueError(f"{path} is not in the folder of a run")
 
 
-# --- manifests -------------------------------------------------------------------------------------------------------
+# --- manifests -----------------------------------------------------------------------------------
 
 
 def manifest_path(output: Path) -> Path:
@@ -151,7 +151,7 @@ def _read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-# --- what a script ran on --------------------------------------------------------------------------------------------
+# --- what a script ran on ------------------------------------------------------------------------
 
 
 def environment() -> dict:

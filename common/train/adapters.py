@@ -109,7 +109,7 @@ def check_memory_to_merge(n_parameters):
         free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
         if free < 4 * n_parameters:
             raise InputError(
-                f"{needed}, and {free / 1e9:.2f} GB are free.\nTrain with --merge False; the same command with --merge, "
+                f"{needed}, and {free / 1e9:.2f} GB are free.\nTrain with --no-merge; the same command with --merge, "
                 "on a machine with more memory, then merges what stands."
             )
     return needed

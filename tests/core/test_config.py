@@ -1,14 +1,17 @@
-"""Defaults < preset < flags or keyword overrides; mistakes end with status 2 and say what is known."""
+"""Defaults < preset < keyword overrides < flags; mistakes end with status 2."""
 
 import dataclasses
+import functools
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from common.core.config import COUNTS, MAY_BE_ZERO, SHARES, configure, setting
-from common.core.errors import InputError
+from common.core import config as configuration
+from common.core.config import configure, setting
+from common.core.errors import InputError, Stopped
 from common.core.presets import PRESETS
 from tests.conftest import ROOT
 
@@ -58,9 +61,9 @@ def settings(monkeypatch, tmp_path):
         (
             ["--preset", "paper", "--seed", "3"],
             {"preset": "tiny", "global_batch": 1},
-            3e-4,
+            5e-6,
             1,
-            None,
+            "Qwen/Qwen2.5-Math-7B",
             3,
         ),
     ],
@@ -68,7 +71,7 @@ def settings(monkeypatch, tmp_path):
 def test_a_default_gives_way_to_the_preset_and_that_to_flags_and_overrides(
     settings, flags, overrides, rate, batch, model, seed
 ):
-    """The tiny preset sets rate 3e-4 and batch 16 for 04, the paper's only a model; the defaults stand in Config."""
+    """For 04 tiny sets rate 3e-4 and batch 16, paper only a model; the rest are Config's own."""
     config = settings(*flags, **overrides)
     assert (config.learning_rate, config.global_batch, config.model, config.seed) == (
         rate,
@@ -167,32 +170,110 @@ def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path):
     ids=" ".join,
 )
 def test_a_wrong_flag_stops_and_is_named(settings, capsys, flags):
-    """Unknown, abbreviated or with a wrong value: status 2, by argparse or as an InputError (next test), never another error."""
+    """Status 2, by argparse or as an InputError, never another error."""
     with pytest.raises((SystemExit, InputError)) as caught:
         settings(*flags)
     assert caught.type is InputError or caught.value.code == 2
     assert flags[0].lstrip("-") in str(caught.value) + capsys.readouterr().err
 
 
+def test_a_mistake_ends_a_script_with_status_2_and_no_traceback(script):
+    result = script("03_build.py", "--preset", "7b")
+    assert result.returncode == 2 and "tiny, paper" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
-    "flags, says", [(["--preset", "7b"], "tiny, paper"), (["--nam", "x"], "--nam")]
+    "error, status",
+    [(InputError("no rows"), 2), (Stopped("disk", 5), 5), (KeyboardInterrupt(), 130)],
+    ids=repr,
 )
-def test_a_mistake_ends_a_script_with_status_2_and_no_traceback(flags, says, script):
-    done = script("03_build.py", *flags)
-    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, (
-        done.stderr
+def test_the_error_decides_the_status(settings, monkeypatch, capfd, error, status):
+    """configure() has hooked itself in; os._exit is what ends the process."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    statuses = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    settings()
+    sys.excepthook(type(error), error, None)
+    assert statuses == [status] and f"error: {error}" in capfd.readouterr().err
+
+
+def test_another_error_keeps_its_traceback(settings, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    settings()
+    try:
+        raise KeyError("x")
+    except KeyError as error:
+        sys.excepthook(KeyError, error, error.__traceback__)
+    text = capfd.readouterr().err
+    assert "Traceback" in text and "KeyError: 'x'" in text
+
+
+# --- one setting ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Ranges:
+    name: str | None = setting(None, "the run")
+    preset: str = setting("tiny", "the preset", group="data")
+    share: float | None = setting(
+        None, "100 % of it", minimum=0, maximum=1, group="what you will use"
     )
+    count: int = setting(4, "a count", minimum=1, group="training")
+    degrees: float = setting(20.5, "a temperature", maximum=50, group="training")
+    words: list[str] = setting(["a", "b"], "a list", group="training")
+    switch: bool = setting(False, "a switch", group="training")
+    chosen: str = setting("x", "a choice (default: what is best)", choices=["x", "y"])
 
 
-def test_another_error_keeps_its_traceback(script, tmp_path):
-    (tmp_path / "fails.py").write_text("import common.core.config\nraise KeyError('x')\n")
-    done = script(tmp_path / "fails.py")
-    assert done.returncode == 1 and "Traceback" in done.stderr and "KeyError" in done.stderr
+@pytest.fixture
+def ranges(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def read(*flags):
+        monkeypatch.setattr(sys, "argv", ["04_train.py", *flags])
+        return configure(Ranges, "04")
+
+    monkeypatch.setitem(PRESETS, "tiny", {"04": {"count": 2}})
+    return read
 
 
-# --- the five scripts -----------------------------------------------------------------------------------------------
+def test_a_range_holds_its_ends(ranges):
+    assert (ranges("--share", "0").share, ranges("--share", "1").share) == (0, 1)
+    assert ranges("--degrees", "-40").degrees == -40 and ranges().share is None
+    for flags, expected in {
+        ("--share", "-0.1"): "0 to 1",
+        ("--share", "1.1"): "0 to 1",
+        ("--share", "nan"): "0 to 1",
+        ("--count", "0"): "1 or more",
+        ("--degrees", "50.5"): "at most 50",
+    }.items():
+        with pytest.raises(InputError, match=rf"^{flags[0]} .*: expected {expected}"):
+            ranges(*flags)
 
 
+def test_help_shows_groups_ranges_and_one_default(ranges, capsys):
+    """In the order of GROUPS; the preset's value is marked as the preset's."""
+    with pytest.raises(SystemExit):
+        ranges("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.index("what you will use: --share") < text.index(" data: --preset")
+    assert text.index(" data: --preset") < text.index(" training: --count")
+    assert "100 % of it (0 to 1)" in text and "a count (1 or more; preset tiny: 2)" in text
+    assert "a temperature (at most 50; default: 20.5)" in text and "(default: a b)" in text
+    assert "a switch (default: off)" in text and text.count("default: what is best") == 1
+    assert "default: x" not in text and "generation" not in text
+
+
+def test_a_group_that_does_not_exist_is_a_programming_error():
+    with pytest.raises(ValueError, match="what you will use"):
+        setting(1, "a number", group="others")
+
+
+# --- the five scripts ----------------------------------------------------------------------------
+
+
+@functools.cache
 def config_of(name):
     """The Config of a script: only what stands before it reads its settings is executed."""
     source = (ROOT / name).read_text(encoding="utf-8").split("config = configure(")[0]
@@ -208,7 +289,7 @@ def fields_of(name):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_preset_sets_only_what_the_script_has(name, preset):
-    """argparse takes a default for a flag that does not exist without a word, so a typing error would change nothing."""
+    """argparse takes a default of an unknown flag silently: a typing error would go unseen."""
     fields = fields_of(name)
     for setting_name, value in PRESETS[preset][name[:2]].items():
         assert setting_name in fields, f"{preset}, {name}: no setting {setting_name}"
@@ -230,7 +311,7 @@ def test_all_scripts_take_the_common_flags(name):
     assert list(fields_of(name))[:4] == ["name", "preset", "seed", "limit"]
 
 
-OUT, MORE, SHARE = "1 or more; leave it out for the default", "0 or more", "0 to 1"
+OUT, MORE, SHARE = "1 or more", "0 or more", "0 to 1"
 RANGES = {  # setting: scripts, values out of its range, what is expected, values at its edges
     "concurrency": ("125", [0, -1], OUT, [1]),
     "timeout": ("125", [0, 0.5, -1, "nan"], OUT, [1, 3600.5]),
@@ -259,14 +340,14 @@ RANGES = {  # setting: scripts, values out of its range, what is expected, value
 
 @pytest.mark.parametrize("name", RANGES)
 def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, name):
-    """As a flag or as a keyword, in every script that has it: a timeout of 0 or a NaN budget would fail late, or never."""
+    """As a flag or a keyword, in all scripts: a timeout of 0 or a NaN budget would fail late."""
     monkeypatch.chdir(tmp_path)
     scripts, wrong, expected, edges = RANGES[name]
     flag = f"--{name.replace('_', '-')}"
     for script in SCRIPTS:
         assert (name in fields_of(script)) == (script[1] in scripts), f"{script}: {name}"
     for script in [script for script in SCRIPTS if script[1] in scripts]:
-        Config, stage = config_of(script), script[:2]
+        config_class, stage = config_of(script), script[:2]
         for value in wrong:
             for flags, overrides in (
                 ([flag, str(value)], {}),
@@ -274,30 +355,35 @@ def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, name):
             ):
                 monkeypatch.setattr(sys, "argv", [script, *flags])
                 with pytest.raises(InputError, match=rf"^{flag} {value}.*: expected {expected}\.$"):
-                    configure(Config, stage, **overrides)
+                    configure(config_class, stage, **overrides)
         for value in edges:
             monkeypatch.setattr(sys, "argv", [script, flag, str(value)])
-            assert getattr(configure(Config, stage), name) == value
+            assert getattr(configure(config_class, stage), name) == value
 
 
 def test_every_number_of_a_script_has_a_range():
-    """A setting that is added later must not be forgotten there; only the optimiser's own three are taken as they are."""
+    """Else a mistake in it fails late, or never."""
     numeric = (int, float, int | None, float | None)
-    numbers = {
-        f.name for script in SCRIPTS for f in fields_of(script).values() if f.type in numeric
-    }
-    assert numbers - (COUNTS | MAY_BE_ZERO | SHARES) == set()
+    for script in SCRIPTS:
+        for field in fields_of(script).values():
+            assert field.type not in numeric or configuration._range(field), field.name
 
 
 @pytest.fixture(scope="module")
 def helps():
-    """{script: [exit status, its --help, whether torch was loaded]}, all from one process."""
-    code = (
-        "import contextlib, io, json, runpy, sys\nfound = {}\nfor name in sys.argv[1:]:\n    sys.argv = [name, '--help']\n"
-        "    with contextlib.redirect_stdout(io.StringIO()) as text:\n        try:\n            runpy.run_path(name, run_name='__main__')\n"
-        "        except SystemExit as end:\n            found[name] = [end.code, text.getvalue(), 'torch' in sys.modules]\n"
-        "print(json.dumps(found))"
-    )
+    """{script: [exit status, its --help, is torch loaded]}, all from one process."""
+    code = """
+import contextlib, io, json, runpy, sys
+helps = {}
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            runpy.run_path(name, run_name="__main__")
+        except SystemExit as end:
+            helps[name] = [end.code, text.getvalue(), "torch" in sys.modules]
+print(json.dumps(helps))
+"""
     done = subprocess.run(
         [sys.executable, "-c", code, *SCRIPTS],
         cwd=ROOT,
@@ -310,11 +396,10 @@ def helps():
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_documents_every_setting_and_does_not_load_torch(name, helps):
-    """--help must answer at once; torch alone takes seconds to import. White space is left out: argparse wraps lines."""
+    """torch takes seconds to import. White space is left out: argparse wraps lines."""
     status, text, torch_loaded = helps[name]
     text = "".join(text.split())
     assert status == 0 and not torch_loaded
     for field in fields_of(name).values():
-        assert (
-            f"--{field.name}" in text and "".join((field.metadata["help"] % ()).split()) in text
-        ), field.name
+        described = "".join(field.metadata["help"].split())
+        assert f"--{field.name.replace('_', '-')}" in text and described in text, field.name
