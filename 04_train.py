@@ -19,7 +19,6 @@ batch and divided by its supervised tokens, so the curve is the same on 1 proces
 from dataclasses import dataclass
 
 from common.core.config import configure, setting
-from common.core.tokenizer import load_tokenizer, local_folder
 
 
 @dataclass
@@ -98,6 +97,7 @@ import torch
 
 from common.core import files, prompts, runs
 from common.core.errors import InputError, Stopped
+from common.core.tokenizer import load_tokenizer, local_folder
 from common.train import adapters, checkpoints, estimate, model, tokens, training_log
 from common.train.loop import adamw, check_flags, mean_loss, stop_signals, training_steps
 
