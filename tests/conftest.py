@@ -3,10 +3,9 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhere
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is: no test reaches the hub
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "extra: needs tests/requirements.txt (skipped without it)")
-    config.addinivalue_line("markers", "gpu: needs a CUDA device (skipped without one)")
 
 
 def pytest_collection_modifyitems(items):
@@ -32,18 +26,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def script(tmp_path):
-    """Run one of the scripts in a folder of its own: script("01_sample.py", "--limit", 3) -> CompletedProcess."""
+    """Run one of the scripts in a folder of its own.
 
-    def run(name, *arguments, folder=tmp_path, prefix=(), timeout=300, **environment):
-        command = [*(prefix or [sys.executable]), str(ROOT / name), *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""} | environment,
-        )
+    script("01_sample.py", "--limit", 3) -> CompletedProcess
+    """
+    from tests import runs
+
+    def run(name, *arguments, folder=tmp_path, **options):
+        return runs.run_script(folder, name, *arguments, **options)
 
     return run
 
@@ -60,10 +50,10 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_model):
-    """A whole run of the tiny preset in miniature, from a shell; copy it before changing it.
+    """Make a whole run of the tiny preset in miniature; copy it before changing it.
 
-    -> folder (its working directory), run (folder/runs/tiny), printed ({script: its output}). The base is an untrained
-    one that stands already: to pretrain one takes a minute or two and changes nothing of the plumbing.
+    -> folder (its working directory), run (folder/runs/tiny), printed ({script: its output}). The base
+    is untrained: to pretrain one takes a minute or two and changes nothing of the plumbing.
     """
     from tests import runs
 
