@@ -335,7 +335,7 @@ def train(job, asked_to_stop):
 
 # %% Train each arm, and merge its adapter
 alone = (
-    files.lock(run / "04_train" / "training", again=True) if rank == 0 else None
+    files.lock(run / "04_train" / "training", reentrant=True) if rank == 0 else None
 )  # kept until the process ends
 with stop_signals() as asked_to_stop:
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Files: JSONL rows, content ids, locks, errors that say how to go on. All final files are written atomically."""
+"""Files: content ids, JSONL rows, atomic writes, locks."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,122 +14,129 @@ from filelock import FileLock, Timeout
 
 from common.core.errors import MAKERS, InputError, Stopped, cannot_write
 
-# --- ids ------------------------------------------------------------------------------------------------------------
+MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 
 
-def content_id(*parts):
-    """24 hex digits of the SHA-256 of the parts as canonical JSON, Unicode-normalised (NFC), otherwise as they are."""
+# --- ids -----------------------------------------------------------------------------------------
+
+
+def content_id(*parts) -> str:
+    """Return 24 hex digits of the SHA-256 of the parts as canonical JSON.
+
+    Unicode is normalized (NFC), so that a composed and a decomposed é are one; all else counts.
+    """
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(
-        unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")
-    ).hexdigest()[:24]
+    data = unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).hexdigest()[:24]
 
 
-def file_hash(path):
-    """SHA-256 of a file's bytes, hex."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def model_id(folder):
-    """24 hex digits of what a model folder computes: its weights, config and tokenizer files, whatever it is called."""
-    files = [
-        f
-        for f in sorted(Path(folder).iterdir())
-        if f.is_file() and f.suffix in (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
-    ]
-    return content_id([[f.name, file_hash(f)] for f in files])
+def model_id(folder: Path) -> str:
+    """Return an id of what a model folder computes: its weights, config and tokenizer files.
+
+    The folder's name does not count.
+    """
+    hashes = []
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_file() and path.suffix in MODEL_FILES:
+            hashes.append([path.name, file_hash(path)])
+    return content_id(hashes)
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
+# --- rows ----------------------------------------------------------------------------------------
 
 
-def read_jsonl(path, fields=()):
-    """All rows of a JSONL file, as dicts; InputError with file and line where one is not a JSON object, or lacks a field, and
-    where there is none."""
+def read_jsonl(path: Path, fields: Sequence[str] = ()) -> list[dict]:
+    """Return all rows of a JSONL file.
+
+    Raises InputError with file and line if one is no JSON object or lacks one of `fields`, and
+    if there is none.
+    """
     rows = list(iter_jsonl(path, fields))
     if not rows:
         raise InputError(f"{path} holds no rows.\nA JSONL file has one JSON object per line.")
     return rows
 
 
-def read_jsonl_if_exists(path, fields=()):
-    """The rows of a JSONL file that need not be there, nor hold any."""
+def read_jsonl_if_exists(path: Path, fields: Sequence[str] = ()) -> list[dict]:
+    """Return the rows of a JSONL file, [] if it is empty or does not exist."""
     return read_jsonl(path, fields) if path.exists() and path.stat().st_size else []
 
 
-def iter_jsonl(path, fields=()):
-    """The same, one row after the other."""
+def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
+    """Yield the rows of a JSONL file one after the other; raises as read_jsonl does."""
     try:
-        lines = open(path, encoding="utf-8-sig", errors="strict")
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}).\nExpected a JSONL file, one JSON object per line."
-        ) from error
-    with lines:
-        try:
+        with open(path, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield _row(line, path, number, fields)
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8 text ({error}).\n"
-                f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > NEW (or -f LATIN1, ...)"
-            ) from error
+                    yield _parse_row(line, path, number, fields)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text ({error}).\n"
+            f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > NEW "
+            "(or -f LATIN1, ...)"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}).\n"
+            "Expected a JSONL file, one JSON object per line."
+        ) from error
 
 
-def _row(line, path, number, fields):
+def _parse_row(line: str, path: Path, number: int, fields: Sequence[str]) -> dict:
+    place = f"{path}, line {number}"
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}, line {number} is not JSON ({error}): {line[:80]!r}\n"
-            f"Expected one JSON object per line; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}"
+            f"{place} is not JSON ({error}): {line[:80]!r}\n"
+            f"Expected one JSON object per line; see it: "
+            f"sed -n {number}p {shlex.quote(str(path))}"
         ) from error
     if not isinstance(row, dict):
         raise InputError(
-            f"{path}, line {number} is not a JSON object: {line[:80]!r}\n"
-            f"Expected {{...}}; mend or delete that line: sed -i {number}d {shlex.quote(str(path))}"
+            f"{place} is not a JSON object: {line[:80]!r}\n"
+            f"Expected {{...}}; see it: sed -n {number}p {shlex.quote(str(path))}"
         )
-    if missing := [name for name in fields if name not in row]:
+    missing = [name for name in fields if name not in row]
+    if missing:
         raise InputError(
-            f"{path}, line {number} has no {', '.join(missing)}: {line[:80]!r}\n"
-            + (
-                f"{maker} writes that file; run it again"
-                if (maker := MAKERS.get(Path(path).name[:2]))
-                else f"Expected the fields {', '.join(fields)}."
-            )
+            f"{place} has no {', '.join(missing)}: {line[:80]!r}\n{_advice(path, fields)}"
         )
     return row
 
 
-def write_atomic(path, data):
-    """Write text, or its pieces, so that `path` holds either its old content or all of the new one, whatever happens.
+def _advice(path: Path, fields: Sequence[str]) -> str:
+    for part in (Path(path), *Path(path).parents):
+        if part.name[:2] in MAKERS:
+            return f"{MAKERS[part.name[:2]]} writes that file; run it again."
+    return f"Expected the fields {', '.join(fields)}."
 
-    Stopped (status 5) where the disk does not take it.
-    """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Write the rows, one a line, atomically."""
+    write_atomic(path, map(json_line, rows))
+
+
+def append_line(path: Path, row: dict) -> None:
+    """Add a row at the end of a JSONL file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as f:
-            f.writelines(piece.encode() for piece in ([data] if isinstance(data, str) else data))
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json_line(row))
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise cannot_write(path, error) from None
 
 
-def utf8(text):
-    """What UTF-8 cannot hold (a lone surrogate, from some page of the web) as a question mark."""
-    return text.encode("utf-8", "replace").decode()
+def json_line(row: dict) -> str:
+    """Return one line of JSONL.
 
-
-def json_line(row):
-    """One line of JSONL; text that UTF-8 cannot hold (a lone surrogate, which a server may send) is escaped."""
+    Text that UTF-8 cannot hold (a lone surrogate, which a server may send) is escaped.
+    """
     line = json.dumps(row, ensure_ascii=False)
     try:
         line.encode()
@@ -137,46 +145,69 @@ def json_line(row):
     return line + "\n"
 
 
-def write_jsonl(path, rows):
-    write_atomic(path, map(json_line, rows))
+def utf8(text: str) -> str:
+    """Return the text with a question mark for what UTF-8 cannot hold (a lone surrogate)."""
+    return text.encode("utf-8", "replace").decode()
 
 
-def lock(path, again=False):
-    """Keep others from writing what belongs to `path`, until this process ends or releases it (a lock file beside it).
+# --- writing -------------------------------------------------------------------------------------
 
-    again: this process itself may take it once more, as a notebook does whose cell is run a second time.
+
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Write text, or its pieces: `path` holds either its old content or all of the new one.
+
+    Raises Stopped (status 5) if the disk does not take it.
     """
-    held = FileLock(f"{path}.lock", is_singleton=again)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    pieces = [text] if isinstance(text, str) else text
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            for piece in pieces:
+                file.write(piece.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise cannot_write(path, error) from None
+
+
+def write_json(path: Path, value) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def lock(path: Path, reentrant: bool = False) -> FileLock:
+    """Keep others from writing what belongs to `path`, until this process ends or releases it.
+
+    reentrant: this process may take it once more, as a notebook does whose cell is run twice.
+    """
+    file_lock = FileLock(f"{path}.lock", is_singleton=reentrant)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0)
+        file_lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"another process is writing {path}.\nWait for it to end, or use another --name."
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from None
-    return held
+    return file_lock
 
 
-def append_line(path, row):
-    try:
-        with open(path, "a", encoding="utf-8") as f:
-            f.write(json_line(row))
-    except OSError as error:
-        raise cannot_write(path, error) from None
+def check_disk(folder: Path, needed: int, advice: str) -> None:
+    """Raise Stopped (status 5) if the disk has less than `needed` bytes free.
 
-
-def write_json(path, value):
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def check_disk(folder, needed, mend):
-    """Stopped (status 5) where the disk under `folder` has less than `needed` bytes free."""
+    advice: what else may be done besides making room, as the end of that sentence.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise Stopped(
-            f"{folder} needs {needed / 1e9:.3f} GB, {free / 1e9:.3f} GB are free on that disk.\nMake room{mend}.",
+            f"{folder} needs {needed / 1e9:.3f} GB, {free / 1e9:.3f} GB are free on that disk.\n"
+            f"Make room{advice}.",
             5,
         )

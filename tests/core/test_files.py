@@ -377,9 +377,9 @@ def test_a_full_disk_ends_the_run_and_leaves_no_part_of_a_record(tmp_path):
 def test_a_lock_is_for_one_process_which_may_take_it_again(tmp_path):
     """A cell of a notebook is run a second time while its first lock is still held."""
     path = tmp_path / "04_train" / "training"
-    code = "import sys; from common.core import errors, files\ntry: files.lock(sys.argv[1], again=True); print('taken')\nexcept errors.InputError as e: print('refused:', e)"
-    alone = files.lock(path, again=True)
-    alone = files.lock(path, again=True)
+    code = "import sys; from common.core import errors, files\ntry: files.lock(sys.argv[1], reentrant=True); print('taken')\nexcept errors.InputError as e: print('refused:', e)"
+    alone = files.lock(path, reentrant=True)
+    alone = files.lock(path, reentrant=True)
     assert (
         child(code, path)
         .communicate(timeout=60)[0]
