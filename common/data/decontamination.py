@@ -232,7 +232,7 @@ def report_overlap(trained, tests, folder=None, revisions=None, seed=0):
     for name, items in tests.items():
         if test_sets.get_test_set(
             name
-        ).question_column:  # the prompt adds something to the question: options, "True or False"
+        ).user_turn:  # the prompt adds something to the question: options, "True or False"
             items = test_sets.load_questions(
                 name, folder, (revisions or {}).get(name), seed, len(items)
             )

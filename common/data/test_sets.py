@@ -1,14 +1,16 @@
-"""The test sets as a table: where the rows are, what a model is asked, what the gold is, how answers are read.
+"""The test sets as a table: where each is, what a model is asked, the gold, how it is graded.
 
-A benchmark is read from the hub, or from `<dir>/<name>/test.jsonl` in the hub's columns. To add one, add a row.
+A test set is read from the hub, or from `DIR/NAME/test.jsonl` in the hub's columns. To add one,
+add a row to TEST_SETS.
 """
 
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from common import grading
 from common.core import prompts
@@ -17,70 +19,92 @@ from common.core.files import content_id, read_jsonl
 from common.tiny import world
 
 LETTERS = "ABCDEFGHIJ"
-MATH_FORM = (prompts.SOLVE_SYSTEM, prompts.STOP)  # system line, stop strings
+Folder = str | Path | None  # None: the hub
+
+
+class PromptForm(NamedTuple):
+    """The system line of a prompt, and the strings that end its answer."""
+
+    system: str
+    stop: tuple | list
+
+
+MATH_FORM = PromptForm(prompts.SOLVE_SYSTEM, prompts.STOP)
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """question, gold: a column, or a function of the record. tolerance: relative, of golds that are measured numbers; units: whether
-    the paper's grader deletes unit words; choices: the option letters. digest: of all items, where a copy was at hand. private: its authors ask not to post it: hub only, never stored.
-    """
+    """A row of the table. The fields are in the order in which a reader wants to know them."""
 
-    path: str | None  # on the hub
-    configs: tuple  # all of them are read, in this order
-    split: str
-    question: str | Callable
-    gold: str | Callable
-    items: int
-    licence: str
+    # Where it is on the hub: all configs are read, in this order.
+    path: str = ""
+    configs: tuple = (None,)
+    split: str = "test"
+    subset_file: str = ""  # beside this file: ids of its rows, the first 8 hex digits of each
+    private: bool = False  # its authors ask not to post it: read from the hub only, never stored
+    # How many items it has, and a digest of them (if a copy was at hand).
+    items: int = 0
     digest: str = ""
-    prompt_form: tuple = MATH_FORM
-    tolerance: float = 0
-    units: bool = True
-    choices: str = ""
-    private: bool = False
-    prepare: Callable = lambda record, seed: record
-    question_column: str = ""  # the column with the question alone, where `question` is a function
-    subset_file: str = (
-        ""  # file beside this one with the ids of the rows that belong to it, 8 hex digits each
-    )
+    # Columns, and functions if the column alone is not what is needed.
+    question: str = "question"
+    gold: str = "answer"
+    prepare: Callable | None = None  # (record, seed) -> record
+    user_turn: Callable | None = None  # record -> what the model is asked
+    parse_gold: Callable | None = None  # the gold's column -> gold
+    # The prompt around the user's turn.
+    prompt_form: PromptForm = MATH_FORM
+    # How answers are graded.
+    tolerance: float = 0  # relative, for golds that are measured numbers
+    units: bool = True  # the paper's grader deletes unit words
+    choices: str = ""  # the letters of the options
+    license: str = ""
 
-    def read(self, column, record):
-        return column(record) if callable(column) else record[column]
+
+# --- columns of one set only --------------------------------------------------------------------
 
 
-def _true_or_false(record):
-    """TheoremQA as the paper asks it; " (True or False)" follows as in every maths benchmark."""
-    return record["Question"] + (
-        " Answer with \\boxed{True} or \\boxed{False}."
-        if record["Answer"] in ("True", "False")
-        else ""
-    )
+def _after_hashes(solution):
+    """Return what follows the last #### of a GSM8K solution."""
+    return solution.split("####")[-1].strip()
+
+
+def _ask_true_or_false(record):
+    """Ask a TheoremQA question as the paper does. As for all maths, " (True or False)" follows."""
+    if record["Answer"] in ("True", "False"):
+        return record["Question"] + " Answer with \\boxed{True} or \\boxed{False}."
+    return record["Question"]
 
 
 def _options(record):
-    lines = [
-        f"{letter}. {option}\n"
-        for letter, option in zip(LETTERS, (o for o in record["options"] if o != "N/A"))
-    ]
-    return f"Question:\n{record['question']}\nOptions:\n{''.join(lines)}Answer: Let's think step by step.\n"
+    return [option for option in record["options"] if option != "N/A"]
 
 
-def _shuffle(record, seed):
-    """GPQA lists the right answer first. # Differs from the paper: its code shuffles without a seed."""
-    options = [
-        record[f"{kind} Answer{number}"].strip()
-        for kind, number in [("Correct", ""), *(("Incorrect", f" {n}") for n in (1, 2, 3))]
-    ]
-    order = random.Random(f"gpqa {seed} {record['Question']}").sample(range(4), 4)
-    return record | {"options": [options[i] for i in order], "answer": LETTERS[order.index(0)]}
-
-
-def _choices(record):
-    return f"{record['Question']}\nAnswer Choices: " + " ".join(
-        f"({a}) {o}" for a, o in zip(LETTERS, record["options"])
+def _ask_mmlu_pro(record):
+    lines = [f"{letter}. {option}\n" for letter, option in zip(LETTERS, _options(record))]
+    return (
+        f"Question:\n{record['question']}\nOptions:\n{''.join(lines)}"
+        "Answer: Let's think step by step.\n"
     )
 
+
+def _shuffle_options(record, seed):
+    """Shuffle GPQA's options, of which the right one comes first.
+
+    # Differs from the paper: its code shuffles without a seed.
+    """
+    columns = ["Correct Answer"] + [f"Incorrect Answer {number}" for number in (1, 2, 3)]
+    options = [record[column].strip() for column in columns]
+    order = random.Random(f"gpqa {seed} {record['Question']}").sample(range(4), 4)
+    shuffled = [options[i] for i in order]
+    return record | {"options": shuffled, "answer": LETTERS[order.index(0)]}
+
+
+def _ask_gpqa(record):
+    options = [f"({letter}) {option}" for letter, option in zip(LETTERS, record["options"])]
+    return f"{record['Question']}\nAnswer Choices: {' '.join(options)}"
+
+
+# --- the table ----------------------------------------------------------------------------------
 
 MATH_CONFIGS = (
     "algebra",
@@ -91,138 +115,121 @@ MATH_CONFIGS = (
     "prealgebra",
     "precalculus",
 )
-MATH = dict(
+MATH = TestSet(
     path="EleutherAI/hendrycks_math",
     configs=MATH_CONFIGS,
-    split="test",
+    items=5000,
+    digest="fc887a210a8ac71b",
     question="problem",
-    gold=lambda r: grading.extract_answer(r["solution"]),
-    licence="MIT",
+    gold="solution",
+    parse_gold=grading.extract_answer,
+    license="MIT",
 )
-# tolerance: golds of Minerva and TheoremQA are rounded measurements; 1 % is what Minerva's authors allow.
 TEST_SETS = {
     "gsm8k": TestSet(
-        "openai/gsm8k",
-        ("main",),
-        "test",
-        "question",
-        lambda r: r["answer"].split("####")[-1].strip(),
-        1319,
-        "MIT",
-        "d543867faeb640a8",
+        path="openai/gsm8k",
+        configs=("main",),
+        items=1319,
+        digest="d543867faeb640a8",
+        parse_gold=_after_hashes,
+        license="MIT",
     ),
-    "math": TestSet(**MATH, items=5000, digest="fc887a210a8ac71b"),
+    "math": MATH,
     "math500": TestSet(
-        "HuggingFaceH4/MATH-500",
-        (None,),
-        "test",
-        "problem",
-        "answer",
-        500,
-        "MIT",
-        "fc384bd783773c9e",
+        path="HuggingFaceH4/MATH-500",
+        items=500,
+        digest="fc384bd783773c9e",
+        question="problem",
+        license="MIT",
     ),
-    "math500_validation": TestSet(
-        **MATH, items=500, digest="b3ed84b2e84b25da", subset_file="math500_validation.txt"
+    "math500_validation": replace(
+        MATH,
+        subset_file="math500_validation.txt",
+        items=500,
+        digest="b3ed84b2e84b25da",
     ),
+    # Golds of Minerva and TheoremQA are rounded measurements; 1 % is what Minerva's authors allow.
     "minerva_math": TestSet(
-        "math-ai/minervamath",
-        (None,),
-        "test",
-        "question",
-        "answer",
-        272,
-        "none stated; MIT OpenCourseWare",
-        "cf13cd19954e15fd",
+        path="math-ai/minervamath",
+        items=272,
+        digest="cf13cd19954e15fd",
         tolerance=0.01,
         units=False,
+        license="none stated; MIT OpenCourseWare",
     ),
     "olympiadbench": TestSet(
-        "Hothan/OlympiadBench",
-        ("OE_TO_maths_en_COMP",),
-        "train",
-        "question",
-        lambda r: r["final_answer"][0],
-        675,
-        "Apache-2.0",
-        "be27d338f6e85b01",
-    ),  # the hub has 674
+        path="Hothan/OlympiadBench",
+        configs=("OE_TO_maths_en_COMP",),
+        split="train",
+        items=675,  # the hub has 674
+        digest="be27d338f6e85b01",
+        gold="final_answer",
+        parse_gold=lambda answers: answers[0],
+        license="Apache-2.0",
+    ),
     "aime24": TestSet(
-        "HuggingFaceH4/aime_2024",
-        (None,),
-        "train",
-        "problem",
-        "answer",
-        30,
-        "none stated; MAA contest",
-        "9aa992e5d3aeda35",
+        path="HuggingFaceH4/aime_2024",
+        split="train",
+        items=30,
+        digest="9aa992e5d3aeda35",
+        question="problem",
+        license="none stated; MAA contest",
     ),
     "aime25": TestSet(
-        "math-ai/aime25", (None,), "test", "problem", "answer", 30, "Apache-2.0; MAA contest"
+        path="math-ai/aime25",
+        items=30,
+        question="problem",
+        license="Apache-2.0; MAA contest",
     ),
     "amc23": TestSet(
-        "math-ai/amc23",
-        (None,),
-        "test",
-        "question",
-        "answer",
-        40,
-        "none stated; MAA contest",
-        "adb99e9bd549de20",
+        path="math-ai/amc23",
+        items=40,
+        digest="adb99e9bd549de20",
+        license="none stated; MAA contest",
     ),
     "theoremqa": TestSet(
-        "TIGER-Lab/TheoremQA",
-        (None,),
-        "test",
-        _true_or_false,
-        "Answer",
-        800,
-        "MIT",
-        "262cd572cb5f404c",
+        path="TIGER-Lab/TheoremQA",
+        items=800,
+        digest="262cd572cb5f404c",
+        question="Question",
+        gold="Answer",
+        user_turn=_ask_true_or_false,
         tolerance=0.01,
-        question_column="Question",
+        license="MIT",
     ),
     "mmlu_pro": TestSet(
-        "TIGER-Lab/MMLU-Pro",
-        (None,),
-        "test",
-        _options,
-        "answer",
-        12032,
-        "MIT",
-        "b0ef0b8f047743bc",
+        path="TIGER-Lab/MMLU-Pro",
+        items=12032,
+        digest="b0ef0b8f047743bc",
+        user_turn=_ask_mmlu_pro,
+        prompt_form=PromptForm(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
         choices=LETTERS,
-        prompt_form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
-        question_column="question",
+        license="MIT",
     ),
     "gpqa": TestSet(
-        "Idavidrein/gpqa",
-        ("gpqa_diamond",),
-        "train",
-        _choices,
-        "answer",
-        198,
-        "CC-BY-4.0, not to be posted",
-        choices="ABCD",
-        prompt_form=(prompts.SYSTEM, prompts.GPQA_STOP),
+        path="Idavidrein/gpqa",
+        configs=("gpqa_diamond",),
+        split="train",
         private=True,
-        prepare=_shuffle,
-        question_column="Question",
+        items=198,
+        question="Question",
+        prepare=_shuffle_options,
+        user_turn=_ask_gpqa,
+        prompt_form=PromptForm(prompts.SYSTEM, prompts.GPQA_STOP),
+        choices="ABCD",
+        license="CC-BY-4.0, not to be posted",
     ),
 }
-TINY = {
-    "tiny": slice(0, 1000),
-    "tiny_validation": slice(1000, 1500),
-}  # of the micro-world's questions that are never trained on
+# Parts of the micro-world's questions that are never trained on.
+TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}
 NAMES = (*TINY, *TEST_SETS)
-HELDOUT = "heldout"  # a run's own questions, see best_checkpoint.py
-PLAIN = TestSet(
-    None, (), "", "question", "gold", 0, ""
-)  # how questions of one's own, and the micro-world's, are asked
+VALIDATION = ("math500", "math500_validation")  # sets to choose checkpoints on
+HELDOUT = "heldout"  # a run's own questions, see evaluate/checkpoint_selection.py
+PLAIN = TestSet(gold="gold")  # of the micro-world, and of a run's own questions
 
 
-def get_test_set(name):
-    """The table's row; InputError for a name that is not in it."""
+def get_test_set(name: str) -> TestSet:
+    """Return the table's row; raise InputError if there is none."""
     if name not in (*NAMES, HELDOUT):
         raise InputError(
             f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}"
@@ -230,201 +237,238 @@ def get_test_set(name):
     return TEST_SETS.get(name, PLAIN)
 
 
-def load_items(name, folder=None, revision=None, limit=None, seed=0):
-    """-> list of {"id", "question", "gold"}, at most `limit`, in the test set's order. `question` is what the user's turn says.
+def find_private(names: Iterable[str]) -> list[str]:
+    """Return those of the test sets that may not be posted."""
+    return [name for name in names if get_test_set(name).private]
 
-    seed: of the micro-world and of the order of GPQA's options.
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def load_items(
+    name: str,
+    folder: Folder = None,
+    revision: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[dict]:
+    """Return [{"id", "question", "gold"}], at most `limit`, in the test set's order.
+
+    question: what the user's turn says. seed: of the micro-world, and of GPQA's options.
+    Items of a set with options also say how many "options" they have.
     """
-    return [item for item, _ in _pairs(name, folder, revision, limit, seed)]
+    return [item for item, _ in _load_pairs(name, folder, revision, limit, seed)]
 
 
-def load_questions(name, folder=None, revision=None, seed=0, limit=None):
-    """-> list of {"id", "question"}, the ids of `items`: a benchmark's questions without options and what a prompt adds to them."""
-    benchmark = get_test_set(name)
-    return [
-        {"id": item["id"], "question": record[benchmark.question_column or benchmark.question]}
-        for item, record in _pairs(name, folder, revision, limit, seed)
-    ]
+def load_questions(
+    name: str,
+    folder: Folder = None,
+    revision: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> list[dict]:
+    """Return [{"id", "question"}] with the ids of `load_items`.
+
+    question: the question alone, without options or what else a prompt adds to it.
+    """
+    column = get_test_set(name).question
+    pairs = _load_pairs(name, folder, revision, limit, seed)
+    return [{"id": item["id"], "question": record[column]} for item, record in pairs]
 
 
-def _pairs(name, folder, revision, limit, seed):
-    """-> list of (item, the record it was made of)"""
-    benchmark = get_test_set(name)
+def _load_pairs(name, folder, revision, limit, seed):
+    """Return [(item, the record that it was made of)]."""
+    test_set = get_test_set(name)
     if name == HELDOUT:
         raise InputError(
             "heldout is a set to choose checkpoints on, not to report: --selection heldout"
         )
     if name in TINY:
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
+    elif folder and not test_set.private:
+        records = _read_local(name, Path(folder))
     else:
-        records = (
-            _local(name, benchmark, Path(folder))
-            if folder and not benchmark.private
-            else _hub(benchmark, revision)
-        )
-    pairs = [
-        (_item(name, benchmark, record, number, seed), record)
-        for number, record in enumerate(records, 1)
-    ]
-    if benchmark.subset_file:
-        wanted = set((Path(__file__).parent / benchmark.subset_file).read_text().split())
-        pairs = [
-            (item, record) for item, record in pairs if content_id(item["question"])[:8] in wanted
-        ]
-    found = [item for item, _ in pairs]
-    assign_ids(found)
+        records = _read_hub(test_set, revision)
+    pairs = []
+    for number, record in enumerate(records, 1):
+        pairs.append((_make_item(f"{name}, row {number}", test_set, record, seed), record))
+    if test_set.subset_file:
+        subset = set((Path(__file__).parent / test_set.subset_file).read_text().split())
+        pairs = [pair for pair in pairs if content_id(pair[0]["question"])[:8] in subset]
+    items = [item for item, _ in pairs]
+    assign_ids(items)
     if name in TEST_SETS and limit is None:
-        _compare(name, benchmark, found)
+        _print_differences(name, items)
     return pairs[:limit]
 
 
-def _item(name, benchmark, record, number, seed):
-    try:
-        record = benchmark.prepare(record, seed)
-        question, gold = (
-            benchmark.read(benchmark.question, record),
-            benchmark.read(benchmark.gold, record),
-        )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        lacks = error if isinstance(error, KeyError) else "a usable answer"
-        raise InputError(
-            f"{name}, row {number} lacks {lacks}; it has {', '.join(record)}.\n"
-            f"Expected the columns that its row in common/data/test_sets.py reads ({benchmark.path} on the hub)."
-        ) from None
-    if isinstance(gold, (int, float)) and not isinstance(gold, bool) and math.isfinite(gold):
+def _make_item(place, test_set, record, seed):
+    question, gold, n_options = _read_columns(place, test_set, record, seed)
+    if type(gold) in (int, float) and math.isfinite(gold):
         gold = str(gold)
-    for what, text in (("question", question), ("gold", gold)):
+    for field, text in (("question", question), ("gold", gold)):
         if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{name}, row {number} has no {what}.")
-    if benchmark.prompt_form is MATH_FORM:  # as the released code writes a maths question
-        question = question.strip() + (" (True or False)" if gold in ("True", "False") else "")
-    if benchmark.choices and gold not in tuple(
-        benchmark.choices[: sum(o != "N/A" for o in record["options"])]
-    ):
-        raise InputError(
-            f"{name}, row {number}: its gold {gold[:20]!r} is none of its {len(record['options'])} options."
-        )
+            raise InputError(f"{place} has no {field}.")
+    if test_set.prompt_form is MATH_FORM:  # as the released code writes a maths question
+        question = question.strip()
+        if gold in ("True", "False"):
+            question += " (True or False)"
     item = {"question": question, "gold": gold}
-    return (
-        item | {"options": sum(o != "N/A" for o in record["options"])}
-        if benchmark.choices
-        else item
-    )
+    if test_set.choices:
+        if gold not in list(test_set.choices[:n_options]):
+            raise InputError(
+                f"{place}: its gold {gold[:20]!r} is not one of its {n_options} options."
+            )
+        item["options"] = n_options
+    return item
 
 
-def assign_ids(found):
-    """Gives each item its id. The id is the question's hash; of questions that occur twice (TheoremQA, MMLU-Pro) the later ones count on."""
-    seen = Counter()
-    for item in found:
-        item["id"] = content_id(item["question"])
-        seen[item["id"]] += 1
-        if (n := seen[item["id"]]) > 1:
-            item["id"] = content_id(item["question"], n - 1)
+def _read_columns(place, test_set, record, seed):
+    """Return the user's turn, the gold and the number of options (0: the set has none)."""
+    try:
+        if test_set.prepare:
+            record = test_set.prepare(record, seed)
+        question, gold = record[test_set.question], record[test_set.gold]
+        if test_set.user_turn:
+            question = test_set.user_turn(record)
+        if test_set.parse_gold:
+            gold = test_set.parse_gold(gold)
+        n_options = len(_options(record)) if test_set.choices else 0
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        missing = error if isinstance(error, KeyError) else "a usable answer"
+        raise InputError(
+            f"{place} lacks {missing}; it has {', '.join(record)}.\n"
+            "Expected the columns that its row in common/data/test_sets.py reads "
+            f"({test_set.path} on the hub)."
+        ) from None
+    return question, gold, n_options
 
 
-def compute_digest(found):
-    """16 hex digits of all questions and golds, in whatever order."""
-    return content_id(sorted([item["question"], item["gold"]] for item in found))[:16]
+def assign_ids(items: list[dict]) -> None:
+    """Give each item its "id": the hash of its question.
+
+    If a question occurs twice (TheoremQA, MMLU-Pro), its place among its equals is hashed, too.
+    """
+    counts = Counter()
+    for item in items:
+        question_id = content_id(item["question"])
+        n_before = counts[question_id]
+        counts[question_id] += 1
+        item["id"] = content_id(item["question"], n_before) if n_before else question_id
 
 
-def _compare(name, benchmark, found):
-    """A note where the set is not the one that the kit was checked with."""
-    if len(found) != benchmark.items:
-        print(f"note: {name} has {len(found)} items here, {benchmark.items} are usual")
-    elif benchmark.digest and compute_digest(found) != benchmark.digest:
+def compute_digest(items: list[dict]) -> str:
+    """Return 16 hex digits of all questions and golds, whatever their order."""
+    return content_id(sorted([item["question"], item["gold"]] for item in items))[:16]
+
+
+def _print_differences(name, items):
+    """Print a note if the set is not the one that the kit was checked with."""
+    test_set = TEST_SETS[name]
+    if len(items) != test_set.items:
+        print(f"note: {name} has {len(items)} items here, {test_set.items} are usual")
+        return
+    digest = compute_digest(items) if test_set.digest else ""
+    if digest != test_set.digest:
         print(
-            f"note: {name} has other questions or golds than the copy the kit was checked with (digest {compute_digest(found)}, not "
-            f"{benchmark.digest}): a changed revision? Scores stand beside others of this digest only."
+            f"note: {name} has other questions or golds than the copy the kit was checked with "
+            f"(digest {digest}, not {test_set.digest}): a changed revision? "
+            "Compare scores only with others of this digest."
         )
 
 
-def _file(name, benchmark, folder):
-    """A file of its own, or the larger set of which this one is a part."""
+def _local_path(name, folder):
+    """Return the file of a set, or of the larger set that it is a part of."""
     path = folder / name / "test.jsonl"
-    whole = folder / "math" / "test.jsonl"
-    return whole if benchmark.subset_file and not path.is_file() and whole.is_file() else path
+    if TEST_SETS[name].subset_file and not path.is_file():
+        whole_path = folder / "math" / "test.jsonl"
+        return whole_path if whole_path.is_file() else path
+    return path
 
 
-def is_local(name, folder):
-    """Whether `folder` holds the benchmark; a private one is never read from there."""
-    return (
-        not get_test_set(name).private and _file(name, get_test_set(name), Path(folder)).is_file()
-    )
+def is_local(name: str, folder: str | Path) -> bool:
+    """Return whether `folder` holds the test set; a private one is never read from there."""
+    return not TEST_SETS[name].private and _local_path(name, Path(folder)).is_file()
 
 
-def _local(name, benchmark, folder):
-    path = _file(name, benchmark, folder)
+def _read_local(name, folder):
+    path = _local_path(name, folder)
     if not path.is_file():
         raise InputError(
-            f"{path} is not there; --benchmarks-dir expects DIR/NAME/test.jsonl.\n"
+            f"{path} does not exist; --benchmarks-dir expects DIR/NAME/test.jsonl.\n"
             "Leave --benchmarks-dir out to read the benchmark from the hub."
         )
     return read_jsonl(path)
 
 
-def _hub(benchmark, revision):
-    import datasets
+def _read_hub(test_set, revision):
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
-    try:  # a private set is streamed: not even a cache of it stays
-        return [
-            row
-            for config in benchmark.configs
-            for row in datasets.load_dataset(
-                benchmark.path,
+    records = []
+    try:
+        for config in test_set.configs:
+            # A private set is streamed: not even a cache of it remains.
+            records += load_dataset(
+                test_set.path,
                 config,
-                split=benchmark.split,
+                split=test_set.split,
                 revision=revision,
-                streaming=benchmark.private,
+                streaming=test_set.private,
             )
-        ]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        hint = (
-            "It is read from the hub only, never from a local file: check the connection, ask for access on its page, log in: hf auth login"
-            if benchmark.private
-            else "Check the connection, or give local files: --benchmarks-dir DIR (DIR/NAME/test.jsonl)"
+    except (OSError, ValueError, DatasetsError) as error:
+        advice = (
+            "Check the connection, or give local files: --benchmarks-dir DIR (DIR/NAME/test.jsonl)"
         )
+        if test_set.private:
+            advice = (
+                "It is read from the hub only, never from a local file: check the connection, "
+                "ask for access on its page, log in: hf auth login"
+            )
         raise InputError(
-            f"{benchmark.path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n{hint}"
+            f"{test_set.path} could not be read from the hub "
+            f"({type(error).__name__}: {str(error)[:200]})\n{advice}"
         ) from error
+    return records
 
 
-def parse_revisions(given, names):
-    """["NAME=REVISION", ...] -> {name: revision}; one bare revision is that of the only benchmark from the hub. The set that checkpoints
-    are chosen on may be named, too."""
-    hub = [name for name in names if name in TEST_SETS]
-    if len(given) == 1 and "=" not in given[0] and len(hub) == 1:
-        return {hub[0]: given[0]}
-    pairs = dict(text.partition("=")[::2] for text in given)
-    if wrong := [
-        text
-        for text in given
-        if text.partition("=")[0] not in (*hub, "math500", "math500_validation")
-        or not text.partition("=")[2]
-    ]:
-        raise InputError(
-            f"--revision {' '.join(wrong)}: expected NAME=REVISION for benchmarks of this run: {' '.join(hub) or 'none is from the hub'}"
-        )
-    return pairs
+def parse_revisions(texts: list[str], names: Iterable[str]) -> dict[str, str]:
+    """Return {"math": "abc"} for ["math=abc"].
+
+    The name may be left out if only one of the test sets is from the hub. The sets that
+    checkpoints are chosen on may be named, too.
+    """
+    hub_names = [name for name in names if name in TEST_SETS]
+    if len(texts) == 1 and "=" not in texts[0] and len(hub_names) == 1:
+        return {hub_names[0]: texts[0]}
+    revisions = {}
+    for text in texts:
+        name, _, revision = text.partition("=")
+        if name not in (*hub_names, *VALIDATION) or not revision:
+            raise InputError(
+                f"--revision {text}: expected NAME=REVISION for benchmarks of this run: "
+                f"{' '.join(hub_names) or 'none is from the hub'}"
+            )
+        revisions[name] = revision
+    return revisions
 
 
-def describe(name, found, revision):
-    """What a score's manifest says of its items."""
+# --- for manifests ------------------------------------------------------------------------------
+
+
+def describe(name: str, items: list[dict], revision: str | None) -> dict:
+    """Return what a score's manifest says of its items."""
     return {
-        "hub": get_test_set(name).path,
+        "hub": get_test_set(name).path or None,
         "revision": revision,
-        "items": len(found),
-        "digest": compute_digest(found),
+        "items": len(items),
+        "digest": compute_digest(items),
     }
 
 
-def find_private(names):
-    return [name for name in names if get_test_set(name).private]
-
-
-def list_local_files(folder, names):
-    """The files in `folder` (None: the hub) from which these test sets are read, for the manifest."""
-    return [
-        str(_file(name, get_test_set(name), Path(folder)))
-        for name in names
-        if folder and name in TEST_SETS and is_local(name, folder)
-    ]
+def list_local_files(folder: Folder, names: Iterable[str]) -> list[str]:
+    """Return the files in `folder` from which these test sets are read."""
+    if folder is None:
+        return []
+    local_names = [name for name in names if name in TEST_SETS and is_local(name, folder)]
+    return [str(_local_path(name, Path(folder))) for name in local_names]
