@@ -1,4 +1,4 @@
-"""Which critiqued rows are trained on: what can be used at all, how long it is, and in which order it is taken."""
+"""Which critiqued rows are trained on: which are usable, how long they are, in which order."""
 
 import math
 import random
@@ -14,6 +14,8 @@ from common.core.verdicts import VERDICTS
 from common.data import training_sets
 from common.teacher.critiques import SELF
 from common.train import tokens
+
+# --- what 02 and another run left -----------------------------------------------------------------
 
 
 def select_teachers(rows, asked, last):
@@ -32,91 +34,118 @@ def select_teachers(rows, asked, last):
     return teachers, [row for row in rows if row["teacher"] in teachers]
 
 
-def read_answers(path, teachers):
-    """{question_id: a teacher's own answer, a text}; of several teachers the first one's. {} where 02 was not asked for them."""
+def is_text(value) -> bool:
+    """Return True for a string that is not blank."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def read_answers(path: Path, teachers: list[str]) -> dict[str, str]:
+    """Return {question_id: a teacher's own answer}; of several teachers the first one's.
+
+    {} if 02 was not run with --answers.
+    """
     rows = files.read_jsonl_if_exists(path, ("question_id", "teacher", "answer"))
-    return {
-        row["question_id"]: row["answer"]
-        for teacher in reversed(teachers)
-        for row in rows
-        if row["teacher"] == teacher and isinstance(row["answer"], str) and row["answer"].strip()
+    answers = {}
+    for teacher in teachers:
+        for row in rows:
+            if row["teacher"] == teacher and is_text(row["answer"]):
+                answers.setdefault(row["question_id"], row["answer"])
+    return answers
+
+
+def read_other_responses(path: Path, seed: int) -> tuple[list, int]:
+    """Return (the finished responses of another run in random order, how many rows were left out).
+
+    The rows have no critique and no verdict: None.
+    """
+    fields = ("id", "question_id", "question", "response", "source", "finish_reason")
+    rows = files.read_jsonl(path, fields)
+    finished = {}
+    n_left_out = 0
+    for row in rows:
+        is_usable = is_text(row["question"]) and is_text(row["response"])
+        if is_usable and row["finish_reason"] != "length":
+            finished[row["id"]] = row | {"critique_id": None, "verdict": None}
+        else:
+            n_left_out += 1
+    return order_rows(list(finished.values()), "random", seed), n_left_out
+
+
+# --- what is usable -------------------------------------------------------------------------------
+
+
+def usable_critiques(rows: list) -> tuple[list, Counter]:
+    """Return (the critiqued rows that can be trained on, counts of why the others cannot).
+
+    A file from several sources may hold a critique twice, one without a verdict, or blank texts.
+    Raises InputError if an id names two texts.
+    """
+    usable, hashes, counts = {}, {}, Counter()
+    for row in rows:
+        problem = _find_problem(row)
+        if problem:
+            counts[problem] += 1
+            continue
+        _check_ids(row, hashes)
+        if row["critique_id"] in usable:
+            counts["duplicate critiques"] += 1
+        else:
+            usable[row["critique_id"]] = row
+    return list(usable.values()), counts
+
+
+def _find_problem(row):
+    for name in ("question", "response", "critique"):
+        if not is_text(row.get(name)):
+            return f"rows with an empty {name}"
+    if row.get("verdict") not in VERDICTS:
+        return "critiques without a verdict"
+    return None
+
+
+def _check_ids(row, hashes):
+    """Raise InputError if an id of the row named another text in a row before; add to `hashes`."""
+    texts = {
+        "question_id": (row["question"],),
+        "id": (row["question"], row["response"]),
+        "critique_id": (row["id"], row["critique"], row["verdict"]),
     }
+    for key, text in texts.items():
+        text_hash = files.content_id(*text)  # as ids are: whatever form of Unicode
+        if hashes.setdefault(row[key], text_hash) != text_hash:
+            raise InputError(
+                f"the {key} {row[key]} names two texts; one is {' | '.join(text)[:200]!r}.\n"
+                "Expected an id that is a hash of what it names. Make the file again with 01 and 02."
+            )
 
 
-def read_other_responses(path, seed):
-    """The finished responses of another run, shuffled, as rows that nobody judged. -> (rows, how many of its rows are none)"""
-    rows = files.read_jsonl(
-        path, ("id", "question_id", "question", "response", "source", "finish_reason")
-    )
-    finished = [
-        row | {"critique_id": None, "verdict": None}
-        for row in rows
-        if row["finish_reason"] != "length"
-        and all(
-            isinstance(row[name], str) and row[name].strip() for name in ("question", "response")
-        )
-    ]
-    return order_rows(list({row["id"]: row for row in finished}.values()), "random", seed), len(
-        rows
-    ) - len(finished)
+# --- lengths --------------------------------------------------------------------------------------
 
 
 def load_length_tokenizer(config, run):
-    """The tokenizer whose tokens are counted; None, with a note, where the run has no base or a hub id cannot be had, and no setting needs it."""
+    """Return the tokenizer that counts tokens, None if lengths must be in characters.
+
+    None, with a note, if the run has no base or the hub id is out of reach, and no setting needs
+    tokens; InputError if one does.
+    """
+    name = config.tokenizer
     try:
-        name = runs.stage_file(run, "01_base") if config.tokenizer == "base" else config.tokenizer
-        words = load_tokenizer(
-            name if Path(name).is_dir() else local_folder(name, weights=False)
-        )  # a tokenizer's folder needs no model
-        prompts.check_template(prompts.template_for(words), words)
-        return words
+        if name == "base":
+            name = str(runs.stage_file(run, "01_base"))
+        folder = name if Path(name).is_dir() else local_folder(name, weights=False)
+        tokenizer = load_tokenizer(folder)  # such a folder needs no model
+        prompts.check_template(prompts.template_for(tokenizer), tokenizer)
+        return tokenizer
     except InputError as error:
-        if (
-            config.min_tokens
-            or config.max_tokens
-            or config.select != "random"
-            or config.tokenizer != "base"
-            and config.tokenizer.count("/") != 1
-        ):
+        needs_tokens = config.min_tokens or config.max_tokens or config.select != "random"
+        is_hub_id = config.tokenizer.count("/") == 1
+        if needs_tokens or not (is_hub_id or config.tokenizer == "base"):
             raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
         print(
-            f"note: lengths are in characters, as there is no tokenizer {config.tokenizer} to be had (--tokenizer FOLDER)"
+            f"note: lengths are in characters, since the tokenizer {config.tokenizer} is not here "
+            "(--tokenizer FOLDER)"
         )
-
-
-def usable_critiques(rows):
-    """Critiqued rows -> (those that can be trained on, counts of why the others cannot).
-
-    A file that several hands wrote may hold a critique twice, one without a verdict, or blank texts. InputError where an id
-    stands for two texts.
-    """
-    kept, texts, counts = {}, {}, Counter()
-    for row in rows:
-        lacks = [
-            name
-            for name in ("question", "response", "critique")
-            if not isinstance(row.get(name), str) or not row[name].strip()
-        ]
-        if lacks:
-            counts[f"rows with an empty {lacks[0]}"] += 1
-            continue
-        if row.get("verdict") not in VERDICTS:
-            counts["critiques without a verdict"] += 1
-            continue
-        for key, text in (
-            ("question_id", (row["question"],)),
-            ("id", (row["question"], row["response"])),
-            ("critique_id", (row["id"], row["critique"], row["verdict"])),
-        ):
-            digest = files.content_id(*text)  # as ids are: whatever form of Unicode
-            if texts.setdefault(row[key], digest) != digest:
-                raise InputError(
-                    f"the {key} {row[key]} stands for two texts, of which one is {' | '.join(text)[:200]!r}\n"
-                    "An id is a hash of what it names: make the file again with 01 and 02."
-                )
-        counts["duplicate critiques"] += row["critique_id"] in kept
-        kept.setdefault(row["critique_id"], row)
-    return list(kept.values()), +counts
+    return None
 
 
 class Lengths:
@@ -155,39 +184,53 @@ class Lengths:
 
 
 class Length(NamedTuple):
-    """How long the response, the critique, and the whole cft row, prompt included, are in training."""
+    """How long a critiqued row is in training."""
 
     response: int
     critique: int
-    row: int
+    row: int  # the whole cft row, prompt included
 
 
-def measure_lengths(rows, lengths, system):
-    """{critique_id: Length}"""
-    asked, written = (
-        zip(*(training_sets.format_cft(row, system) for row in rows)) if rows else ((), ())
-    )
-    of_critiques = lengths.completions(written)
+def measure_lengths(rows: list, lengths, system: str) -> dict[str, Length]:
+    """Return {critique_id: Length} in the unit of `lengths`."""
+    examples = [training_sets.format_cft(row, system) for row in rows]
+    prompt_lengths = lengths.prompts([prompt for prompt, _ in examples])
+    critique_lengths = lengths.completions([completion for _, completion in examples])
+    response_lengths = lengths.completions([row["response"] for row in rows])
+    measured = {}
+    for row, prompt, critique, response in zip(
+        rows, prompt_lengths, critique_lengths, response_lengths
+    ):
+        measured[row["critique_id"]] = Length(response, critique, prompt + critique)
+    return measured
+
+
+def lengths_by_kind(rows: list, lengths: dict) -> dict[str, list[int]]:
+    """Return {"response": lengths of the distinct responses, "critique": ..., "cft row": ...}."""
+    by_critique = [lengths[row["critique_id"]] for row in rows]
+    by_response = {row["id"]: length.response for row, length in zip(rows, by_critique)}
     return {
-        row["critique_id"]: Length(response, critique, prompt + critique)
-        for row, response, critique, prompt in zip(
-            rows,
-            lengths.completions([row["response"] for row in rows]),
-            of_critiques,
-            lengths.prompts(asked),
-        )
+        "response": list(by_response.values()),
+        "critique": [length.critique for length in by_critique],
+        "cft row": [length.row for length in by_critique],
     }
 
 
-def lengths_by_kind(rows, length):
-    """{"response": lengths of the distinct responses, "critique": ..., "cft row": ...}, for the report."""
-    found = [length[row["critique_id"]] for row in rows]
-    responses = {row["id"]: one.response for row, one in zip(rows, found)}
-    return {
-        "response": list(responses.values()),
-        "critique": [one.critique for one in found],
-        "cft row": [one.row for one in found],
-    }
+def within_length_limits(rows: list, low, high, lengths: dict) -> tuple[list, Counter]:
+    """Return (rows whose cft row is `low` to `high` long, None: no limit; counts of the others)."""
+    within, counts = [], Counter()
+    for row in rows:
+        length = lengths[row["critique_id"]].row
+        if low and length < low:
+            counts["too short (--min-tokens)"] += 1
+        elif high and length > high:
+            counts["too long (--max-tokens)"] += 1
+        else:
+            within.append(row)
+    return within, counts
+
+
+# --- the order ------------------------------------------------------------------------------------
 
 
 def order_rows(rows, select, seed, length=None, responses=()):
@@ -225,44 +268,34 @@ def order_rows(rows, select, seed, length=None, responses=()):
     )
 
 
-def within_length_limits(rows, low, high, length):
-    """-> (rows whose cft row, prompt included, is of low to high (None: no bound) in length, counts of the others)."""
-    kept, counts = [], Counter()
-    for row in rows:
-        whole = length[row["critique_id"]].row
-        if low and whole < low:
-            counts["too short (--min-tokens)"] += 1
-        elif high and whole > high:
-            counts["too long (--max-tokens)"] += 1
-        else:
-            kept.append(row)
-    return kept, counts
+# --- what a training set holds --------------------------------------------------------------------
 
 
-def summarize(name, rows, lengths, question_of):
-    """What an arm holds; sums of prompts and of what is learned, and the longest row, in the unit of `lengths`. right: the rows whose
-    response is judged right, None where some have no verdict."""
-    asked, written = (
-        lengths.prompts([row["prompt"] for row in rows]),
-        lengths.completions([row["completion"][0]["content"] for row in rows]),
-    )
+def summarize(label: str, rows: list, lengths, question_ids: dict) -> dict:
+    """Return counts of a training set, and its lengths in the unit of `lengths`.
+
+    rows, questions; right: rows whose response has the verdict right, None if a row has no verdict;
+    prompt, completion: sums; longest: the longest row. question_ids: {response id: question_id}.
+    """
+    prompt_lengths = lengths.prompts([row["prompt"] for row in rows])
+    completions = [row["completion"][0]["content"] for row in rows]
+    completion_lengths = lengths.completions(completions)
+    verdicts = Counter(row["verdict"] for row in rows)
     return {
-        "arm": name,
+        "arm": label,
         "rows": len(rows),
-        "questions": len({question_of[row["response_id"]] for row in rows}),
-        "right": None
-        if None in {row["verdict"] for row in rows}
-        else sum(row["verdict"] == "right" for row in rows),
-        "prompt": sum(asked),
-        "completion": sum(written),
-        "longest": max(map(sum, zip(asked, written))),
+        "questions": len({question_ids[row["response_id"]] for row in rows}),
+        "right": None if None in verdicts else verdicts["right"],
+        "prompt": sum(prompt_lengths),
+        "completion": sum(completion_lengths),
+        "longest": max(map(sum, zip(prompt_lengths, completion_lengths))),
     }
 
 
-def describe_summary(arm, unit):
-    """An arm's summary in words."""
-    judged = "" if arm["right"] is None else f", {arm['right'] / arm['rows']:.0%} judged right"
-    return (
-        f"{arm['rows']:,} rows of {arm['questions']:,} questions{judged}, {arm['prompt'] + arm['completion']:,} {unit}, "
-        f"{arm['completion']:,} of them learned"
-    )
+def describe_summary(summary: dict, unit: str) -> str:
+    """Return a training set's summary as one line."""
+    length = summary["prompt"] + summary["completion"]
+    line = f"{summary['rows']:,} rows of {summary['questions']:,} questions"
+    if summary["right"] is not None:
+        line += f", {summary['right'] / summary['rows']:.0%} with the verdict right"
+    return f"{line}, {length:,} {unit}, {summary['completion']:,} of them learned"

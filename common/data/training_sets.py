@@ -1,6 +1,6 @@
-"""The training sets of the paper, and controls, as a table: which rows serve, and what is learned from them.
+"""The training sets of the paper, and controls, as a table: which rows fit, and what is learned.
 
-Rows come out in the prompt-completion form that TRL reads as it is, the system message always explicit.
+Rows have the prompt-completion form that TRL reads as it is. The system message is always explicit.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 
 from common.core import prompts
 from common.core.errors import InputError
@@ -17,197 +18,244 @@ from common.core.files import content_id
 
 @dataclass(frozen=True)
 class BuildInputs:
-    """What the arms are made from, beside the critiqued rows themselves."""
+    """What training sets are made from, besides the critiqued rows in their order."""
 
     system: str = prompts.SYSTEM
     answers: dict = field(default_factory=dict)  # {question_id: the teacher's own answer}
-    gives_gold: dict = field(
-        default_factory=dict
-    )  # {response id: whether the strict grader finds its answer right}, where there is a gold
-    length: dict = field(
-        default_factory=dict
-    )  # {critique_id: (response, critique, whole row)}, see selection.measure_lengths
-    self_critiques: list = field(
-        default_factory=list
-    )  # critiques by the base itself (02 --self-critique)
-    others: list = field(
-        default_factory=list
-    )  # responses of another run, whose critique_id and verdict are None
+    correct: dict = field(default_factory=dict)  # {response id: does it give the gold answer}
+    lengths: dict = field(default_factory=dict)  # {critique_id: Length}: selection.measure_lengths
+    self_critiques: list = field(default_factory=list)  # by the base (02 --self-critique)
+    other_responses: list = field(default_factory=list)  # of --mix; without critique and verdict
     wrong_share: float | None = None
     per_question: int | None = None
 
 
-def format_cft(row, system):
-    """-> (prompt messages, completion) of one critiqued row."""
-    return prompts.critique_row_prompt(
-        row["question"], row["response"], system
-    ), f"Critique:\n{row['critique']}"
+# --- what is learned from a row: (row, inputs) -> (prompt messages, completion) -------------------
 
 
-def _cft(row, given):
-    return format_cft(row, given.system)
+def format_cft(row: dict, system: str) -> tuple[list, str]:
+    """Return (prompt messages, completion) of a critiqued row: the model learns the critique."""
+    prompt = prompts.critique_row_prompt(row["question"], row["response"], system)
+    return prompt, f"Critique:\n{row['critique']}"
 
 
-def _sft(row, given):
+def _format_critique(row, inputs):
+    return format_cft(row, inputs.system)
+
+
+def _format_response(row, inputs):
     instruction = prompts.SFT_INSTRUCTIONS.get(row["source"], prompts.SFT_INSTRUCTION)
-    return prompts.sft_row_prompt(row["question"], instruction, given.system), row["response"]
+    return prompts.sft_row_prompt(row["question"], instruction, inputs.system), row["response"]
 
 
-def _sft_teacher(row, given):
-    prompt = prompts.sft_row_prompt(row["question"], prompts.SFT_TEACHER_INSTRUCTION, given.system)
-    return prompt, given.answers[row["question_id"]]
+def _format_answer(row, inputs):
+    instruction = prompts.SFT_TEACHER_INSTRUCTION
+    prompt = prompts.sft_row_prompt(row["question"], instruction, inputs.system)
+    return prompt, inputs.answers[row["question_id"]]
 
 
-def _mixed(row, given):
-    return (_cft if row["critique_id"] else _sft)(row, given)
+def _format_mixed(row, inputs):
+    format_row = _format_critique if row["critique_id"] else _format_response
+    return format_row(row, inputs)
 
 
-def _verdict(row, given):
-    return _cft(row, given)[0], f"Critique:\nConclusion: {row['verdict']} [END]"
+def _format_verdict(row, inputs):
+    prompt, _ = _format_critique(row, inputs)
+    return prompt, f"Critique:\nConclusion: {row['verdict']} [END]"
 
 
-def _finished(row, given):
-    """A response that was cut by its token limit would teach to stop in the middle."""
+# --- which rows fit: (row, inputs) -> bool --------------------------------------------------------
+
+
+def _fits_always(row, inputs):
+    return True
+
+
+def _is_finished(row, inputs):
+    """Return False for a response at its token limit: it would teach to stop in the middle."""
     return row["finish_reason"] != "length"
 
 
-def _as_long_as_answers(rows, given, size):
-    """The critiques that are nearest in length to the mean answer of the sft arm, as a ratio: half of it is as near as twice."""
-    answers = [
-        given.length[row["critique_id"]].response
-        for row in _take(TRAINING_SETS["sft"], rows, given, size)[0]
-    ]
-    mean = sum(answers) / max(1, len(answers))
-    return (
-        sorted(
-            rows, key=lambda row: abs(math.log(given.length[row["critique_id"]].critique / mean))
-        )
-        if answers
-        else []
-    )
+def _is_verified(row, inputs):
+    return row["verdict"] == "right" and _is_finished(row, inputs)
 
 
-def _base_critiques(rows, given, size):
-    """In the order of the teacher's rows, so that both arms share their responses where the base gave a verdict."""
-    by_response = {row["id"]: row for row in given.self_critiques}
-    return [
-        by_response[name]
-        for name in dict.fromkeys(row["id"] for row in rows)
-        if name in by_response
-    ]
+def _has_answer(row, inputs):
+    return row["question_id"] in inputs.answers
 
 
-def _shuffled(rows, given):
-    """Each row with the critique of another question, or where one question has most rows, of another response; [] where even
-    that cannot be. Rows in groups, moved on by the size of the largest, never land in their own."""
+def _agrees_with_gold(row, inputs):
+    return inputs.correct.get(row["id"]) is (row["verdict"] == "right")
+
+
+# --- the rows to choose from, in order: (rows, inputs, size) -> rows ------------------------------
+
+
+def _take_all(rows, inputs, size):
+    return rows
+
+
+def _order_by_answer_length(rows, inputs, size):
+    """Return the rows whose critique is nearest in length to the mean answer of sft first.
+
+    Nearest as a ratio: half of it is as near as twice.
+    """
+    answers, _ = _choose(TRAINING_SETS["sft"], rows, inputs, size)
+    if not answers:
+        return []
+    total = sum(inputs.lengths[row["critique_id"]].response for row in answers)
+    mean = total / len(answers)
+
+    def distance(row):
+        return abs(math.log(inputs.lengths[row["critique_id"]].critique / mean))
+
+    return sorted(rows, key=distance)
+
+
+def _take_self_critiques(rows, inputs, size):
+    """Return them in the order of the teacher's rows: so both sets share responses."""
+    by_response = {row["id"]: row for row in inputs.self_critiques}
+    ids = dict.fromkeys(row["id"] for row in rows)
+    return [by_response[name] for name in ids if name in by_response]
+
+
+def _take_other_responses(rows, inputs, size):
+    return inputs.other_responses
+
+
+def _take_rows_to_mix(rows, inputs, size):
+    return rows if inputs.other_responses else []
+
+
+# --- what becomes of the chosen rows: (rows, inputs) -> rows --------------------------------------
+
+
+def _leave(rows, inputs):
+    return rows
+
+
+def _shuffle_critiques(rows, inputs):
+    """Return each row with the critique of another question, or at least of another response.
+
+    The second if one question has more than half of the rows; [] if even that is impossible. Rows
+    in groups, moved on by the size of the largest group, never land in their own group:
+    a a b c moved on by two is b c a a.
+    """
     for key in ("question_id", "id"):
-        at = sorted(range(len(rows)), key=lambda i: rows[i][key])
-        by = max(Counter(row[key] for row in rows).values(), default=0)
-        if 2 * by <= len(rows):
-            theirs = dict(zip(at, at[by:] + at[:by]))
-            return [
-                row
-                | {name: rows[theirs[i]][name] for name in ("critique", "verdict", "critique_id")}
-                for i, row in enumerate(rows)
-            ]
+        order = sorted(range(len(rows)), key=lambda i: rows[i][key])
+        largest = max(Counter(row[key] for row in rows).values(), default=0)
+        if 2 * largest > len(rows):
+            continue
+        shuffled = list(rows)
+        for i, donor in zip(order, order[largest:] + order[:largest]):
+            critique = {name: rows[donor][name] for name in ("critique", "verdict", "critique_id")}
+            shuffled[i] = rows[i] | critique
+        return shuffled
     return []
 
 
-def _with_others(rows, given):
-    """Each with an SFT row of the other run behind it, none of a question that is there already; [] where it has no others."""
-    there = {row["question_id"] for row in rows}
-    others, _ = _take(
-        TRAINING_SETS["sft-other"],
-        [row for row in given.others if row["question_id"] not in there],
-        given,
-        len(rows),
-    )
-    return [row for pair in zip_longest(rows, others) for row in pair if row] if others else []
+def _add_other_responses(rows, inputs):
+    """Return each row with one of the other run behind it, none of a question that exists already.
+
+    [] if the other run has no further questions.
+    """
+    questions = {row["question_id"] for row in rows}
+    pool = [row for row in inputs.other_responses if row["question_id"] not in questions]
+    others, _ = _choose(TRAINING_SETS["sft-other"], pool, inputs, len(rows))
+    if not others:
+        return []
+    return [row for pair in zip_longest(rows, others) for row in pair if row]
+
+
+# --- the table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """fits: which rows can serve. But for cft-clean none of them looks at a gold: verified means that the teacher's verdict is right."""
+    """A row of the table. Only cft-clean looks at a gold: verified means by the teacher's verdict."""
 
-    build: Callable  # (row, given) -> prompt, completion
-    needs: str  # what a row must have, for the report
-    mend: str = "choose less strictly: --wrong-share, --max-tokens, --decontaminate, ..."  # where no row has it
-    once_per: tuple = (
-        "id",
-        "critique",
-    )  # rows that agree in these fields would train on the same text: the first stands
-    fits: Callable = lambda row, given: True
-    pool: Callable = lambda rows, given, size: rows  # of which rows, in which order
-    change: Callable = lambda rows, given: rows  # of those that were taken
-    shared: bool = True  # takes right and wrong responses, by --wrong-share
-    judged: bool = True  # the verdict is about what stands in its rows
-    control: bool = False  # built only where it is named
-    parts: int = 1  # it holds so many times the rows asked for
-    most: int | None = None  # rows of one question, whatever --per-question says
+    format_row: Callable
+    needs: str  # what a row must have, for messages
+    fix: str = "choose less strictly: --wrong-share, --max-tokens, --decontaminate, ..."
+    unique_by: tuple = ("id", "critique")  # rows equal in these would train on the same text
+    fits: Callable = _fits_always
+    pool: Callable = _take_all
+    transform: Callable = _leave
+    uses_wrong_share: bool = True  # takes right and wrong responses, by --wrong-share
+    keeps_verdict: bool = True  # the verdict is about what its rows hold
+    is_control: bool = False  # built only if it is named
+    parts: int = 1  # it holds this many times --rows
+    per_question: int | None = None  # rows of one question, whatever --per-question says
 
 
 A_CRITIQUE = "a critique with a verdict"
+FINISHED = "a finished response"
 OTHER_RUN = "name a run with other questions: --mix RUN"
 TRAINING_SETS = {
-    "sft": TrainingSet(_sft, "a finished response", once_per=("id",), fits=_finished),
+    "sft": TrainingSet(_format_response, FINISHED, unique_by=("id",), fits=_is_finished),
     "sft-verified": TrainingSet(
-        _sft,
-        "a finished response that one of the teachers judged right",
-        once_per=("id",),
-        shared=False,
-        fits=lambda row, given: row["verdict"] == "right" and _finished(row, given),
+        _format_response,
+        f"{FINISHED} with the verdict right",
+        unique_by=("id",),
+        fits=_is_verified,
+        uses_wrong_share=False,
     ),
     "sft-teacher": TrainingSet(
-        _sft_teacher,
+        _format_answer,
         "an answer of the teacher",
-        mend="run: python 02_critique.py --name {name} --answers",
-        once_per=("question_id", "verdict"),
-        most=1,
-        judged=False,
-        fits=lambda row, given: row["question_id"] in given.answers,
+        fix="run: python 02_critique.py --name {name} --answers",
+        unique_by=("question_id", "verdict"),
+        fits=_has_answer,
+        keeps_verdict=False,
+        per_question=1,
     ),
-    "cft": TrainingSet(_cft, A_CRITIQUE),
+    "cft": TrainingSet(_format_critique, A_CRITIQUE),
     "cft-short": TrainingSet(
-        _cft, f"{A_CRITIQUE} and a finished response to be as long as", pool=_as_long_as_answers
+        _format_critique,
+        f"{A_CRITIQUE} and {FINISHED} to be as long as",
+        pool=_order_by_answer_length,
     ),
     "cft-clean": TrainingSet(
-        _cft,
-        "a gold with which the verdict agrees",
-        fits=lambda row, given: given.gives_gold.get(row["id"]) is (row["verdict"] == "right"),
+        _format_critique, "a gold with which the verdict agrees", fits=_agrees_with_gold
     ),
     "sft-other": TrainingSet(
-        _sft,
-        "a finished response of another run",
-        mend=OTHER_RUN,
-        once_per=("id",),
-        judged=False,
-        shared=False,
-        pool=lambda rows, given, size: given.others,
+        _format_response,
+        f"{FINISHED} of another run",
+        fix=OTHER_RUN,
+        unique_by=("id",),
+        pool=_take_other_responses,
+        uses_wrong_share=False,
+        keeps_verdict=False,
     ),
     "mix": TrainingSet(
-        _mixed,
-        f"{A_CRITIQUE}, beside another run's responses to other questions",
-        mend=OTHER_RUN,
+        _format_mixed,
+        f"{A_CRITIQUE}, besides another run's responses to other questions",
+        fix=OTHER_RUN,
+        pool=_take_rows_to_mix,
+        transform=_add_other_responses,
         parts=2,
-        pool=lambda rows, given, size: rows if given.others else [],
-        change=_with_others,
     ),
     "cft-shuffled": TrainingSet(
-        _cft,
+        _format_critique,
         f"{A_CRITIQUE} of several responses",
-        mend="give it critiques of more responses",
-        change=_shuffled,
-        control=True,
+        fix="give it critiques of more responses",
+        transform=_shuffle_critiques,
+        is_control=True,
     ),
-    "cft-verdict": TrainingSet(_verdict, A_CRITIQUE, once_per=("id", "verdict"), control=True),
+    "cft-verdict": TrainingSet(
+        _format_verdict, A_CRITIQUE, unique_by=("id", "verdict"), is_control=True
+    ),
     "cft-self-critique": TrainingSet(
-        _cft,
+        _format_critique,
         "a critique by the base itself",
-        mend="run: python 02_critique.py --name {name} --self-critique base",
-        pool=_base_critiques,
-        control=True,
+        fix="run: python 02_critique.py --name {name} --self-critique base",
+        pool=_take_self_critiques,
+        is_control=True,
     ),
 }
+
+
+# --- building one ---------------------------------------------------------------------------------
 
 
 def _first(rows, size, most, share):
@@ -257,100 +305,115 @@ def _first(rows, size, most, share):
     return taken
 
 
-def _take(arm, rows, given, size):
-    """-> (the rows that an arm takes of those in its pool, how many could serve, each training text once)."""
-    texts = {}
-    for row in rows:
-        if arm.fits(row, given):
-            texts.setdefault(tuple(row[name] for name in arm.once_per), row)
-    fitting = list(texts.values())
-    n_fitting = len({row["question_id"] for row in fitting}) if arm.most else len(fitting)
-    return _first(
-        fitting, size, arm.most or given.per_question, given.wrong_share if arm.shared else None
-    ), n_fitting
+def _choose(definition, pool, inputs, size):
+    """Return (the rows that a set takes of its pool, how many fit), each training text once."""
+    fitting = {}
+    for row in pool:
+        if definition.fits(row, inputs):
+            fitting.setdefault(tuple(row[name] for name in definition.unique_by), row)
+    rows = list(fitting.values())
+    n_fitting = len({row["question_id"] for row in rows}) if definition.per_question else len(rows)
+    per_question = definition.per_question or inputs.per_question
+    wrong_share = inputs.wrong_share if definition.uses_wrong_share else None
+    return _first(rows, size, per_question, wrong_share), n_fitting
 
 
-def build_training_set(name, rows, given, size):
-    """The first `size` rows that fit the arm. -> (training rows, how many rows could have served).
+def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) -> tuple[list, int]:
+    """Return (the training rows of the first `size` rows that fit, how many fit).
 
-    rows: critiqued rows in the order of choice, the same for every arm, so that arms share questions where they can.
+    rows: critiqued rows in the order of selection.order_rows, the same for every set, so that sets
+    share questions if they can. A training row:
+    {"id", "prompt": [system, user], "completion": [assistant], "arm", "response_id", "verdict"}.
     """
-    arm = TRAINING_SETS[name]
-    taken, n_fitting = _take(arm, arm.pool(rows, given, size), given, size)
-    result = []
-    for row in arm.change(taken, given):
-        prompt, completion = arm.build(row, given)
-        result.append(
+    definition = TRAINING_SETS[name]
+    pool = definition.pool(rows, inputs, size)
+    chosen, n_fitting = _choose(definition, pool, inputs, size)
+    built = []
+    for row in definition.transform(chosen, inputs):
+        prompt, completion = definition.format_row(row, inputs)
+        built.append(
             {
                 "id": content_id(name, row["id"], row["critique_id"]),
                 "prompt": prompt,
                 "completion": [{"role": "assistant", "content": completion}],
                 "arm": name,
                 "response_id": row["id"],
-                "verdict": row["verdict"] if arm.judged else None,
+                "verdict": row["verdict"] if definition.keeps_verdict else None,
             }
         )
-    return result, n_fitting
+    return built, n_fitting
 
 
-def explain_shortfall(name, rows, n_fitting, given, size):
-    """Words on why an arm has not the rows that were asked for, "" where it has them."""
-    arm = TRAINING_SETS[name]
-    held = {
-        "--wrong-share": arm.shared and given.wrong_share is not None,
-        "--per-question": given.per_question,
-    }
-    limits = [flag for flag, holds in held.items() if holds and len(rows) < n_fitting]
-    under = f", under {' and '.join(limits)}" if limits else ""
-    return (
-        ""
-        if len(rows) >= size * arm.parts
-        else f" (of {n_fitting:,} that have {arm.needs}{under}; {size * arm.parts:,} were asked for)"
-    )
+def explain_shortfall(name: str, rows: list, n_fitting: int, inputs: BuildInputs, size: int) -> str:
+    """Return why a set has fewer rows than requested, "" if it has them all."""
+    definition = TRAINING_SETS[name]
+    requested = size * definition.parts
+    if len(rows) >= requested:
+        return ""
+    limits = []
+    if definition.uses_wrong_share and inputs.wrong_share is not None:
+        limits.append("--wrong-share")
+    if inputs.per_question:
+        limits.append("--per-question")
+    under = f", under {' and '.join(limits)}" if limits and len(rows) < n_fitting else ""
+    return f" (rows with {definition.needs}{under}: {n_fitting:,}; --rows asks for {requested:,})"
 
 
-def describe_differences(summaries):
-    """Lines on what sets arms apart beside what they are. summaries: {name: as selection.summarize gives it}"""
-    lines, learned = (
-        [],
-        {name: one["completion"] / one["rows"] for name, one in summaries.items()},
-    )  # by a row
-    if len({one["rows"] / TRAINING_SETS[name].parts for name, one in summaries.items()}) > 1:
-        lines.append("the arms differ in size, so their scores compare different amounts of data")
-    if learned.get("cft-short", 0) >= learned.get("cft", math.inf):
-        lines.append(
-            "a row of cft-short is no shorter than one of cft: here critiques are no longer than answers"
+def describe_differences(summaries: dict) -> list[str]:
+    """Return notes on what sets training sets apart besides their definition.
+
+    summaries: {name: summary of selection.summarize}
+    """
+    notes, learned = [], {}
+    for name, summary in summaries.items():
+        learned[name] = summary["completion"] / summary["rows"]
+    sizes = {summary["rows"] / TRAINING_SETS[name].parts for name, summary in summaries.items()}
+    if len(sizes) > 1:
+        notes.append(
+            "the training sets differ in size: their scores compare different amounts of data"
         )
-    return lines
+    if learned.get("cft-short", 0) >= learned.get("cft", math.inf):
+        notes.append(
+            "a row of cft-short is no shorter than one of cft: "
+            "here critiques are no longer than answers"
+        )
+    return notes
 
 
-def label_sets(asked, suffix=""):
-    """{arm: what it is called with --suffix}: of those asked for, or else of all but the controls. InputError for what cannot be meant."""
-    if unknown := [name for name in asked if name not in TRAINING_SETS]:
-        raise InputError(f"unknown arms {unknown}; the arms are: --arms {' '.join(TRAINING_SETS)}")
-    for label in [f"{name}-{suffix}" for name in TRAINING_SETS if suffix]:
-        if (
-            label in TRAINING_SETS or "-after-" in label or not re.fullmatch(r"[\w.-]{1,80}", label)
-        ):  # 04 calls second stages A-after-B
-            raise InputError(
-                f"--suffix {suffix!r} would make {label[:99]!r}: another arm, or no plain name.\nTake another: --suffix half"
-            )
-    return {
-        name: f"{name}-{suffix}" if suffix else name
-        for name in asked or [name for name, arm in TRAINING_SETS.items() if not arm.control]
-    }
+def label_sets(names: list, suffix: str = "") -> dict:
+    """Return {training set: its label, with --suffix}: the named ones, or all but the controls.
+
+    Raises InputError for an unknown name, and for a suffix that makes no usable label.
+    """
+    unknown = [name for name in names if name not in TRAINING_SETS]
+    if unknown:
+        raise InputError(
+            f"unknown training sets {unknown}.\nExpected some of: --arms {' '.join(TRAINING_SETS)}"
+        )
+    defaults = [name for name, definition in TRAINING_SETS.items() if not definition.is_control]
+    labels = {name: f"{name}-{suffix}" if suffix else name for name in names or defaults}
+    # 04 calls second stages A-after-B.
+    is_plain = re.fullmatch(r"[\w.-]{0,60}", suffix) and "after-" not in suffix
+    if not is_plain or suffix and set(labels.values()) & set(TRAINING_SETS):
+        raise InputError(
+            f"--suffix {suffix[:99]!r} makes the name of another training set, or no plain name "
+            "(letters, digits, '.', '_', '-').\nTake another: --suffix half"
+        )
+    return labels
 
 
-def same_texts(rows, others):
-    """Whether two arms train on the same texts."""
+def same_texts(rows: list, others: list) -> bool:
+    """Return True if both training sets hold the same prompts and completions, in any order."""
 
-    def texts(some):
-        return {(row["prompt"][-1]["content"], row["completion"][0]["content"]) for row in some}
+    def texts(training_rows):
+        return {
+            (row["prompt"][-1]["content"], row["completion"][0]["content"]) for row in training_rows
+        }
 
-    return bool(others) and len(rows) == len(others) and texts(rows) == texts(others)
+    return len(rows) == len(others) and texts(rows) == texts(others)
 
 
-def list_trained(folder):
-    """The arms that stand in a run's 04_train, the paper's first, then mixed and two-stage ones."""
-    found = {settings.parent.name for settings in folder.glob("*/settings.json")}
-    return [name for name in TRAINING_SETS if name in found] + sorted(found - set(TRAINING_SETS))
+def list_trained(folder: Path) -> list[str]:
+    """Return the sets that a run's 04_train holds: the paper's first, then mixed and two-stage ones."""
+    names = {settings.parent.name for settings in folder.glob("*/settings.json")}
+    return [name for name in TRAINING_SETS if name in names] + sorted(names - set(TRAINING_SETS))

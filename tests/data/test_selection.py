@@ -70,10 +70,10 @@ def test_what_cannot_be_used_is_left_out_and_counted():
         {"verdict": "wrong"},
     ],
 )
-def test_an_id_stands_for_one_text(change):
+def test_an_id_names_one_text(change):
     """Of a question, too: it would be looked for in the test sets by one of its two texts."""
     good = critiqued("q", "r", "right")
-    with pytest.raises(InputError, match="stands for two texts.*\n.*01 and 02"):
+    with pytest.raises(InputError, match="names two texts.*\n.*01 and 02"):
         selection.usable_critiques([good, good | change])
 
 
@@ -162,7 +162,8 @@ def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
     (tmp_path / "01_base").symlink_to(tiny_model)
     for name in ("base", str(tiny_model)):
         assert (
-            selection.load_length_tokenizer(config(tokenizer=name), tmp_path).get_vocab() == WORDS.get_vocab()
+            selection.load_length_tokenizer(config(tokenizer=name), tmp_path).get_vocab()
+            == WORDS.get_vocab()
         )
     for settings in (dict(), dict(tokenizer="base")):
         assert selection.load_length_tokenizer(config(**settings), tmp_path / "none") is None
@@ -210,7 +211,11 @@ def test_by_length(select, key):
 def test_random_is_by_seed_alone_and_not_by_how_critiques_are_written():
     rows = some(100)
     one = selection.order_rows(rows, "random", 1)
-    assert one == selection.order_rows(rows[::-1], "random", 1) != selection.order_rows(rows, "random", 2)
+    assert (
+        one
+        == selection.order_rows(rows[::-1], "random", 1)
+        != selection.order_rows(rows, "random", 2)
+    )
     rewritten = [
         row | {"critique": row["critique"] * 2, "critique_id": content_id("another", row["id"])}
         for row in rows

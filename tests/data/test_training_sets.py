@@ -48,11 +48,11 @@ AGAIN = critiqued("q1", "r1", "right", teacher="u")
 ROWS = [A, B, C, AGAIN]
 GIVEN = BuildInputs(
     answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused"},
-    gives_gold={
+    correct={
         A["id"]: False,
         B["id"]: False,
     },  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
-    length={
+    lengths={
         row["critique_id"]: Length(*lengths)
         for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])
     },
@@ -60,7 +60,7 @@ GIVEN = BuildInputs(
         critiqued("q2", "r3", "wrong", teacher=SELF),
         critiqued("q1", "r1", "right", teacher=SELF),
     ],
-    others=[
+    other_responses=[
         row | {"critique_id": None, "verdict": None}
         for row in (
             make_row("q9", "elsewhere", None, "source", "g"),
@@ -76,7 +76,7 @@ def made(name, rows=ROWS, size=10, given=GIVEN):
 
 
 def responses(name, *arguments, **settings):
-    texts = {row["id"]: row["response"] for row in ROWS + GIVEN.others}
+    texts = {row["id"]: row["response"] for row in ROWS + GIVEN.other_responses}
     return [texts[row["response_id"]] for row in made(name, *arguments, **settings)[0]]
 
 
@@ -191,7 +191,7 @@ def test_no_training_text_stands_twice_and_ids_differ(name):
 def test_a_gold_is_never_used(name):
     """Verified means judged right by the teacher, as in the paper; a gold would be help that the other arms do not get."""
     assert made(
-        name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, gives_gold={})
+        name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, correct={})
     ) == made(name)
 
 
@@ -199,10 +199,10 @@ def test_a_gold_is_never_used(name):
     "name, without",
     [
         ("sft-teacher", {"answers": {}}),
-        ("cft-clean", {"gives_gold": {}}),
+        ("cft-clean", {"correct": {}}),
         ("cft-self-critique", {"self_critiques": []}),
-        ("mix", {"others": []}),
-        ("sft-other", {"others": []}),
+        ("mix", {"other_responses": []}),
+        ("sft-other", {"other_responses": []}),
     ],
 )
 def test_an_arm_without_its_input_is_empty(name, without):
@@ -365,7 +365,7 @@ def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
         for i, row in enumerate(rows)
     }
     length[rows[1]["critique_id"]] = Length(5, 6, 0)
-    taken, _ = made("cft-short", rows, 1, replace(GIVEN, length=length, wrong_share=1.0))
+    taken, _ = made("cft-short", rows, 1, replace(GIVEN, lengths=length, wrong_share=1.0))
     assert taken[0]["response_id"] == rows[1]["id"]
 
 
@@ -377,69 +377,72 @@ def test_two_teachers_who_say_the_same_are_one_row():
         assert made(
             name,
             [A, echo],
-            given=replace(GIVEN, length=GIVEN.length | {"another": GIVEN.length[A["critique_id"]]}),
+            given=replace(
+                GIVEN, lengths=GIVEN.lengths | {"another": GIVEN.lengths[A["critique_id"]]}
+            ),
         ) == made(name, [A])
 
 
 def test_a_mix_without_other_questions_is_none():
-    assert made("mix", given=replace(GIVEN, others=[GIVEN.others[1]])) == ([], 4)
+    assert made("mix", given=replace(GIVEN, other_responses=[GIVEN.other_responses[1]])) == ([], 4)
 
 
-def test_same_arms_train_on_the_same_texts():
-    one, other = made("cft")[0], made("cft-short")[0]
-    assert (
-        same_texts(one, other)
-        and not same_texts(one, other[1:])
-        and not same_texts(one, made("cft-verdict")[0])
-        and not same_texts(one, None)
-    )
+def test_same_texts():
+    cft, cft_short, cft_verdict = (made(name)[0] for name in ("cft", "cft-short", "cft-verdict"))
+    assert same_texts(cft, cft_short)
+    for others in (cft_short[1:], cft_verdict, []):
+        assert not same_texts(cft, others)
 
 
-def test_what_arms_are_called():
-    assert list(label_sets([])) == [
-        name for name, arm in TRAINING_SETS.items() if not arm.control
-    ] and label_sets(["cft", "cft"]) == {"cft": "cft"}
+def test_labels_of_the_sets():
+    defaults = [name for name, definition in TRAINING_SETS.items() if not definition.is_control]
+    assert list(label_sets([])) == defaults
+    assert label_sets(["cft", "cft"]) == {"cft": "cft"}
     assert label_sets(["cft-verdict"], "half") == {"cft-verdict": "cft-verdict-half"}
-    for asked, suffix, says in (
-        (["cfd"], "", "unknown arms .'cfd'.; the arms are: --arms sft"),
-        ([], "short", "'cft-short': another arm"),
-        ([], "after-sft", "no plain name"),
-        ([], "a/b", "no plain name"),
-        ([], "x" * 80, "no plain name"),
-    ):
-        with pytest.raises(InputError, match=says):
-            label_sets(asked, suffix)
+    assert list(label_sets([], "half").values()) == [f"{name}-half" for name in defaults]
 
 
-def test_what_is_said_of_small_and_unlike_arms():
-    assert (
-        explain_shortfall("cft", [1] * 5, 9, GIVEN, 5)
-        == explain_shortfall("mix", [1] * 10, 9, GIVEN, 5)
-        == ""
-    )
-    assert (
-        explain_shortfall("cft", [1] * 4, 9, GIVEN, 5)
-        == " (of 9 that have a critique with a verdict; 5 were asked for)"
-    )
-    limits = replace(GIVEN, wrong_share=0.5, per_question=1)
-    assert ", under --wrong-share and --per-question; 2,000 were" in explain_shortfall(
-        "mix", [], 9, limits, 1000
-    )
-    assert "under" not in explain_shortfall("mix", [1] * 9, 9, limits, 1000)  # which cost nothing
-    assert ", under --per-question; 5 were" in explain_shortfall(
-        "sft-verified", [], 9, limits, 5
-    )  # which takes no share
-    equal = {
-        name: {"rows": 4 * TRAINING_SETS[name].parts, "completion": 40 * TRAINING_SETS[name].parts}
-        for name in ("sft", "cft", "mix")
-    }
+@pytest.mark.parametrize(
+    "names, suffix, flag",
+    [
+        (["cfd"], "", "--arms"),
+        ([], "short", "--suffix"),  # the set cft-short
+        ([], "after-sft", "--suffix"),  # 04 calls second stages so
+        ([], "a/b", "--suffix"),
+        ([], "x" * 80, "--suffix"),
+    ],
+)
+def test_labels_that_cannot_be(names, suffix, flag):
+    with pytest.raises(InputError) as error:
+        label_sets(names, suffix)
+    assert flag in str(error.value) and (names or [suffix])[0] in str(error.value)
+
+
+def test_a_shortfall_is_explained():
+    """Nothing if there are as many rows as requested; else how many fit, and the limits that cost some."""
+    assert explain_shortfall("cft", [1] * 5, 9, GIVEN, 5) == ""
+    assert explain_shortfall("mix", [1] * 10, 9, GIVEN, 5) == ""
+    short = explain_shortfall("cft", [1] * 4, 9, GIVEN, 5)
+    assert "a critique with a verdict: 9" in short and "--rows asks for 5" in short
+    assert "under" not in short
+    limited = replace(GIVEN, wrong_share=0.5, per_question=1)
+    short = explain_shortfall("mix", [], 9, limited, 1000)
+    assert "under --wrong-share and --per-question" in short and "2,000" in short
+    assert "under" not in explain_shortfall("mix", [1] * 9, 9, limited, 1000)  # they cost nothing
+    short = explain_shortfall("sft-verified", [], 9, limited, 5)  # which uses no share
+    assert "--per-question" in short and "--wrong-share" not in short
+
+
+def test_differences_between_sets_are_noted():
+    def summary(name, rows, learned):
+        parts = TRAINING_SETS[name].parts
+        return {name: {"rows": rows * parts, "completion": rows * learned * parts}}
+
+    equal = summary("sft", 4, 10) | summary("cft", 4, 10) | summary("mix", 4, 10)
     assert describe_differences(equal) == []
-    assert len(describe_differences(equal | {"sft": {"rows": 3, "completion": 1}})) == 1
-    assert (
-        "no shorter than one of cft"
-        in describe_differences(equal | {"cft-short": {"rows": 4, "completion": 40}})[0]
-    )
-    assert describe_differences(equal | {"cft-short": {"rows": 4, "completion": 39}}) == []
+    assert len(describe_differences(equal | summary("sft", 3, 10))) == 1
+    assert len(describe_differences(equal | summary("cft-short", 4, 10))) == 1
+    assert describe_differences(equal | summary("cft-short", 4, 9)) == []
 
 
 # --- the first rows that can stand together -------------------------------------------------------------------------
@@ -537,7 +540,9 @@ def test_a_mix_takes_no_more_of_a_question_than_asked_for():
     assert (
         sum(
             row["verdict"] is None
-            for row in made("mix", rows, given=replace(GIVEN, others=others, per_question=1))[0]
+            for row in made(
+                "mix", rows, given=replace(GIVEN, other_responses=others, per_question=1)
+            )[0]
         )
         == 1
     )

@@ -38,7 +38,7 @@ def rows_of(arm, texts, system=prompts.SYSTEM):
             "critique_id": str(i),
             "verdict": "right",
         }
-        prompt, completion = training_sets.TRAINING_SETS[arm].build(
+        prompt, completion = training_sets.TRAINING_SETS[arm].format_row(
             row, training_sets.BuildInputs(system, answers={row["question_id"]: texts[i - 3]})
         )
         rows.append(
