@@ -1,11 +1,13 @@
 """The micro-world's teacher: rules behind a real OpenAI-compatible HTTP server on loopback.
 
-It answers the paper's two teacher prompts. How it writes rides in the model name, as with any server that serves
-several models: "tiny-teacher:skip=0.2:critique=full" (":errors=0.2" where it makes some).
+It answers the paper's two teacher prompts. Its style is part of the model name, as with any
+server that serves several models: "tiny-teacher:skip=0.2:critique=full", or with ":errors=0.2".
   skip      the share of the lines before the last that its own answers leave out
-  critique  full: redoes every line; terse: leaves lines out with probability skip, never the first wrong one;
-            brief: the first wrong line and the right result; verdict: the conclusion alone
-  errors    the share of critiques in which it calculates as sloppily as the web, and judges by that
+  critique  full: redoes every line
+            terse: leaves lines out with probability skip, never the first wrong one
+            brief: the first wrong line and the right result
+            verdict: the conclusion alone
+  errors    the share of critiques in which it calculates as sloppily as the web
 """
 
 import json
@@ -20,70 +22,85 @@ from common.tiny import world
 
 CRITIQUES = ("full", "terse", "brief", "verdict")
 _QUESTION = re.compile(r"Start with (\d+)((?:\n\(\d\) [-+*] \d)+)")
+_STEP = re.compile(r"\(\d\) ([-+*]) (\d)")
 _LINE = re.compile(r"\((\d)\) \d+ [-+*] \d = (\d+)")
+_BOXED = re.compile(r"\\boxed\{ (\d+) \}")
+# How the two prompts for a critique begin, and the label before the response
+PROMPT_FORMS = (
+    (prompts.TEACHER_CRITIQUE, "\n\nSolution:\n"),
+    (prompts.ONE_SHOT_CRITIQUE, "\n\nStudent's Solution:\n"),
+)
 
 
-def model_name(skip, critique, errors=0.0):
-    return f"tiny-teacher:skip={skip}:critique={critique}" + (f":errors={errors}" if errors else "")
+def model_name(skip: float, critique: str, errors: float = 0.0) -> str:
+    """Return the name under which a teacher of this style is served."""
+    name = f"tiny-teacher:skip={skip}:critique={critique}"
+    return f"{name}:errors={errors}" if errors else name
 
 
-# Differs from the paper: the tiny teacher ends its answers in a box, as the web does, although the prompt asks for 'Answer: ...'.
-def answer(problem, skip):
-    """All lines right; each line before the last is left out with probability `skip`."""
+# Differs from the paper: the tiny teacher ends its answers in a box, as the web does, although
+# the prompt asks for 'Answer: ...'.
+def answer(problem: world.Problem, skip: float) -> str:
+    """Return a right solution; each line before the last is left out with probability `skip`."""
     rng = random.Random(f"answer {problem.question}")
     values = world.chain(problem)
-    # The n-th random number belongs to the n-th line, so a larger skip leaves out a superset of the lines.
+    # The n-th random number belongs to the n-th line: a larger skip leaves out the same and more.
     shown = {i for i in range(len(values)) if rng.random() >= skip}
     return world.solution(problem, values, shown)
 
 
-def critique(problem, response, skip, style, errors=0.0):
-    """Judge a response, in one of the CRITIQUES styles; the teacher is mistaken in a share `errors` of them, where there is something
-    to be mistaken about (a carry, a borrow, the larger tables)."""
+def critique(
+    problem: world.Problem, response: str, skip: float, style: str, errors: float = 0.0
+) -> str:
+    """Return a critique of a response, in one of the CRITIQUES styles.
+
+    In a share `errors` of them the teacher is mistaken, if there is something to be mistaken
+    about (a carry, a borrow, the larger tables).
+    """
     mistaken = random.Random(f"errors {problem.question} {response}").random() < errors
     values = world.chain(problem, sloppy=mistaken)
-    student = {int(n) - 1: int(value) for n, value in _LINE.findall(response)}
-    boxed = re.findall(r"\\boxed\{ (\d+) \}", response)
     last = len(values) - 1
-    if boxed:
-        student[last] = int(
-            boxed[-1]
-        )  # the answer counts, also where the last line is missing or says otherwise
-    else:
-        student.pop(last, None)
-    wrong = [i for i, value in enumerate(values) if i in student and student[i] != value]
-    shown = set(range(len(values)))
+    student = _student_values(response, last)
+    wrong = [i for i, value in enumerate(values) if student.get(i, value) != value]
     if style == "terse":
         rng = random.Random(f"critique {problem.question} {response}")
-        shown = {i for i in shown if rng.random() >= skip} | set(wrong[:1])
-    if style == "brief":
-        shown = set(wrong[:1]) | {last}
+        shown = {i for i in range(len(values)) if rng.random() >= skip}.union(wrong[:1])
+    elif style == "brief":
+        shown = {*wrong[:1], last}
+    else:
+        shown = set(range(len(values)))
     text = world.critique(problem, values, student, shown)
     return text[text.index("Conclusion:") :] if style == "verdict" else text
 
 
-def reply(model, messages):
-    """The teacher's text for one request; ValueError where it is not a prompt of this world."""
+def _student_values(response, last):
+    """Return {line from 0: value} of a response.
+
+    Its box counts as line `last`, also if that line is missing or says otherwise.
+    """
+    values = {int(number) - 1: int(value) for number, value in _LINE.findall(response)}
+    values.pop(last, None)
+    if boxed := _BOXED.findall(response):
+        values[last] = int(boxed[-1])
+    return values
+
+
+def reply(model: str, messages: list) -> str:
+    """Return the teacher's text for one request; ValueError for a prompt of another world."""
     settings = dict(part.split("=", 1) for part in model.split(":")[1:])
+    skip = float(settings["skip"])
     text = messages[-1]["content"]
-    found = _QUESTION.search(text)
-    if not model.startswith("tiny-teacher:") or not found:
+    question = _QUESTION.search(text)
+    if not model.startswith("tiny-teacher:") or not question:
         raise ValueError("the tiny teacher knows only the micro-world's questions")
-    steps = re.findall(r"\(\d\) ([-+*]) (\d)", found[2])
-    problem = world.Problem(int(found[1]), tuple((op, int(n)) for op, n in steps))
-    for opening, label in (
-        (prompts.TEACHER_CRITIQUE, "\n\nSolution:\n"),
-        (prompts.ONE_SHOT_CRITIQUE, "\n\nStudent's Solution:\n"),
-    ):
+    steps = [(op, int(operand)) for op, operand in _STEP.findall(question[2])]
+    problem = world.Problem(int(question[1]), tuple(steps))
+    for opening, label in PROMPT_FORMS:
         if text.startswith(opening):
-            return critique(
-                problem,
-                text.split(label, 1)[1],
-                float(settings["skip"]),
-                settings["critique"],
-                float(settings.get("errors", 0)),
-            )
-    return answer(problem, float(settings["skip"]))
+            response = text.split(label, 1)[1]
+            errors = float(settings.get("errors", 0))
+            return critique(problem, response, skip, settings["critique"], errors)
+    return answer(problem, skip)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -98,47 +115,38 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def do_POST(self):
+    def do_POST(self):  # noqa: N802, the name that http.server calls
         """Answer a chat completion; 400 for anything else."""
         try:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            text = reply(body["model"], body["messages"])
-            n_in, n_out = (
-                sum(len(m["content"].split()) for m in body["messages"]),
-                len(text.split()),
-            )
+            self._send(200, _completion(body["model"], body["messages"]))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            return self._send(
-                400, {"error": {"message": str(error), "type": "invalid_request_error"}}
-            )
-        self._send(
-            200,
-            {
-                "id": "tiny",
-                "object": "chat.completion",
-                "created": int(time.time()),
-                "model": body["model"],
-                "choices": [
-                    {
-                        "index": 0,
-                        "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": text},
-                    }
-                ],
-                "usage": {
-                    "prompt_tokens": n_in,
-                    "completion_tokens": n_out,
-                    "total_tokens": n_in + n_out,
-                },
-            },
-        )
+            message = {"message": str(error), "type": "invalid_request_error"}
+            self._send(400, {"error": message})
 
     def log_message(self, *arguments):
         pass
 
 
+def _completion(model, messages):
+    """Return a chat completion as an OpenAI-compatible server does; a word counts as a token."""
+    text = reply(model, messages)
+    n_in = sum(len(message["content"].split()) for message in messages)
+    n_out = len(text.split())
+    usage = {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out}
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "tiny",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": usage,
+    }
+
+
 def serve():
-    """Start the server on a free loopback port. -> (base URL, function that stops it)."""
+    """Start the server on a free loopback port; return its base URL and a function to stop it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
