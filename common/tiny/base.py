@@ -1,8 +1,12 @@
-"""The tiny base model: a Qwen2 of 0.2 M parameters and a tokenizer of whole words, both in the form of any HF folder."""
+"""The tiny base model: a Qwen2 of 0.2 M parameters and a tokenizer of whole words.
+
+Both are written in the form of any Hugging Face folder.
+"""
 
 import json
 import os
 import shutil
+from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, pre_tokenizers
@@ -23,7 +27,8 @@ from common.train.model import init_distributed, load
 BATCH = 16  # documents per pretraining step
 PASSED = 0.3  # accuracy of a base that has passed its phase transition
 
-# A fixed phrase is one token, which keeps rows short; a number is one token (" 17"), so arithmetic is a lookup to learn.
+# A fixed phrase is one token, which keeps rows short. A number is one token (" 17"), so
+# arithmetic is a lookup to learn.
 PHRASES = [
     "<|im_start|>system\n",
     "<|im_start|>user\n",
@@ -47,31 +52,32 @@ WORDS = ["\n", " }", " +", " -", " *", " =", " right", " wrong", " not"]
 WORDS += [f"\n({i})" for i in range(1, 5)] + [f" {n}" for n in range(world.LARGEST + 1)]
 
 
-def build_tokenizer():
-    """Qwen2's tokenizer over the 256 bytes and no merges, with every word of the world added as one token.
+def build_tokenizer() -> Qwen2Tokenizer:
+    """Return Qwen2's tokenizer over the 256 bytes, no merges, each word of the world one token.
 
-    A word carries the white space before it, so decoding gives the text back byte for byte; text from outside the
-    world falls apart into bytes. Qwen2's own class, because AutoTokenizer gives a Qwen2 model no other.
+    A word carries the white space before it, so decoding gives the text back byte for byte. Text
+    from outside the world falls apart into bytes. It has Qwen2's own class, because AutoTokenizer
+    gives a Qwen2 model no other.
     """
-    words = Qwen2Tokenizer(
-        vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))},
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(
+        vocab={character: i for i, character in enumerate(alphabet)},
         merges=[],
         chat_template=prompts.JINJA["chatml"],
         model_max_length=512,
     )
-    words.add_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in ("<|endoftext|>", "<|im_end|>")]
-    )
-    words.add_tokens([AddedToken(t, normalized=False) for t in PHRASES + WORDS])
-    return words
+    ends = ["<|endoftext|>", "<|im_end|>"]
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in ends])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in PHRASES + WORDS])
+    return tokenizer
 
 
-def write_untrained(folder, seed):
-    """Write a randomly initialised base with its tokenizer into `folder`."""
-    words = build_tokenizer()
+def write_untrained(folder: Path, seed: int) -> None:
+    """Write a randomly initialized base with its tokenizer into `folder`."""
+    tokenizer = build_tokenizer()
     set_seed(seed)
     config = Qwen2Config(
-        vocab_size=len(words),
+        vocab_size=len(tokenizer),
         hidden_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -81,87 +87,83 @@ def write_untrained(folder, seed):
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
-    words.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def pretrain(folder, seed, steps, gappy_share=0.0):
-    """Make the tiny base in `folder` unless it stands there. -> its accuracy on 200 questions it has not seen.
+def pretrain(folder: Path, seed: int, steps: int, gappy_share: float = 0.0) -> float:
+    """Make the tiny base in `folder` unless it exists; return its accuracy on 200 new questions.
 
-    Whole documents of the web, loss on what follows the prompt, through the loop that 04 uses. Copying and arithmetic
-    click together at some step (loss 0.35 -> 0.1); a base from before that is useless, so it is then trained on.
+    It is trained on whole documents of the web, loss on what follows the prompt, through the loop
+    of 04. Copying and arithmetic click together at some step (loss 0.35 -> 0.1). A base from
+    before that is useless, so it is then trained on.
     """
     settings = {"seed": seed, "steps": steps, "gappy_share": gappy_share}
-    made = folder / "base.json"
-    if made.exists():
-        stands = json.loads(made.read_text())
-        if {k: stands[k] for k in settings} != settings:
-            raise InputError(
-                f"{folder} was made with {stands}, now {settings} is asked for.\n"
-                f"A run has one base: use another --name, or delete {folder.parent}"
-            )
-        return stands["accuracy"]
+    if (folder / "base.json").exists():
+        return _existing(folder, settings)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     write_untrained(part / "init", seed)
-    _fit(
-        part / "init",
-        part / "base",
-        world.web_documents(seed, steps * BATCH, gappy_share),
-        seed,
-        "pretraining the base",
-    )
-    accuracy, extra = _accuracy(part / "base", seed), 0
-    while accuracy < PASSED and extra < 3:
-        extra += 1
-        print(
-            f"the base solves {accuracy:.1%}: it has not passed its phase transition, so 500 more steps",
-            flush=True,
-        )
-        more = world.web_documents(f"{seed} {extra}", 500 * BATCH, gappy_share)
-        _fit(part / "base", part / "base", more, seed, "pretraining on")
+    documents = world.web_documents(seed, steps * BATCH, gappy_share)
+    _fit(part / "init", part / "base", documents, seed, "pretraining the base")
+    accuracy = _accuracy(part / "base", seed)
+    rounds = 0
+    while accuracy < PASSED and rounds < 3:
+        rounds += 1
+        print(f"the base solves {accuracy:.1%}: before its phase transition, so 500 more steps")
+        documents = world.web_documents(f"{seed} {rounds}", 500 * BATCH, gappy_share)
+        _fit(part / "base", part / "base", documents, seed, "pretraining on")
         accuracy = _accuracy(part / "base", seed)
-    write_atomic(
-        part / "base" / "base.json",
-        json.dumps(settings | {"accuracy": accuracy, "extra_steps": 500 * extra}),
-    )
+    record = settings | {"accuracy": accuracy, "extra_steps": 500 * rounds}
+    write_atomic(part / "base" / "base.json", json.dumps(record))
     os.replace(part / "base", folder)
     shutil.rmtree(part)
     return accuracy
 
 
+def _existing(folder, settings):
+    """Return the accuracy of the base in `folder`; InputError if its settings are others."""
+    record = json.loads((folder / "base.json").read_text())
+    if not settings.items() <= record.items():
+        raise InputError(
+            f"{folder} was made with {record}, this command says {settings}.\n"
+            "A run has one base: use another --name."
+        )
+    return record["accuracy"]
+
+
 def _fit(source, folder, documents, seed, label):
     """Train the model of `source` on the documents; the result goes to `folder`."""
     _, _, device = init_distributed()
-    words = build_tokenizer()
-    rows, _ = tokens.examples(documents, words, "chatml", cutoff=512)
-    plan = tokens.batch_plan(
-        [len(e["input_ids"]) for e in rows], BATCH, 1, seed, 1, tokens_per_microbatch=2048
-    )
+    tokenizer = build_tokenizer()
+    rows, _ = tokens.examples(documents, tokenizer, "chatml", cutoff=512)
+    lengths = [len(row["input_ids"]) for row in rows]
+    plan = tokens.batch_plan(lengths, BATCH, 1, seed, 1, tokens_per_microbatch=2048)
     model = load(source, device)
     optimizer = adamw(model, weight_decay=0.01, betas=(0.9, 0.98))
-    for update in tqdm(
-        training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04),
-        total=len(plan),
-        desc=label,
-        unit="step",
-    ):
+    steps = training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04)
+    for _ in tqdm(steps, total=len(plan), desc=label, unit="step"):
         pass
-    checkpoints.save(model, words, "chatml", folder, torch.float32)
+    checkpoints.save(model, tokenizer, "chatml", folder, torch.float32)
 
 
 def _accuracy(folder, seed, n=200):
-    """Greedy accuracy on forum questions, which the web does not hold (the test questions are left alone)."""
-    items, sampling = world.problems("train", seed, n), Sampling(0.0, 1.0, 96, prompts.STOP)
-    asked = {
-        Task(Request(prompts.solve_prompt(p.question, "chatml")), sampling, "base"): world.gold(p)
-        for p in items
-    }
-    right = []
-    Local(folder, batch_size=n).generate(
-        asked, lambda task, answer: right.append(grading.is_correct(answer["text"], asked[task]))
-    )
-    return sum(right) / n
+    """Return the greedy accuracy on n forum questions, which the web does not hold.
+
+    The test questions are left alone.
+    """
+    sampling = Sampling(0.0, 1.0, 96, prompts.STOP)
+    golds = {}
+    for problem in world.problems("train", seed, n):
+        request = Request(prompts.solve_prompt(problem.question, "chatml"))
+        golds[Task(request, sampling, "base")] = world.gold(problem)
+    correct = []
+
+    def deliver(task, answer):
+        correct.append(grading.is_correct(answer["text"], golds[task]))
+
+    Local(folder, batch_size=n).generate(golds, deliver)
+    return sum(correct) / n
