@@ -1,4 +1,4 @@
-"""Generation with transformers on this machine: one process per GPU, each with a batch that is refilled as texts end."""
+"""Generation with transformers on this machine: one process per GPU, each with a refilled batch."""
 
 import gc
 import json
@@ -20,19 +20,30 @@ from common.generate.pool import Pool
 from common.generate.requests import Sampling
 from common.train.model import build_on_meta
 
-SPREAD = 8  # a set is cut into so many chunks, the GPUs of a node, unless these would be
-SMALLEST, LARGEST = (
-    2,
-    8,
-)  # fewer batches, in which no finished row could be followed by another, or more: what a kill can cost
+CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
+MIN_BATCHES = 2  # in a chunk of one batch no finished row could be followed by another
+MAX_BATCHES = 8  # what a kill can cost
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    UserWarning,
+    SafetensorError,
+)
 
 
 class Local:
     """Engine over a Hugging Face folder, a peft adapter's folder or a hub id, for raw text prompts.
 
-    exact: float32 and one prompt at a time, for texts that rounding does not touch; otherwise bfloat16 on a GPU, float32 on a
-    CPU. load_in_4bit: the base in 4-bit NormalFloat. processes: 0 is one per GPU that is visible (CPU: 1).
-    Weights are loaded when the first text has to be generated. device: of a process that such an engine started.
+    exact: float32 and one prompt at a time, for texts that rounding does not touch; otherwise
+    bfloat16 on a GPU, float32 on a CPU. load_in_4bit: the base in 4-bit NormalFloat.
+    processes: 0 is one per visible GPU (CPU: 1). device: of a process that such an engine started.
+    Weights are loaded when the first text has to be generated.
     """
 
     def __init__(
@@ -40,52 +51,52 @@ class Local:
     ):
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ:
             raise InputError(
-                "this script uses all GPUs of the node by itself.\nStart it with plain python, not with torchrun."
+                "this script uses all GPUs of the node by itself.\n"
+                "Start it with plain python, not with torchrun."
             )
-        self.folder = (
-            str(model) if (Path(model) / "adapter_config.json").is_file() else local_folder(model)
-        )
-        self.base = _base_of(self.folder)  # None: no adapter
+        is_adapter = (Path(model) / "adapter_config.json").is_file()
+        self.folder = str(model) if is_adapter else local_folder(model)
+        self.base = _base_of(self.folder) if is_adapter else None
+        self.weights = self.base or self.folder
         cuda = torch.cuda.is_available()
-        self.device, self.dtype = (
-            device or ("cuda:0" if cuda else "cpu"),
-            torch.bfloat16 if cuda and not exact else torch.float32,
-        )
-        self.batch_size, self.exact, self.load_in_4bit = (
-            1 if exact else batch_size,
-            exact,
-            load_in_4bit,
-        )
+        self.device = device or ("cuda:0" if cuda else "cpu")
+        self.dtype = torch.bfloat16 if cuda and not exact else torch.float32
+        self.batch_size = 1 if exact else batch_size
+        self.exact = exact
+        self.load_in_4bit = load_in_4bit
         self.processes = processes or max(torch.cuda.device_count(), 1)
-        own = any(
-            (Path(self.folder) / name).is_file()
-            for name in ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
-        )
-        self.tokenizer = load_tokenizer(self.folder if own or not self.base else self.base)
+        has_tokenizer = any((Path(self.folder) / name).is_file() for name in TOKENIZER_FILES)
+        self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
         self.pool = None
 
     @cached_property
-    def identity(self):
-        """24 hex digits of all that decides what is computed, but the batch size, which each answer names: model_id(folder) of a plain model
-        in float32."""
-        more = [model_id(self.base)] if self.base else []
-        more += (
-            [str(self.dtype)] * (self.dtype != torch.float32)
-            + ["nf4"] * self.load_in_4bit
-            + ["exact"] * self.exact
-        )
-        more += ["cuda"] * (self.device != "cpu")
-        return content_id(model_id(self.folder), *more) if more else model_id(self.folder)
+    def identity(self) -> str:
+        """Return 24 hex digits of all that decides what is computed, but the batch size.
+
+        The batch size is named by each answer. A plain model in float32 has model_id(folder).
+        """
+        parts = [model_id(self.folder)]
+        if self.base:
+            parts.append(model_id(self.base))
+        if self.dtype != torch.float32:
+            parts.append(str(self.dtype))
+        if self.load_in_4bit:
+            parts.append("nf4")
+        if self.exact:
+            parts.append("exact")
+        if self.device != "cpu":
+            parts.append("cuda")
+        return content_id(*parts) if len(parts) > 1 else parts[0]
 
     @property
-    def settings(self):
-        """What a score's manifest says of the engine; no weights are loaded for it."""
+    def settings(self) -> dict:
+        """Return what a score's manifest says of the engine; no weights are loaded for it."""
         cuda = self.device != "cpu"
         return {
             "folder": self.folder,
             "content": self.identity,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "attention": self._attention,
+            "attention": build_on_meta(self._config).config._attn_implementation,
             "batch_size": self.batch_size,
             "load_in_4bit": self.load_in_4bit,
             "exact": self.exact,
@@ -96,68 +107,41 @@ class Local:
 
     @cached_property
     def _config(self):
-        return _readable(
-            self.base or self.folder, lambda: AutoConfig.from_pretrained(self.base or self.folder)
-        )
-
-    @cached_property
-    def _attention(self):
-        return build_on_meta(self._config).config._attn_implementation
+        return _readable(self.weights, lambda: AutoConfig.from_pretrained(self.weights))
 
     @cached_property
     def model(self):
-        """The model on its device, loaded by whoever asks first."""
-        model = _readable(self.base or self.folder, self._load)
+        """Return the model on its device; the first caller loads it."""
+        model = _readable(self.weights, self._load)
         if getattr(model, "_is_stateful", False):
             raise InputError(
-                f"{self.folder}: {type(model).__name__} keeps a state beside keys and values, which the local engine cannot "
-                "rearrange.\nServe it, for example with vLLM, and give --base-url."
+                f"{self.folder}: {type(model).__name__} keeps a state besides keys and values, "
+                "which the local engine cannot rearrange.\n"
+                "Serve it, for example with vLLM, and give --base-url."
             )
         return model.eval()
 
     def _load(self):
-        quantised = {}
-        if self.load_in_4bit:  # 4-bit NormalFloat, its scales quantised again (QLoRA, arXiv 2305.14314), as in training
-            _check_4bit(torch.device(self.device))
-            quantised["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=self.dtype,
-            )
-        model, seen = AutoModelForCausalLM.from_pretrained(
-            self.base or self.folder,
+        quantization = _quantization(self.device, self.dtype) if self.load_in_4bit else None
+        model, report = AutoModelForCausalLM.from_pretrained(
+            self.weights,
             dtype=self.dtype,
             device_map={"": self.device},
+            quantization_config=quantization,
             output_loading_info=True,
-            **quantised,
         )
-        if missing := sorted(
-            seen["missing_keys"]
-        ):  # transformers makes up what is not there, with a warning only
-            raise ValueError(
-                f"its files lack {len(missing)} of the model's weights, such as {missing[:3]}"
-            )
-        for module in model.modules() if self.load_in_4bit else ():
-            module.support_avx512bf16_for_cpu = (
-                False  # there bitsandbytes repacks: bfloat16 scales, and widths of 64 only
-            )
-        if self.base:
-            from peft import PeftModel
-
-            with warnings.catch_warnings(
-                action="ignore", category=FutureWarning
-            ):  # peft calls transformers by an old name
-                warnings.filterwarnings(
-                    "error", "Found missing adapter keys"
-                )  # what is not there would be an adapter that does nothing
-                model = PeftModel.from_pretrained(model, self.folder)
-            if not self.load_in_4bit:  # 4-bit weights would be rounded once more
-                model = model.merge_and_unload()
-        return model
+        # transformers makes up missing weights, with a warning only.
+        if missing := sorted(report["missing_keys"]):
+            n = len(missing)
+            raise ValueError(f"its files lack {n} of the model's weights, such as {missing[:3]}")
+        if self.load_in_4bit:
+            for module in model.modules():
+                # There bitsandbytes repacks: bfloat16 scales, and widths of 64 only.
+                module.support_avx512bf16_for_cpu = False
+        return _with_adapter(model, self.folder, not self.load_in_4bit) if self.base else model
 
     def approve(self, tasks, journal):
-        """Costs nothing; the weights are loaded here, so that no text has to wait for them."""
+        """Load the weights, so that no text has to wait for them; generation costs nothing."""
         if self.processes == 1:
             _ = self.model
 
@@ -176,14 +160,16 @@ class Local:
         return ""
 
     def generate(self, tasks, deliver, show=lambda: None):
-        """deliver(task, answer) for each task that is not settled, as soon as its text ends, from this thread.
+        """Call deliver(task, answer) for each open task as its text ends, from this thread.
 
-        Chunks are cut from all tasks, whatever the number of processes, and skipped when all is done; a chunk in which
-        anything is missing runs as a whole. So a resumed run meets the same batches and, in bfloat16 too, the same text.
+        Chunks are cut from all tasks, whatever the number of processes. A chunk runs as a whole if
+        anything of it is missing. So a resumed run has the same batches and, in bfloat16 too, the
+        same text.
         """
         order = sorted(tasks, key=lambda task: (-len(task.request.prompt), task.key))
         size = min(
-            max(-(-len(order) // SPREAD), SMALLEST * self.batch_size), LARGEST * self.batch_size
+            max(-(-len(order) // CHUNKS), MIN_BATCHES * self.batch_size),
+            MAX_BATCHES * self.batch_size,
         )
         n = -(-len(order) // size)
         chunks = [
@@ -202,7 +188,8 @@ class Local:
         ]
         if n < self.processes and len(order) > self.batch_size:
             print(
-                f"note: at --batch-size {self.batch_size} {len(order)} prompts are {n} chunks: {n} of {self.processes} processes have work"
+                f"note: at --batch-size {self.batch_size} {len(order)} prompts are {n} chunks: "
+                f"{n} of {self.processes} processes have work"
             )
         if self.pool or min(self.processes, len(chunks)) > 1:
             answers = self._everywhere(asked)
@@ -235,86 +222,105 @@ class Local:
         return self.pool.texts([chunk | {"batch_size": self.batch_size} for chunk in asked])
 
     def texts(self, prompts, keys, limits, sampling, batch_size=None):
-        """Yields (index, answer) of a chunk, by this process. Stopped (status 4) where the GPU's memory is not enough."""
-        sampling, batch_size = Sampling(**sampling), batch_size or self.batch_size
-        most = getattr(self._config.get_text_config(), "max_position_embeddings", None) or 2**31
-        decoder = Decoder(
-            self.model, self.tokenizer, sampling, self._ends(sampling.stop), most, batch_size
-        )
+        """Yield (index, answer) of a chunk, by this process.
+
+        Stopped (status 4) if the GPU's memory is not enough.
+        """
+        sampling = Sampling(**sampling)
+        batch_size = batch_size or self.batch_size
+        context = getattr(self._config.get_text_config(), "max_position_embeddings", None) or 2**31
+        end_tokens = self._end_tokens(sampling.stop)
+        decoder = Decoder(self.model, self.tokenizer, sampling, end_tokens, context, batch_size)
         try:
-            yield from decoder.texts(prompts, keys, limits)
+            yield from decoder.generate(prompts, keys, limits)
         except torch.OutOfMemoryError as error:
             raise Stopped(
-                f"the GPU's memory is not enough for {batch_size} texts at a time ({str(error)[:200]})\n"
+                f"the GPU's memory is not enough for {batch_size} texts at a time "
+                f"({str(error)[:200]})\n"
                 "Give a smaller --batch-size; what was answered is kept.",
                 4,
             ) from error
 
-    def _ends(self, stop):
-        """What ends a text: the model's own stop tokens, and each stop string that is one token of its vocabulary."""
-        own = Path(self.folder) / "generation_config.json"  # an adapter's, where it has one
-        own = (
-            GenerationConfig.from_pretrained(self.folder)
-            if own.is_file()
-            else self.model.generation_config
-        )
-        own = own.eos_token_id or self.tokenizer.eos_token_id
+    def _end_tokens(self, stop):
+        """Return the ids that end a text.
+
+        They are the model's own stop tokens, and each stop string that is one token.
+        """
+        settings = self.model.generation_config
+        if (Path(self.folder) / "generation_config.json").is_file():  # an adapter's, if it has one
+            settings = GenerationConfig.from_pretrained(self.folder)
+        model_ends = settings.eos_token_id or self.tokenizer.eos_token_id
+        if not isinstance(model_ends, list):
+            model_ends = [model_ends]
         vocabulary = self.tokenizer.get_vocab()
-        return {i for i in (own if isinstance(own, list) else [own]) if i is not None} | {
-            vocabulary[s] for s in stop if s in vocabulary
-        }
+        ends = {*model_ends, *(vocabulary.get(text) for text in stop)}
+        return ends - {None}
 
 
 def _base_of(folder):
-    """The folder of the model that an adapter was trained on; None for a folder that is no adapter."""
-    stated = Path(folder) / "adapter_config.json"
-    if not stated.is_file():
-        return None
-    name = _readable(
-        folder,
-        lambda: json.loads(stated.read_text(encoding="utf-8")).get("base_model_name_or_path"),
-    )
+    """Return the folder of the model that an adapter was trained on."""
+    path = Path(folder) / "adapter_config.json"
+    config = _readable(folder, lambda: json.loads(path.read_text(encoding="utf-8")))
+    name = config.get("base_model_name_or_path")
     try:
         return local_folder(name)
     except (InputError, TypeError) as error:  # TypeError: it names none
+        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{folder} is an adapter of {name!r}, which cannot be found ({str(error).splitlines()[0]})\n"
-            f"Say where that model is: base_model_name_or_path in {folder}/adapter_config.json; or merge where it was "
-            "trained (--merge) and give the merged folder."
+            f"{folder} is an adapter of {name!r}, which cannot be found ({reason})\n"
+            f"Name that model's folder as base_model_name_or_path in {path}; or merge the adapter "
+            "on the machine that trained it (--merge) and give the merged folder."
         ) from error
 
 
+def _with_adapter(model, folder, merge):
+    """Return the model with the adapter of `folder`, merged or above it.
+
+    4-bit weights are not merged: they would be rounded once more.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        # Missing weights would make an adapter that does nothing; peft only warns.
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        model = PeftModel.from_pretrained(model, folder)
+    return model.merge_and_unload() if merge else model
+
+
+def _quantization(device, dtype):
+    """Return the settings of training: 4-bit NormalFloat, its scales quantized again.
+
+    Source: QLoRA, arXiv 2305.14314.
+    """
+    from common.train.adapters import check_bitsandbytes
+
+    try:
+        check_bitsandbytes(torch.device(device))
+    except InputError as error:
+        raise InputError(
+            f"{str(error).splitlines()[0]}\n"
+            "Leave --load-in-4bit out, or install the build for your CUDA: "
+            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
+        ) from error
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
 def _readable(folder, read):
-    """read(), with InputError for what a wrong or torn folder raises."""
+    """Return read(); InputError for all that a wrong or torn folder raises."""
     try:
         return read()
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"{folder} does not fit this GPU's memory ({str(error)[:200]})\nTry --load-in-4bit."
         ) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        UserWarning,
-        SafetensorError,
-    ) as error:
+    except LOADING_ERRORS as error:
         raise InputError(
-            f"{folder} cannot be loaded ({type(error).__name__}: {str(error)[:400]})\nGive the folder of a causal language "
-            "model that this version of transformers knows, or save or fetch it once more."
-        ) from error
-
-
-def _check_4bit(device):
-    from common.train.adapters import check_bitsandbytes
-
-    try:
-        check_bitsandbytes(device)
-    except InputError as error:
-        raise InputError(
-            f"{str(error).splitlines()[0]}\nLeave --load-in-4bit out, or install the build for your CUDA: "
-            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
+            f"{folder} cannot be loaded ({type(error).__name__}: {str(error)[:400]})\n"
+            "Give the folder of a causal language model that this version of transformers knows, "
+            "or save or fetch it once more."
         ) from error

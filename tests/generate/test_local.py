@@ -509,7 +509,7 @@ def test_a_prompt_that_is_too_long_is_a_failed_row_and_a_text_ends_at_the_models
         Local(folder, batch_size=2),
         Local(made(CONFIGS["gpt2"], tmp_path), batch_size=2),
     ):
-        engine._ends = lambda stop: set()
+        engine._end_tokens = lambda stop: set()
         got = answers(
             engine, [zz(600), zz(511), "How?", zz(512), zz(500), ""], Sampling(max_new_tokens=40)
         )

@@ -110,9 +110,9 @@ def test_a_stop_string_is_found_across_tokens_and_at_its_last_one():
             Row(0, [5], 99, 0),
         )
         pieces = [new[at : at + piece] for at in range(0, len(new), piece)]
-        ended = [decoder._end(row, part) for part in pieces[: -(-last // piece)]]
+        ended = [decoder._extend(row, part) for part in pieces[: -(-last // piece)]]
         assert ended == [None] * (len(ended) - 1) + ["stop"] and row.ids == new[:last]
-        row.ended = "stop"
+        row.finish_reason = "stop"
         assert decoder._answer(row)["text"] == "zz"
 
 
