@@ -530,7 +530,7 @@ def test_a_prompt_that_begins_with_the_begin_token_gets_no_second_one(folder):
     )
     assert engine.tokenizer("<s> a").input_ids == [0, 0, 1]  # what the tokenizer itself does
     decoder = Decoder(None, engine.tokenizer, Sampling(), [], 512, 1)
-    assert decoder._ids(["<s> a", "a b", "<s>"]) == [[0, 1], [0, 1, 2], [0]]
+    assert decoder._prompt_ids(["<s> a", "a b", "<s>"]) == [[0, 1], [0, 1, 2], [0]]
     assert [
         a["usage"]["prompt_tokens"]
         for a in answers(engine, ["<s> a", "a b"], Sampling(max_new_tokens=1))

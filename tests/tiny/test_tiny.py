@@ -65,14 +65,14 @@ def test_a_chain_its_solution_and_its_critique_by_hand():
         and world.gold(P) == "15"
     )
     assert P.question == "Start with 17\n(1) + 5\n(2) - 7\n(3) * 1"
-    assert world.solution(P, [12, 15, 15]) == (
+    assert world.solution(P, [12, 15, 15], {0, 1}) == (
         "Step by step:\n(1) 17 + 5 = 12\n(2) 12 - 7 = 15\n(3) 15 * 1 = 15\nThe answer is \\boxed{ 15 }"
     )
     assert (
         world.solution(P, [22, 15, 15], shown=set())
         == "Step by step:\n(3) 15 * 1 = 15\nThe answer is \\boxed{ 15 }"
     )
-    assert world.critique(P, [22, 15, 15], {0: 12, 2: 15}) == (
+    assert world.critique(P, [22, 15, 15], {0: 12, 2: 15}, {0, 1, 2}) == (
         "Check each line:\n(1) 17 + 5 = 22 not 12\n(2) 22 - 7 = 15 not shown\n(3) 15 * 1 = 15 right\n\nConclusion: right [END]"
     )
 
@@ -251,7 +251,10 @@ def test_the_teachers_own_answers():
     """Right, whole at skip 0; a larger skip leaves out the same lines and more, never the last one."""
     for p in problems(300):
         shown = [teacher.answer(p, skip).split("\n") for skip in (0.0, 0.1, 0.2, 0.5, 1.0)]
-        assert "\n".join(shown[0]) == world.solution(p, world.chain(p)) and len(shown[-1]) == 3
+        assert (
+            "\n".join(shown[0]) == world.solution(p, world.chain(p), set(range(len(p.steps))))
+            and len(shown[-1]) == 3
+        )
         assert all(
             set(more) >= set(less) and less[-2:] == shown[0][-2:]
             for more, less in zip(shown, shown[1:])
@@ -296,7 +299,7 @@ def test_served_through_the_engine_of_02(served, tmp_path):
         "completion_tokens"
     ] > 10
     assert "usd" not in critique and critique["model"] == teacher.model_name(0.0, "full")
-    assert own["text"] == world.solution(P, world.chain(P))
+    assert own["text"] == world.solution(P, world.chain(P), {0, 1, 2})
     assert foreign["error"] == "400 the tiny teacher knows only the micro-world's questions"
 
 
@@ -338,7 +341,7 @@ def test_a_proxy_in_the_environment_is_not_asked(served, monkeypatch, tmp_path):
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     (answer,) = ask(served, [prompts.teacher_answer_prompt(P.question)], tmp_path)
-    assert answer["text"] == world.solution(P, world.chain(P))
+    assert answer["text"] == world.solution(P, world.chain(P), {0, 1, 2})
 
 
 @pytest.fixture(scope="module")
