@@ -189,9 +189,9 @@ LEFT_OUT = {
     "duplicate critiques": 2,
     "critiques without a verdict": 1,
     "rows with an empty critique": 1,
-    "rows whose question stands in a test set": 3,
+    "rows whose question is in a test set": 3,
     "rows of --mix without a finished response": 3,
-    "rows of --mix whose question stands in a test set": 2,
+    "rows of --mix whose question is in a test set": 2,
     "too short (--min-tokens)": 1,
     "too long (--max-tokens)": 1,
 }
@@ -410,7 +410,7 @@ def test_the_sizes_of_the_arms_are_the_same_in_print_page_and_manifest(everythin
             str(questions),
             *(f"{n:,}" for n in (n_prompt + n_written, n_written, longest)),
         ]
-        judged = "" if right is None else f", {right / len(built):.0%} judged right"
+        judged = "" if right is None else f", {right / len(built):.0%} with the verdict right"
         assert (
             f"\n{arm['arm']}: {len(built)} rows of {questions} questions{judged}, {n_prompt + n_written:,} tokens, "
             in everything.printed
@@ -419,7 +419,7 @@ def test_the_sizes_of_the_arms_are_the_same_in_print_page_and_manifest(everythin
         assert made["output_sha256"][arm["arm"]] == file_hash(
             everything.run / "03_data" / f"{arm['arm']}.jsonl"
         )
-    assert "note: the arms differ in size" in everything.printed
+    assert "note: the training sets differ in size" in everything.printed
     assert {path.rsplit("/", 1)[-1]: digest for path, digest in made["inputs"].items()} == {
         "02_critiques.jsonl": file_hash(everything.run / "02_critiques.jsonl"),
         "02_answers.jsonl": file_hash(everything.run / "02_answers.jsonl"),
@@ -547,13 +547,13 @@ MISTAKES = {  # flags, what stderr has to hold, how to mend it, what brings the 
     ),
     "an id for two texts": (
         [],
-        "stands for two texts",
-        "make the file again with 01 and 02",
+        "names two texts",
+        "Make the file again with 01 and 02",
         conflicting_ids,
     ),
     "a share that leaves nothing": (
         ["--arms", "sft-verified", "cft", "--wrong-share", "0.5"],
-        "cft: no row (of 9 that have a critique with a verdict, under --wrong-share;",
+        "cft: no row (rows with a critique with a verdict, under --wrong-share: 9;",
         "--wrong-share",
         all_called_right,
     ),
@@ -592,7 +592,7 @@ def test_a_mistake_after_the_comparison_leaves_its_matches_as_they_were(
         tiny_model,
         ["--decontaminate", "one/test.jsonl", "--max-tokens", 1],
         "is left; the reasons",
-        "the reasons stand above",
+        "the reasons are above",
         nothing,
     )
 
@@ -678,10 +678,7 @@ def test_arms_of_two_settings_stand_beside_each_other_and_are_trained_in_one_cal
         assert list(about["inputs"]) == ["runs/own/02_critiques.jsonl", "runs/own/02_answers.jsonl"]
         assert {row["arm"] for row in rows(settings.run / "03_data" / f"{arm}.jsonl")} == {arm}
     assert "cft-half: 8 rows" in settings.printed[0] and "\ncft: 8 rows" in settings.printed[1]
-    assert (
-        "from earlier commands stand sft-half, sft-verified-half, sft-teacher-half, cft-half, "
-        in settings.printed[1]
-    )
+    assert "sft-half, sft-verified-half, sft-teacher-half, cft-half, " in settings.printed[1]
     assert manifest(settings.run, "04")["checkpoints"] == {
         "cft-half": ["step-000020"],
         "cft": ["step-000020"],
@@ -756,7 +753,7 @@ def test_a_base_that_writes_no_critique_leaves_the_teachers_rows(copied):
     done = run_script(folder, *BUILD_OWN, *WHOLE, "--arms", "cft", "cft-self-critique")
     assert (
         done.returncode == 2
-        and "cft-self-critique: no row (of 0 that have a critique by the base itself; 8 were asked for)"
+        and "cft-self-critique: no row (rows with a critique by the base itself: 0; --rows asks for 8)"
         in done.stderr
     )
     assert outputs(copied) == before
@@ -846,7 +843,7 @@ def test_a_mix_of_a_run_with_itself_never_has_a_question_twice(self_critiqued):
     assert len(halves[True]) == 16 and len(halves[False]) == len(set(halves[False])) > 0
     assert set(halves[False]) == set(question_of.values()) - set(halves[True])
     assert re.search(
-        r"^mix: \d+ rows of 24 questions, .* 32 were asked for\)$", self_critiqued.printed[1], re.M
+        r"^mix: \d+ rows of 24 questions, .* --rows asks for 32\)$", self_critiqued.printed[1], re.M
     )
     assert "runs/own/01_responses.jsonl" in manifest(run)["inputs"]
 
