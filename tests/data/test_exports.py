@@ -196,7 +196,7 @@ def test_an_arm_that_is_built_again_is_exported_again(tmp_path):
 
 
 def test_an_unknown_form_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(InputError, match="'csv'.*--export alpaca messages"):
+    with pytest.raises(InputError, match="'csv'.*\n.*--export alpaca messages"):
         exports.write(tmp_path / "03_export", sets_of("", ["q"]), ["alpaca", "csv"])
     assert (
         exports.write(tmp_path / "03_export", sets_of("", ["q"]), []) == []
