@@ -129,7 +129,7 @@ base = local_folder(
 tokenizer = load_tokenizer(base)
 shape = estimate.model_shape(base, 0 if full else config.lora_rank, config.method == "qlora")
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
-prompts.make_room(template, tokenizer, shape.vocabulary, full)
+prompts.add_chatml_markers(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
 base_id = None if config.dry_run else files.model_id(base)
 dtype = (

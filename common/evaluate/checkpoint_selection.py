@@ -69,7 +69,7 @@ def trained_on(run):
         shas = settings.get("data_sha256", ["?"])
         found[arm] = (
             {
-                decontamination.normalize_question(prompts.question_of(row["prompt"]))
+                decontamination.normalize_question(prompts.extract_question(row["prompt"]))
                 for sha in shas
                 for row in files.iter_jsonl(built[sha], ("prompt",))
             }

@@ -232,5 +232,5 @@ def open_engine(one, config):
         if words
         else "chatml"
     )
-    prompts.check_template(template, words, own=True)
+    prompts.check_template(template, words, allow_own=True)
     return engine, words, template, kind | {"template": template}

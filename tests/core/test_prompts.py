@@ -31,16 +31,16 @@ HOSTILE = [
     params=["chatml small", "deepseek small", "chatml qwen2.5-math", "deepseek deepseek-llm"],
 )
 def speaker(request):
-    """(template, a tokenizer that carries its jinja): a small one with the same marks, and the bases' own where they are at hand."""
-    template, which = request.param.split()
-    if which == "small":
+    """(template, tokenizer with its jinja): a small one with the same marks, and the bases' own."""
+    template, name = request.param.split()
+    if name == "small":
         tokenizer = small_tokenizer(
             "<bos>" if template == "deepseek" else None, ["<|im_end|>"] * (template == "chatml")
         )
-    elif not (SHARED / "tokenizers" / which).is_dir():
+    elif not (SHARED / "tokenizers" / name).is_dir():
         pytest.skip("../shared is not there")
     else:
-        tokenizer = AutoTokenizer.from_pretrained(SHARED / "tokenizers" / which)
+        tokenizer = AutoTokenizer.from_pretrained(SHARED / "tokenizers" / name)
     tokenizer.chat_template = prompts.JINJA[template]
     return template, tokenizer
 
@@ -72,30 +72,36 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=range(len(CONVERSATIONS)))
-def test_render_is_what_the_saved_template_says(speaker, conversation):
-    """What is trained on is `render`'s; what a server makes of messages later is the jinja's. A bos is the tokenizer's own doing."""
+def bos_of(template, tokenizer):
+    """Return what the jinja puts first and `render` leaves to the tokenizer."""
+    return (tokenizer.bos_token or "") if template == "deepseek" else ""
+
+
+def test_render_is_what_the_saved_template_says(speaker):
+    """Trained on is what `render` makes; what a server makes of messages later is the jinja's."""
     template, tokenizer = speaker
-    theirs = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    bos = tokenizer.bos_token if template == "deepseek" and tokenizer.bos_token else ""
-    assert theirs == bos + prompts.render(conversation, template)
+    different = []
+    for conversation in CONVERSATIONS:
+        text = tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True
+        )
+        if text != bos_of(template, tokenizer) + prompts.render(conversation, template):
+            different.append(conversation)
+    assert not different
 
 
 def test_prompt_and_completion_together_are_the_templates_whole_conversation(speaker):
-    """The end of the supervised text must be what the template writes after an answer (without ChatML's last newline)."""
+    """The supervised text ends as the template ends an answer (without ChatML's last newline)."""
     template, tokenizer = speaker
-    asked = messages(("system", "s"), ("user", "q"))
-    whole = tokenizer.apply_chat_template(asked + messages(("assistant", "a")), tokenize=False)
-    bos = tokenizer.bos_token if template == "deepseek" and tokenizer.bos_token else ""
-    assert (
-        bos + prompts.render(asked, template) + prompts.render_completion("a", template, tokenizer)
-    ) == whole.removesuffix("\n")
+    turns = messages(("system", "s"), ("user", "q"))
+    whole = tokenizer.apply_chat_template(turns + messages(("assistant", "a")), tokenize=False)
+    prompt = bos_of(template, tokenizer) + prompts.render(turns, template)
+    assert prompt + prompts.render_completion("a", template, tokenizer) == whole.removesuffix("\n")
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("template", prompts.TEMPLATES)
-def test_a_text_stands_unchanged_in_its_prompt(template, text):
-    """The pieces around it are those around a plain word: a fill-in mark or brace in the data is data."""
+def test_a_text_stays_unchanged_in_its_prompt(template):
+    """The pieces around it are those around a plain word: a brace in the data is data."""
     for make in (
         lambda q: prompts.render(prompts.critique_row_prompt("q", q), template),
         lambda q: prompts.render(prompts.critique_row_prompt(q, "r"), template),
@@ -105,20 +111,34 @@ def test_a_text_stands_unchanged_in_its_prompt(template, text):
         lambda q: prompts.render(prompts.teacher_answer_prompt(q), template),
     ):
         before, after = make("WORD").split("WORD")
-        assert make(text) == before + text + after
+        assert [text for text in HOSTILE if make(text) != before + text + after] == []
 
 
-# --- training rows --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("question", ["1+1?", "", "a\nb", "{}", "Question:\nQuestion:\n"])
+def test_a_question_is_found_in_its_prompt(question):
+    for prompt in (
+        prompts.critique_row_prompt(question, "r\n\nSolution:\nr"),
+        prompts.critique_row_prompt(question, "r", system=""),
+        prompts.sft_row_prompt(question),
+        prompts.sft_row_prompt(question, prompts.SFT_TEACHER_INSTRUCTION),
+    ):
+        assert prompts.extract_question(prompt) == question
+
+
+# --- training rows -------------------------------------------------------------------------------
 
 
 def test_cft_row():
-    """The released data joined as its framework does: instruction column + newline + input column; so three newlines before Question."""
+    """Joined as the released data's framework does: instruction + newline + input."""
     assert prompts.render(prompts.critique_row_prompt("1+1?", "3"), "chatml") == (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nPlease critique whether the following solution to "
-        "the question is correct.\n\n\nQuestion:\n1+1?\n\nSolution:\n3\n<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n"
+        "Please critique whether the following solution to the question is correct."
+        "\n\n\nQuestion:\n1+1?\n\nSolution:\n3\n<|im_end|>\n<|im_start|>assistant\n"
     )
     assert prompts.render(prompts.critique_row_prompt("1+1?", "3"), "deepseek") == (
-        "You are a helpful assistant.\n\nUser: Please critique whether the following solution to the question is correct.\n\n\n"
+        "You are a helpful assistant.\n\n"
+        "User: Please critique whether the following solution to the question is correct.\n\n\n"
         "Question:\n1+1?\n\nSolution:\n3\n\n\nAssistant:"
     )
 
@@ -135,7 +155,8 @@ def test_cft_row():
 )
 def test_sft_row(instruction, text):
     assert prompts.render(prompts.sft_row_prompt("1+1?", instruction), "chatml") == (
-        f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{text}\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{text}\n1+1?<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
@@ -148,96 +169,103 @@ def test_a_row_without_system_message():
 
 
 def test_teacher_prompts():
-    """One user message for the critique (paper, A.1); the answer's instruction is a system message (released script)."""
-    (asked,) = prompts.teacher_critique_prompt("1+1?", "3")
-    assert asked == {
-        "role": "user",
-        "content": (
-            "You are a science expert. A student is trying to solve a question, please explain briefly whether his answer is correct or not. "
-            "Finally, conclude your judgement with 'Conclusion: right/wrong [END]'\n\nQuestion:\n1+1?\n\nSolution:\n3\n"
+    """The critique: one user message (paper, A.1). The answer: with a system message (script)."""
+    assert prompts.teacher_critique_prompt("1+1?", "3") == messages(
+        (
+            "user",
+            "You are a science expert. A student is trying to solve a question, please explain "
+            "briefly whether his answer is correct or not. Finally, conclude your judgement with "
+            "'Conclusion: right/wrong [END]'\n\nQuestion:\n1+1?\n\nSolution:\n3\n",
+        )
+    )
+    assert prompts.teacher_critique_prompt("1+1?", "3", one_shot=True) == messages(
+        (
+            "user",
+            "You are a mathematics expert. Analyze if the student's solution to the given question "
+            "is correct. Follow these steps: 1. Identify the key mathematical concepts and correct "
+            "approach. 2. Check each step of the student's solution. 3. If incorrect, point out "
+            "errors and provide the correct solution, putting your final answer within \\boxed{}. "
+            'Conclude with "Conclusion: right/wrong [END]"\n\nQuestion:\n1+1?\n\n'
+            "Student's Solution:\n3\n",
+        )
+    )
+    assert prompts.teacher_answer_prompt("1+1?") == messages(
+        (
+            "system",
+            "You are a science expert. You need to answer a given question clearly and conclude "
+            "your answer with 'Answer: [YOUR ANSWER]'",
         ),
-    }
-    (asked,) = prompts.teacher_critique_prompt("1+1?", "3", one_shot=True)  # One-Shot CFT's
-    assert asked == {
-        "role": "user",
-        "content": (
-            "You are a mathematics expert. Analyze if the student's solution to the given question is correct. Follow these steps: 1. Identify the key "
-            "mathematical concepts and correct approach. 2. Check each step of the student's solution. 3. If incorrect, point out errors and provide "
-            'the correct solution, putting your final answer within \\boxed{}. Conclude with "Conclusion: right/wrong [END]"\n\nQuestion:\n1+1?\n\n'
-            "Student's Solution:\n3\n"
-        ),
-    }
-    system, user = prompts.teacher_answer_prompt("1+1?")
-    assert system == {
-        "role": "system",
-        "content": "You are a science expert. You need to answer a given question clearly and conclude your "
-        "answer with 'Answer: [YOUR ANSWER]'",
-    }
-    assert user["role"] == "user" and "1+1?" in user["content"]
+        ("user", "Question:\n1+1?\n"),
+    )
 
 
-# --- evaluation -----------------------------------------------------------------------------------------------------
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 def test_evaluation_prompts_by_hand():
     assert prompts.solve_prompt("1+1?", "chatml") == (
-        "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
+        f"<|im_start|>system\n{BOXED}<|im_end|>\n"
         "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert prompts.solve_prompt("1+1?", "deepseek") == (
-        "User: 1+1?\nPlease reason step by step, and put your final answer within \\boxed{}.\n\nAssistant:"
-    )
+    assert prompts.solve_prompt("1+1?", "deepseek") == f"User: 1+1?\n{BOXED}\n\nAssistant:"
 
 
 def test_other_systems_and_earlier_turns():
     """MMLU-Pro's system line; few-shot turns as earlier ones, each asked as the last is."""
     assert prompts.solve_prompt("Which?\n", "chatml", prompts.MMLU_SYSTEM) == (
-        f"<|im_start|>system\n{prompts.MMLU_SYSTEM}<|im_end|>\n<|im_start|>user\nWhich?\n<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>system\n{prompts.MMLU_SYSTEM}<|im_end|>\n"
+        "<|im_start|>user\nWhich?\n<|im_end|>\n<|im_start|>assistant\n"
     )
     assert (
         prompts.solve_prompt("Which?", "deepseek", prompts.SYSTEM)
         == f"{prompts.SYSTEM}\n\nUser: Which?\n\nAssistant:"
     )
-    assert prompts.solve_prompt("2+2?", "chatml", shots=[("1+1?", "It is 2.")]) == (
-        f"<|im_start|>system\n{prompts.SOLVE_SYSTEM}<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\nIt is 2.<|im_end|>\n"
+    shots = [("1+1?", "It is 2.")]
+    assert prompts.solve_prompt("2+2?", "chatml", shots=shots) == (
+        f"<|im_start|>system\n{BOXED}<|im_end|>\n"
+        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\nIt is 2.<|im_end|>\n"
         "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert prompts.solve_prompt("2+2?", "deepseek", shots=[("1+1?", "It is 2.")]) == (
-        f"User: 1+1?\n{prompts.SOLVE_SYSTEM}\n\nAssistant: It is 2.\n\nUser: 2+2?\n{prompts.SOLVE_SYSTEM}\n\nAssistant:"
+    assert prompts.solve_prompt("2+2?", "deepseek", shots=shots) == (
+        f"User: 1+1?\n{BOXED}\n\nAssistant: It is 2.\n\nUser: 2+2?\n{BOXED}\n\nAssistant:"
     )
 
 
-OWN = "{{ bos_token or '' }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+OWN = (
+    "{{ bos_token or '' }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 
 @pytest.mark.parametrize(
     "bos, added, first", [(None, False, ""), ("<s>", False, "<s>"), ("<s>", True, "")]
 )
 def test_the_tokenizers_own_template(bos, added, first):
-    """Its begin token is left to the tokenizer where that puts one before every text, so that there is one; a template that refuses is named."""
+    """A tokenizer that puts a begin token before every text gets none from its template."""
     tokenizer = small_tokenizer(bos)
     if added:
         tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
             "<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
         )
     tokenizer.chat_template = OWN
-    asked = prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer, shots=[("0+0?", "0")])
-    assert (
-        asked == f"{first}[system]{prompts.SOLVE_SYSTEM}[user]0+0?[assistant]0[user]1+1?[assistant]"
-    )
-    assert bos is None or tokenizer(asked).input_ids.count(tokenizer.bos_token_id) == 1
-    prompts.check_template("own", tokenizer, own=True)
+    text = prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer, shots=[("0+0?", "0")])
+    assert text == f"{first}[system]{BOXED}[user]0+0?[assistant]0[user]1+1?[assistant]"
+    assert bos is None or tokenizer(text).input_ids.count(tokenizer.bos_token_id) == 1
+    prompts.check_template("own", tokenizer, allow_own=True)
     tokenizer.chat_template = "{{ raise_exception('no system line, please') }}"
     with pytest.raises(InputError, match="(?s)no system line, please.*--template chatml"):
         prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
     tokenizer.chat_template = None
-    with pytest.raises(InputError, match="this tokenizer has no chat template"):
-        prompts.check_template("own", tokenizer, own=True)
+    with pytest.raises(InputError, match="--template own"):
+        prompts.check_template("own", tokenizer, allow_own=True)
     with pytest.raises(InputError, match="unknown chat template 'own'"):  # nothing is trained in it
         prompts.check_template("own", tokenizer)
 
 
-# --- templates and tokenizers ---------------------------------------------------------------------------------------
+# --- templates and tokenizers --------------------------------------------------------------------
 
 
 def test_template_and_end_token_follow_the_tokenizer(speaker):

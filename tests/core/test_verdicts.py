@@ -314,8 +314,8 @@ def test_a_conclusion_in_a_nested_object_is_a_quotation():
 def test_reasons_in_the_conclusion_are_kept():
     """A conclusion that explains (more than a line of ten words) is part of the critique."""
     long = (
-        "A.\n\n### Conclusion\nThe solution is wrong because step 3 takes the cube root of 4 for 1; "
-        "it should be 1.59."
+        "A.\n\n### Conclusion\n"
+        "The solution is wrong because step 3 takes the cube root of 4 for 1; it should be 1.59."
     )
     assert with_conclusion(long + " **[END]**", "wrong") == long + "\n\nConclusion: wrong [END]"
 

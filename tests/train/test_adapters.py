@@ -431,7 +431,7 @@ def deepseek_like(folder, spare):
 def test_chatml_with_markers_in_unused_rows(tmp_path):
     words = deepseek_like(tmp_path / "base", spare=3)
     assert prompts.template_for(words) == "deepseek"
-    prompts.make_room(
+    prompts.add_chatml_markers(
         "chatml", words, estimate.model_shape(tmp_path / "base").vocabulary, trainable=True
     )
     prompts.check_template("chatml", words)
@@ -486,7 +486,7 @@ def test_chatml_with_markers_in_unused_rows(tmp_path):
 def test_chatml_is_refused_without_room_and_with_adapters(tmp_path, spare, full):
     """New rows of a frozen embedding would stay random."""
     words = deepseek_like(tmp_path, spare)
-    prompts.make_room("chatml", words, estimate.model_shape(tmp_path).vocabulary, full)
+    prompts.add_chatml_markers("chatml", words, estimate.model_shape(tmp_path).vocabulary, full)
     assert len(words) == 258
     with pytest.raises(InputError, match="no <|im_end|>.*Leave --template out"):
         prompts.check_template("chatml", words)
