@@ -151,8 +151,9 @@ else:
         need_response=config.model is None,
         drop_bad=config.drop_bad,
     )
-if terms := sources.describe_license(sources.called(config.source)):
-    print(f"licence of {terms}")
+    license_line = sources.describe_license(sources.parse_source(config.source)[0])
+    if license_line:
+        print(f"license of {license_line}")
 print(
     f"{config.source}: {len(source_rows)} rows"
     + "".join(f", {n} {what}" for what, n in read_counts.items() if n)
@@ -235,7 +236,7 @@ if config.model:
 local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
 made = {
     "source": sources.identity(config.source),
-    "called": sources.called(config.source),
+    "called": "tiny" if tiny else sources.parse_source(config.source)[0],
     "model": config.model,
     "inputs": {file: files.file_hash(file) for file in local},
     "config": vars(config),

@@ -1,16 +1,17 @@
-"""Which training questions stand in a test set, literally or nearly, so that 03 can leave them out.
+"""Which training questions are in a test set, literally or nearly, so that 03 can leave them out.
 
-The rule, on a question's tokens, its lower-case [a-z0-9]+ words: contaminated where the two token lists are equal, or where they share a
-10-gram and difflib's ratio is at least 0.6; at 0.5 to 0.6 the pair is listed for a look. A shared 10-gram alone flags contest boilerplate.
+The rule, on a question's tokens (its lower-case [a-z0-9]+ words): contaminated if the two token
+lists are equal, or if they share a 10-gram and their ratio (near_duplicates.py) is at least 0.6.
+At 0.5 to 0.6 the pair is listed for a look. A shared 10-gram alone flags contest boilerplate.
 
-The ratio is that of tokens (of characters, different questions of one kind pass 0.6: letters are alike anywhere). Operators are no
-tokens: x + 3 and x - 3 are the same to it.
-A text with options (what follows the first "A." of "A.", "B.", "C.", also "(A)" or "A:") is compared with and without them, and the nearest
-pair counts: an MMLU question has others in MMLU-Pro, while in another spelling, "(a)", they are not told from the parts of a question.
+The ratio is that of tokens: of characters, different questions of one kind pass 0.6. Operators are
+no tokens: x + 3 and x - 3 are the same to it.
+A text with options (what follows the first "A." of "A.", "B.", "C.", also "(A)" or "A:") is
+compared with and without them, and the nearest pair counts: an MMLU question has other options in
+MMLU-Pro, and in another spelling, "(a)", options are not told from the question.
 """
 
 import re
-from itertools import chain
 from pathlib import Path
 
 from common.core.errors import InputError
@@ -18,233 +19,234 @@ from common.core.files import read_jsonl
 from common.data import near_duplicates, test_sets
 
 REMOVE = 0.6  # from near_duplicates.LOOK on a pair is listed
-COLUMNS = ("question", "problem", "prompt")  # of a test set of one's own
+COLUMNS = ("question", "problem", "prompt")  # of a test set in a file of the user's
 OPTION = re.compile(
-    r"(?:\s(?i:answer choices|choices|options)\s?:)?(?:\s|\$?\\[a-z]+\s?\{)\(?([A-J])[.):](?=[\s}\\])"
+    r"(?:\s(?i:answer choices|choices|options)\s?:)?"
+    r"(?:\s|\$?\\[a-z]+\s?\{)\(?([A-J])[.):](?=[\s}\\])"
 )
 
 
-# --- what is compared -----------------------------------------------------------------------------------------------
+# --- what is compared ---------------------------------------------------------------------------
 
 
-def load_test_sets(names, folder=None, seed=0):
-    """The test sets to check against. -> {benchmark: [{"id", "question"}, ...]}, each question alone, the ids those of 05.
+def load_test_sets(names: list[str], folder=None, seed: int = 0) -> dict[str, list[dict]]:
+    """Return {test set: [{"id", "question"}]}, each question alone, the ids those of 05.
 
-    names: of common/data/test_sets.py, "all" of them (with `folder` those that lie there, else those that take no login; a note says which
-    are not), or paths to a .jsonl of one's own: the text, or the first of a list of turns, in a column question, problem or prompt. Such
-    a set is called like its file, or like its folder where the file is test.jsonl. seed: of GPQA's ids.
-    Raises InputError for an unknown name, for the micro-world's sets, for two sets of one name, and for what cannot be read.
+    names: of common/data/test_sets.py; "all" of them (if there is a `folder`, those in it, else
+    those that need no login; a note says which are left out); or paths of .jsonl files with the
+    text, or the first of a list of turns, in a column question, problem or prompt. Such a set is
+    called like its file, or like its folder if the file is test.jsonl. seed: of GPQA's ids.
+    Raises InputError for an unknown name, two sets of one name, and what cannot be read.
     """
-    if tiny := [name for name in names if name in test_sets.TINY]:
-        raise InputError(
-            f"{', '.join(tiny)} cannot be checked: operators are left out here, so that 12 + 7 would be 12 - 7. There is no need to:\n"
-            "the micro-world never trains on a question that it tests. Name other test sets."
-        )
-    if unknown := [
-        name for name in names if name not in ("all", *test_sets.TEST_SETS) and not _is_own(name)
-    ]:
-        raise InputError(
-            f"unknown test sets {unknown}; expected --decontaminate all, a .jsonl file, or of: {' '.join(test_sets.TEST_SETS)}"
-        )
-    found = {}
-    for name in dict.fromkeys(
-        each for name in names for each in (_present(folder) if name == "all" else [name])
-    ):
-        title = _title(name)
-        if title in found:
+    for name in names:
+        if not name.endswith(".jsonl") and name not in ("all", *test_sets.TEST_SETS):
+            raise InputError(
+                f"--decontaminate {name}: expected all, a .jsonl file, or of: "
+                f"{' '.join(test_sets.TEST_SETS)}\n"
+                "(The micro-world never trains on a question that it tests.)"
+            )
+    if "all" in names:
+        names = [*_find_all(folder), *names]
+    tests = {}
+    for name in dict.fromkeys(names):
+        if name == "all":
+            continue
+        path = Path(name)
+        title = path.parent.resolve().name if path.stem == "test" else path.stem
+        if title in tests:
             raise InputError(
                 f"{name}: there is a test set {title} already; rename the file, or leave one out"
             )
-        found[title] = (
-            _own(name) if _is_own(name) else test_sets.load_questions(name, folder, seed=seed)
-        )
-    return found
+        if path.suffix:
+            tests[title] = _read_file(path)
+        else:
+            tests[title] = test_sets.load_questions(name, folder, seed=seed)
+    return tests
 
 
-def list_local_files(names, folder, tests):
-    """The files that `load_test_sets` read, for the manifest. tests: what it gave."""
-    own = {_title(name): name for name in names if _is_own(name)}
-    return [
-        *own.values(),
-        *test_sets.list_local_files(folder, [title for title in tests if title not in own]),
-    ]
+def list_local_files(names: list[str], folder, tests: dict) -> list[str]:
+    """Return the files that `load_test_sets(names, folder)` read. tests: what it returned."""
+    files = [name for name in names if name.endswith(".jsonl")]
+    return files + test_sets.list_local_files(folder, tests)
 
 
-def _is_own(name):
-    return name.endswith(".jsonl")
-
-
-def _title(name):
-    path = Path(name)
-    return (
-        name
-        if not _is_own(name)
-        else path.parent.resolve().name
-        if path.stem == "test"
-        else path.stem
-    )
-
-
-def _present(folder):
-    names = [
-        name
-        for name, row in test_sets.TEST_SETS.items()
-        if (test_sets.is_local(name, folder) if folder else not row.private)
-    ]
-    if missing := [name for name in test_sets.TEST_SETS if name not in names]:
-        print(
-            f"note: not checked, since {f'not in {folder}' if folder else 'it takes a login (name it)'}: {' '.join(missing)}"
-        )
+def _find_all(folder):
+    """Return the test sets that "all" means; print those that it leaves out."""
+    names, reason = [], f"not in {folder}" if folder else "it needs a login (name it)"
+    for name, test_set in test_sets.TEST_SETS.items():
+        if test_sets.is_local(name, folder) if folder else not test_set.private:
+            names.append(name)
+    missing = [name for name in test_sets.TEST_SETS if name not in names]
+    if missing:
+        print(f"note: not checked, since {reason}: {' '.join(missing)}")
     return names
 
 
-def _own(path):
-    found = []
+def _read_file(path):
+    items = []
     for number, row in enumerate(read_jsonl(path), 1):
-        text = next((row[column] for column in COLUMNS if column in row), None)
-        text = (
-            text[0] if isinstance(text, list) and text else text
-        )  # later turns of MT-Bench lean on the first
+        texts = [row[column] for column in COLUMNS if column in row]
+        text = texts[0] if texts else None
+        if isinstance(text, list) and text:
+            text = text[0]  # later turns of MT-Bench lean on the first
         if not isinstance(text, str) or not text.strip():
             raise InputError(
-                f"{path}, row {number} holds no text in a column {', '.join(COLUMNS)}; its columns are {', '.join(row) or 'none'}.\n"
+                f"{path}, row {number} holds no text in a column {', '.join(COLUMNS)}; "
+                f"its columns are {', '.join(row) or 'none'}.\n"
                 "Expected the question there, or a list of turns."
             )
-        found.append({"question": text})
-    test_sets.assign_ids(found)
-    return found
+        items.append({"question": text})
+    test_sets.assign_ids(items)
+    return items
 
 
-def tokenize_variants(question):
-    """The words that are compared: without options, and where it has some also with them. -> one or two lists of words, or none
+def tokenize_variants(question: str) -> list[list[str]]:
+    """Return the tokens without options and, if there are some, also with them.
 
-    A bare "Which of the following is true?" equals every other one: of 29 MMLU questions with stems of under ten words that were found in
-    MMLU-Pro 24 are the same question, and rather some too many are left out than too few.
+    Without options a bare "Which of the following is true?" equals every other one. Of 29 MMLU
+    questions with stems of under ten tokens that were found in MMLU-Pro 24 are the same question,
+    and rather some too many are left out than too few.
 
     >>> tokenize_variants("What is $2^{10}$?\\nA: 1,024\\nB: 20\\nC: 210")
     [['what', 'is', '2', '10'], ['what', 'is', '2', '10', 'a', '1', '024', 'b', '20', 'c', '210']]
     """
     marks = list(OPTION.finditer(question))
-    at = "".join(mark[1] for mark in marks).find("ABC")
-    stem = question[: marks[at].start()] if at >= 0 else question
-    words = [re.findall("[a-z0-9]+", text.lower()) for text in dict.fromkeys((stem, question))]
-    return [some for some in words if some]
+    letters = "".join(mark[1] for mark in marks)
+    texts = [question]
+    if "ABC" in letters:
+        stem = question[: marks[letters.find("ABC")].start()]
+        texts = [stem, question]
+    token_lists = [re.findall("[a-z0-9]+", text.lower()) for text in texts]
+    return [tokens for tokens in token_lists if tokens]
 
 
-# --- the comparison -------------------------------------------------------------------------------------------------
+# --- the comparison -----------------------------------------------------------------------------
 
 
-def find_matches(questions, tests):
-    """All pairs that are equal, or share a 10-gram and have a ratio of at least 0.5. -> list of dicts, in the order of the questions.
+def find_matches(questions: dict[str, str], tests: dict[str, list[dict]]) -> list[dict]:
+    """Return all pairs that are equal, or share a 10-gram and have a ratio of at least 0.5.
 
-    questions: {question_id: text}. tests: as `load_test_sets` gives them. A dict: question_id, question, benchmark, item (its id), item_question,
-    ratio (1.0 where equal), how ("exact" or "10-gram"), removed (equal, or ratio >= 0.6). A question's pairs come benchmark by benchmark
-    in the order of `tests`, the best first. Of a private benchmark both texts are None: they are its question, or nearly.
-    A question, or an item, without a token matches nothing.
+    questions: {question_id: text}. tests: as `load_test_sets` returns them.
+    A pair: question_id, question, benchmark, item (its id), item_question, ratio (1.0 if equal),
+    how ("exact" or "10-gram"), removed (ratio >= 0.6). In the order of the questions, then of
+    `tests`, then the best first. Of a private benchmark both texts are None: they are its
+    question, or nearly. A question, or an item, without a token matches nothing.
     """
-    items = [(name, item) for name, found in tests.items() for item in found]
-    texts = [
-        (number, words)
-        for number, (_, item) in enumerate(items)
-        for words in tokenize_variants(item["question"])
-    ]
-    place, index = (
-        {name: i for i, name in enumerate(tests)},
-        near_duplicates.Index([words for _, words in texts]),
-    )
-    found, unread = [], 0
+    items, owners, texts = [], [], []  # texts[i] is a variant of the question of items[owners[i]]
+    for name, test_items in tests.items():
+        for item in test_items:
+            variants = tokenize_variants(item["question"])
+            owners += [len(items)] * len(variants)
+            texts += variants
+            items.append((name, item))
+    index = near_duplicates.Index(texts)
+    order = list(tests)
+    pairs, n_without_token = [], 0
     for question_id, question in questions.items():
-        written, nearest = tokenize_variants(question), {}  # {number of the item: (ratio, how)}
-        unread += not written
-        for entry, ratio, how in chain.from_iterable(map(index.near, written)):
-            number = texts[entry][0]
-            nearest[number] = max(nearest.get(number, (0.0, "")), (ratio, how))
-        for number, (ratio, how) in sorted(
-            nearest.items(), key=lambda hit: (place[items[hit[0]][0]], -hit[1][0], hit[0])
-        ):
-            name, item = items[number]
-            private = name in test_sets.TEST_SETS and test_sets.get_test_set(name).private
-            found.append(
-                {
-                    "question_id": question_id,
-                    "question": None if private else question,
-                    "benchmark": name,
-                    "item": item["id"],
-                    "item_question": None if private else item["question"],
-                    "ratio": ratio,
-                    "how": how,
-                    "removed": ratio >= REMOVE,
-                }
-            )
-    if unread:
-        print(f"note: {unread} questions have no letter a-z and no digit, and so cannot be checked")
-    return found
+        variants = tokenize_variants(question)
+        n_without_token += not variants
+        ratios = {}  # {number of the item: its best ratio}
+        for tokens in variants:
+            for i, ratio, _ in index.near(tokens):
+                ratios[owners[i]] = max(ratio, ratios.get(owners[i], 0.0))
+        # Items are numbered in the order of `tests`.
+        for i in sorted(ratios, key=lambda i: (order.index(items[i][0]), -ratios[i], i)):
+            name, item = items[i]
+            pairs.append(_describe_pair(question_id, question, name, item, ratios[i]))
+    if n_without_token:
+        print(f"note: {n_without_token} questions have no letter a-z and no digit: not checked")
+    return pairs
 
 
-# --- what is told ---------------------------------------------------------------------------------------------------
+def _describe_pair(question_id, question, benchmark, item, ratio):
+    private = benchmark in test_sets.TEST_SETS and test_sets.get_test_set(benchmark).private
+    return {
+        "question_id": question_id,
+        "question": None if private else question,
+        "benchmark": benchmark,
+        "item": item["id"],
+        "item_question": None if private else item["question"],
+        "ratio": ratio,
+        "how": "exact" if ratio == 1.0 else "10-gram",
+        "removed": ratio >= REMOVE,
+    }
 
 
-def summarize(found, tests):
-    """Counts of `find_matches`, a benchmark each. -> {benchmark: {"items", "hit", "exact", "removed", "borderline"}}
+# --- what is reported ---------------------------------------------------------------------------
 
-    items: of the test set; hit: those that a removed question matches; exact: those that are literally equal to one; removed: questions;
-    borderline: questions that are listed for a look and not removed, for this benchmark.
+
+def summarize(matches: list[dict], tests: dict[str, list[dict]]) -> dict[str, dict]:
+    """Return {benchmark: counts} of `find_matches`.
+
+    items: of the test set; hit: those that a removed question matches; exact: those that equal
+    one; removed: questions; borderline: questions that are listed for a look and not removed.
     """
     counts = {}
     for name, items in tests.items():
-        mine = [match for match in found if match["benchmark"] == name]
-        removed = {match["question_id"] for match in mine if match["removed"]}
+        pairs = [match for match in matches if match["benchmark"] == name]
+        removed_pairs = [pair for pair in pairs if pair["removed"]]
+        removed = {pair["question_id"] for pair in removed_pairs}
         counts[name] = {
             "items": len(items),
-            "hit": len({m["item"] for m in mine if m["removed"]}),
-            "exact": len({m["item"] for m in mine if m["how"] == "exact"}),
+            "hit": len({pair["item"] for pair in removed_pairs}),
+            "exact": len({pair["item"] for pair in pairs if pair["how"] == "exact"}),
             "removed": len(removed),
-            "borderline": len({m["question_id"] for m in mine} - removed),
+            "borderline": len({pair["question_id"] for pair in pairs} - removed),
         }
     return counts
 
 
-def describe_summary(counts):
-    """A summary in words, of the benchmarks that were hit at all."""
-    return [
-        f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its {n['items']:,} items ({n['exact']:,} of them word for "
-        f"word); {n['borderline']:,} borderline ones kept"
-        for name, n in counts.items()
-        if n["removed"] or n["borderline"]
-    ]
-
-
-def normalize_question(question):
-    """A question in lower case without white space, operators kept: by which two are the same word for word."""
-    return "".join(question.lower().split())
-
-
-def report_overlap(trained, tests, folder=None, revisions=None, seed=0):
-    """Lines that say how many items of each test set stand word for word among what an arm was trained on.
-
-    trained: {arm: set of `normalize_question` questions, None where they are not known}. tests: {benchmark: items}, as 05 asks them.
-    """
-    lines = [
-        f"what {arm} was trained on no longer stands in 03_data, so it was not held against the test sets"
-        for arm, known in trained.items()
-        if known is None
-    ]
-    for name, items in tests.items():
-        if test_sets.get_test_set(
-            name
-        ).user_turn:  # the prompt adds something to the question: options, "True or False"
-            items = test_sets.load_questions(
-                name, folder, (revisions or {}).get(name), seed, len(items)
-            )
-        counts = {arm: count_overlap(known, items) for arm, known in trained.items() if known}
-        if hit := ", ".join(f"{arm} {n:,}" for arm, n in counts.items() if n):
+def describe_summary(counts: dict[str, dict]) -> list[str]:
+    """Return a summary as lines, one for each benchmark that was hit."""
+    lines = []
+    for name, n in counts.items():
+        if n["removed"] or n["borderline"]:
             lines.append(
-                f"{name}: of its {len(items):,} questions so many stand word for word in the training sets: {hit} (03_build.py "
-                f"--decontaminate {name} leaves them out)"
+                f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its "
+                f"{n['items']:,} items ({n['exact']:,} of them word for word); "
+                f"{n['borderline']:,} borderline ones kept"
             )
     return lines
 
 
-def count_overlap(known, items):
-    """How many items' question is among the `normalize_question` questions. items: of one benchmark, with the question alone."""
-    return sum(normalize_question(item["question"]) in known for item in items)
+def normalize_question(question: str) -> str:
+    """Return a question in lower case without white space, operators kept.
+
+    Two questions are the same word for word if these are equal.
+    """
+    return "".join(question.lower().split())
+
+
+def report_overlap(
+    trained: dict[str, set | None], tests: dict, folder=None, revisions=None, seed: int = 0
+) -> list[str]:
+    """Return lines that say how many items of each test set a training set holds word for word.
+
+    trained: {training set: its questions by `normalize_question`, None if they are not known}.
+    tests: {benchmark: items}, as 05 asks them.
+    """
+    lines = []
+    for name, questions in trained.items():
+        if questions is None:
+            lines.append(f"what {name} was trained on is not known: not compared with test sets")
+    for benchmark, items in tests.items():
+        if test_sets.get_test_set(benchmark).user_turn:  # it adds something to the question
+            revision = (revisions or {}).get(benchmark)
+            items = test_sets.load_questions(benchmark, folder, revision, seed, len(items))
+        counts = []
+        for name, questions in trained.items():
+            n_hits = count_overlap(questions or set(), items)
+            if n_hits:
+                counts.append(f"{name} {n_hits:,}")
+        if counts:
+            lines.append(
+                f"{benchmark}: of its {len(items):,} questions so many are in the training sets "
+                f"word for word: {', '.join(counts)} "
+                f"(03_build.py --decontaminate {benchmark} leaves them out)"
+            )
+    return lines
+
+
+def count_overlap(questions: set, items: list[dict]) -> int:
+    """Return how many items' questions are among `normalize_question` questions."""
+    return sum(normalize_question(item["question"]) in questions for item in items)

@@ -1,14 +1,14 @@
-"""Where questions and noisy responses come from: hub datasets and local files, in one row schema, read as a stream.
+"""Where questions and noisy responses come from: hub datasets and local files, in one row schema.
 
-A row: id, question_id, question, gold, response, source, generator, sample, finish_reason; where the data brings a
-critique also critique (normalised), critique_raw, verdict and teacher.
+A row: id, question_id, question, gold, response, source, generator, sample, finish_reason. If the
+data brings a critique, also critique (normalized), critique_raw, verdict and teacher.
 """
 
 import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,328 +31,267 @@ FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Hub:
-    """A dataset of the hub: its id, config and split, which of our fields each column holds, its licence.
+# --- the table ----------------------------------------------------------------------------------
 
-    unpack: for records whose columns are not our fields -> a dict of those.
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset of the hub, and which of our fields each of its columns holds.
+
+    unpack: for records whose columns are not our fields: a record -> {field: value}.
     """
 
     path: str
     config: str | None = None
-    columns: dict = field(default_factory=dict)  # our field -> their column
     split: str = "train"
+    columns: dict = field(default_factory=dict)  # our field -> its column
     unpack: Callable | None = None
-    licence: str = ""
+    license: str = ""
 
 
-def webinstruct_cft(record):
-    """A row of WebInstruct-CFT -> question, response, critique.
+def unpack_webinstruct_cft(record: dict) -> dict:
+    """Return question, response and critique of a row of WebInstruct-CFT.
 
-    >>> webinstruct_cft({"input": "Question:\\nq\\n\\nSolution:\\na\\n", "output": "Critique:\\nc"})
+    >>> unpack_webinstruct_cft(
+    ...     {"input": "Question:\\nq\\n\\nSolution:\\na\\n", "output": "Critique:\\nc"}
+    ... )
     {'question': 'q', 'response': 'a', 'critique': 'c'}
     """
-    if not all(isinstance(record.get(column), str) for column in ("input", "output")):
+    text, critique = record.get("input"), record.get("output")
+    if not isinstance(text, str) or not isinstance(critique, str):
         raise ValueError(f"no text in its columns input and output; it has {', '.join(record)}")
-    question, found, response = (
-        record["input"].removeprefix("Question:\n").partition("\n\nSolution:\n")
-    )
-    if not found:
-        raise ValueError("its input column has no 'Question: ... Solution: ...'")
     # Split once only: a response may itself contain "Solution:".
+    question, separator, response = text.partition("\n\nSolution:\n")
+    if not separator:
+        raise ValueError("its input column has no 'Question: ... Solution: ...'")
     return {
-        "question": question,
+        "question": question.removeprefix("Question:\n"),
         "response": response.removesuffix("\n"),
-        "critique": record["output"].removeprefix("Critique:\n"),
+        "critique": critique.removeprefix("Critique:\n"),
     }
 
 
-def acemath(record):
-    """A row of AceMath's SFT data -> question (the first user turn), response. Other turns would need their history: ValueError.
+def unpack_acemath(record: dict) -> dict:
+    """Return question (the first user turn) and response of a row of AceMath's SFT data.
 
-    >>> acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
+    Raises ValueError if there are more turns: the response would need their history.
+
+    >>> unpack_acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
     {'question': 'q', 'response': 'a'}
     """
-    turns = [
-        turn
-        for turn in record.get("messages") or ()
-        if isinstance(turn, dict) and turn.get("role") != "system"
-    ]
-    if len(turns) != 1 or turns[0].get("role") != "user":
+    messages = [turn for turn in record.get("messages") or () if isinstance(turn, dict)]
+    turns = [turn for turn in messages if turn.get("role") != "system"]
+    roles = [turn.get("role") for turn in turns]
+    if roles != ["user"]:
         raise ValueError(
-            f"expected one user message in its column messages, seen {[turn.get('role') for turn in turns]}; it has {', '.join(record)}"
+            f"expected one user message in its column messages, seen {roles}; "
+            f"it has {', '.join(record)}"
         )
     return {"question": turns[0].get("content"), "response": record.get("answer")}
 
 
-WEBINSTRUCT_CFT = dict(
-    path="TIGER-Lab/WebInstruct-CFT", unpack=webinstruct_cft, licence="Apache-2.0"
-)
+def _webinstruct_cft(config):
+    return HubDataset(
+        path="TIGER-Lab/WebInstruct-CFT",
+        config=config,
+        unpack=unpack_webinstruct_cft,
+        license="Apache-2.0",
+    )
+
+
 # Columns as the hub serves them.
 SOURCES = {
-    "webinstruct-cft-50k": Hub(config="WebInstruct-CFT-50K", **WEBINSTRUCT_CFT),
-    "webinstruct-cft-4k": Hub(config="WebInstruct-CFT-4K", **WEBINSTRUCT_CFT),
-    "webinstruct-cft-600k": Hub(config="WebInstruct-CFT-600K", **WEBINSTRUCT_CFT),
-    "webinstruct": Hub(
-        "TIGER-Lab/WebInstructSub",
-        None,
-        {"question": "question", "response": "answer"},
-        licence="Apache-2.0",
+    "webinstruct-cft-50k": _webinstruct_cft("WebInstruct-CFT-50K"),
+    "webinstruct-cft-4k": _webinstruct_cft("WebInstruct-CFT-4K"),
+    "webinstruct-cft-600k": _webinstruct_cft("WebInstruct-CFT-600K"),
+    "webinstruct": HubDataset(
+        path="TIGER-Lab/WebInstructSub",
+        columns={"question": "question", "response": "answer"},
+        license="Apache-2.0",
     ),
-    "metamath": Hub(
-        "meta-math/MetaMathQA", None, {"question": "query", "response": "response"}, licence="MIT"
+    "metamath": HubDataset(
+        path="meta-math/MetaMathQA",
+        columns={"question": "query", "response": "response"},
+        license="MIT",
     ),
-    "numina": Hub(
-        "AI-MO/NuminaMath-CoT",
-        None,
-        {"question": "problem", "response": "solution"},
-        licence="Apache-2.0",
+    "numina": HubDataset(
+        path="AI-MO/NuminaMath-CoT",
+        columns={"question": "problem", "response": "solution"},
+        license="Apache-2.0",
     ),
-    "acemath": Hub(
-        "nvidia/AceMath-Instruct-Training-Data",
+    "acemath": HubDataset(
+        path="nvidia/AceMath-Instruct-Training-Data",
         split="math_sft",
-        unpack=acemath,
-        licence="CC-BY-NC-4.0",
+        unpack=unpack_acemath,
+        license="CC-BY-NC-4.0",
     ),
 }
 
 
-def describe_license(source):
-    """A line on the licence of a source's rows (a name of the table, or a hub id that stands in it), "" where none is known."""
-    known = {key: hub.licence for name, hub in SOURCES.items() for key in (name, hub.path)}.get(
-        source, ""
-    )
-    warning = (
-        ": for non-commercial use only, which may bind what is trained on it, too"
-        if "-NC" in known
-        else ""
-    )
-    return f"{source}: {known}{warning}" if known else ""
+def describe_license(source: str) -> str:
+    """Return a line on the license of a source (a name of the table, or its hub id), or ""."""
+    for name, dataset in SOURCES.items():
+        if source in (name, dataset.path):
+            line = f"{source}: {dataset.license}"
+            if "-NC" in dataset.license:
+                line += ": for non-commercial use only, which may bind what is trained on it, too"
+            return line
+    return ""
 
 
-def parse_map(pairs, flag):
-    """["question=problem", ...] -> {"question": "problem"}."""
-    result = {}
-    for pair in pairs:
-        ours, found, theirs = pair.partition("=")
-        if not found or not ours or not theirs:
-            raise InputError(
-                f"{flag}: cannot read {pair!r}; expected name=value, for example {flag} question=problem"
-            )
-        result[ours] = theirs
-    return result
+def parse_source(source: str) -> tuple[str, HubDataset, Path | None]:
+    """Return what the rows of a --source are called, its dataset, and its file if it is one.
+
+    The name is one of the table (also for its hub id, and for NAME=FILE), a file's or a hub id.
+
+    >>> parse_source("meta-math/MetaMathQA")[0], parse_source("metamath=x/data.parquet")[0]
+    ('metamath', 'metamath')
+    >>> parse_source("org/name")[0]
+    'org/name'
+    """
+    path = Path(source)
+    if path.is_file():
+        return path.name, HubDataset(""), path
+    name, _, file = source.partition("=")
+    for table_name, dataset in SOURCES.items():
+        if name in (table_name, dataset.path):
+            return table_name, dataset, Path(file) if file else None
+    if source.count("/") != 1 or source[0] in "./" or path.suffix in readers.READABLE:
+        raise InputError(
+            f"--source {source!r} is no file here and no known source; "
+            f"known: tiny, {', '.join(SOURCES)},\n"
+            f"a hub id such as org/name, or a file ({', '.join(readers.READABLE)}); "
+            "NAME=FILE for a known source that you downloaded"
+        )
+    return source, HubDataset(source), None
+
+
+def identity(source):
+    """Return what tells a --source from others, however it is spelled."""
+    if source == "tiny":
+        return source
+    name, _, path = parse_source(source)
+    return os.path.relpath(path.resolve()) if path else name
+
+
+# --- reading ------------------------------------------------------------------------------------
 
 
 def load_rows(
-    source,
-    columns=(),
-    verdict_values=(),
-    revision=None,
-    limit=None,
-    size=None,
-    seed=0,
-    need_response=True,
-    drop_bad=False,
-):
-    """-> (rows, counts): rows of a hub source, hub id or local file, checked, without exact duplicates, in the source's order.
+    source: str,
+    columns: Iterable[str] = (),
+    verdict_values: Iterable[str] = (),
+    revision: str | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    need_response: bool = True,
+    drop_bad: bool = False,
+) -> tuple[list[dict], Counter]:
+    """Return the rows of a source, checked and without exact duplicates, and counts.
 
-    limit: read only so many records. size: of those a random sample, by seed, in one pass that holds no more than that; counts
-    then has how many there were. columns: pairs "field=column" for the FIELDS; a local file's own field names are taken as they
-    are. verdict_values: pairs "value=right" or "value=wrong" for a mapped verdict column (JSON spelling: true=right). A bad row
-    raises InputError, or is dropped and counted with drop_bad.
+    source: a name of the table, a hub id or a local file; the rows keep its order.
+    columns: "field=column" for the FIELDS; a local file's columns that are named like a field
+    need none. verdict_values: "value=right" or "value=wrong" for a mapped verdict column (JSON
+    spelling: true=right). limit: read only so many records. size: of those a random sample by
+    seed, in bounded memory.
+    Raises InputError for a bad row; with drop_bad it is left out and counted.
     """
-    given, values = parse_map(columns, "--columns"), parse_map(verdict_values, "--verdict-values")
-    if unknown := sorted(set(given) - set(FIELDS)):
-        raise InputError(
-            f"--columns: no field called {', '.join(unknown)}; the fields are {', '.join(FIELDS)}"
-        )
-    if not set(values.values()) <= set(verdicts.VERDICTS):
-        raise InputError(
-            f"--verdict-values: a value means right or wrong, not {sorted(set(values.values()))}"
-        )
-    stream, origin, hub = _records(source, revision)
-    seen_columns = set()
-    taken, n_read = readers.sample_records(
-        _watched(islice(stream, limit), seen_columns), size, seed
-    )
-    if not taken:
+    column_map = _parse_pairs(columns, "--columns", "FIELD=COLUMN")
+    if not set(column_map) <= set(FIELDS):
+        raise InputError(f"--columns {' '.join(columns)}: the fields are {', '.join(FIELDS)}")
+    verdict_map = _parse_pairs(verdict_values, "--verdict-values", "VALUE=right or VALUE=wrong")
+    if not set(verdict_map.values()) <= set(verdicts.VERDICTS):
+        raise InputError(f"--verdict-values {' '.join(verdict_values)}: expected right or wrong")
+    name, dataset, path = parse_source(source)
+    records = readers.read_local(path) if path else readers.read_hub(dataset, revision)
+    columns_seen = set()
+    stream = _watch_columns(islice(records, limit), columns_seen)
+    sample, n_read = readers.sample_records(stream, size, seed)
+    if not sample:
         raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
-    mapping = _mapping(source, given, hub, seen_columns, need_response)
-    if not hub.unpack:
-        used = [
-            name if name == column else f"{name}={column}"
-            for name, column in mapping.items()
-            if column in seen_columns
-        ]
-        print(
-            f"columns: {', '.join(used)}; not used: {', '.join(sorted(seen_columns - set(mapping.values()))) or 'none'}"
-        )
-    result, seen, counts = [], {}, Counter()
-    if n_read > len(taken):
-        counts[f"of {n_read:,} rows, a random sample (--rows)"] = len(taken)
-    for number, record in taken:
-        where = f"{source}, row {number}"
+    counts = Counter()
+    if n_read > len(sample):
+        counts[f"of {n_read:,} rows, a random sample (--rows)"] = len(sample)
+    required = ("question", "response") if need_response else ("question",)
+    mapping = _map_columns(source, dataset, columns_seen, column_map, required)
+    reader = RowReader(name, dataset.unpack, mapping, verdict_map, required, counts)
+    rows = []
+    for number, record in sample:
+        place = f"{source}, row {number}"
         try:
-            row = _row(
-                hub.unpack(record) if hub.unpack else record,
-                where,
-                mapping,
-                values,
-                origin,
-                need_response,
-                counts,
-            )
+            rows.append(reader.read(record, place))
         except ValueError as error:
             if not drop_bad:
                 raise InputError(
-                    f"{where}: {error}\n"
-                    "Mend the row, or add --drop-bad to leave such rows out and count them."
+                    f"{place}: {error}\n"
+                    "Fix the row, or add --drop-bad to leave such rows out and count them."
                 ) from None
             counts["bad rows dropped"] += 1
-            continue
-        *text, gold = key(row)
-        verdict, golds = seen.setdefault(tuple(text), (row.get("verdict"), set()))
-        if verdict != row.get("verdict"):
-            counts["rows dropped whose verdict contradicts an equal one"] += 1
-        elif gold in golds:
-            counts["exact duplicates dropped"] += 1
-        else:
-            result.append(row)
-            golds.add(gold)
-    if not result:
+    rows = drop_duplicates(rows, counts)
+    if not rows:
         raise InputError(f"{source} holds no usable rows ({dict(counts) or 'it is empty'}).")
-    return result, counts
+    return rows, counts
 
 
-def key(row):
-    """What makes two rows one: the response, the critique that came with it and its teacher, and the gold."""
-    return row["id"], row.get("critique_raw"), row.get("teacher"), row["gold"]
+def _parse_pairs(texts, flag, form):
+    """Return {"question": "problem"} for ["question=problem"]."""
+    pairs = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise InputError(f"{flag}: cannot read {text!r}; expected {form}")
+        pairs[name] = value
+    return pairs
 
 
-def _watched(stream, columns):
-    """The records; the names of all their columns are added to `columns`."""
-    for record in stream:
+def _watch_columns(records, columns):
+    """Yield the records; add the names of all their columns to `columns`."""
+    for record in records:
         columns.update(record)
         yield record
 
 
-def called(source):
-    """What the rows of a --source are called: a known name, also of its hub id or of a downloaded file (NAME=FILE); a file's name; a hub id.
+def _map_columns(source, dataset, columns_seen, column_map, required):
+    """Return {field: its column}: as --columns says, then as the table, then by equal names.
 
-    >>> called("meta-math/MetaMathQA"), called("metamath=x/data.parquet"), called("x/my.jsonl"), called("org/name")
-    ('metamath', 'metamath', 'my.jsonl', 'org/name')
+    A source of the table does not go by equal names: NuminaMath-CoT has a column "source", which
+    is the contest.
     """
-    name = {hub.path: name for name, hub in reversed(SOURCES.items())}.get(
-        source, source.partition("=")[0]
-    )
-    if name in SOURCES:
-        return name
-    return (
-        Path(source).name
-        if Path(source).is_file() or Path(source).suffix in readers.READABLE
-        else source
-    )
-
-
-def identity(source):
-    """What tells a --source from others, however it is spelled: a known source's name, a hub id, a file's path from here."""
-    file = Path(
-        source.partition("=")[2] if not Path(source).is_file() and "=" in source else source
-    )
-    return os.path.relpath(file.resolve()) if file.is_file() else called(source)
-
-
-def _records(source, revision):
-    """-> (iterable of dicts, what the rows are called, the Hub entry; an empty one for a local file)."""
-    name = called(source)
-    file = Path(
-        source.partition("=")[2] if name in SOURCES and not Path(source).is_file() else source
-    )
-    if file.is_file():
-        return readers.read_local(file), name, SOURCES.get(name, Hub(""))
-    if name in SOURCES and "=" not in source:
-        hub = SOURCES[name]
-    elif (
-        source.count("/") == 1
-        and not source.startswith((".", "/"))
-        and file.suffix not in readers.READABLE
-    ):
-        hub = Hub(source)
-    else:
-        raise InputError(
-            f"--source {source!r} is no file here and no known source; known: tiny, {', '.join(SOURCES)},\n"
-            "a hub id such as org/name, or a .jsonl, .json or .parquet file; NAME=FILE for a known source that you downloaded"
-        )
-    return readers.read_hub(hub.path, hub.config, hub.split, revision, name), name, hub
-
-
-def _mapping(source, given, hub, seen_columns, need_response):
-    """Which column holds which field: as given, else as the hub entry says, or where there is none columns that bear a field's name.
-
-    (NuminaMath-CoT has a column "source", the contest: a known source goes by its own name.)"""
-    own = {name: name for name in FIELDS if name in seen_columns}
-    if hub.unpack and given:
-        raise InputError(
-            f"{source} has a form of its own, so that --columns {' '.join(given)} cannot be given.\nLeave --columns out."
-        )
-    mapping = (
-        dict.fromkeys(("question", "response", "critique")) if hub.unpack else hub.columns or own
-    ) | given
-    columns = ", ".join(sorted(seen_columns))
-    for name, column in (hub.columns | given).items():
-        if column not in seen_columns:
+    if dataset.unpack:
+        columns_seen = {"question", "response", "critique"}
+    equal_names = {name: name for name in FIELDS if name in columns_seen}
+    mapping = {name: name for name in required} | (dataset.columns or equal_names) | column_map
+    for name, column in mapping.items():
+        if column not in columns_seen:
             raise InputError(
-                f"{source} has no column {column!r} for {name}; its columns are {columns}\n"
+                f"{source} has no column {column!r} for {name}; "
+                f"its columns are {', '.join(sorted(columns_seen))}\n"
                 f"Name the right one: --columns {name}=COLUMN"
             )
-    for name in ("question", "response") if need_response else ("question",):
-        if name not in mapping:
-            raise InputError(
-                f"{source} has no column {name!r}; its columns are {columns}\n"
-                f"Say which it is: --columns {name}=COLUMN"
-            )
-    return {name: column or name for name, column in mapping.items()}
+    # Without this line a gold under another name would be missed in silence.
+    pairs = [f"{name}={column}" for name, column in mapping.items()]
+    unused = sorted(columns_seen - set(mapping.values()))
+    print(f"columns: {', '.join(pairs)}; not used: {', '.join(unused) or 'none'}")
+    return mapping
 
 
-def _row(record, where, mapping, values, origin, need_response, counts):
-    """One checked row; ValueError says what is bad about it."""
-    get = {name: record.get(column) for name, column in mapping.items()}
-    get = {
-        name: None if isinstance(value, float) and value != value else value
-        for name, value in get.items()
-    }  # NaN: pandas' word for none
-    for name in ("question", "response") if need_response else ("question",):
-        if not isinstance(get[name], str) or not get[name].strip():
-            raise ValueError(f"no {name} (column {mapping[name]!r} holds {get[name]!r})")
-    if isinstance(get.get("gold"), (list, dict)):
-        raise ValueError(
-            f"the gold is no text or number (column {mapping['gold']!r} holds {str(get['gold'])[:60]})"
-        )
-    if not isinstance(get.get("critique") or "", str):
-        raise ValueError(
-            f"the critique is no text (column {mapping['critique']!r} holds {get['critique']!r})"
-        )
-    row = make_row(
-        get["question"],
-        get.get("response"),
-        get.get("gold"),
-        str(get.get("source") or origin),
-        str(get.get("generator") or "unknown"),
-        finish_reason=get.get("finish_reason"),
-    )
-    if get.get("critique"):
-        row |= _critique(get, where, values, mapping, counts)
-    elif get.get("verdict") is not None:
-        counts["verdicts without a critique, not used"] += 1
-    return row
+# --- rows ---------------------------------------------------------------------------------------
 
 
-def make_row(question, response, gold, source, generator, sample=0, finish_reason=None):
-    """One row of 01. Golds are text or null; ids are hashes of the content."""
-    question, response = (
-        utf8(question),
-        response and utf8(response),
-    )  # tokenizers and Parquet take no lone surrogates
+def make_row(
+    question: str,
+    response: str | None,
+    gold,
+    source: str,
+    generator: str,
+    sample: int = 0,
+    finish_reason: str | None = None,
+) -> dict:
+    """Return one row of 01. The gold is text or None; ids are hashes of the content."""
+    question = utf8(question)  # tokenizers and Parquet take no lone surrogates
+    if response:
+        response = utf8(response)
     return {
         "id": content_id(question, response),
         "question_id": content_id(question),
@@ -366,32 +305,107 @@ def make_row(question, response, gold, source, generator, sample=0, finish_reaso
     }
 
 
-def _critique(get, where, values, mapping, counts):
-    """A critique that came with the data; its verdict from the mapped column where there is one, else from the text."""
-    raw = utf8(get["critique"]).removeprefix("Critique:\n")  # which 03 writes before each
-    stated = verdicts.parse_verdict(raw)
-    verdict = stated
-    if "verdict" in mapping and get["verdict"] is None:
-        counts["verdicts read from the critique's text, where the column holds none"] += 1
-    elif "verdict" in mapping:
-        value = get["verdict"] if isinstance(get["verdict"], str) else json.dumps(get["verdict"])
-        verdict = values.get(value, value)
-        if verdict not in (*verdicts.VERDICTS, "unparsed"):
-            example = (
-                "true=right false=wrong"
-                if value in ("true", "false")
-                else f"{shlex.quote(value)}=right (or {shlex.quote(value)}=wrong) ..."
-            )
-            raise InputError(
-                f"{where}: column {mapping['verdict']!r} holds the verdict {value!r}; expected right or wrong\n"
-                f"Say what its values mean: --verdict-values {example}"
-            )
-        counts["critiques whose text says another verdict than the column, which counts"] += (
-            stated not in ("unparsed", verdict)
+@dataclass
+class RowReader:
+    """Makes rows from the records of one source, and counts what is unusual about them."""
+
+    name: str
+    unpack: Callable | None
+    mapping: dict  # field -> column
+    verdict_map: dict  # value of the verdict's column -> "right" or "wrong"
+    required: tuple
+    counts: Counter
+
+    def read(self, record: dict, place: str) -> dict:
+        """Return one checked row; raise ValueError that says what is bad about it."""
+        if self.unpack:
+            record = self.unpack(record)
+        values = {}
+        for name, column in self.mapping.items():
+            values[name] = self._check(name, record.get(column))
+        row = make_row(
+            values["question"],
+            values.get("response"),
+            values.get("gold"),
+            str(values.get("source") or self.name),
+            str(values.get("generator") or "unknown"),
+            finish_reason=values.get("finish_reason"),
         )
-    return {
-        "critique": raw if verdict == "unparsed" else verdicts.with_conclusion(raw, verdict),
-        "critique_raw": raw,
-        "verdict": verdict,
-        "teacher": str(get.get("teacher") or "unknown"),
-    }
+        if values.get("critique"):
+            row |= self._read_critique(values, place)
+        elif values.get("verdict") is not None:
+            self.counts["verdicts without a critique, not used"] += 1
+        return row
+
+    def _check(self, name, value):
+        """Return a field's value, None for NaN, which pandas writes if there is none."""
+        if name in self.required and not (isinstance(value, str) and value.strip()):
+            raise ValueError(f"no {name} (column {self.mapping[name]!r} holds {value!r})")
+        if isinstance(value, (list, dict)):
+            raise ValueError(
+                f"{name} is no text or number "
+                f"(column {self.mapping[name]!r} holds {str(value)[:60]})"
+            )
+        is_nan = isinstance(value, float) and value != value
+        return None if is_nan else value
+
+    def _read_critique(self, values, place):
+        """Return the fields of a critique that came with the data.
+
+        Its verdict is the column's; if that is empty or does not exist, the text's.
+        """
+        raw = utf8(str(values["critique"])).removeprefix("Critique:\n")  # 03 writes it again
+        verdict = stated = verdicts.parse_verdict(raw)
+        if values.get("verdict") is not None:
+            verdict = self._read_verdict(values["verdict"], place)
+            self.counts[
+                "critiques whose text says another verdict than the column, which counts"
+            ] += stated not in ("unparsed", verdict)
+        elif "verdict" in self.mapping:
+            self.counts["verdicts read from the critique's text, as the column holds none"] += 1
+        return {
+            "critique": raw if verdict == "unparsed" else verdicts.with_conclusion(raw, verdict),
+            "critique_raw": raw,
+            "verdict": verdict,
+            "teacher": str(values.get("teacher") or "unknown"),
+        }
+
+    def _read_verdict(self, value, place):
+        """Return right, wrong or unparsed; raise InputError if the value's meaning is not known."""
+        text = value if isinstance(value, str) else json.dumps(value)
+        verdict = self.verdict_map.get(text, text)
+        if verdict in (*verdicts.VERDICTS, "unparsed"):
+            return verdict
+        # Both meanings of a boolean: one alone was once copied, and turned every label round.
+        example = "true=right false=wrong"
+        if text not in ("true", "false"):
+            example = f"{shlex.quote(text)}=right"
+        raise InputError(
+            f"{place}: column {self.mapping['verdict']!r} holds the verdict {text!r}; "
+            f"expected right or wrong\nSay what its values mean: --verdict-values {example} ..."
+        )
+
+
+def key(row):
+    """Return what makes two rows one."""
+    return row["id"], row.get("critique_raw"), row.get("teacher"), row["gold"]
+
+
+def drop_duplicates(rows: list[dict], counts: Counter) -> list[dict]:
+    """Return the first of equal rows: same response, critique, teacher and gold.
+
+    A row that equals an earlier one in all but its verdict is left out, too, whatever its gold:
+    the id of a critique would otherwise stand for two verdicts. Both are counted in `counts`.
+    """
+    first_verdicts, golds, kept_rows = {}, set(), []
+    for row in rows:
+        critique_key = (row["id"], row.get("critique_raw"), row.get("teacher"))
+        verdict = row.get("verdict")
+        if first_verdicts.setdefault(critique_key, verdict) != verdict:
+            counts["rows dropped whose verdict contradicts an equal one"] += 1
+        elif (critique_key, row["gold"]) in golds:
+            counts["exact duplicates dropped"] += 1
+        else:
+            golds.add((critique_key, row["gold"]))
+            kept_rows.append(row)
+    return kept_rows

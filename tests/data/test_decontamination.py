@@ -351,13 +351,9 @@ def test_what_05_finds_among_what_was_trained_on(tmp_path):
         sets,
         folder,
     )
-    assert unknown.startswith("what old was trained on no longer stands")
-    assert tiny.startswith(
-        "tiny: of its 5 questions so many stand word for word in the training sets: cft 3, sft 1 (03_build.py --decontaminate"
-    )
-    assert mmlu.startswith(
-        "mmlu_pro: of its 1 questions so many stand word for word in the training sets: cft 1 "
-    )
+    assert "old" in unknown and "not known" in unknown
+    assert tiny.startswith("tiny: of its 5 questions") and "cft 3, sft 1 (03" in tiny
+    assert mmlu.startswith("mmlu_pro: of its 1 questions") and "cft 1 (03" in mmlu
     assert (
         decontamination.report_overlap({"other": {"x"}}, sets, folder)
         == decontamination.report_overlap({}, sets, folder)
@@ -523,11 +519,11 @@ def test_all_without_a_folder_are_all_of_the_table(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(
         test_sets,
-        "_hub",
+        "_read_hub",
         lambda benchmark, revision: asked.append((benchmark.path, revision)) or [],
     )
     assert list(load_test_sets(["all"])) == [name for name in test_sets.TEST_SETS if name != "gpqa"]
-    assert "note: not checked, since it takes a login (name it): gpqa\n" in capsys.readouterr().out
+    assert "since it needs a login (name it): gpqa\n" in capsys.readouterr().out
     assert asked[0] == ("openai/gsm8k", None)
 
 
@@ -539,7 +535,7 @@ def test_gpqa_is_the_question_alone_with_the_seeds_ids(monkeypatch):
         "Incorrect Answer 2": "2",
         "Incorrect Answer 3": "3",
     }
-    monkeypatch.setattr(test_sets, "_hub", lambda benchmark, revision: [record])
+    monkeypatch.setattr(test_sets, "_read_hub", lambda benchmark, revision: [record])
     for seed in (0, 1):
         assert load_test_sets(["gpqa"], seed=seed)["gpqa"] == [
             {"id": test_sets.load_items("gpqa", seed=seed)[0]["id"], "question": "Which?"}
@@ -572,13 +568,10 @@ def test_a_test_set_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     "names, says",
     [
-        (
-            ["gsm8k", "tiny"],
-            "tiny cannot be checked: operators are left out.*never trains on a question that it tests",
-        ),
-        (["tiny_validation"], "tiny_validation cannot"),
-        (["gms8k"], "unknown test sets \\['gms8k'\\]"),
-        (["heldout"], "unknown test sets"),
+        (["gsm8k", "tiny"], "--decontaminate tiny.*micro-world never trains on a question"),
+        (["tiny_validation"], "--decontaminate tiny_validation"),
+        (["gms8k"], "--decontaminate gms8k.*gsm8k"),
+        (["heldout"], "--decontaminate heldout"),
         (["{}/none.jsonl"], "none.jsonl cannot be read"),
         (
             ["{}/bad.jsonl"],

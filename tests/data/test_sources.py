@@ -1,16 +1,20 @@
-"""Rows of any source come out in one schema; what is wrong with a source is said, what is wrong with a row is counted."""
+"""Rows of any source have one schema; a bad source is an error, a bad row is one or is counted."""
 
+import itertools
 import json
 import tracemalloc
 from collections import Counter
 
+import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import json_line
-from common.data import readers as sampling
 from common.data import sources
+from common.data.readers import sample_records
 
 RIGHT, WRONG = "Fine.\n\nConclusion: right [END]", "No, 2.\n\nConclusion: wrong [END]"
 GOOD = {
@@ -26,7 +30,7 @@ GOOD = {
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
-    """Write records to a file of this name and read it as a source: read(records, columns=...) -> (rows, counts)."""
+    """read(records, name, columns=...) -> (rows, counts): write a file and read it as a source."""
     monkeypatch.chdir(tmp_path)
 
     def read(records, name="data.jsonl", **settings):
@@ -39,9 +43,6 @@ def read(tmp_path, monkeypatch):
 def write(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
     elif path.suffix == ".json":
         path.write_text(json.dumps(records))
@@ -49,37 +50,33 @@ def write(path, records):
         path.write_text("".join(json_line(r) for r in records))
 
 
-@pytest.mark.parametrize(
-    "response",
-    ["a", "a\n\nSolution:\nb", "Solution:\nx", "\n\nSolution:\n", "", "a\n\n", "Question:\nq"],
-)
-@pytest.mark.parametrize("question", ["q", "Question:\nq", "q\n\n", "Solution:\nq"])
-@pytest.mark.parametrize("critique", ["c", "Critique:\nc", "c\n"])
-def test_unpack_gives_back_what_was_packed(question, response, critique):
+def test_unpack_gives_back_what_was_packed():
     """Through the very function that packs training prompts; only the first separator splits."""
-    record = {
-        "input": prompts.question_and_solution(question, response),
-        "output": "Critique:\n" + critique,
-    }
-    assert sources.webinstruct_cft(record) == {
-        "question": question,
-        "response": response,
-        "critique": critique,
-    }
+    solution = "\n\nSolution:\n"
+    questions = ["q", "Question:\nq", "q\n\n", "Solution:\nq"]
+    responses = ["a", f"a{solution}b", "Solution:\nx", solution, "", "a\n\n", "Question:\nq"]
+    critiques = ["c", "Critique:\nc", "c\n"]
+    for values in itertools.product(questions, responses, critiques):
+        expected = dict(zip(("question", "response", "critique"), values))
+        question, response, critique = values
+        record = {
+            "input": prompts.question_and_solution(question, response),
+            "output": "Critique:\n" + critique,
+        }
+        assert sources.unpack_webinstruct_cft(record) == expected
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A folder of the hub dataset's name in the working folder, which `datasets` reads as it reads the hub: hub(name, records)."""
-    import datasets
-
+    """hub(name, records): a folder of that name, which `datasets` reads as it reads the hub."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
     def make(name, records, config="default"):
         write(tmp_path / name / "data" / "train.parquet", records)
         (tmp_path / name / "README.md").write_text(
-            f"---\nconfigs:\n- config_name: {config}\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
+            f"---\nconfigs:\n- config_name: {config}\n"
+            "  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
         )
 
     return make
@@ -135,14 +132,9 @@ def test_any_hub_dataset_is_read_with_a_column_map(hub, name):
     ],
 )
 def test_columns_of_the_known_sources(hub, source, path, columns):
-    """As their cards on the hub give them. Two have a column "source", the contest or the site: it is not what decides on the instruction."""
-    hub(
-        path,
-        [
-            dict(zip(columns, ("q", "r")))
-            | {"original_question": "no", "messages": [], "source": "cn_k12"}
-        ],
-    )
+    """As their cards give them. Two have a column "source" (contest, site): it is not ours."""
+    record = dict(zip(columns, ("q", "r")))
+    hub(path, [record | {"original_question": "no", "messages": [], "source": "cn_k12"}])
     (row,), _ = sources.load_rows(source)
     assert (row["question"], row["response"], row["source"]) == ("q", "r", source)
 
@@ -156,9 +148,9 @@ def test_two_teachers_who_say_the_same_are_two_rows(read):
 
 def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_columns(tmp_path):
     write(tmp_path / "d.jsonl", [GOOD])
-    with pytest.raises(InputError, match="is no file here and no known source"):
+    with pytest.raises(InputError, match="--source 'another="):
         sources.load_rows(f"another={tmp_path / 'd.jsonl'}")
-    with pytest.raises(InputError, match="no column 'query' for question.*\n.*--columns question="):
+    with pytest.raises(InputError, match="(?s)'query' for question.*--columns question="):
         sources.load_rows(f"metamath={tmp_path / 'd.jsonl'}")
 
 
@@ -180,52 +172,40 @@ def test_what_tells_a_source_from_others(tmp_path, monkeypatch, one, other, same
 
 
 def test_a_verdict_that_contradicts_that_of_an_equal_row_is_counted(read):
-    plain = {"question": "q", "response": "r", "critique": "Fine.", "ok": True}
+    """By whatever gold: the id of a critique would otherwise stand for two verdicts."""
+    record = {"question": "q", "response": "r", "critique": "Fine.", "ok": True}
     rows, counts = read(
-        [plain, plain | {"ok": False}],
+        [record, record | {"ok": False}],
         columns=["verdict=ok"],
         verdict_values=["true=right", "false=wrong"],
     )
-    assert [row["verdict"] for row in rows] == ["right"] and counts[
-        "rows dropped whose verdict contradicts an equal one"
-    ] == 1
-    many = [
-        GOOD,
-        GOOD | {"gold": "5", "verdict": "wrong"},
-        GOOD | {"gold": "5"},
-        GOOD | {"gold": "6"},
-        GOOD | {"gold": "6"},
-    ]
-    rows, counts = read(many)  # by whatever gold: an id of a critique would stand for two verdicts
-    assert [(row["gold"], row["verdict"]) for row in rows] == [
-        ("2", "right"),
-        ("5", "right"),
-        ("6", "right"),
-    ]
-    assert (
-        counts["rows dropped whose verdict contradicts an equal one"]
-        == counts["exact duplicates dropped"]
-        == 1
-    )
+    assert [row["verdict"] for row in rows] == ["right"]
+    assert counts["rows dropped whose verdict contradicts an equal one"] == 1
+    golds = [{}, {"gold": "5", "verdict": "wrong"}, {"gold": "5"}, {"gold": "6"}, {"gold": "6"}]
+    rows, counts = read([GOOD | gold for gold in golds])
+    verdicts = [(row["gold"], row["verdict"]) for row in rows]
+    assert verdicts == [("2", "right"), ("5", "right"), ("6", "right")]
+    assert counts["rows dropped whose verdict contradicts an equal one"] == 1
+    assert counts["exact duplicates dropped"] == 1
 
 
-@pytest.mark.parametrize("gold", [["5"], {"answer": 5}])
-def test_a_gold_is_a_text_or_a_number(read, gold):
-    with pytest.raises(InputError, match="row 1: the gold is no text or number"):
-        read([GOOD | {"gold": gold}])
+@pytest.mark.parametrize("field", ["gold", "critique", "source"])
+@pytest.mark.parametrize("value", [["5"], {"answer": 5}])
+def test_a_field_is_a_text_or_a_number(read, field, value):
+    with pytest.raises(InputError, match=f"row 1: {field}"):
+        read([GOOD | {field: value}])
 
 
 def test_a_finish_reason_comes_along_and_odd_names_are_text(read):
-    (row,), _ = read([GOOD | {"finish_reason": "length", "source": {"a": 1}, "generator": 3}])
-    assert (row["finish_reason"], row["source"], row["generator"]) == ("length", "{'a': 1}", "3")
+    (row,), _ = read([GOOD | {"finish_reason": "length", "source": 1, "generator": 3}])
+    assert (row["finish_reason"], row["source"], row["generator"]) == ("length", "1", "3")
 
 
-def test_columns_that_are_not_used_are_said(read, capsys):
+def test_columns_that_are_not_used_are_printed(read, capsys):
     """A gold under another name would be missed in silence."""
     read([{"question": "q", "solution": "r", "gold_answer": "3"}], columns=["response=solution"])
-    assert (
-        "columns: question, response=solution; not used: gold_answer\n" in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "response=solution" in printed and "not used: gold_answer\n" in printed
 
 
 def test_a_known_source_that_was_downloaded_is_read_as_what_it_is(tmp_path, monkeypatch):
@@ -235,7 +215,7 @@ def test_a_known_source_that_was_downloaded_is_read_as_what_it_is(tmp_path, monk
     assert [row["source"] for row in rows] == ["webinstruct-cft-50k"] * 3 and rows[0][
         "critique"
     ] == RIGHT
-    with pytest.raises(InputError, match="webinstruct-cft-50k=data.parquet has a form of its own"):
+    with pytest.raises(InputError, match="50k=data.parquet has no column 'output'"):
         sources.load_rows("webinstruct-cft-50k=data.parquet", ["gold=output"])
 
 
@@ -253,106 +233,85 @@ def acemath_record(*messages, answer="a"):
 
 
 def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
-    """As its card on the hub gives it: messages and answer; a row of several turns is a bad one, as its answer needs what came before."""
+    """Messages and answer, as its card says.
+
+    A row of several turns is a bad one: its answer needs what came before.
+    """
     path = "nvidia/AceMath-Instruct-Training-Data"
-    hub(
-        path,
-        [
-            acemath_record(("user", "q")),
-            acemath_record(("system", "s"), ("user", "q2")),
-            acemath_record(("user", "q3"), ("assistant", "x"), ("user", "q4")),
-        ],
-    )
+    records = [
+        acemath_record(("user", "q")),
+        acemath_record(("system", "s"), ("user", "q2")),
+        acemath_record(("user", "q3"), ("assistant", "x"), ("user", "q4")),
+    ]
+    hub(path, records)
     card = tmp_path / path / "README.md"
     card.write_text(card.read_text().replace("split: train", "split: math_sft"))
-    with pytest.raises(
-        InputError,
-        match=r"row 3: expected one user message .* seen \['user', 'assistant', 'user'\]",
-    ):
+    with pytest.raises(InputError, match=r"row 3.*\['user', 'assistant', 'user'\]"):
         sources.load_rows("acemath")
     rows, counts = sources.load_rows("acemath", drop_bad=True)
-    assert [(row["question"], row["response"], row["source"]) for row in rows] == [
-        ("q", "a", "acemath"),
-        ("q2", "a", "acemath"),
-    ]
+    values = [(row["question"], row["response"], row["source"]) for row in rows]
+    assert values == [("q", "a", "acemath"), ("q2", "a", "acemath")]
     assert counts["bad rows dropped"] == 1
-    assert "non-commercial" in sources.describe_license("acemath") and sources.describe_license(
-        "acemath"
-    ).startswith("acemath: CC-BY-NC-4.0")
-    assert (
-        sources.describe_license(path).startswith(path)
-        and sources.describe_license("metamath") == "metamath: MIT"
-        and sources.describe_license("my.jsonl") == ""
-    )
+    for name in ("acemath", path):
+        license = sources.describe_license(name)
+        assert license.startswith(f"{name}: CC-BY-NC-4.0") and "non-commercial" in license
+    assert sources.describe_license("metamath") == "metamath: MIT"
+    assert sources.describe_license("my.jsonl") == ""
 
 
 def test_a_sample_is_the_same_for_its_seed_and_another_for_another():
     records = [f"r{i}" for i in range(1000)]
-    picked, n_read = sampling.sample_records(iter(records), 100, seed=1)
-    assert (
-        n_read == 1000
-        and len(picked) == 100
-        and picked == sorted(picked)
-        and all(records[n - 1] == record for n, record in picked)
-    )
-    assert picked == sampling.sample_records(iter(records), 100, seed=1)[0]
-    assert len(set(picked) & set(sampling.sample_records(iter(records), 100, seed=2)[0])) < 40
-    assert set(picked) < set(
-        sampling.sample_records(iter(records), 200, seed=1)[0]
-    )  # a larger sample holds the smaller one
+    sample, n_read = sample_records(iter(records), 100, seed=1)
+    assert n_read == 1000 and len(sample) == 100 and sample == sorted(sample)
+    assert all(records[number - 1] == record for number, record in sample)
+    assert sample == sample_records(iter(records), 100, seed=1)[0]
+    assert len(set(sample) & set(sample_records(iter(records), 100, seed=2)[0])) < 40
+    larger, _ = sample_records(iter(records), 200, seed=1)
+    assert set(sample) < set(larger)
     for size in (1000, 2000, None):
-        assert sampling.sample_records(iter(records), size, 1) == (
-            list(enumerate(records, 1)),
-            1000,
-        )
-    assert sampling.sample_records(iter([]), 5, 1) == ([], 0)
+        assert sample_records(iter(records), size, 1) == (list(enumerate(records, 1)), 1000)
+    assert sample_records(iter([]), 5, 1) == ([], 0)
 
 
 def test_each_record_is_as_likely_to_be_picked():
-    """Each of 20 positions is in a quarter of 2,000 samples of 5, up to 5 standard deviations (97 of 500)."""
-    counts = Counter(
-        n for seed in range(2000) for n, _ in sampling.sample_records(range(20), 5, seed)[0]
-    )
-    assert set(counts) == set(range(1, 21)) and all(
-        abs(count - 500) < 97 for count in counts.values()
-    )
+    """Each of 20 is in a quarter of 2,000 samples of 5, up to 5 standard deviations (97 of 500)."""
+    counts = Counter()
+    for seed in range(2000):
+        counts.update(number for number, _ in sample_records(range(20), 5, seed)[0])
+    assert set(counts) == set(range(1, 21))
+    assert all(abs(count - 500) < 97 for count in counts.values())
 
 
 def test_a_sample_holds_no_more_than_its_size():
     """A million records of 10 kB would be 10 GB."""
     tracemalloc.start()
-    picked, n_read = sampling.sample_records(
-        ({"text": str(i) * 1000} for i in range(100_000)), 100, seed=0
-    )
+    records = ({"text": str(i) * 1000} for i in range(100_000))
+    picked, n_read = sample_records(records, 100, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(picked), n_read) == (100, 100_000) and peak < 5e6
 
 
-@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "data.parquet"])
+@pytest.mark.parametrize("name", ["data.jsonl", "data.parquet"])
 def test_a_random_sample_of_a_file(tmp_path, name):
-    records = [
-        {"question": f"q{i}", "response": "r", **({"odd": i} if i == 1234 else {"odd": None})}
-        for i in range(2500)
-    ]
+    path = str(tmp_path / name)
+    records = [{"question": f"q{i}", "response": "r", "odd": None} for i in range(2500)]
+    records[1234]["odd"] = 1234
     write(tmp_path / name, records)
-    rows, counts = sources.load_rows(str(tmp_path / name), size=50, seed=3)
-    assert len(rows) == 50 and counts["of 2,500 rows, a random sample (--rows)"] == 50
-    numbers = [int(row["question"][1:]) for row in rows]
-    assert numbers == sorted(numbers) and max(numbers) > 1500
-    assert (
-        rows
-        == sources.load_rows(str(tmp_path / name), size=50, seed=3)[0]
-        != sources.load_rows(str(tmp_path / name), size=50, seed=4)[0]
-    )
-    first, _ = sources.load_rows(str(tmp_path / name), limit=60, size=50, seed=3)
-    assert len(first) == 50 and {int(row["question"][1:]) for row in first} < set(
-        range(60)
-    )  # the limit is of what is read
-    assert (
-        sources.load_rows(str(tmp_path / name), columns=["gold=odd"], size=1, seed=0)[0][0]["gold"]
-        is None
-    )  # a column that the sample may not hold
+
+    def numbers(**settings):
+        rows, _ = sources.load_rows(path, size=50, **settings)
+        return [int(row["question"][1:]) for row in rows]
+
+    _, counts = sources.load_rows(path, size=50, seed=3)
+    assert counts["of 2,500 rows, a random sample (--rows)"] == 50
+    sample = numbers(seed=3)
+    assert len(sample) == 50 and sample == sorted(sample) and max(sample) > 1500
+    assert sample == numbers(seed=3) != numbers(seed=4)
+    assert set(numbers(limit=60, seed=3)) < set(range(60))  # the limit is of what is read
+    # A column may be mapped that no row of the sample holds.
+    (row,), _ = sources.load_rows(path, columns=["gold=odd"], size=1, seed=0)
+    assert row["gold"] is None
 
 
 @pytest.mark.parametrize(
@@ -365,7 +324,7 @@ def test_an_unknown_source_is_answered_with_the_known_ones(tmp_path, monkeypatch
 
 
 def test_all_file_types_give_the_same_rows(read):
-    """Whole rows, rows with null where parquet would have it, and rows where JSON leaves the key out."""
+    """Whole rows, rows with null as parquet has it, and rows without a key."""
     records = [
         GOOD,
         {"question": "q", "response": "r", "gold": None},
@@ -386,7 +345,7 @@ def test_half_a_character_is_a_question_mark(read):
 
 
 def test_nan_is_no_gold(read):
-    """pandas writes it for a missing number; as the text "nan" it would make every response wrong."""
+    """pandas writes it for a missing number; as a text it would make every response wrong."""
     (row, other), _ = read(
         [
             GOOD | dict.fromkeys(("gold", "generator", "finish_reason", "teacher"), float("nan")),
@@ -411,7 +370,7 @@ def test_a_critique_is_headed_once(read):
 def test_a_verdict_that_the_column_lacks_is_read_from_the_text_and_counted(read):
     rows, counts = read([GOOD | {"verdict": None}, GOOD | {"response": "3", "verdict": "wrong"}])
     assert [row["verdict"] for row in rows] == ["right", "wrong"]
-    assert counts["verdicts read from the critique's text, where the column holds none"] == 1
+    assert counts["verdicts read from the critique's text, as the column holds none"] == 1
 
 
 def test_a_row_has_the_whole_schema(read):
@@ -465,45 +424,33 @@ def test_a_column_map(read):
     assert (row["question"], row["response"], row["gold"]) == ("q", "r", "3")
 
 
-@pytest.mark.parametrize(
-    "records, settings, says",
-    [
-        (
-            [{"q": "1", "response": "r"}],
-            {},
-            "has no column 'question'; its columns are q, response.*--columns question=",
-        ),
-        ([{"question": "q"}], {}, "no column 'response'.*--columns response="),
-        ([{}], {}, "no column 'question'"),
-        ([{}], {"drop_bad": True}, "no column 'question'"),
-        ([{}], {"columns": ["question=q"]}, "no column 'q' for question"),
-        ([GOOD], {"columns": ["question=problem"]}, "no column 'problem' for question"),
-        (
-            [GOOD],
-            {"columns": ["question=problem"], "drop_bad": True},
-            "no column 'problem' for question",
-        ),
-        ([GOOD], {"columns": ["gold=answer"]}, "no column 'answer' for gold"),
-        ([GOOD], {"columns": ["source=answer"]}, "no column 'answer' for source"),
-        ([GOOD], {"columns": ["questoin=question"]}, "no field called questoin"),
-        ([GOOD], {"columns": ["question"]}, "cannot read 'question'"),
-        ([GOOD], {"columns": ["=x"]}, "cannot read"),
-        ([GOOD], {"verdict_values": ["true"]}, "--verdict-values: cannot read 'true'"),
-        (
-            [{"question": " ", "response": "r"}],
-            {"drop_bad": True},
-            "no usable rows.*bad rows dropped",
-        ),
-        ([GOOD, GOOD | {"question": 5}], {}, "row 2: no question.*holds 5"),
-        ([GOOD, GOOD | {"response": None}], {}, "row 2: no response"),
-        ([GOOD, GOOD | {"response": "\n"}], {}, "row 2: no response"),
-        ([GOOD, {"question": "q"}], {}, "row 2"),
-        ([GOOD, GOOD | {"critique": ["list"], "response": "x"}], {}, "row 2"),
-    ],
-)
-def test_what_is_wrong_is_said(read, records, settings, says):
-    with pytest.raises(InputError, match="(?s)" + says):
-        read(records, **settings)
+BAD_SOURCES = [  # (records, settings, facts of the message)
+    ([{"q": "1", "response": "r"}], {}, ["'question'", "q, response", "--columns question="]),
+    ([{"question": "q"}], {}, ["'response'", "--columns response="]),
+    ([{}], {}, ["'question'"]),
+    ([{}], {"drop_bad": True}, ["'question'"]),
+    ([{}], {"columns": ["question=q"]}, ["'q' for question"]),
+    ([GOOD], {"columns": ["question=problem"]}, ["'problem' for question"]),
+    ([GOOD], {"columns": ["question=problem"], "drop_bad": True}, ["'problem' for question"]),
+    ([GOOD], {"columns": ["gold=answer"]}, ["'answer' for gold"]),
+    ([GOOD], {"columns": ["source=answer"]}, ["'answer' for source"]),
+    ([GOOD], {"columns": ["questoin=question"]}, ["--columns questoin", "question, response"]),
+    ([GOOD], {"columns": ["question"]}, ["--columns", "'question'"]),
+    ([GOOD], {"columns": ["=x"]}, ["--columns", "'=x'"]),
+    ([GOOD], {"verdict_values": ["true"]}, ["--verdict-values", "'true'"]),
+    ([{"question": " ", "response": "r"}], {"drop_bad": True}, ["bad rows dropped"]),
+    ([GOOD, GOOD | {"question": 5}], {}, ["row 2", "question", "holds 5", "--drop-bad"]),
+    ([GOOD, GOOD | {"response": None}], {}, ["row 2", "response"]),
+    ([GOOD, GOOD | {"response": "\n"}], {}, ["row 2", "response"]),
+    ([GOOD, {"question": "q"}], {}, ["row 2"]),
+]
+
+
+def test_a_bad_source_is_an_error_with_its_place(read):
+    for records, settings, facts in BAD_SOURCES:
+        with pytest.raises(InputError) as error:
+            read(records, **settings)
+        assert [fact for fact in facts if fact not in str(error.value)] == [], str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -517,14 +464,14 @@ def test_what_is_wrong_is_said(read, records, settings, says):
         {"response": ["r"]},
     ],
 )
-def test_bad_rows_are_dropped_and_counted_when_asked(read, bad):
+def test_bad_rows_are_dropped_and_counted_if_so_set(read, bad):
     rows, counts = read([GOOD, GOOD | bad, GOOD | {"response": "4"}], drop_bad=True)
     assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
 
 
 @pytest.mark.parametrize("absent", ["question", "response"])
 def test_a_row_without_the_key_is_a_bad_row_too(read, absent):
-    """JSON often leaves a key out where parquet has null; other rows show that the column exists."""
+    """JSON often leaves a key out; other rows show that the column exists."""
     rows, counts = read(
         [GOOD, {k: v for k, v in GOOD.items() if k != absent}, GOOD | {"response": "4"}],
         drop_bad=True,
@@ -566,7 +513,7 @@ def test_limit_and_order(read):
 
 
 def test_only_exact_duplicates_are_dropped(read):
-    """Two teachers' critiques of one response are two rows; the ids are of the content, whatever else stands in the row."""
+    """Two critiques of one response are two rows; the ids are of question and response only."""
     again = [
         GOOD,
         GOOD | {"critique": WRONG},
@@ -647,7 +594,6 @@ def test_a_verdict_column_decides_and_the_critique_ends_in_it(
         ("yes", ["no=wrong"]),
         (True, ["True=right"]),
         ("yes", ["yes=correct"]),
-        ([1], []),
     ],
 )
 def test_a_verdict_value_without_a_meaning_stops(read, value, values):
