@@ -1,27 +1,30 @@
 """An OpenAI-compatible server on loopback that plays the teacher and fails on request.
 
-It proves that a client never pays twice, loses no answer, keeps to rate limits and survives every fault. In a test it
-runs in this process, in a thread with an event loop of its own:
+It proves that a client never pays twice, loses no answer, keeps to rate limits and survives every
+fault. In a test it runs in this process, in a thread with an event loop of its own:
 
     with FaultServer(fault=lambda body, nth: "503" if nth == 0 else None) as server:
         client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
         ...
         assert server.paid() == 1 and server.asked[0]["status"] == 503
 
-A benchmark starts it as a process, which prints its URL first and counts at GET /stats (outside /v1):
+A benchmark starts it as a process, which prints its URL first and counts at GET /stats (outside
+/v1):
 
-    python -m tests.faults '{"latency": "lognormal", "faults": {"429": 0.05, "reset-inside": 0.01}, "port": 8123}'
+    python -m tests.faults '{"latency": "lognormal", "faults": {"429": 0.05}, "port": 8123}'
 
-text(body) -> the good answer. fault(body, nth) -> the fault of the nth (from 0) request for this very prompt, a name of
-FAULTS or an HTTP status, or None for the good answer; it may be reassigned while the server runs. faults: {name: share}
-instead, drawn by seed, prompt and nth. A prompt is told by its last message or its raw text; requests that the rate
-limit refuses are no nth. latency: seconds, a function of the body, or "lognormal". rpm, burst, tpm, limit_headers,
-retry_after ("seconds", "ms", "date" or None): the rate limit. batches: whether there is a batch API; batch: how it
-behaves, see BATCH_OPTIONS.
+text(body) -> the good answer. fault(body, nth) -> the fault of the nth (from 0) request for this
+very prompt, a name of FAULTS or an HTTP status, or None for the good answer; it may be reassigned
+while the server runs. faults: {name: share} instead, drawn by seed, prompt and nth. A prompt is
+told by its last message or its raw text; requests that the rate limit refuses are no nth. latency:
+seconds, a function of the body, or "lognormal". rpm, burst, tpm, limit_headers, retry_after
+("seconds", "ms", "date" or None): the rate limit. batches: whether there is a batch API; batch: how
+it behaves, see BATCH_OPTIONS.
 
-asked: a dict for each request to the two completion endpoints and each line of a batch, in the order of arrival. A client
-that goes away before its answer was generated pays nothing; one that goes away after that has paid. A line of a batch is
-delivered once its file was read. What a hook raises is raised again where the `with` block ends.
+asked: a dict for each request to the two completion endpoints and each line of a batch, in the
+order of arrival. A client that goes away before its answer was generated pays nothing; one that
+goes away after that has paid. A line of a batch is delivered once its file was read. What a hook
+raises is raised again where the `with` block ends.
 """
 
 import asyncio
@@ -196,7 +199,8 @@ BATCH_OPTIONS = {
     "expire_all": False,  # without it only the server's first batch expires
     "duplicate": 0,  # share of output lines written twice
     "garbage": 0,
-    "foreign": 0,  # numbers of output lines that are no JSON, or have a custom_id that nobody asked for
+    # numbers of output lines that are no JSON, or have a custom_id that nobody asked for
+    "foreign": 0,
     "shuffle": True,  # output lines in no order
     "fail": None,  # the code of the error with which each batch fails
     "max_tokens_enqueued": math.inf,  # a larger batch fails
@@ -204,10 +208,20 @@ BATCH_OPTIONS = {
     "drop_files": 0,  # of how many first POSTs: made but not answered; answered 503 and not made
     "crash": lambda: None,  # called when a batch was made, before the answer
 }
-BATCH_FIELDS = (
-    "model errors output_file_id error_file_id in_progress_at finalizing_at completed_at failed_at expired_at "
-    "cancelling_at cancelled_at usage"
-).split()  # None until there is something to say
+BATCH_FIELDS = [
+    "model",
+    "errors",
+    "output_file_id",
+    "error_file_id",
+    "in_progress_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+    "usage",
+]  # None until there is something to say
 
 
 def prompt_of(body):
@@ -217,16 +231,15 @@ def prompt_of(body):
 
 
 def good_text(body):
-    """A critique by the prompt alone, or an answer by the whole raw request (so by its seed, too)."""
-    number = int(
-        hashlib.md5((prompt_of(body) if "messages" in body else repr(body)).encode()).hexdigest(),
-        16,
-    )
+    """Return a critique by the prompt alone, or an answer by the whole raw request and its seed."""
+    content = prompt_of(body) if "messages" in body else repr(body)
+    number = int(hashlib.md5(content.encode()).hexdigest(), 16)
     if "messages" not in body:
         return f"It is \\boxed{{ {number % 30} }}"
     return (
-        f"The solution sets the problem up and then takes {number % 7 + 2} steps. I did each of them again and got "
-        f"{number % 997} in the last one, which settles it.\n\nConclusion: {'right' if number % 2 else 'wrong'} [END]"
+        f"The solution sets the problem up and then takes {number % 7 + 2} steps. "
+        f"I did each of them again and got {number % 997} in the last one, which settles it."
+        f"\n\nConclusion: {'right' if number % 2 else 'wrong'} [END]"
     )
 
 
@@ -314,7 +327,7 @@ class FaultServer:
         self._open.set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    # --- what a test uses -------------------------------------------------------------------------------------------
+    # --- what a test uses -------------------------------------------------------------------------
 
     def start(self, port=None):
         """Listen, at the port it had before unless another is named."""
@@ -376,7 +389,7 @@ class FaultServer:
         if self._bugs:
             raise self._bugs[0]
 
-    # --- the server -------------------------------------------------------------------------------------------------
+    # --- the server -------------------------------------------------------------------------------
 
     def _do(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -468,7 +481,7 @@ class FaultServer:
             if e["status"] == 200 and e["fault"] is None and e["delivered"]
         )
 
-    # --- completions ------------------------------------------------------------------------------------------------
+    # --- completions ------------------------------------------------------------------------------
 
     async def _completion(self, request):
         entry = self._log(request.path, await request.json(), request.headers.get("Authorization"))
@@ -501,7 +514,10 @@ class FaultServer:
         return web.Response(body=data, status=entry["status"], headers=headers)
 
     def _decide(self, entry):
-        """Choose the fault of a request, by how often its prompt was asked before. -> the seconds that it takes."""
+        """Choose the fault of a request, by how often its prompt was asked before.
+
+        -> the seconds that it takes.
+        """
         body, prompt = entry["body"], entry["prompt"]
         nth = self._nth[prompt]
         self._nth[prompt] += 1
@@ -518,7 +534,10 @@ class FaultServer:
         return self.latency(body) if callable(self.latency) else self.latency
 
     def _answer(self, entry):
-        """-> the JSON of the answer, or the text in its place. The log then says its status and whether it is paid."""
+        """-> the JSON of the answer, or the text in its place.
+
+        The log then says its status and whether it is paid.
+        """
         body, fault = entry["body"], entry["fault"]
         if fault in ERRORS or isinstance(fault, int):
             entry["status"], answer = error(fault, body, entry["key"])
@@ -557,7 +576,10 @@ class FaultServer:
         return self._random(*what).choices([*shares, None], [*shares.values(), rest])[0]
 
     def _take(self, entry):
-        """Take a request out of the rate limit. -> 0, or the seconds after which there is room; then nothing was taken."""
+        """Take a request out of the rate limit.
+
+        -> 0, or the seconds after which there is room; then nothing was taken.
+        """
         tokens = entry["body"].get("max_tokens") or entry["body"].get("max_completion_tokens") or 0
         costs = {"requests": 1, "tokens": len(entry["prompt"]) / 4 + tokens}
         wait = max((bucket.wait(costs[name]) for name, bucket in self._buckets.items()), default=0)
@@ -582,7 +604,7 @@ class FaultServer:
             None: {},
         }[self.retry_after]
 
-    # --- files and batches ------------------------------------------------------------------------------------------
+    # --- files and batches ------------------------------------------------------------------------
 
     def _find(self, things, name):
         found = [thing for thing in things if thing["id"] == name]
@@ -597,7 +619,10 @@ class FaultServer:
         return self._find(self.batches, request.match_info["id"])
 
     def _store(self, content, purpose, filename, entries=()):
-        """Keep a file; reading it delivers these entries of the log. -> what the API says about it"""
+        """Keep a file; reading it delivers these entries of the log.
+
+        -> what the API says about it
+        """
         about = {
             "id": f"file-{len(self._files) + 1}",
             "object": "file",
@@ -695,7 +720,10 @@ class FaultServer:
         return self.batch["fail"] or next((code for code, found in wrong.items() if found), None)
 
     async def _work(self, batch, key):
-        """The life of a batch: a fifth of its time for validation, a fifth at the end, its lines in ten parts in between."""
+        """The life of a batch.
+
+        A fifth of its time for validation, a fifth at the end, its lines in ten parts in between.
+        """
         seconds, todo, done, end = self.batch["seconds"], self._lines(batch), [], "completed"
         part = max(1, math.ceil(len(todo) / 10))
         try:
@@ -733,7 +761,10 @@ class FaultServer:
         self._stage(batch, end)
 
     def _line(self, line, batch, key):
-        """Execute a line, or do to it what the options say. -> (the file it goes to or None, what that says, log entry)"""
+        """Execute a line, or do to it what the options say.
+
+        -> (the file it goes to or None, what that says, log entry)
+        """
         entry = self._log("batch", line["body"], key)
         fates = {name: self.batch[name] for name in ("missing", "line_error", "expire")}
         if batch is not self.batches[0] and not self.batch["expire_all"]:
@@ -780,7 +811,9 @@ class FaultServer:
         }
 
     def _write(self, batch, kind, done):
-        """Make the output or the error file, if anything goes there, with what the options put into the output."""
+        """Make the output or the error file, if anything goes there, with what the options put into
+        the output.
+        """
         records = [record for to, record, _ in done if to == kind]
         if not records:
             return

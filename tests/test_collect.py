@@ -1,4 +1,7 @@
-"""02_critique.py as a user runs it, against a server that fails: its files, exit statuses, signals, kills, money and secrets."""
+"""02_critique.py as a user runs it, against a server that fails.
+
+Its files, exit statuses, signals, kills, money and secrets.
+"""
 
 import json
 import os
@@ -17,7 +20,8 @@ from tests.runs import kill_when, n_lines, rows, run_script, write_rows
 
 KEY = "sk-very-secret"
 SCENES = []
-# Starts a script with a limit to the size of a file (0: none) and with the signals of a shell; its number goes to the file pid.
+# Starts a script with a limit to the size of a file (0: none) and with the signals of a shell; its
+# number goes to the file pid.
 LAUNCHER = """
 import os, resource, signal, sys
 if int(sys.argv[1]):
@@ -36,7 +40,10 @@ def scene(function):
 
 @pytest.fixture(scope="module")
 def played(request, tmp_path_factory):
-    """All scenes that were asked for, at once: a script starts slowly and then mostly waits. -> {scene: its future}"""
+    """All scenes that were asked for, at once.
+
+    A script starts slowly and then mostly waits. -> {scene: its future}
+    """
     plays = [
         i.callspec.params["play"]
         for i in request.session.items
@@ -133,7 +140,9 @@ def written(run):
 
 
 def assert_whole(run, server, n):
-    """Each response has its critique once, in the order of the responses, as the server gave it; nothing else is there."""
+    """Each response has its critique once, in the order of the responses, as the server gave it;
+    nothing else is there.
+    """
     got = rows(run / "02_critiques.jsonl")
     assert [row["id"] for row in got] == [f"{i}" for i in range(n)] and rows(
         run / "02_failed.jsonl"
@@ -157,15 +166,30 @@ def texts_of(run):
     return "".join(path.read_text(encoding="utf-8") for path in run.iterdir() if path.is_file())
 
 
-# --- the whole thing ------------------------------------------------------------------------------------------------
+# --- the whole thing ------------------------------------------------------------------------------
 
 
 @scene
 def faults_of_every_kind_leave_no_trace(folder):
-    """All rows come. Another start, with another server that is not even there and other concurrency, asks for nothing and writes
-    the same bytes."""
+    """All rows come.
+
+    Another start, with another server that is not even there and other concurrency, asks for
+    nothing and writes the same bytes.
+    """
     run, n = responses(folder, 80), 80
-    names = "429 500 503 408 reset-before reset-inside broken-json no-choices empty cut verdictless".split()
+    names = [
+        "429",
+        "500",
+        "503",
+        "408",
+        "reset-before",
+        "reset-inside",
+        "broken-json",
+        "no-choices",
+        "empty",
+        "cut",
+        "verdictless",
+    ]
     with FaultServer(faults=dict.fromkeys(names, 0.02), seed=5, latency=0.02) as server:
         done = collect(folder, server.url, "--concurrency", 20, OPENAI_API_KEY=KEY)
         text = ends(
@@ -193,7 +217,9 @@ def faults_of_every_kind_leave_no_trace(folder):
 
 @scene
 def rows_that_fail_are_named_and_asked_again_on_demand(folder):
-    """Status 3, and why for each in 02_failed.jsonl; --retry-failed asks for these, and for nothing else."""
+    """Status 3, and why for each in 02_failed.jsonl; --retry-failed asks for these, and for nothing
+    else.
+    """
     run, faults = (
         responses(folder, 40),
         {3: "context", 5: "refusal", 7: "verdictless", 9: "cut", 11: "filter-400"},
@@ -224,8 +250,9 @@ def rows_that_fail_are_named_and_asked_again_on_demand(folder):
 
 @scene
 def another_teacher_and_answers_stand_beside(folder):
-    """The first teacher's rows stay; the teacher's own answers go to a file of their own; where the server is may come from the
-    environment."""
+    """The first teacher's rows stay; the teacher's own answers go to a file of their own; where the
+    server is may come from the environment.
+    """
     run = responses(folder, 12)
     with FaultServer() as server:
         ends(collect(folder, None, OPENAI_BASE_URL=server.url, OPENAI_API_KEY=KEY), 0)
@@ -243,12 +270,15 @@ def another_teacher_and_answers_stand_beside(folder):
         assert server.asked[0]["key"] == f"Bearer {KEY}" and KEY not in texts_of(run)
 
 
-# --- what ends it ---------------------------------------------------------------------------------------------------
+# --- what ends it ---------------------------------------------------------------------------------
 
 
 @scene
 def a_refused_key_is_not_repeated(folder):
-    """The server says it in full. 4, nothing written but the journal; with --partial what there is, and the rest as failed."""
+    """The server says it in full.
+
+    4, nothing written but the journal; with --partial what there is, and the rest as failed.
+    """
     run, answered = responses(folder, 30), []
 
     def fault(body, nth):
@@ -276,7 +306,10 @@ def a_refused_key_is_not_repeated(folder):
 
 @scene
 def a_refused_parameter_is_named_by_its_flag(folder):
-    """A reasoning model: the first rows cost nothing, the message says --reasoning, and with it the run goes through."""
+    """A reasoning model.
+
+    The first rows cost nothing, the message says --reasoning, and with it the run goes through.
+    """
     run = responses(folder, 20)
     with FaultServer(
         fault=lambda body, nth: "max_tokens" if "max_tokens" in body else None
@@ -312,11 +345,14 @@ def a_second_process_is_refused(folder):
         assert time.monotonic() - began < 15 and server.paid() == 0
 
 
-# --- signals and kills ----------------------------------------------------------------------------------------------
+# --- signals and kills ----------------------------------------------------------------------------
 
 
 def interrupted(folder, number, status):
-    """One signal in the middle: what is in flight comes in and is kept, and nothing more is sent."""
+    """One signal in the middle.
+
+    What is in flight comes in and is kept, and nothing more is sent.
+    """
     run = responses(folder, 60)
     with FaultServer(latency=0.4) as server, ThreadPoolExecutor(1) as threads:
         running, process = started(folder, threads, server.url, "--concurrency", 6)
@@ -342,7 +378,10 @@ def one_sigterm_loses_nothing(folder):
 
 @scene
 def kills_after_what_was_delivered_cost_nothing(folder):
-    """kill -9 three times, when all that was paid had arrived: none of 60 answers is paid twice, none is lost."""
+    """kill -9 three times, when all that was paid had arrived.
+
+    None of 60 answers is paid twice, none is lost.
+    """
     run, n, room = responses(folder, 60), 60, []
 
     def latency(body):
@@ -371,7 +410,10 @@ def kills_after_what_was_delivered_cost_nothing(folder):
 
 @scene
 def kills_without_warning_cost_what_was_in_flight(folder):
-    """kill -9 at any moment, also in the middle of a line: at most what was in flight is paid again."""
+    """kill -9 at any moment, also in the middle of a line.
+
+    At most what was in flight is paid again.
+    """
     run, n = responses(folder, 80), 80
     with FaultServer(latency=lambda body: 0.02 + number_of(body) % 7 / 50) as server:
         for until in (15, 45):
@@ -394,7 +436,10 @@ def kills_without_warning_cost_what_was_in_flight(folder):
 
 @scene
 def a_full_disk_is_5_and_then_it_goes_on(folder):
-    """Full within the journal: whole lines stay. Full within the result: no half of it. Then there is room."""
+    """Full within the journal.
+
+    Whole lines stay. Full within the result: no half of it. Then there is room.
+    """
     run, n = responses(folder, 60), 60
     with FaultServer(latency=0.01) as server:
         ends(
@@ -420,12 +465,14 @@ def a_full_disk_is_5_and_then_it_goes_on(folder):
         )  # what was in flight when it was full
 
 
-# --- money ----------------------------------------------------------------------------------------------------------
+# --- money ----------------------------------------------------------------------------------------
 
 
 @scene
 def money_is_asked_for_first_and_never_exceeded(folder):
-    """The estimate, and then 2 with nothing sent; a budget is a hard stop over all starts; what is resumed costs nothing more."""
+    """The estimate, and then 2 with nothing sent; a budget is a hard stop over all starts; what is
+    resumed costs nothing more.
+    """
     run, n = responses(folder, 40), 40
     prices = ["--price-in", 10, "--price-out", 1000, "--max-new-tokens", 100]
     with FaultServer(latency=0.01, faults={"reset-before": 0.05, "verdictless": 0.05}) as server:
@@ -464,12 +511,15 @@ def money_is_asked_for_first_and_never_exceeded(folder):
         assert 0 < sum(row["usd"] for row in rows(run / "02_critiques.jsonl")) <= made["usd"]
 
 
-# --- the Batch API --------------------------------------------------------------------------------------------------
+# --- the Batch API --------------------------------------------------------------------------------
 
 
 @scene
 def a_batch_writes_what_a_live_run_writes(folder):
-    """Lines that fail, come twice, never, or from elsewhere: the same file in the end, and no key in any of them."""
+    """Lines that fail, come twice, never, or from elsewhere.
+
+    The same file in the end, and no key in any of them.
+    """
     n = 40
     runs = [responses(folder / name, n) for name in ("live", "batch")]
     options = {
@@ -499,7 +549,9 @@ def a_batch_writes_what_a_live_run_writes(folder):
 
 @scene
 def a_batch_outlives_kill_9_and_ctrl_c(folder):
-    """Killed when the server has made the batch and said nothing yet; then interrupted while it waits: one batch, paid once."""
+    """Killed when the server has made the batch and said nothing yet; then interrupted while it
+    waits: one batch, paid once.
+    """
     run, n, made, go_on = responses(folder, 30), 30, threading.Event(), threading.Event()
 
     def crash():

@@ -55,7 +55,7 @@ def requests(prompts, samples, greedy):
     seen, asked = Counter(), []
     for prompt in prompts:
         first = 0 if greedy else samples * seen[prompt]
-        asked += [Request(prompt, sample=first + k, finished=True) for k in range(samples)]
+        asked += [Request(prompt, sample=first + k, must_finish=True) for k in range(samples)]
         seen[prompt] += 1
     return asked
 

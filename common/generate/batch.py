@@ -1,4 +1,7 @@
-"""Generation by a server's Batch API: half the price, within 24 hours (https://platform.openai.com/docs/guides/batch)."""
+"""Generation by a server's Batch API: half the price, within 24 hours.
+
+https://platform.openai.com/docs/guides/batch
+"""
 
 import json
 import time
@@ -7,274 +10,244 @@ import openai
 
 from common.core.errors import Stopped
 from common.core.files import content_id, json_line
-from common.generate.budget import BATCH, estimate_tokens
+from common.generate.budget import BATCH_DISCOUNT, estimate_tokens
+from common.generate.client import GO_ON
 from common.generate.journal import Journal
-from common.generate.responses import classify_error, classify_status, redact
+from common.generate.responses import ErrorKind, classify_error, classify_status, redact
 
-LINES, BYTES = 50_000, 150_000_000  # of one part; the OpenAI API takes 50,000 lines and 200 MB
-HOURS = 36  # a batch may take 24
+# Of one part. The OpenAI API takes 50,000 lines and 200 MB.
+MAX_LINES, MAX_BYTES = 50_000, 150_000_000
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 class Batch:
-    """Engine over the Batch API of a `Client`: one part after the other, each within the queue's limit and the budget.
+    """Engine over the Batch API of a `Client`: part after part, within the queue and the budget.
 
-    path: the state, a Journal of parts. A part is noted before its batch is created, and the batch carries the part's name
-    in its metadata: whatever a crash leaves unsaid is found again in the server's list, so that no part is paid twice.
-    What a batch does not bring back well stays unsettled: the live engine finishes it.
+    path: the state, a Journal of parts. A part is noted before its batch is created, and the batch
+    carries the part's name in its metadata. What a crash leaves unsaid is found again in the
+    server's list, so no part is paid twice. A request that a batch does not answer well stays
+    unsettled: the live engine finishes it.
     """
 
-    def __init__(self, server, path, queue_tokens):
-        self.server, self.identity, self.path, self.queue_tokens = (
-            server,
-            server.identity,
-            path,
-            queue_tokens,
-        )
+    def __init__(self, client, path, queue_tokens):
+        self.client, self.identity = client, client.identity
+        self.path, self.queue_tokens = path, queue_tokens
         self.state = ""
 
     def approve(self, tasks, journal):
         self.journal = journal
-        self.server.approve(tasks, journal)
+        self.client.approve(tasks, journal)
 
-    def outstanding(self):
-        """Whether a batch of an earlier start has not been collected."""
+    def outstanding(self) -> bool:
+        """Return whether a batch of an earlier start has not been collected."""
         with Journal(self.path) as parts:
-            return any(not part.get("collected") for part in parts.records.values())
+            return not all(part.get("collected") for part in parts.records.values())
 
-    def status(self):
+    def status(self) -> str:
         return f", batch {self.state}"
 
     def generate(self, tasks, deliver, show):
-        """Collect what earlier starts have sent, then send the rest; deliver(task, answer) records each answer."""
+        """Collect what earlier starts have sent, then send the rest.
+
+        deliver(task, answer) records each answer.
+        """
         self.deliver, self.show = deliver, show
         self.open = {task.key: task for task in tasks if not task.settled}
         try:
-            with (
-                Journal(self.path) as self.parts,
-                self.server.client(openai.OpenAI, openai.DefaultHttpxClient) as api,
-            ):
+            with Journal(self.path) as self.parts, self.client.open_sync_api() as api:
                 self.api = api.with_options(max_retries=5)
-                for part in list(self.parts.records.values()):  # of a run that was ended
+                for part in list(self.parts.records.values()):
                     if part.get("collected") in (None, "in part"):
                         self._collect(part)
-                few = 0  # parts of which little came back: what is then still missing is asked live
-                while self.open and few < 2:
-                    part = self._submit(self._next())
-                    few = 0 if self._collect(part) >= 0.1 * len(part["keys"]) else few + 1
+                n_poor = 0  # parts in a row that brought little: what is then open is asked live
+                while self.open and n_poor < 2:
+                    part = self._submit(self._next_part())
+                    n_answers = self._collect(part)
+                    n_poor = 0 if n_answers >= 0.1 * len(part["keys"]) else n_poor + 1
         except KeyboardInterrupt:
             raise Stopped(
-                "interrupted; a batch that was sent goes on at the server.\nRun the same command again to collect it.",
-                130,
+                f"interrupted; a batch that was sent goes on at the server.\n{GO_ON}", 130
             ) from None
-        except (
-            openai.OpenAIError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ) as error:  # the last three: no object of a Batch API
-            kind, reason = classify_error(error, self.server.model, self.server.secret)
-            if not isinstance(error, openai.OpenAIError) or getattr(error, "status_code", 0) in (
-                404,
-                405,
-                501,
-            ):
-                kind, reason = 2, "it has no Batch API (files and batches).\nLeave --batch out"
-            elif not isinstance(kind, int):
-                kind, reason = 4, f"{reason}\nCheck --base-url and the network"
+        # The last three: the server's replies are none of a Batch API.
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            kind, reason = classify_error(error, self.client.model, self.client.secret)
             raise Stopped(
-                f"{self.server.where()}: {reason}, then run the same command again: what was answered is kept.",
-                kind,
+                f"no batch at {self.client.address}: {reason}\nCheck --base-url, and leave --batch "
+                f"out if the server has no Batch API. {GO_ON}",
+                kind.exit_status or 4,
             ) from None
 
-    def _next(self):
-        """The tasks of the next part."""
-        budget, part, n_tokens, n_bytes, usd = self.server.budget, [], 0, 0, 0.0
+    # --- one part ---------------------------------------------------------------------------------
+
+    def _next_part(self):
+        """Return the tasks of the next part."""
+        budget, part = self.client.budget, []
+        n_tokens, n_bytes, usd = 0, 0, 0.0
         for task in self.open.values():
             n_tokens += estimate_tokens(task.request.prompt)
             n_bytes += len(self._line(task))
-            usd += budget.worst(task) * BATCH
-            if len(part) == LINES or part and (n_bytes > BYTES or n_tokens > self.queue_tokens):
-                break
-            if usd > budget.left():
-                if not part:
-                    raise self.server.no_budget()
+            usd += budget.worst(task) * BATCH_DISCOUNT
+            if usd > budget.remaining() and not part:
+                raise budget.exhausted()
+            too_large = n_bytes > MAX_BYTES or n_tokens > self.queue_tokens
+            if part and (too_large or usd > budget.remaining() or len(part) == MAX_LINES):
                 break
             part.append(task)
         return part
 
-    def _line(self, task):
-        url = "/v1/completions" if isinstance(task.request.prompt, str) else "/v1/chat/completions"
-        return json_line(
-            {
-                "custom_id": task.key,
-                "method": "POST",
-                "url": url,
-                "body": self.server.request_body(task),
-            }
-        ).encode()
+    def _line(self, task) -> bytes:
+        line = {
+            "custom_id": task.key,
+            "method": "POST",
+            "url": _endpoint(task),
+            "body": self.client.request_body(task),
+        }
+        return json_line(line).encode()
 
     def _submit(self, tasks):
-        """-> the part's record, its batch created."""
-        name = content_id(self.identity, [task.key for task in tasks], len(self.parts.records))
-        file = self.api.files.create(
-            file=(f"{name}.jsonl", b"".join(map(self._line, tasks))), purpose="batch"
-        )
-        part = {
-            "key": name,
-            "keys": [task.key for task in tasks],
-            "file": file.id,
-            "url": json.loads(self._line(tasks[0]))["url"],
-            "tokens": sum(estimate_tokens(task.request.prompt) for task in tasks),
-            "at": int(time.time()),
-        }
-        self.parts.append(part)
-        once = self.api.with_options(
-            max_retries=0
-        )  # a lost reply may hide a batch that was created: look before another try
-        for pause in (1, 5, 15, 60):
-            try:
-                batch = once.batches.create(
-                    input_file_id=file.id,
-                    endpoint=part["url"],
-                    completion_window="24h",
-                    metadata={"cft_part": name},
-                ).id
-            except (
-                openai.APIConnectionError,
-                openai.InternalServerError,
-                openai.RateLimitError,
-            ) as error:
-                if classify_error(error, self.server.model, self.server.secret)[0] == 4:
-                    raise
-                time.sleep(pause)
-                batch = self._find(name)
-            if batch:
-                return self._note(part, batch=batch)
-        raise Stopped(
-            f"{self.server.where()} creates no batch.\nRun the same command again later: what was answered is kept.",
-            4,
-        )
+        """Upload a part and create its batch. Return the part's record."""
+        keys = [task.key for task in tasks]
+        name = content_id(self.identity, keys, len(self.parts.records))
+        content = b"".join(self._line(task) for task in tasks)
+        file = self.api.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+        part = self._note({"key": name, "keys": keys, "file": file.id})
+        try:
+            batch = self.api.with_options(max_retries=0).batches.create(
+                input_file_id=file.id,
+                endpoint=_endpoint(tasks[0]),
+                completion_window="24h",
+                metadata={"cft_part": name},
+            )
+            batch_id = batch.id
+        except openai.APIConnectionError:  # the reply is lost: was a batch created?
+            time.sleep(1)
+            batch_id = self._find(name)
+            if not batch_id:
+                raise
+        return self._note(part, batch=batch_id)
 
     def _note(self, part, **news):
-        self.parts.append(part := part | news)
+        part = part | news
+        self.parts.append(part)
         return part
 
     def _find(self, name):
-        """The id of the batch that carries a part's name, or None."""
+        """Return the id of the batch that carries a part's name, or None."""
         for batch in self.api.batches.list(limit=100):
             if (batch.metadata or {}).get("cft_part") == name:
                 return batch.id
         return None
 
-    def _collect(self, part):
-        """Wait for a part's batch and deliver what it brings. -> how many answers."""
+    # --- its results ------------------------------------------------------------------------------
+
+    def _collect(self, part) -> int:
+        """Wait for a part's batch, deliver what it brings, and return how many answers came."""
         batch_id = part.get("batch") or self._find(part["key"])
-        if not batch_id:  # ended between noting the part and creating its batch
+        if not batch_id:  # the run ended between noting the part and creating its batch
             self._note(part, collected="never created")
             return 0
-        batch, n, others, ended = self._wait(part, batch_id), 0, 0, None
-        keys = set(part["keys"])
-        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            content = self.api.files.content(file).content
-            for line in (
-                content.replace(self.server.secret.encode(), b"***")
-                if self.server.secret
-                else content
-            ).splitlines():
-                key, status, body = _fields(line)
-                try:
-                    if key in self.open:  # not so: foreign, twice, or taken before
-                        n += self._take(key, status, body)
-                    elif status == 200 and key in keys and key not in self.journal:
-                        others += 1
-                except Stopped as end:  # too many bad ones: all that was paid is taken in first
-                    if end.status == 5:
-                        raise
-                    ended = end
-        errors = (batch.errors.data if batch.errors else None) or []
-        if (
-            batch.status == "failed"
-            and any(error.code == "token_limit_exceeded" for error in errors)
-            and len(part["keys"]) > 1
-        ):
-            self.queue_tokens = (
-                part["tokens"] // 2
-            )  # the account's queue is smaller than --batch-tokens
-            n = len(part["keys"])  # no fault of the rows
-        elif batch.status == "failed":
-            said = "; ".join(f"{error.code}: {error.message}" for error in errors)
-            self._note(part, batch=batch_id, collected="failed")
+        part = part | {"batch": batch_id}
+        batch = self._wait(part)
+        n_answers, n_unused, stopped = self._read_results(part, batch)
+        if n_unused:
+            print(f"note: {n_unused} answers of {batch_id} are left for a run that asks for them")
+        self._note(part, collected="in part" if n_unused else batch.status)
+        if stopped:
+            raise stopped
+        if batch.status == "failed":
+            errors = (batch.errors.data if batch.errors else None) or []
+            reasons = "; ".join(f"{error.code}: {error.message}" for error in errors)
             raise Stopped(
-                f"the batch {batch_id} failed: {redact(said, self.server.secret)}\nMend that, or leave --batch out, then run the "
-                "same command again.",
+                f"the batch {batch_id} failed: {redact(reasons, self.client.secret)}\n"
+                "Give a smaller --batch-tokens if it was too large, or leave --batch out. "
+                f"{GO_ON}",
                 4,
             )
-        if others:
-            print(
-                f"{others} answers of {batch_id} are to requests that this run does not make; a later one finds them there"
-            )
-        self._note(part, batch=batch_id, collected="in part" if others else batch.status)
-        if ended:
-            raise ended
-        return n
+        return n_answers
 
-    def _wait(self, part, batch_id):
+    def _wait(self, part):
+        """Return the part's batch, once it has ended."""
         pause = 0.2
         while True:
             try:
-                batch = self.api.batches.retrieve(batch_id)
+                batch = self.api.batches.retrieve(part["batch"])
             except openai.NotFoundError:
                 raise Stopped(
-                    f"{self.server.where()} does not know {batch_id}, which was sent by an earlier start: is it the same key and "
-                    f"--base-url?\nTo give it up, and pay for its requests again: rm {self.path}",
+                    f"{self.client.address} does not know {part['batch']}, which an earlier start "
+                    "sent: is it the same key and --base-url?\n"
+                    f"To give it up, and pay for its requests again: rm {self.path}",
                     2,
                 ) from None
-            counts = batch.request_counts
-            self.state = f"{batch.status} {f'{counts.completed}/{counts.total}' if counts else ''}"
+            self.state = batch.status
             self.show()
             if batch.status in ENDED:
                 return batch
-            if time.time() - part["at"] > HOURS * 3600:
-                raise Stopped(
-                    f"the batch {batch_id} is {batch.status} after {HOURS} hours.\nRun the same command again later, or "
-                    "cancel it.",
-                    4,
-                )
             time.sleep(pause)
             pause = min(30.0, pause * 1.5)
 
-    def _take(self, key, status, body):
-        """Deliver one line, where it is an answer; else its request stays open. -> whether it was one."""
+    def _read_results(self, part, batch):
+        """Deliver each answer of the batch's files.
+
+        Return how many came, how many are to requests that this run does not make, and the Stopped
+        that a delivery raised (too many bad answers): all that was paid is taken in first.
+        """
+        n_answers = n_unused = 0
+        stopped = None
+        keys = set(part["keys"])
+        for file in (batch.output_file_id, batch.error_file_id):
+            content = self.api.files.content(file).content if file else b""
+            for line in self.client.redact_bytes(content).splitlines():
+                key, status, body = _parse_line(line)
+                try:
+                    if key in self.open:  # else it is foreign, comes twice, or was taken before
+                        n_answers += self._take(key, status, body)
+                    elif status == 200 and key in keys and key not in self.journal:
+                        n_unused += 1
+                except Stopped as error:
+                    if error.status == 5:
+                        raise
+                    stopped = error
+        return n_answers, n_unused, stopped
+
+    def _take(self, key, status, body) -> bool:
+        """Deliver one line if it is an answer, and return whether it is; else it stays open."""
         task = self.open[key]
         try:
             if status == 200:
-                answer = self.server.finish(task, body, batch=True)
+                answer = self.client.read_answer(task, body, batch=True)
             else:
                 kind, reason = classify_status(
                     status or 500,
                     body.get("error", body),
-                    self.server.model,
-                    key=self.server.secret,
+                    self.client.model,
+                    key=self.client.secret,
                 )
-                answer = {"error": reason} if kind == "row" else None
+                if kind is not ErrorKind.ROW:
+                    return False
+                answer = {"error": reason}
         except (ValueError, AttributeError):
-            return False
-        if not answer:
             return False
         del self.open[key]
         self.deliver(task, answer)
         return True
 
 
-def _fields(line):
-    """A line of an output or error file -> (key, HTTP status, body), each None where the line has none."""
+def _endpoint(task) -> str:
+    raw = isinstance(task.request.prompt, str)
+    return "/v1/completions" if raw else "/v1/chat/completions"
+
+
+def _parse_line(line):
+    """Return (key, HTTP status, body) of a line of results, each None if the line has none."""
+    status = body = None
     try:
         line = json.loads(line)
-        key, response = line.get("custom_id"), line.get("response")
-        status, body = (
-            (response.get("status_code"), response.get("body")) if response else (None, None)
-        )  # expired, cancelled
+        key = line.get("custom_id")
+        if line.get("response"):  # None: expired, cancelled
+            status = line["response"].get("status_code")
+            body = line["response"].get("body")
     except (ValueError, AttributeError, RecursionError):
         return None, None, None
-    return key if isinstance(key, str) else None, status if type(status) is int else None, body
+    if not isinstance(key, str):
+        key = None
+    return key, status if type(status) is int else None, body

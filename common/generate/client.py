@@ -1,319 +1,404 @@
-"""Generation by any OpenAI-compatible server (vLLM, the OpenAI API), through the openai client: many requests in flight, each
-answer handed on as it comes, every failure by its kind."""
+"""An engine over any OpenAI-compatible server (vLLM, the OpenAI API), through the openai client.
+
+`request_body` is what is sent of a prompt, `read_answer` what is kept of the answer. `_Run` keeps
+many requests in flight, hands on each answer as it comes, and decides which failure ends the run.
+"""
 
 import asyncio
 import json
+import os
 import random
 import signal
 import sys
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
-from common.core.errors import Stopped
-from common.generate.budget import format_usd, estimate_tokens
-from common.generate.endpoint import Endpoint
+import httpx2
+import openai
+
+from common.core.errors import InputError, Stopped
+from common.core.files import utf8
+from common.generate.budget import Budget, estimate_tokens, format_usd
 from common.generate.rate_limiter import RateLimiter
-from common.generate.responses import WebPage, classify_error, parse_retry_after
+from common.generate.requests import cut_at_stop
+from common.generate.responses import (
+    ErrorKind,
+    WebPageError,
+    check_base_url,
+    classify_error,
+    parse_answer,
+    parse_retry_after,
+)
+
+# Failures before the first good answer until the run ends: each of them may have been paid.
+MAX_FIRST_FAILURES = 24
+MAX_FIRST_CONNECTIONS = 4  # nobody listens: with the pauses in between these are a few seconds
+
+GO_ON = "To go on, run the same command again: what was answered is kept."
 
 
-class Client(Endpoint):
-    """Engine over an endpoint: messages go to /v1/chat/completions, raw text to /v1/completions."""
+class Client:
+    """A model behind a URL. Messages go to /v1/chat/completions, raw text to /v1/completions.
+
+    The identity is the model's name alone: the same model behind another URL reuses what is in the
+    journal. concurrency: requests in flight at most; timeout: seconds for one request in all. The
+    key comes from OPENAI_API_KEY.
+    """
 
     tries, pauses = 6, 50  # of one request: failures, and refusals while others are served
-    patience = 600  # seconds without any answer until the run ends
+    patience = 600  # seconds without a good answer until the run ends
 
-    def __init__(self, *arguments, **settings):
-        super().__init__(*arguments, **settings)
-        self.patience = max(self.patience, self.timeout + 60)
-        self.counts, self.rate_limiter, self.n_todo, self.spent_before, self.connections_lost = (
-            Counter(),
-            None,
-            0,
-            0.0,
-            0,
-        )
+    def __init__(self, model, base_url=None, concurrency=256, timeout=300, budget=None):
+        if not model:
+            raise InputError(
+                "no model was named for the server.\n"
+                "Add --model NAME (and --base-url for your own server)"
+            )
+        self.model = self.identity = model
+        self.base_url = check_base_url(base_url)
+        self.address = self.base_url or "the OpenAI API"
+        self.concurrency, self.timeout = concurrency, timeout
+        self.patience = max(self.patience, timeout + 60)
+        self.budget = budget or Budget(model)
+        self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
+        # Removed from all that is kept. A placeholder ("EMPTY") is no secret, but answers hold it.
+        self.secret = self.key if len(self.key) >= 12 else ""
+        self.run = None
+
+    # --- what is sent, what is kept ---------------------------------------------------------------
+
+    def request_body(self, task) -> dict:
+        """Return the JSON of a request, the same live and in a batch."""
+        sampling, prompt = task.sampling, task.request.prompt
+        body = {"model": self.model}
+        if isinstance(prompt, str):
+            body["prompt"] = utf8(prompt)
+        else:
+            body["messages"] = [m | {"content": utf8(m["content"])} for m in prompt]
+        if sampling.temperature is None:  # a reasoning model
+            body["max_completion_tokens"] = sampling.max_new_tokens
+            return body
+        body["max_tokens"] = sampling.max_new_tokens
+        body["temperature"] = sampling.temperature
+        body["top_p"] = sampling.top_p
+        if sampling.seed is not None:  # one per sample: with one for all, equal prompts are equal
+            body["seed"] = int(task.key[:7], 16)
+        if sampling.stop:  # OpenAI's own takes four; read_answer applies them all
+            body["stop"] = sampling.stop if self.base_url else sampling.stop[:4]
+        return body
+
+    def read_answer(self, task, body, batch=False) -> dict:
+        """Return what is journalled of an answer's JSON: text before a stop string, usage, USD."""
+        answer = parse_answer(body, raw=isinstance(task.request.prompt, str))
+        answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
+        if stopped:
+            answer["finish_reason"] = "stop"
+        answer["model"] = self.model
+        usd = self.budget.charge(task, answer["usage"], batch)
+        if usd is not None:
+            answer["usd"] = usd
+        return answer
+
+    def redact_bytes(self, content: bytes) -> bytes:
+        """Return a response without the key, which a server may repeat in it."""
+        return content.replace(self.secret.encode(), b"***") if self.secret else content
+
+    def open_api(self) -> openai.AsyncOpenAI:
+        """Return the openai client. aiohttp holds many connections at a third of httpx's CPU."""
+        transport = openai.DefaultAioHttpClient(**self._transport_settings())
+        return openai.AsyncOpenAI(http_client=transport, **self._api_settings())
+
+    def open_sync_api(self) -> openai.OpenAI:
+        transport = openai.DefaultHttpxClient(**self._transport_settings())
+        return openai.OpenAI(http_client=transport, **self._api_settings())
+
+    def _api_settings(self):
+        return {
+            "base_url": self.base_url,
+            "api_key": self.key or "none",
+            "max_retries": 0,  # the retries are those of _Run
+            "timeout": httpx2.Timeout(self.timeout, connect=min(10, self.timeout)),
+        }
+
+    def _transport_settings(self):
+        n = self.concurrency
+        host = urlsplit(self.base_url or "").hostname
+        return {
+            "limits": httpx2.Limits(max_connections=n, max_keepalive_connections=n),
+            # A proxy of the environment must not see requests to this machine.
+            "trust_env": host not in ("127.0.0.1", "localhost", "::1"),
+        }
+
+    def root(self) -> str:
+        """Return the folder of the model that the server has loaded (vLLM), "" if unknown."""
+        try:
+            with self.open_sync_api() as api:
+                listing = api.with_options(timeout=5).models.with_raw_response.list()
+            for model in json.loads(listing.content)["data"]:
+                if model.get("id") == self.model:
+                    return str(model.get("root") or "")
+        except Exception:  # any server may answer anything
+            pass
+        return ""
+
+    # --- the engine -------------------------------------------------------------------------------
+
+    def approve(self, tasks, journal):
+        """Print what the open tasks will cost. InputError without a key or an agreement."""
+        if not self.base_url and not self.key:
+            raise InputError(
+                "no server and no key were given.\n"
+                "Add --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=..."
+            )
+        if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
+            raise InputError(
+                "OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\n"
+                "Export it again."
+            )
+        commercial = (self.base_url or "https").startswith("https")
+        self.budget.approve(tasks, journal, commercial)
 
     def outstanding(self):
         return False
 
-    def status(self):
-        """For the progress bar: retries, refusals, requests in flight, USD spent of what it is projected to be."""
-        text = f", retried {self.counts['retried']}, 429s {self.counts['429']}"
-        text += (
-            f", in flight {self.rate_limiter.in_flight}{self.rate_limiter.waits()}"
-            if self.rate_limiter
-            else ""
-        )
-        if self.connections_lost >= 5:
-            text += f", no connection (giving up in {self.patience - (time.monotonic() - self.last_good):.0f} s)"
-        if not self.budget.prices:
-            return text
-        each = (self.budget.spent - self.spent_before) / max(1, self.counts["done"])
-        projected = self.budget.spent + each * (self.n_todo - self.counts["done"])
-        return f"{text}, {format_usd(self.budget.spent)}" + (
-            f" of {format_usd(projected)}" if self.counts["done"] else ""
-        )
+    def close(self):
+        """Nothing is held between two runs."""
+
+    def status(self) -> str:
+        """Return retries, refusals, requests in flight and USD, for the progress bar."""
+        text = self.run.status() if self.run else ""
+        return f"{text}, {format_usd(self.budget.spent)}" if self.budget.prices else text
 
     def generate(self, tasks, deliver, show=lambda: None):
-        """Ask for all tasks that are not settled, again and again until each is; deliver(task, answer) records every answer
-        before its worker goes on. Ends early by raising Stopped (or what deliver raised), after those in flight came in.
+        """Ask for all tasks that are not settled, again and again until each is.
+
+        deliver(task, answer) records each answer before its worker goes on. Ends early by raising
+        Stopped, or what deliver raised, after the requests in flight have come in.
         """
         _allow_sockets(self.concurrency + 100)
         todo = [task for task in tasks if not task.settled]
-        self.deliver, self.ending, self.counts, self.workers, self.loop = (
-            deliver,
-            None,
-            Counter(),
-            [],
-            None,
-        )
-        self.n_todo, self.spent_before = len(todo), self.budget.spent
-        self.last_good, self.heard, self.connections_lost, self.useless = (
-            time.monotonic(),
-            False,
-            0,
-            0,
-        )
-        with (
-            ThreadPoolExecutor(1) as thread,
-            self._signals(),
-        ):  # a loop of its own, in a thread: a notebook's is taken
-            running = thread.submit(asyncio.run, self._run(todo))
-            told = False
+        self.run = run = _Run(self, deliver, show)
+        # A loop in a thread of its own: a notebook's thread has one that runs.
+        with ThreadPoolExecutor(1) as thread, _on_signal(run.interrupt):
+            running = thread.submit(asyncio.run, run.ask_all(todo))
             while not wait([running], timeout=0.5).done:
-                show()
-                if self.ending and not told:
-                    told = True
-                    print(
-                        f"\nstopping: nothing more is sent; waiting for {self.rate_limiter.in_flight} answers in flight "
-                        "(Ctrl-C gives them up; they may be paid)",
-                        file=sys.stderr,
-                    )
-                if time.monotonic() - self.last_good > self.patience:
-                    self._call(
-                        self.stop,
-                        Stopped(
-                            f"no answer from {self.where()} for {self.patience:.0f} s.\n"
-                            "Run the same command again later: what was answered is kept.",
-                            4,
-                        ),
-                    )
+                pass  # a signal is handled between two waits
             running.result()
-        if self.ending:
-            raise self.ending
+        if run.ending:
+            raise run.ending
 
-    async def _run(self, todo):
-        self.loop, self.halt, self.rate_limiter = (
-            asyncio.get_running_loop(),
-            asyncio.Event(),
-            RateLimiter(self.concurrency, self.budget),
-        )
-        if self.ending:
-            return
-        async with self.client() as api:
-            self.create = {
-                True: api.completions.with_raw_response.create,
-                False: api.chat.completions.with_raw_response.create,
-            }
-            self.loop.call_later(15, self.rate_limiter.open_wide)
-            line = iter(todo)
-            self.workers += [
-                asyncio.create_task(self._work(line))
-                for _ in range(min(self.concurrency, len(todo)))
-            ]
-            await asyncio.gather(*self.workers, return_exceptions=True)
 
-    def stop(self, why):
-        """Send nothing more, let those in flight come in, then raise `why`."""
-        self.ending = self.ending or why
-        self.halt.set()
-        self.rate_limiter.close()
+class _Run:
+    """One call of generate: its workers, the counts of what came, and why it ends.
 
-    def _call(self, function, *arguments):
-        """From another thread into the run's loop; nowhere before that has begun, or once it has ended."""
-        with suppress(AttributeError, RuntimeError):
-            self.loop.call_soon_threadsafe(function, *arguments)
+    Four rules end it, with everything that was answered kept:
+    - a wrong key, model, URL or setting, which no request can get past: at once;
+    - MAX_FIRST_FAILURES failures before the first good answer;
+    - `patience` seconds without a good answer;
+    - no room in the budget.
+    """
 
-    @contextmanager
-    def _signals(self):
-        """Ctrl-C or SIGTERM: the first sends nothing more, the second gives up what is in flight. Main thread only."""
+    def __init__(self, client, deliver, show):
+        self.client, self.deliver, self.show = client, deliver, show
+        self.limiter = RateLimiter(client.concurrency, client.budget)
+        self.ending = None  # the error that ends the run
+        self.abandoned = False  # what is in flight is given up, too
+        self.halt = asyncio.Event()
+        self.n_good = self.n_retried = self.n_refused = self.n_first_failures = 0
+        self.last_good = time.monotonic()
 
-        def interrupted(number, frame):
-            if self.ending:
-                self._call(lambda: [worker.cancel() for worker in self.workers])
-                return
-            self.ending = Stopped(
-                "interrupted.\nRun the same command again: it goes on where it was, and asks for nothing that "
-                "came in.",
-                128 + number,
-            )  # seen by a run that has not begun yet, too
-            self._call(lambda: self.stop(self.ending))
+    def status(self):
+        text = f", retried {self.n_retried}, 429s {self.n_refused}"
+        text += f", in flight {self.limiter.in_flight}"
+        seconds = self.limiter.seconds_to_wait(time.monotonic())
+        return f"{text}, waiting for {seconds:.0f} s" if seconds > 1 else text
 
-        numbers = (
-            (signal.SIGINT, signal.SIGTERM)
-            if threading.current_thread() is threading.main_thread()
-            else ()
-        )
-        before = {number: signal.signal(number, interrupted) for number in numbers}
+    # --- workers ----------------------------------------------------------------------------------
+
+    async def ask_all(self, tasks):
+        async with self.client.open_api() as api:
+            self.send_text = api.completions.with_raw_response.create
+            self.send_messages = api.chat.completions.with_raw_response.create
+            asyncio.get_running_loop().call_later(15, self.limiter.open_wide)
+            queue = iter(tasks)
+            n_workers = min(self.client.concurrency, len(tasks))
+            workers = [asyncio.create_task(self._work(queue)) for _ in range(n_workers)]
+            watcher = asyncio.create_task(self._watch(workers))
+            await asyncio.gather(*workers, return_exceptions=True)
+            watcher.cancel()
+
+    async def _watch(self, workers):
+        """Look at the clock and for signals, a few times a second."""
+        while True:
+            self.show()
+            if time.monotonic() - self.last_good > self.client.patience:
+                seconds = f"{self.client.patience:.0f} s"
+                self.end(f"no good answer from {self.client.address} for {seconds}.")
+            if self.ending and not self.halt.is_set():
+                self._halt()
+            if self.abandoned:
+                for worker in workers:
+                    worker.cancel()
+            await asyncio.sleep(0.2)
+
+    async def _work(self, queue):
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def _work(self, line):
-        try:
-            for task in line:
+            for task in queue:
                 while not task.settled and not self.ending:
                     answer = await self._ask(task)
-                    if answer is None:
-                        return
-                    self.deliver(task, answer)
-                self.counts["done"] += task.settled
+                    if answer is not None:
+                        self.deliver(task, answer)
                 if self.ending:
                     return
-        except (
-            Exception
-        ) as error:  # a full disk, too many bad answers, or a fault of ours: the run ends with it
+        except Exception as error:  # a full disk, too many bad answers, or a fault of ours
             self.stop(error)
 
     async def _ask(self, task):
-        """-> an answer to deliver ({"error"} where there can be none), or None: the run is ending. Every loop has a bound."""
-        tries, pauses, since, worst = 0, 0, time.monotonic(), self.budget.worst(task)
+        """Return an answer to deliver ({"error"} if none can come), or None: the run is ending."""
+        failures = pauses = 0
+        began = time.monotonic()
+        worst = self.client.budget.worst(task)
         tokens = estimate_tokens(task.request.prompt) + task.sampling.max_new_tokens
-        while await self.rate_limiter.enter(tokens, worst):
+        while await self.limiter.enter(tokens, worst):
             sent = time.monotonic()
             try:
-                return await self._send(task)
+                return await self._send(task, sent)
             except asyncio.CancelledError:  # the second Ctrl-C: it may be paid all the same
-                self._lose(task, worst)
+                self._record_loss(task, worst)
                 raise
-            except Exception as error:
-                kind, reason = classify_error(error, self.model, self.secret)
-                headers = getattr(getattr(error, "response", None), "headers", None)
-                if kind == 2 and task.larger and error.status_code == 400:
-                    kind = "row"  # a model may have no more room than was asked for at first
-                kind = self._failed(
-                    error, kind, reason, headers, sent, task, worst
-                )  # before its place is given to another
+            except Exception as error:  # handled before its place is given to another
+                kind, reason = self._handle(error, task, sent, worst)
             finally:
-                self.rate_limiter.leave(worst)
-            if kind == "row":
+                self.limiter.leave(worst)
+            if kind is ErrorKind.ROW:
                 return {"error": reason}
-            pauses += kind == "pause"
-            tries += kind in ("again", "unsure", "gone")
-            if (
-                tries >= self.tries
-                or pauses >= self.pauses
-                and time.monotonic() - since > self.patience
-            ):
+            pausing = kind in (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION)
+            pauses += pausing
+            failures += not pausing
+            waited = time.monotonic() - began
+            too_long = pauses >= self.client.pauses and waited > self.client.patience
+            if failures >= self.client.tries or too_long:
                 return {"error": reason, "passing": True}
-            if kind != "pause" and not self.ending:
-                self.counts["retried"] += 1
-                await self._sleep(
-                    random.uniform(0, min(30.0, 0.5 * 2**tries))
-                )  # full jitter: not all at once again
-        if self.rate_limiter.broke:
-            self.stop(self.no_budget())
+            if not pausing and not self.ending:
+                self.n_retried += 1
+                await self._back_off(failures)
+        if not self.ending:  # the limiter has closed by itself
+            self.stop(self.client.budget.exhausted())
         return None
 
-    async def _send(self, task):
-        began = time.monotonic()
-        async with asyncio.timeout(self.timeout):
-            response = await self.create[isinstance(task.request.prompt, str)](
-                **self.request_body(task)
-            )
-        self._heard(response.headers)
+    async def _send(self, task, sent):
+        raw = isinstance(task.request.prompt, str)
+        send = self.send_text if raw else self.send_messages
+        async with asyncio.timeout(self.client.timeout):
+            response = await send(**self.client.request_body(task))
+        self.limiter.observe(response.headers)
         if "html" in response.headers.get("content-type", ""):
-            raise WebPage
-        content = (
-            response.content.replace(self.secret.encode(), b"***")
-            if self.secret
-            else response.content
-        )  # a server may repeat it
-        answer = self.finish(task, json.loads(content))
-        self.last_good, self.useless = time.monotonic(), None
-        self.rate_limiter.answered(self.last_good - began)
+            raise WebPageError
+        body = json.loads(self.client.redact_bytes(response.content))
+        answer = self.client.read_answer(task, body)
+        self.n_good += 1
+        self.last_good = time.monotonic()
+        self.limiter.succeeded(self.last_good - sent)
         return answer
 
-    async def _sleep(self, seconds):
+    async def _back_off(self, failures):
+        """Sleep up to 1, 2, 4, ... 30 s: by full jitter not all ask again at once."""
+        seconds = random.uniform(0, min(30.0, 0.5 * 2**failures))
         with suppress(TimeoutError):
             await asyncio.wait_for(self.halt.wait(), seconds)
 
-    def _heard(self, headers):
-        self.heard, self.connections_lost = True, 0
-        self.rate_limiter.observe(headers)
+    # --- failures ---------------------------------------------------------------------------------
 
-    def _lose(self, task, worst):
-        """A request came to nothing that may have been paid: its worst case counts against the budget."""
-        if worst:
-            self.budget.lost += worst
-            self.deliver(task, {"lost": worst, "model": self.model})
+    def _handle(self, error, task, sent, worst):
+        """Do what a failed request means for all: pace, budget, end. Return its kind and reason."""
+        client = self.client
+        kind, reason = classify_error(error, client.model, client.secret)
+        if kind is ErrorKind.SETTINGS and task.enlarged and error.status_code == 400:
+            kind = ErrorKind.ROW  # a model may have no more room than was asked for at first
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        self.limiter.observe(headers)
+        if kind is ErrorKind.UNCERTAIN:
+            self._record_loss(task, worst)
+        if kind in (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION):
+            self._pause(kind, sent, parse_retry_after(headers), reason)
+        if kind.exit_status:
+            self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
+        elif not self.n_good and kind not in (ErrorKind.RATE_LIMIT, ErrorKind.ROW):
+            self._count_first_failure(kind, reason)
+        return kind, reason
 
-    def _failed(self, error, kind, reason, headers, sent, task, worst):
-        """What a failed request means for all: the pace, the budget, the end of the run. -> kind, "pause" in an outage."""
-        if headers is not None:
-            self._heard(headers)
-        self.connections_lost += kind == "gone"
-        outage = kind == "gone" and (
-            self.connections_lost >= 5 or not self.heard
-        )  # one lost connection is the row's alone
-        if kind == "unsure":
-            self._lose(task, worst)
-        if self.useless is not None and (
-            kind == "unsure" or isinstance(error, WebPage)
-        ):  # None: there was a good answer
-            self.useless += 1
-            if self.useless >= 24:
-                self.stop(
-                    Stopped(
-                        f"{self.useless} requests to {self.where()} brought no answer that can be read, none did: {reason}\n"
-                        "Check --base-url, --model and --timeout, then run the same command again.",
-                        4,
-                    )
-                )
-        if isinstance(kind, int):
-            self.stop(
-                Stopped(
-                    f"{self.where()} cannot be asked for {self.model!r}: {reason}, then run the same command again: "
-                    "what was answered is kept.",
-                    kind,
-                )
+    def _pause(self, kind, sent, seconds, reason):
+        """Let all workers wait, `seconds` if the server said so."""
+        self.n_refused += kind is ErrorKind.RATE_LIMIT
+        self.limiter.refused(sent, seconds)
+        if (seconds or 0) > self.client.patience:  # a daily limit
+            self.end(f"{self.client.address} asks to wait {seconds:.0f} s ({reason}).")
+
+    def _count_first_failure(self, kind, reason):
+        self.n_first_failures += 1
+        unreachable = kind is ErrorKind.NO_CONNECTION
+        limit = MAX_FIRST_CONNECTIONS if unreachable else MAX_FIRST_FAILURES
+        if self.n_first_failures >= limit:
+            self.end(
+                f"{self.n_first_failures} requests to {self.client.address} brought no answer that "
+                f"can be read, and none did: {reason}\nCheck --base-url, --model and --timeout."
             )
-        if kind == "pause" or outage:
-            seconds = parse_retry_after(headers or {})
-            self.counts["429"] += kind == "pause"
-            self.rate_limiter.refused(sent, seconds)
-            if outage and not self.heard and self.rate_limiter.refusals >= 3:
-                self.stop(
-                    Stopped(
-                        f"no server answers at {self.where()} ({reason}).\nCheck --base-url, then run the same command "
-                        "again.",
-                        4,
-                    )
-                )
-            elif (seconds or 0) > self.patience:
-                self.stop(
-                    Stopped(
-                        f"{self.where()} asks to wait {seconds:.0f} s ({reason}).\nRun the same command again then: "
-                        "what was answered is kept.",
-                        4,
-                    )
-                )
-        return "pause" if outage else kind
+
+    def _record_loss(self, task, worst):
+        """Count a request without an answer, which may have been paid, against the budget."""
+        if worst:
+            self.client.budget.lost += worst
+            self.deliver(task, {"lost": worst, "model": self.client.model})
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def end(self, reason, status=4):
+        self.stop(Stopped(f"{reason}\n{GO_ON}", status))
+
+    def stop(self, error):
+        """Send nothing more, let the requests in flight come in, then raise `error`."""
+        self.ending = self.ending or error
+        self.limiter.closed = True
+
+    def interrupt(self, number, frame):
+        """Stop at Ctrl-C or SIGTERM; the second one gives up what is in flight."""
+        self.abandoned = self.ending is not None
+        self.end("interrupted.", 128 + number)
+
+    def _halt(self):
+        """Send away who waits, for its turn or to ask again."""
+        n = self.limiter.in_flight
+        if n:
+            print(
+                f"\nstopping: nothing more is sent; waiting for {n} answers in flight "
+                "(Ctrl-C gives them up; they may be paid)",
+                file=sys.stderr,
+            )
+        self.halt.set()
+        self.limiter.close()
+
+
+@contextmanager
+def _on_signal(handler):
+    """Call the handler at Ctrl-C and SIGTERM. Only the main thread may set one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _allow_sockets(n):
-    """Raise the number of files that this process may have open, which is 256 on some systems, as far as it may be."""
-    try:
+    """Raise the number of files that this process may open, which is 256 on some systems."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
         import resource
-    except ImportError:  # not on Windows, which has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < n:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (n if hard == resource.RLIM_INFINITY else min(n, hard), hard)
-        )
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(n, hard)), hard))

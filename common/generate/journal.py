@@ -11,20 +11,20 @@ from common.core.files import json_line, lock
 
 
 class Journal:
-    """Text that was generated or paid for, kept line by line under its "key" as it arrives; of equal keys the last counts.
+    """Text that was generated or paid for, line by line under its "key" as it arrives.
 
-    Append-only; a record is one write, so kill -9 loses nothing that was recorded (a power cut: the last second). A torn
-    last line is cut off at the next start, a bad line elsewhere is reported and skipped. A second process that opens it
-    gets an InputError.
+    Of equal keys the last counts. Append-only; a record is one write, so kill -9 loses nothing that
+    was recorded (a power cut: the last second). A torn last line is cut off at the next start, a
+    bad line elsewhere is reported and skipped. A second process that opens it gets an InputError.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path = path = Path(path)
         self._lock = lock(path)
         self.records, self.skipped = {}, []
         if path.exists():
             self._read()
-        self._file = open(path, "ab", buffering=0)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
         self._closed, self._broken = threading.Event(), None
         self._syncing = threading.Thread(target=self._sync, daemon=True)
         self._syncing.start()
@@ -44,12 +44,13 @@ class Journal:
                     self.skipped.append(number)
         if self.skipped:
             print(
-                f"{self.path}: {len(self.skipped)} unreadable lines skipped, the first is line {self.skipped[0]}",
+                f"{self.path}: {len(self.skipped)} unreadable lines skipped, "
+                f"the first is line {self.skipped[0]}",
                 file=sys.stderr,
             )
 
     def _sync(self):
-        """fsync takes milliseconds on some disks: once a second, and never in the way of an answer."""
+        """Sync once a second, never in the way of an answer: on some disks it takes a while."""
         synced = self._file.tell()
         while not self._closed.wait(1):
             if self._file.tell() != synced:
@@ -66,7 +67,10 @@ class Journal:
         return self.records[key]
 
     def append(self, record):
-        """Record a dict with a "key", in one write. Stopped (status 5) where the disk does not take it: no part of it stays."""
+        """Record a dict with a "key", in one write.
+
+        Stopped (status 5) if the disk does not take it: then no part of it stays.
+        """
         data, end = json_line(record).encode(), self._file.tell()
         try:
             if self._broken or self._file.write(data) != len(data):

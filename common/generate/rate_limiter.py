@@ -1,160 +1,166 @@
-"""When the next request may be sent: one door that all workers of a server pass."""
+"""When the next request may be sent: one door that all workers of a client pass."""
 
 import asyncio
 import random
 import time
 from collections import deque
 
+from common.generate.budget import Budget
+
 
 class TokenBucket:
-    """A rate limit that the server tells in its headers, kept to at 95 %. Like the server's own it fills with time."""
+    """A rate limit from the server's headers, of which 95 % are used. It fills with time.
 
-    def __init__(self, level):
-        self.level = self.most = level
-        self.rate, self.at = 0.0, time.monotonic()
+    level: what may be taken now; rate: what comes back in a second; capacity: its most.
+    """
 
-    def wait(self, now):
-        """Seconds until something may be taken. What is taken may exceed what is there: the rest is waited for after it."""
-        self.level = min(self.most, self.level + (now - self.at) * self.rate)
-        self.at = now
+    def __init__(self, level: float):
+        self.level = self.capacity = level
+        self.rate = 0.0
+        self.updated = time.monotonic()
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until something may be taken.
+
+        A request may take more than there is: the next one then waits for the debt.
+        """
+        filled = self.level + (now - self.updated) * self.rate
+        self.level = min(self.capacity, filled)
+        self.updated = now
         return 0.0 if self.level > 0 else -self.level / self.rate + 0.001
 
 
 class RateLimiter:
-    """At most `limit` requests in flight, none during a pause, no faster than the server's headers allow.
+    """At most `limit` requests in flight, none in a pause, no faster than the headers allow.
 
-    The first few requests go alone: a wrong key costs few of them, and the limits come with the first answer. A refusal
-    (429, overload) pauses everybody as long as the server asked, and cuts the limit to 0.7 of what was in flight; each
-    round of answers lets it grow again by a quarter.
+    The first few requests go alone: a wrong key costs few of them, and the limits come with the
+    first answer. A refusal (429, overload) pauses all workers as long as the server asked, and
+    cuts the limit to 0.7 of what was in flight. Each round of answers lets it grow by a quarter.
     """
 
-    def __init__(self, most, budget, first=8):
-        self.most, self.limit, self.budget = most, min(most, first), budget
-        self.in_flight, self.refusals, self.cut, self.closed, self.broke = 0, 0, False, False, False
-        self.paused_at = self.paused_until = self.next_send = 0.0
-        self.latency = 1.0  # of an answer, in seconds; no more than one
-        self.buckets, self.waiting, self._timer = {}, deque(), None
+    def __init__(self, ceiling: int, budget: Budget, first: int = 8):
+        self.ceiling, self.budget = ceiling, budget
+        self.limit = min(ceiling, first)
+        self.in_flight = 0
+        self.closed = False
+        self.slowed = False  # a refusal has been seen
+        self.refusals = 0  # since the last answer
+        self.pause_began = self.paused_until = self.next_send = 0.0
+        self.latency = 1.0  # of an answer, in seconds, at most 1
+        self.buckets: dict[str, TokenBucket] = {}
+        self.waiting = deque()
+        self._timer = None
 
-    async def enter(self, tokens, usd):
-        """Wait for one's turn. -> False where nothing is to be sent any more; else `leave` must be called.
+    async def enter(self, tokens: int, usd: float) -> bool:
+        """Wait for the turn. Return False if nothing more is sent; else `leave` must be called.
 
-        tokens: what the request counts for a limit of tokens; usd: what it may cost, held until `leave`.
+        tokens: the request's share of a token limit; usd: its worst cost, reserved until `leave`.
         """
         turn = asyncio.get_running_loop().create_future()
         self.waiting.append((turn, tokens, usd))
-        self._open()
+        self._admit()
         return await turn
 
-    def leave(self, usd):
+    def leave(self, usd: float):
         self.in_flight -= 1
-        self.budget.out -= usd
-        self._open()
+        self.budget.reserved -= usd
+        self._admit()
 
     def close(self):
-        """Send away who waits, now and later."""
+        """Send all away who wait, now and later."""
         self.closed = True
-        self._open()
+        self._admit()
 
-    def waits(self):
-        """Why nothing is sent just now, for the progress bar."""
-        now = time.monotonic()
-        pause, pacing = (
-            self.paused_until - now,
-            max((b.wait(now) for b in self.buckets.values()), default=0.0),
-        )
-        return (
-            f", pausing for {pause:.0f} s"
-            if pause > 1
-            else f", {pacing:.0f} s for the rate limit"
-            if pacing > 1
-            else ""
-        )
+    def seconds_to_wait(self, now: float) -> float:
+        """Return the seconds until the pause ends and the headers' limits allow another request."""
+        waits = [bucket.wait(now) for bucket in self.buckets.values()]
+        return max(0.0, self.paused_until - now, self.next_send - now, *waits)
 
-    def _wait(self, now, usd):
-        """Seconds until the next one may go, None: when somebody leaves. Closes where the budget has no room for it at all."""
-        if self.in_flight >= self.limit:
-            return None
-        if usd > self.budget.left():
-            self.closed = self.broke = not self.in_flight
-            return None if self.in_flight else 0.0
-        return max(
-            self.paused_until - now,
-            self.next_send - now,
-            *(b.wait(now) for b in self.buckets.values()),
-            0.0,
-        )
-
-    def _open(self):
+    def _admit(self):
+        """Let in all who may go now, in the order they came; look again when the next one may."""
         while self.waiting:
             turn, tokens, usd = self.waiting[0]
             now = time.monotonic()
-            wait = 0.0 if self.closed else self._wait(now, usd)
-            if wait is None:
+            if not self.closed and self.in_flight >= self.limit:
                 return
-            if wait > 0:
-                if self._timer:
-                    self._timer.cancel()
-                self._timer = asyncio.get_running_loop().call_later(wait, self._open)
+            if not self.closed and usd > self.budget.remaining():
+                if self.in_flight:
+                    return  # they may cost less than they reserved
+                self.closed = True
+            seconds = 0.0 if self.closed else self.seconds_to_wait(now)
+            if seconds > 0:
+                self._admit_later(seconds)
                 return
             self.waiting.popleft()
-            if not turn.cancelled():
-                turn.set_result(not self.closed)
-                if not self.closed:
-                    self._take(now, tokens, usd)
+            if turn.cancelled():
+                continue
+            turn.set_result(not self.closed)
+            if not self.closed:
+                self._take(now, tokens, usd)
+
+    def _admit_later(self, seconds):
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._admit)
 
     def _take(self, now, tokens, usd):
         self.in_flight += 1
-        self.budget.out += usd
+        self.budget.reserved += usd
         for name, bucket in self.buckets.items():
             bucket.level -= tokens if name == "tokens" else 1
-        if self.cut:  # after a refusal no burst: a limit's worth of requests is spread over the time of an answer
+        if self.slowed:  # no burst: the limit is spread over the time of an answer
             self.next_send = now + self.latency / self.limit
 
-    def answered(self, seconds=1.0):
-        """The server gave an answer, after so many seconds: more may be in flight."""
-        self.refusals, self.latency = 0, 0.9 * self.latency + 0.1 * min(seconds, 1.0)
-        self.limit = min(self.most, self.limit + max(4 / self.limit, 0.25))
+    def succeeded(self, seconds: float = 1.0):
+        """Note an answer that took so many seconds: more requests may be in flight."""
+        self.refusals = 0
+        self.latency = 0.9 * self.latency + 0.1 * min(seconds, 1.0)
+        self.limit = min(self.ceiling, self.limit + max(4 / self.limit, 0.25))
         self.open_wide()
 
     def open_wide(self):
-        """No refusal so far: all may go."""
-        if not self.cut:
-            self.limit = self.most
-            self._open()
+        """Let all go, unless there was a refusal."""
+        if not self.slowed:
+            self.limit = self.ceiling
+            self._admit()
 
-    def refused(self, sent, seconds):
-        """The server refused what was sent at `sent` (time.monotonic) and asked to wait so many seconds, or None."""
+    def refused(self, sent: float, seconds: float | None):
+        """Pause: the server refused what was sent at `sent` (time.monotonic).
+
+        seconds: as long as the server asked, or None. Refusals of requests that were on their way
+        when the pause began are the same refusal.
+        """
         now = time.monotonic()
-        if (
-            sent >= self.paused_at
-        ):  # not one more of those that were on their way when the pause began
-            self.paused_at, self.cut = now, True
+        if sent >= self.pause_began:
+            self.pause_began = now
+            self.slowed = True
             self.limit = max(1.0, 0.7 * min(self.limit, self.in_flight))
             self.refusals += 1
             if seconds is None:
-                seconds = min(60.0, 0.5 * 2.0 ** (self.refusals - 1)) * random.uniform(0.75, 1.25)
+                doubled = 0.5 * 2.0 ** (self.refusals - 1)
+                seconds = min(60.0, doubled) * random.uniform(0.75, 1.25)
         self.paused_until = max(self.paused_until, now + (seconds or 0.0))
 
     def observe(self, headers):
-        """Read x-ratelimit-limit-* and -remaining-* (requests and tokens, per minute) of any response."""
+        """Read x-ratelimit-limit-* and -remaining-* (requests and tokens, per minute)."""
         for name in ("requests", "tokens"):
-            limit, remaining = (
-                _number(headers.get(f"x-ratelimit-{what}-{name}"))
-                for what in ("limit", "remaining")
-            )
-            if not limit or remaining is None:
-                continue
-            if name not in self.buckets:  # what is in flight may not be counted in what remains
-                self.buckets[name] = TokenBucket(
-                    remaining - (self.in_flight if name == "requests" else 0)
-                )
-            bucket = self.buckets[name]
-            bucket.rate, bucket.most = 0.95 * limit / 60, max(bucket.most, remaining)
-            bucket.level = min(bucket.level, remaining)  # others may share the limit
+            limit = _parse_number(headers.get(f"x-ratelimit-limit-{name}"))
+            remaining = _parse_number(headers.get(f"x-ratelimit-remaining-{name}"))
+            if limit and remaining is not None:
+                self._update_bucket(name, limit, remaining)
+
+    def _update_bucket(self, name, limit, remaining):
+        if name not in self.buckets:  # `remaining` may not count what is in flight
+            uncounted = self.in_flight if name == "requests" else 0
+            self.buckets[name] = TokenBucket(remaining - uncounted)
+        bucket = self.buckets[name]
+        bucket.rate = 0.95 * limit / 60
+        bucket.capacity = max(bucket.capacity, remaining)
+        bucket.level = min(bucket.level, remaining)  # others may share the limit
 
 
-def _number(text):
-    """-> a number from 0 to 1e12, or None: headers are a stranger's."""
+def _parse_number(text) -> float | None:
+    """Return a number from 0 to 1e12, or None: headers are a stranger's."""
     try:
         value = float(text)
     except (TypeError, ValueError):

@@ -1,25 +1,31 @@
-"""Prompts -> texts, through a journal. An engine (`local`, `server`, `batch`) only generates; what counts is decided here."""
+"""Prompts -> texts, through a journal.
+
+An engine (`local`, `client`, `batch`) only generates; what counts as an answer is decided here.
+"""
 
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 
 from tqdm import tqdm
 
 from common.core.errors import InputError, Stopped
 from common.core.files import content_id
 
-FIRST = 200  # answers among which too many bad ones end a run: a wrong model or template must not burn a budget
+# Too many bad ones among the first answers end a run: a wrong model must not burn a budget.
+N_FIRST = 200
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; max_new_tokens counts tokens; generation ends before the first of `stop`.
+    """How to draw a text. temperature 0 is greedy; max_new_tokens counts tokens.
 
-    With a seed the same prompt and sample index draw the same text again, where the engine can. temperature and top_p
-    None are not sent: reasoning models refuse them.
+    Generation ends before the first of `stop`. With a seed the same prompt and sample index draw
+    the same text again, if the engine can. temperature and top_p None are not sent: reasoning
+    models refuse them.
     """
 
     temperature: float | None = 0.0
@@ -31,28 +37,41 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)  # slots: there are 50,000 of them
 class Request:
-    """prompt: raw text, or messages. `sample` tells samples of one prompt apart.
+    """A prompt (raw text, or messages); `sample` tells the samples of one prompt apart.
 
-    check(text) -> why a text cannot be used, or None. Without a check whatever the model writes is the result (01, 05);
-    with one (02) an answer must also have finished and hold text, or it is asked for again. finished: without a check, too,
-    what neither stopped nor ran into its limit (a server's abort, a content filter) is no result (05).
+    check(text) returns why a text cannot be used, or None. Without a check whatever the model
+    writes is the result (01, 05). With one (02) an answer must also have finished and hold text,
+    or it is asked for again. must_finish: without a check too, an answer that neither stopped nor
+    ran into its limit (a server's abort, a content filter) is no result (05).
     """
 
     prompt: str | list
     sample: int = 0
     check: Callable | None = None
-    finished: bool = False
+    must_finish: bool = False
 
 
-def cut_at_stop(text, stop):
-    """-> (text before the first stop string, whether there was one)."""
-    found = [at for s in stop if (at := text.find(s)) >= 0]
-    return (text[: min(found)], True) if found else (text, False)
+class State(Enum):
+    """Where a task is."""
+
+    OPEN = auto()  # no answer yet
+    BAD = auto()  # its answer cannot be used; another attempt may help
+    TRUNCATED = auto()  # its answer was cut; an attempt with more tokens may help
+    GOOD = auto()
+    FAILED = auto()  # no further attempt helps, or none is left
+
+
+def cut_at_stop(text: str, stop: list) -> tuple[str, bool]:
+    """Return the text before the first stop string, and whether there was one."""
+    positions = [text.find(string) for string in stop if string in text]
+    return (text[: min(positions)], True) if positions else (text, False)
 
 
 class Task:
-    """A request on its way. `key` and `sampling` are those of the attempt that is next (or was the last, once settled);
-    `answer` is the newest, `reason` why it cannot be used, `final` whether asking again would gain nothing.
+    """A request on its way.
+
+    attempt, sampling, key: of the next attempt (of the one after the last, once settled). answer:
+    the newest; reason: why it cannot be used. enlarged: it was cut and has 2.5 times the tokens.
     """
 
     __slots__ = (
@@ -60,194 +79,189 @@ class Task:
         "sampling",
         "identity",
         "attempt",
+        "last_attempt",
         "key",
-        "last",
+        "state",
         "answer",
         "reason",
-        "final",
-        "settled",
-        "_cut",
-        "larger",
+        "enlarged",
     )
 
     def __init__(self, request, sampling, identity):
-        self.request, self.sampling, self.identity, self.attempt = request, sampling, identity, 0
-        self.answer, self.reason, self.final, self.settled = None, None, False, False
-        self._cut, self.larger = False, False
-        self._name()
+        self.request, self.sampling, self.identity = request, sampling, identity
+        self.attempt = self.last_attempt = 0
+        self.state, self.answer, self.reason = State.OPEN, None, None
+        self.enlarged = False
+        self._set_key()
 
-    def _name(self):
+    @property
+    def settled(self) -> bool:
+        return self.state in (State.GOOD, State.FAILED)
+
+    def _set_key(self):
+        """Name the attempt by all that decides its text. Journals that were paid for hold it."""
         request = self.request
-        self.key = content_id(
-            self.identity, request.prompt, vars(self.sampling), request.sample, self.attempt
-        )
+        settings = vars(self.sampling)
+        self.key = content_id(self.identity, request.prompt, settings, request.sample, self.attempt)
 
-    def follow(self, journal, retries, retry_failed):
-        """Take what the journal holds of this request, attempt by attempt. -> {key: why it was bad (None: good)}"""
+    def replay(self, journal, retries: int, retry_failed: bool) -> dict:
+        """Take what the journal holds of this request, attempt by attempt.
+
+        Return {key: why the answer cannot be used, None if it can}.
+        """
         reasons = {}
-        while (
-            self.key in journal
-            and journal[self.key].keys() & {"text", "error"}
-            and not (retry_failed and "error" in journal[self.key])
-        ):
-            self._take(journal[self.key])
+        while self._has_answer(journal.records.get(self.key, {}), retry_failed):
+            self._take(journal.records[self.key])
             reasons[self.key] = self.reason
-            if self.reason is None:
-                self.settled = True
+            if self.state is State.GOOD:
                 return reasons
-            self._advance()  # whatever ended it then: with retry_failed it may have been asked again
-        self.last = retries + (self.attempt if retry_failed else 0)
-        self.settled = (
-            bool(reasons) and not retry_failed and (self.final or self.attempt > self.last)
-        )
+            self._advance()  # a failure, too: an earlier --retry-failed may have gone on from it
+        self.last_attempt = retries
+        if retry_failed:
+            self.last_attempt += self.attempt
+            self.state = State.OPEN
+        elif reasons and self.attempt > retries:
+            self.state = State.FAILED
         return reasons
+
+    def _has_answer(self, record, retry_failed):
+        if "error" in record:
+            return not retry_failed
+        return "text" in record
 
     def settle(self, answer):
         """Note a new answer; the task is then settled, or at its next attempt."""
         self._take(answer)
-        if self.reason is None or self.final or self.attempt >= self.last:
-            self.settled = True
+        if self.settled:
+            return
+        if self.attempt >= self.last_attempt:
+            self.state = State.FAILED
         else:
             self._advance()
 
     def _advance(self):
-        if self._cut and not self.larger:
-            self.sampling, self.larger = (
-                replace(self.sampling, max_new_tokens=self.sampling.max_new_tokens * 5 // 2),
-                True,
-            )
+        if self.state is State.TRUNCATED:
+            n_tokens = self.sampling.max_new_tokens * 5 // 2
+            self.sampling = replace(self.sampling, max_new_tokens=n_tokens)
+            self.enlarged = True
         self.attempt += 1
-        self._name()
+        self._set_key()
 
     def _take(self, answer):
-        finish, check = answer.get("finish_reason"), self.request.check
-        self.answer, self.final, self._cut = answer, False, False
-        if "error" in answer:
-            self.reason, self.final = answer["error"], True
-        elif check is None:
-            odd = self.request.finished and finish not in ("stop", "length")
-            self.reason = f"not finished (finish_reason {finish})" if odd else None
-        elif answer.get("refusal") or finish == "content_filter":
-            self.reason, self.final = (
-                f"refused: {answer.get('refusal') or 'content filter'}"[:300],
-                True,
-            )
-        elif finish == "length":  # more room once; what needs still more is no brief critique
-            self.reason, self.final, self._cut = (
-                f"cut at {self.sampling.max_new_tokens} tokens",
-                self.larger,
-                True,
-            )
-        elif finish != "stop":
-            self.reason = f"not finished (finish_reason {finish})"
-        else:
-            self.reason = check(answer["text"]) if answer["text"].strip() else "empty"
+        self.answer = answer
+        self.state, self.reason = self._judge_answer(answer)
 
-    def record(self):
-        """-> the last answer, {"key", "text", "finish_reason", "usage", ...}; with "error" where it cannot be used."""
+    def _judge_answer(self, answer):
+        """Return the state after an answer, and why it cannot be used (None: it can)."""
+        check, finish = self.request.check, answer.get("finish_reason")
+        if "error" in answer:
+            return State.FAILED, answer["error"]
+        if check is None:
+            if self.request.must_finish and finish not in ("stop", "length"):
+                return State.BAD, f"not finished (finish_reason {finish})"
+            return State.GOOD, None
+        if answer.get("refusal") or finish == "content_filter":
+            return State.FAILED, f"refused: {answer.get('refusal') or 'content filter'}"[:300]
+        if finish == "length":  # more room once; what needs still more is no brief critique
+            state = State.FAILED if self.enlarged else State.TRUNCATED
+            return state, f"cut at {self.sampling.max_new_tokens} tokens"
+        if finish != "stop":
+            return State.BAD, f"not finished (finish_reason {finish})"
+        reason = check(answer["text"]) if answer["text"].strip() else "empty"
+        return (State.BAD if reason else State.GOOD), reason
+
+    def record(self) -> dict:
+        """Return the last answer {"key", "text", ...}, with "error" if it cannot be used."""
         if self.answer is None:
             return {"error": "not asked: the run was stopped before"}
-        return self.answer | ({"error": self.reason} if self.reason else {})
+        if self.reason:
+            return self.answer | {"error": self.reason}
+        return self.answer
 
 
-class _Run:
-    """The journal's side of a run: records each answer, counts what came, and ends it when too much of that is bad."""
+class _Recorder:
+    """The journal's side of a run: records each answer, and ends it if too many are bad."""
 
     def __init__(self, tasks, journal, retries, retry_failed, bad_share):
-        self.journal, self.bad_most = journal, bad_share * FIRST
-        self.known = {
-            key: why
-            for task in tasks
-            for key, why in task.follow(journal, retries, retry_failed).items()
-        }
-        self.first = [self.known[key] for key in journal.records if key in self.known][
-            :FIRST
-        ]  # as they came, in whatever order
-        self.counts = Counter(
-            "ok" if task.reason is None else "failed" for task in tasks if task.settled
-        )
+        self.tasks, self.journal = tasks, journal
+        self.max_bad = bad_share * N_FIRST
+        reasons = {}  # of all answers that the journal holds for these tasks
+        for task in tasks:
+            reasons |= task.replay(journal, retries, retry_failed)
+        in_order = [reasons[key] for key in journal.records if key in reasons]
+        self.first_reasons = in_order[:N_FIRST]
+        self.counts = Counter(task.state for task in tasks if task.settled)
 
     def deliver(self, task, answer):
-        """Called by the engine for each answer before it goes on, and with {"lost"} for USD that brought none."""
+        """Record an answer before the engine goes on, or {"lost"}: USD that brought none."""
         if "lost" in answer:
-            return self.journal.append({"key": f"lost {len(self.journal.records)}", **answer})
+            self.journal.append({"key": f"lost {len(self.journal.records)}", **answer})
+            return
         now = time.monotonic()
-        passing, answer = (
-            answer.pop("passing", False),
-            {"key": task.key, **answer, "seconds": round(now - self.last, 3)},
-        )
-        self.last = now  # seconds since the answer before: over a set of answers they sum up to the time that generating took
-        if not passing:  # what may come otherwise next time is not kept
+        # Since the answer before: over all answers they sum up to the time of generating.
+        seconds = round(now - self.last_time, 3)
+        self.last_time = now
+        passing = answer.pop("passing", False)  # it may be answered next time, so it is not kept
+        answer = {"key": task.key, **answer, "seconds": seconds}
+        if not passing:
             self.journal.append(answer)
-        again = task.answer is not None and "text" in answer
-        self.counts.update(
-            again=again, same=again and answer["text"] == task.answer.get("text") != ""
-        )
         task.settle(answer)
-        self.counts["ok" if task.reason is None else "failed" if task.settled else "bad"] += 1
+        self.counts[task.state] += 1
         self.bar.update(task.settled)
-        self.first += [task.reason] * (len(self.first) < FIRST)
+        if len(self.first_reasons) < N_FIRST:
+            self.first_reasons.append(task.reason)
         self.refuse_bad()
 
     def refuse_bad(self):
-        bad = [reason for reason in self.first if reason]
-        if len(bad) > self.bad_most:
+        """Raise Stopped if too many of the first answers cannot be used."""
+        bad = [reason for reason in self.first_reasons if reason]
+        if len(bad) > self.max_bad:
             raise Stopped(
-                f"{len(bad)} of the first {len(self.first)} answers cannot be used; the newest: {bad[-1]}\nLook at "
-                f"{self.journal.path}: is it the right model, template, --max-new-tokens? Mended on the server: add "
-                "--retry-failed. To go on all the same: --max-bad-share 1",
+                f"{len(bad)} of the first {len(self.first_reasons)} answers cannot be used; "
+                f"the newest: {bad[-1]}\nLook at {self.journal.path}: is it the right model, "
+                "template, --max-new-tokens? After a fix on the server add --retry-failed. "
+                "To go on all the same: --max-bad-share 1",
                 4,
             )
 
-    def generate(self, engine, tasks, label):
+    def generate(self, engine, label):
         """Let the engine ask for what is not settled, under a progress bar."""
-        live = sys.stderr.isatty()  # a log gets a line now and then
+        is_terminal = sys.stderr.isatty()  # a log gets a line now and then
+        n_settled = sum(task.settled for task in self.tasks)
 
         def show():
-            counts = self.counts
-            self.bar.set_postfix_str(
-                f"ok {counts['ok']}, bad {counts['bad']}, failed {counts['failed']}{engine.status()}",
-                refresh=live,
-            )
+            good, failed = self.counts[State.GOOD], self.counts[State.FAILED]
+            bad = self.counts[State.BAD] + self.counts[State.TRUNCATED]
+            text = f"ok {good}, bad {bad}, failed {failed}{engine.status()}"
+            self.bar.set_postfix_str(text, refresh=is_terminal)
 
-        settled, self.last = sum(self.counts.values()), time.monotonic()
+        self.last_time = time.monotonic()
         with tqdm(
-            total=len(tasks),
-            initial=settled,
+            total=len(self.tasks),
+            initial=n_settled,
             desc=label,
             unit="row",
-            mininterval=0.1 if live else 10,
+            mininterval=0.1 if is_terminal else 10,
         ) as self.bar:
-            engine.generate(tasks, self.deliver, show)
+            engine.generate(self.tasks, self.deliver, show)
             show()
 
 
-def refuse_greedy(engine, sampling):
-    """InputError where three draws at temperature 2 are one text: some servers ignore the temperature without a word."""
-    hot, texts = (
-        replace(
-            sampling,
-            temperature=2.0,
-            top_p=1.0,
-            max_new_tokens=min(32, sampling.max_new_tokens),
-            stop=[],
-        ),
-        [],
-    )
-    tasks = [
-        Task(Request("Once upon a time", sample=-1 - n), hot, engine.identity) for n in range(3)
-    ]
+def refuse_greedy(engine, sampling: Sampling):
+    """Raise InputError if three draws at temperature 2 are one text.
 
-    def deliver(task, answer):
-        if "lost" not in answer:
-            texts.append(answer.get("text"))
-            task.last, task.settled = 0, True
-
-    engine.generate(tasks, deliver)
-    if len(texts) == 3 and len(set(texts)) == 1 and texts[0]:
+    Some servers ignore the temperature without a message.
+    """
+    n_tokens = min(32, sampling.max_new_tokens)
+    hot = replace(sampling, temperature=2.0, top_p=1.0, max_new_tokens=n_tokens, stop=[])
+    tasks = [Task(Request("Once upon a time", -1 - n), hot, engine.identity) for n in range(3)]
+    engine.generate(tasks, lambda task, answer: "lost" in answer or task.settle(answer))
+    texts = [task.record().get("text") for task in tasks]
+    if texts[0] and texts.count(texts[0]) == len(texts):
         raise InputError(
-            f"{engine.identity} ignores the temperature: three draws at temperature 2 are the same text, {texts[0][:60]!r}.\n"
-            "Samples of it would all be one greedy answer: use a server that samples (vLLM), or --temperature 0."
+            f"{engine.identity} ignores the temperature: three draws at temperature 2 are the same "
+            f"text, {texts[0][:60]!r}.\nSamples of it would all be one greedy answer: "
+            "use a server that samples (vLLM), or --temperature 0."
         )
 
 
@@ -261,50 +275,34 @@ def complete(
     retry_failed=True,
     bad_share=1.0,
     probe=False,
-):
-    """-> one record per request, in order: {"key", "text", "finish_reason", "usage"}; `error` too where it is no good.
+) -> list[dict]:
+    """Return one record per request, in order: {"key", "text", "finish_reason", "usage"}.
 
-    What the journal holds is not asked again. A bad answer is asked for again up to `retries` times, cut ones once with
-    2.5 times the tokens. More than `bad_share` bad ones among the FIRST answers: Stopped, which like any other end before
-    the last row carries the records so far as `.answers`. retry_failed: ask again for what was final in an earlier run.
-    probe: refuse an engine that draws the same text twice at a high temperature, where the sampling has one.
+    A record that cannot be used has "error" besides. What the journal holds is not asked again. A
+    bad answer is asked for again up to `retries` times, a cut one once with 2.5 times the tokens.
+    retry_failed: ask again for what failed for good in an earlier run. probe: refuse an engine that
+    draws the same text again and again at a high temperature, if the sampling has one.
+
+    Raises Stopped if the run ends before the last row, also after more than `bad_share` bad ones
+    among the first answers. What was answered is then in the journal.
     """
-    by_key, order = {}, []  # equal requests are one task: asked, and paid, once
+    tasks = {}  # equal requests are one task: asked, and paid, once
+    order = []
     for request in requests:
         task = Task(request, sampling, engine.identity)
-        order.append(by_key.setdefault(task.key, task))
-    tasks = list(by_key.values())
-    run = _Run(tasks, journal, retries, retry_failed, bad_share)
-    if all(task.settled for task in tasks) and not engine.outstanding():
-        if tasks:
-            print(
-                f"{label}: all {len(tasks):,} answers are in {journal.path}, nothing is asked".removeprefix(
-                    ": "
-                )
-            )
-        return [task.record() for task in order]
-    others = sum(
-        r.get("model") == engine.identity and key not in run.known and "lost" not in r
-        for key, r in journal.records.items()
-    )
-    if others:
-        print(
-            f"note: {journal.path} holds {others:,} answers of {engine.identity} to other prompts or under other settings "
-            "(--max-new-tokens, --temperature, ...): they are of no use here"
-        )
+        order.append(tasks.setdefault(task.key, task))
+    recorder = _Recorder(list(tasks.values()), journal, retries, retry_failed, bad_share)
+    n_settled = recorder.counts.total()
     try:
-        run.refuse_bad()
-        engine.approve(tasks, journal)
-        if probe and sampling.temperature:
-            refuse_greedy(engine, sampling)
-        run.generate(engine, tasks, label)
+        if n_settled < len(tasks) or engine.outstanding():
+            recorder.refuse_bad()
+            engine.approve(recorder.tasks, journal)
+            if probe and sampling.temperature:
+                refuse_greedy(engine, sampling)
+            recorder.generate(engine, label)
+        elif tasks:
+            print(f"{label}: all {n_settled:,} answers are in {journal.path}, nothing is asked")
     except Stopped as end:
         end.answers = [task.record() for task in order]
         raise
-    again, same = run.counts["again"], run.counts["same"]
-    if sampling.temperature and same > max(1, again / 2):
-        print(
-            f"note: {same} of {again} answers asked for again came back word for word: does {engine.identity} or its server ignore "
-            "the temperature?"
-        )
     return [task.record() for task in order]

@@ -1,8 +1,9 @@
-"""What a server says, read with distrust: answers, failures and what each means for the run, how long to wait."""
+"""What a server sends, read with distrust: answers, errors and what they mean, how long to wait."""
 
 import os
 import time
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -11,9 +12,9 @@ import openai
 
 from common.core.errors import InputError
 
-# Our flag for each field of a request; a server that refuses the field refuses every row.
+# The flag for each field of a request; a server that refuses the field refuses every row.
 FLAGS = {
-    "max_tokens": "--reasoning (sends max_completion_tokens instead, and neither temperature nor top_p)",
+    "max_tokens": "--reasoning (sends max_completion_tokens, and neither temperature nor top_p)",
     "temperature": "--reasoning, or --temperature 1",
     "top_p": "--reasoning, or --top-p 1",
     "max_completion_tokens": "no --reasoning, or a smaller --max-new-tokens",
@@ -21,7 +22,7 @@ FLAGS = {
     "seed": "another server",
     "stop": "another server",
 }
-LENGTH = (
+TOO_LONG = (
     "context length",
     "context_length",
     "maximum context",
@@ -29,152 +30,199 @@ LENGTH = (
     "reduce the length",
     "string_above_max_length",
 )
+NOT_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    httpx2.ConnectError,
+)
+NO_ACCESS = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
 
 
-def check_base_url(base_url):
-    """The URL that a --base-url (or None: OPENAI_BASE_URL, else the OpenAI API) leads to; None for the client's default."""
+class ErrorKind(Enum):
+    """What a failed request means. Its value is the status with which the run ends, if it must."""
+
+    RATE_LIMIT = "wait", None  # the server wants fewer requests
+    NO_CONNECTION = "connect", None  # nobody listens, for now
+    RETRY = "retry", None  # nothing was paid
+    UNCERTAIN = "uncertain", None  # it may have been paid
+    ROW = "row", None  # this request can never be answered
+    SETTINGS = "settings", 2  # no request can be answered: model, URL or a field of the request
+    ACCESS = "access", 4  # no request can be answered: key, quota, balance
+
+    @property
+    def exit_status(self) -> int | None:
+        return self.value[1]
+
+
+class WebPageError(Exception):
+    """HTML with status 200: a wrong path, a login page, a proxy's notice."""
+
+
+def check_base_url(base_url: str | None) -> str | None:
+    """Return the server's URL: --base-url, else OPENAI_BASE_URL, else None for the OpenAI API.
+
+    InputError if it is no URL, or if it holds a secret.
+    """
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-    if url and ("@" in url or "?" in url):
+    if url is None:
+        return None
+    if "@" in url or "?" in url:
         raise InputError(
-            "--base-url (or OPENAI_BASE_URL) holds a name, a password or a query, which would be written to logs and "
-            "manifests.\nGive it without, and the key in the environment: export OPENAI_API_KEY=..."
+            "--base-url (or OPENAI_BASE_URL) holds a name, a password or a query, which would be "
+            "written to logs and manifests.\nGive it without, and the key in the environment: "
+            "export OPENAI_API_KEY=..."
         )
     try:
-        parts = urlsplit(url or "https://api.openai.com/v1")
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise InputError(
-            f"--base-url {url!r} is no URL of a server; expected for example http://localhost:8000/v1"
+            f"--base-url {url!r} is no URL of a server.\n"
+            "Expected for example --base-url http://localhost:8000/v1"
         )
     return url
 
 
-def parse_answer(body, raw):
-    """The JSON of an answer, live or from a batch -> {"text", "finish_reason", "usage"} and "refusal" where there is one.
+# --- answers --------------------------------------------------------------------------------------
 
-    raw: whether a raw prompt was asked. ValueError where it is no answer at all. Nothing of a server is taken on trust.
+
+def parse_answer(body, raw: bool) -> dict:
+    """Return {"text", "finish_reason", "usage"} of an answer's JSON, and "refusal" if there is one.
+
+    raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
     """
     if not isinstance(body, dict):
         raise ValueError("the answer is no JSON object")
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError(f"no choices in the answer, but {str(body.get('error') or body)[:2000]}")
-    choice, message = choices[0], choices[0].get("message")
-    text = (
-        choice.get("text")
-        if raw
-        else message.get("content")
-        if isinstance(message, dict)
-        else message
-    )
-    if not isinstance(text, str | None) or raw and text is None:
+    choice = choices[0]
+    message = choice.get("message")
+    if raw:
+        text = choice.get("text")
+    elif isinstance(message, dict):
+        text = message.get("content")
+    else:
+        text = message
+    if text is None and not raw:
+        text = ""  # a refusal, or nothing was written
+    if not isinstance(text, str):
         raise ValueError(f"no text in the answer, but {str(choice)[:2000]}")
     finish = choice.get("finish_reason")
     answer = {
-        "text": text or "",
+        "text": text,
         "finish_reason": finish if isinstance(finish, str) else None,
-        "usage": _usage(body.get("usage")),
+        "usage": _parse_usage(body.get("usage")),
     }
     if isinstance(message, dict) and message.get("refusal"):
         answer["refusal"] = str(message["refusal"])
     return answer
 
 
-def _usage(usage):
-    usage = usage if isinstance(usage, dict) else {}
+def _parse_usage(usage) -> dict | None:
+    """Return the token counts of an answer, None if any is no sensible whole number."""
+    if not isinstance(usage, dict):
+        return None
+    counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
     details = usage.get("prompt_tokens_details")
-    counts = {
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "completion_tokens": usage.get("completion_tokens"),
-    }
     if isinstance(details, dict) and details.get("cached_tokens"):
         counts["cached_tokens"] = details["cached_tokens"]
-    return counts if all(type(n) is int and 0 <= n < 10**9 for n in counts.values()) else None
+    for count in counts.values():
+        if type(count) is not int or not 0 <= count < 10**9:  # bool is an int, too
+            return None
+    return counts
 
 
-def parse_retry_after(headers):
-    """How long a refusal asks to wait (Retry-After-Ms; Retry-After in seconds or as a date), None where it does not say."""
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def parse_retry_after(headers) -> float | None:
+    """Return the seconds that a refusal asks to wait, None if it does not say.
+
+    Retry-After-Ms is in milliseconds, Retry-After in seconds or a date.
+    """
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            seconds = float(headers[name]) / scale
-        except KeyError:
+        text = headers.get(name)
+        if text is None:
             continue
+        try:
+            seconds = float(text) / scale
         except ValueError:
-            try:
-                seconds = parsedate_to_datetime(headers[name]).timestamp() - time.time()
-            except (ValueError, TypeError, OverflowError):
-                continue
-        if seconds == seconds:
+            seconds = _seconds_until(text)
+        if seconds is not None and seconds == seconds:  # no NaN
             return max(0.0, seconds)
     return None
 
 
-class WebPage(Exception):
-    """HTML with status 200: a wrong path, a login page, a proxy's notice."""
+def _seconds_until(date) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
-def redact(text, key):
-    """A server may repeat the key in what it says, which goes to logs and journals; it may also say too much."""
+def redact(text: str, key: str) -> str:
+    """Return at most 400 characters of a server's text, without the key.
+
+    A server may repeat the key in its messages, which go to logs and journals.
+    """
     return (text.replace(key, "***") if key else text)[:400]
 
 
-def classify_error(error, model, key=""):
-    """What a failed request means. -> (kind, reason), kind one of
-
-    pause: the server wants less; again: nothing was paid, try again; unsure: try again, though it may have been paid;
-    gone: no connection; row: this request can never be answered; status 2 or 4: none can, and the run ends with it.
-    """
+def classify_error(error: BaseException, model: str, key: str = "") -> tuple[ErrorKind, str]:
+    """Return the kind of a failed request, and the reason in a server's words."""
     if isinstance(error, TimeoutError):
-        return "unsure", "no answer in time (--timeout)"
-    if isinstance(error, WebPage):
-        return (
-            "again",
-            "a web page came instead of an answer: is --base-url right? (most end in /v1)",
-        )
+        return ErrorKind.UNCERTAIN, "no answer in time (--timeout)"
+    if isinstance(error, WebPageError):
+        reason = "a web page came instead of an answer: is --base-url right? (most end in /v1)"
+        return ErrorKind.RETRY, reason
     if isinstance(error, openai.APIStatusError):
-        return classify_status(
-            error.status_code, error.body, model, "retry-after" in error.response.headers, key
-        )
+        has_wait = "retry-after" in error.response.headers
+        return classify_status(error.status_code, error.body, model, has_wait, key)
+    kind = ErrorKind.UNCERTAIN  # broken JSON, no choices: it was generated and cannot be read
     if isinstance(error, openai.APIConnectionError):
-        cause = error
-        while cause.__cause__ and not isinstance(
-            cause, aiohttp.ClientError
-        ):  # the client says timeout for most of these
-            cause = cause.__cause__
-        gone = isinstance(
-            cause,
-            aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | httpx2.ConnectError,
-        )
-        return "gone" if gone else "unsure", redact(f"{type(cause).__name__}: {cause}", key)
-    return "unsure", redact(
-        f"{type(error).__name__}: {error}", key
-    )  # broken JSON, no choices: was generated, cannot be read
+        while error.__cause__ and not isinstance(error, aiohttp.ClientError):
+            error = error.__cause__  # the transport's own: the client calls most of them a timeout
+        if isinstance(error, NOT_CONNECTED):
+            kind = ErrorKind.NO_CONNECTION
+    return kind, redact(f"{type(error).__name__}: {error}", key)
 
 
-def classify_status(status, body, model, overload=False, key=""):
-    """`classify_error` of an HTTP status with its body, live or a line of a batch. overload: it says when to come back."""
+def classify_status(
+    status: int, body, model: str, has_wait: bool = False, key: str = ""
+) -> tuple[ErrorKind, str]:
+    """Return the kind and the reason of an HTTP status with its body, live or a line of a batch.
+
+    has_wait: the response says when to come back.
+    """
     body = body if isinstance(body, dict) else {"message": body}
-    code, message = str(body.get("code") or ""), str(body.get("message") or "")
+    code = str(body.get("code") or "")
+    message = str(body.get("message") or "")
     reason = redact(" ".join(f"{status} {code} {message}".split()), key)
-    if status in (401, 402, 403) or code in (
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "account_deactivated",
-    ):
-        return 4, f"{reason}\nCheck OPENAI_API_KEY, the account's balance, and --base-url"
-    if status in (429, 529) or status == 503 and overload:
-        return "pause", reason
-    if status in (408, 409) or status >= 500 and status != 501:
-        return "again", reason
+    if status in (401, 402, 403) or code in NO_ACCESS:
+        fix = "Check OPENAI_API_KEY, the account's balance, and --base-url"
+        return ErrorKind.ACCESS, f"{reason}\n{fix}"
+    if status in (429, 529) or (status == 503 and has_wait):
+        return ErrorKind.RATE_LIMIT, reason
     if status in (404, 405, 501) or code == "model_not_found":
-        return 2, f"{reason}\nCheck --model {model} and --base-url (most end in /v1)"
-    named = [
-        name
-        for name in FLAGS
-        if name == body.get("param") or f"'{name}'" in message or f'"{name}"' in message
-    ]
-    if named and not any(sign in f"{code} {message}".lower() for sign in LENGTH):
-        return 2, f"{reason}\nThe server refuses {named[0]}: give {FLAGS[named[0]]}"
-    return "row", reason
+        fix = f"Check --model {model} and --base-url (most end in /v1)"
+        return ErrorKind.SETTINGS, f"{reason}\n{fix}"
+    if status in (408, 409) or status >= 500:
+        return ErrorKind.RETRY, reason
+    field = _refused_field(body, code, message)
+    if field:
+        fix = f"The server refuses {field}: give {FLAGS[field]}"
+        return ErrorKind.SETTINGS, f"{reason}\n{fix}"
+    return ErrorKind.ROW, reason
+
+
+def _refused_field(body, code, message) -> str | None:
+    """Return the field of the request that a server refuses for every row, or None."""
+    if any(sign in f"{code} {message}".lower() for sign in TOO_LONG):
+        return None  # it names max_tokens, but only this row is too long
+    for name in FLAGS:
+        if name == body.get("param") or f"'{name}'" in message or f'"{name}"' in message:
+            return name
+    return None

@@ -1,11 +1,14 @@
-"""02 against the method of the paper's released code, in one run: the same 2,000 requests to the same server with faults.
+"""02 against the method of the paper's released code, in one run.
+
+The same 2,000 requests to the same server with faults.
 
     python -m tests.bench.collect [requests]
 
-The server (tests/faults.py, a process of its own) takes a lognormal time of mean 1 s and fails 2 % of what it is asked.
-The released generate_critique_by_api.py starts 20 processes, each asking for its share one after the other with the openai
-client's defaults, and prints and drops what fails; here it writes a file per process, without the bug that keeps only the
-last one. Prints both times, their ratio, the rows that can be used, what was paid for twice, and CPU time per request.
+The server (tests/faults.py, a process of its own) takes a lognormal time of mean 1 s and fails 2 %
+of what it is asked. The released generate_critique_by_api.py starts 20 processes, each asking for
+its share one after the other with the openai client's defaults, and prints and drops what fails;
+here it writes a file per process, without the bug that keeps only the last one. Prints both times,
+their ratio, the rows that can be used, what was paid for twice, and CPU time per request.
 """
 
 import json
@@ -39,7 +42,9 @@ with open(out, "w") as f:
     for n in range(start, end):
         prompt = open(sys.argv[5]).readlines()[n]
         try:
-            done = client.chat.completions.create(model="teacher", messages=json.loads(prompt), temperature=0.3, top_p=0.95, max_tokens=3200)
+            done = client.chat.completions.create(
+                model="teacher", messages=json.loads(prompt), temperature=0.3, top_p=0.95,
+                max_tokens=3200)
             f.write(json.dumps({"n": n, "critique": done.choices[0].message.content}) + "\\n")
         except Exception as error:
             print("failed", n, error)

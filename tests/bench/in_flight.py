@@ -1,9 +1,11 @@
-"""CPU time per request with 1,000 requests in flight: the kit's engine against the openai client as it comes, in one run.
+"""CPU time per request with 1,000 requests in flight.
+
+The kit's engine against the openai client as it comes, in one run.
 
     python -m tests.bench.in_flight [requests] [in flight]
 
-The server (a process of its own) answers each request after 2 s. Both clients are processes of their own; imports are
-included in the times, and counted apart by a run of one request.
+The server (a process of its own) answers each request after 2 s. Both clients are processes of
+their own; imports are included in the times, and counted apart by a run of one request.
 """
 
 import resource

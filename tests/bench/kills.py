@@ -1,9 +1,12 @@
-"""kill -9 three times on the way through 2,000 requests, then once to the end: what was paid twice, what was lost.
+"""kill -9 three times on the way through 2,000 requests, then once to the end.
+
+What was paid twice, what was lost.
 
     python -m tests.bench.kills [requests]
 
-Once with everything delivered before each kill (the server answers nothing new for a moment), once without warning. Paid is
-what the server has generated; an answer is lost where it was delivered and the journal does not hold it.
+Once with everything delivered before each kill (the server answers nothing new for a moment), once
+without warning. Paid is what the server has generated; an answer is lost where it was delivered and
+the journal does not hold it.
 """
 
 import subprocess
@@ -54,7 +57,9 @@ if __name__ == "__main__":
                         time.sleep(0.05)
                     time.sleep(
                         8
-                    )  # those that were sent before have their answers, and the client has taken them in
+                        # those that were sent before have their answers, and the client has taken them
+                        # in
+                    )
                 in_flight.append(server.in_flight)
                 process.kill()
                 process.wait()

@@ -1,4 +1,6 @@
-"""900 requests at 1,800 a minute (a burst of 180): what was refused, and how long it took; the least is 24 s and an answer.
+"""900 requests at 1,800 a minute (a burst of 180).
+
+What was refused, and how long it took; the least is 24 s and an answer.
 
     python -m tests.bench.rate_limit
 

@@ -1,9 +1,12 @@
-"""02 started again on 50,000 rows whose answers are all journalled but one: seconds until that one is asked, and peak memory.
+"""02 started again on 50,000 rows whose answers are all journalled but one.
+
+Seconds until that one is asked, and peak memory.
 
     python -m tests.bench.restart [rows]
 
-Questions and responses of 1.2 KB, critiques of 1.5 KB, as in the released data. Prints the time as a ratio, too: against
-reading the two files alone (json.loads of each line), the least that any restart has to do.
+Questions and responses of 1.2 KB, critiques of 1.5 KB, as in the released data. Prints the time as
+a ratio, too: against reading the two files alone (json.loads of each line), the least that any
+restart has to do.
 """
 
 import json

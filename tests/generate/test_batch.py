@@ -1,5 +1,8 @@
-"""The Batch API as a server may behave: lines that fail, come twice, or not at all; batches that end early; crashes in between.
-What comes out is what the live engine gives, and nothing is paid twice."""
+"""The Batch API as a server may behave.
+
+Lines that fail, come twice, or not at all; batches that end early; crashes in between. What comes
+out is what the live engine gives, and nothing is paid twice.
+"""
 
 import json
 import time
@@ -22,7 +25,10 @@ MANY = 2_000_000  # tokens in the queue
 
 
 def collect(server, folder, n=N, queue=MANY, prompts=None, batch=Batch, **budget):
-    """As 02 --batch does: what the batches do not bring back well is asked live. -> (records, USD of the engine)"""
+    """As 02 --batch does.
+
+    What the batches do not bring back well is asked live. -> (records, USD of the engine)
+    """
     prompts = [f"prompt {i}" for i in range(n)] if prompts is None else prompts
     requests = [
         Request([{"role": "user", "content": p}], check=critiques.check_critique) for p in prompts
@@ -110,7 +116,6 @@ CASES = {  # the server's options for batches, and what happens to lines
             "expire": 0.2,
         }
     ),
-    "a queue that is smaller than it was said to be": dict(batch={"max_tokens_enqueued": 25}),
     "refused for now": dict(
         fault=lambda body, nth: "429" if not nth and int(prompt_of(body)[7:]) % 3 == 0 else None
     ),
@@ -197,7 +202,9 @@ def test_what_comes_back_bad_is_asked_live_and_what_is_final_is_not(tmp_path):
 
 
 def test_parts_keep_to_the_queue(tmp_path):
-    """One part after the other, each below --batch-tokens; a prompt that is larger than that goes alone."""
+    """One part after the other, each below --batch-tokens; a prompt that is larger than that goes
+    alone.
+    """
     prompts = [f"prompt {i} {'x' * 300}" for i in range(9)] + ["y" * 3000]
     with FaultServer(batch=FAST) as server:
         got, _ = collect(server, tmp_path, queue=350, prompts=prompts)
@@ -224,12 +231,15 @@ def test_a_batch_that_fails_for_good_says_so(tmp_path):
         )
 
 
-def test_a_queue_of_no_use_ends(tmp_path):
-    """Halved down to one line, and then no more."""
-    with FaultServer(batch=FAST | {"max_tokens_enqueued": 1}) as server:
-        with pytest.raises(Stopped, match="token_limit_exceeded"):
+def test_a_part_that_is_larger_than_the_accounts_queue_says_how_to_make_it_smaller(tmp_path):
+    """Nothing is paid, and with smaller parts the same command goes on."""
+    with FaultServer(batch=FAST | {"max_tokens_enqueued": 25}) as server:
+        with pytest.raises(Stopped, match="token_limit_exceeded") as end:
             collect(server, tmp_path, 8)
-        assert len(server.batches) <= 5 and server.paid() == 0
+        assert "--batch-tokens" in str(end.value) and server.paid() == 0
+        records, _ = collect(server, tmp_path, 8, queue=80)
+        assert not any("error" in record for record in records) and server.paid() == 8
+        assert len(server.batches) > 2
 
 
 @pytest.mark.parametrize(
@@ -250,7 +260,10 @@ def test_a_server_without_batches_gets_a_clear_message(tmp_path, impatient, opti
 
 
 def test_refused_lines_end_in_the_message_of_the_live_run(tmp_path):
-    """A parameter that every line is refused for: no third batch, and what the live engine says of it."""
+    """A parameter that every line is refused for.
+
+    No third batch, and what the live engine says of it.
+    """
     with FaultServer(batch=FAST, fault=lambda body, nth: "max_tokens") as server:
         with pytest.raises(Stopped, match="--reasoning") as end:
             collect(server, tmp_path)
@@ -272,7 +285,7 @@ def test_too_many_bad_lines_end_the_run_after_all_that_was_paid_is_journalled(tm
         assert len(rows(tmp_path / "journal.jsonl")) == server.paid() == 60
 
 
-# --- budget ----------------------------------------------------------------------------------------------------------
+# --- budget ---------------------------------------------------------------------------------------
 
 
 def costly(body):
@@ -281,7 +294,10 @@ def costly(body):
 
 @pytest.mark.parametrize("budget, by_batch", [(5.0, 10), (2.75, 5), (0.4, 0)])
 def test_a_part_is_no_larger_than_the_budget(tmp_path, budget, by_batch):
-    """$1 an answer, 50 cents by batch: what may be needed at most has to be there when the part is sent."""
+    """$1 an answer, 50 cents by batch.
+
+    What may be needed at most has to be there when the part is sent.
+    """
     with FaultServer(text=costly, batch=FAST | {"missing": 0.2}) as server:
         with pytest.raises(Stopped, match="--budget") as end:
             collect(server, tmp_path, price_in=0, price_out=1e4, limit=budget)
@@ -291,7 +307,7 @@ def test_a_part_is_no_larger_than_the_budget(tmp_path, budget, by_batch):
         assert server.paid() == N and server.stats()["paid_twice"] == 0
 
 
-# --- crashes --------------------------------------------------------------------------------------------------------
+# --- crashes --------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):
@@ -325,8 +341,10 @@ def killed_at(what, nth=1):
     ],
 )
 def test_a_crash_at_any_point_pays_for_nothing_twice(tmp_path, what, nth, batches):
-    """Before the upload, between creating the batch and noting it, while it is waited for, inside its lines, before it is marked
-    as collected, between two parts. The server's list tells what the process did not live to write."""
+    """Before the upload, between creating the batch and noting it, while it is waited for, inside
+    its lines, before it is marked as collected, between two parts. The server's list tells what the
+    process did not live to write.
+    """
     queue = MANY if batches == 1 else 110
     with FaultServer(batch=FAST) as server:
         with pytest.raises(Killed):
@@ -356,8 +374,9 @@ def test_a_server_that_is_away_while_a_batch_runs(tmp_path, impatient):
 
 
 def test_other_settings_in_between_lose_no_batch_that_was_paid(tmp_path):
-    """A run that is stopped while its batch works, then a smaller one to see what comes, then the first again: the answers that
-    the second had no use for were paid, and must not be paid again."""
+    """A run that is stopped while its batch works, then a smaller one to see what comes, then the
+    first again: the answers that the second had no use for were paid, and must not be paid again.
+    """
     with FaultServer(batch=FAST) as server:
         with pytest.raises(Killed):
             collect(server, tmp_path, batch=killed_at("_wait"))
@@ -371,7 +390,10 @@ def test_other_settings_in_between_lose_no_batch_that_was_paid(tmp_path):
 
 
 def test_the_batch_of_a_server_that_does_not_know_it_is_said(tmp_path):
-    """Another key or --base-url: a 404 for the batch is not a server without batches, and leaving --batch out would pay twice."""
+    """Another key or --base-url.
+
+    A 404 for the batch is not a server without batches, and leaving --batch out would pay twice.
+    """
     with FaultServer(batch=FAST) as server, FaultServer(batch=FAST) as other:
         with pytest.raises(Killed):
             collect(server, tmp_path, batch=killed_at("_wait"))

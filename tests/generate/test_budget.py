@@ -1,4 +1,7 @@
-"""What answers cost: hand-derived USD, the estimate, and a budget that the server's own count never passes."""
+"""What answers cost.
+
+Hand-derived USD, the estimate, and a budget that the server's own count never passes.
+"""
 
 import random
 import re
@@ -8,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from common.core.errors import InputError, Stopped
-from common.generate.budget import CHARACTERS, OUT, Budget, estimate_tokens
+from common.generate.budget import CHARACTERS_PER_TOKEN, TOKENS_PER_ANSWER, Budget, estimate_tokens
 from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, Task, complete
@@ -26,7 +29,7 @@ def usage(read, written, cached=None):
     )
 
 
-# --- prices ---------------------------------------------------------------------------------------------------------
+# --- prices ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,10 @@ def test_the_cost_of_an_answer(model, used, usd):
 
 
 def test_prices_that_are_given_win():
-    """--price-in holds for cached tokens too: nobody has said what these cost. 0 and 0 is a price."""
+    """--price-in holds for cached tokens too.
+
+    Nobody has said what these cost. 0 and 0 is a price.
+    """
     assert Budget("gpt-4o", 1, 2).cost(usage(1_000_000, 1_000_000, 500_000)) == pytest.approx(3)
     assert Budget("own", 0, 0, limit=0).cost(usage(10**6, 10**6)) == 0
 
@@ -84,7 +90,10 @@ def test_a_price_by_halves_is_refused(arguments, mend):
 
 @pytest.mark.parametrize("power", [15, 400])
 def test_a_usage_beyond_belief_is_no_traceback(tmp_path, monkeypatch, power):
-    """What a server says of its tokens is a stranger's number: taken at its word, or as no usage at all, at the worst case."""
+    """What a server says of its tokens is a stranger's number.
+
+    Taken at its word, or as no usage at all, at the worst case.
+    """
     monkeypatch.setitem(ANSWERS, "no-usage", lambda answer: answer | {"usage": usage(10**power, 1)})
     with (
         FaultServer(fault=lambda body, nth: "no-usage") as server,
@@ -96,11 +105,13 @@ def test_a_usage_beyond_belief_is_no_traceback(tmp_path, monkeypatch, power):
         assert "error" not in got and len(server.asked) == 1 and engine.budget.spent > 0
 
 
-# --- the worst case -------------------------------------------------------------------------------------------------
+# --- the worst case -------------------------------------------------------------------------------
 
 
 def most_tokens():
-    """A tokenizer that makes one token of each byte, which no byte-level one (GPT-4o's, Qwen's) exceeds."""
+    """A tokenizer that makes one token of each byte, which no byte-level one (GPT-4o's, Qwen's)
+    exceeds.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = (
@@ -129,7 +140,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("prompt", HOSTILE, ids=range(len(HOSTILE)))
 def test_the_worst_case_is_an_upper_bound(prompt):
-    """Emoji and combining marks are several tokens a character: an estimate by characters would pass the budget."""
+    """Emoji and combining marks are several tokens a character.
+
+    An estimate by characters would pass the budget.
+    """
     n = len(most_tokens().encode(prompt).ids)
     for form in (prompt, [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]):
         (task,) = tasks([form], tokens=100)
@@ -143,7 +157,7 @@ def test_a_lone_surrogate_has_a_price_too():
     assert 30 <= Budget("m", 1e6, 0).worst(task) < 200 and Budget("own").worst(task) == 0
 
 
-# --- the estimate ---------------------------------------------------------------------------------------------------
+# --- the estimate ---------------------------------------------------------------------------------
 
 
 def approve(capsys, tmp_path, budget, prompts, tokens=100, records=(), known=False):
@@ -158,12 +172,16 @@ def approve(capsys, tmp_path, budget, prompts, tokens=100, records=(), known=Fal
 
 
 def test_the_figures_of_the_estimate(capsys, tmp_path):
-    """By hand: 300 characters at 3 a token and 8 for the template are 108 tokens; 10 prompts, $1 and $2 per million."""
+    """By hand.
+
+    300 characters at 3 a token and 8 for the template are 108 tokens; 10 prompts, $1 and $2 per
+    million.
+    """
     printed = approve(capsys, tmp_path, Budget("m", 1, 2, limit=5), ["x" * 300] * 10, tokens=1000)
     assert (
         "10 requests, about 1,080 tokens in, 3,300 out" in printed
-        and CHARACTERS == 3
-        and OUT == 330
+        and CHARACTERS_PER_TOKEN == 3
+        and TOKENS_PER_ANSWER == 330
     )
     usd = (1080 * 1 + 3300 * 2) / 1e6
     worst = 10 * ((300 + 64) * 1 + 1000 * 2) / 1e6
@@ -177,7 +195,10 @@ def test_the_figures_of_the_estimate(capsys, tmp_path):
 
 
 def test_the_estimate_learns_from_what_was_answered(capsys, tmp_path):
-    """Of this model alone: the mean of 50 and 150 is 100. No more is expected than an answer may have."""
+    """Of this model alone.
+
+    The mean of 50 and 150 is 100. No more is expected than an answer may have.
+    """
     records = [{"key": f"{n}", "model": "m", "usage": usage(5, n), "usd": 0.25} for n in (50, 150)]
     records += [
         {"key": "o", "model": "other", "usage": usage(5, 10**6), "usd": 99.0},
@@ -187,9 +208,9 @@ def test_the_estimate_learns_from_what_was_answered(capsys, tmp_path):
     printed = approve(capsys, tmp_path, budget, ["x"] * 3, tokens=1000, records=records)
     assert (
         "300 out" in printed
-        and "$0.5000 were spent before" in printed
+        and "spent before: $0.5000" in printed
         and budget.spent == 0.5
-        and budget.left() == 4.5
+        and budget.remaining() == 4.5
     )
     assert "120 out" in approve(capsys, tmp_path, budget, ["x"] * 3, tokens=40)
 
@@ -222,9 +243,10 @@ def test_who_has_to_agree_before_anything_is_sent(capsys, tmp_path, budget, know
         )
 
 
-# --- the hard stop --------------------------------------------------------------------------------------------------
+# --- the hard stop --------------------------------------------------------------------------------
 
-WRITTEN = 100  # tokens of each answer below: all that it may have, so that the worst case is what it costs
+# tokens of each answer below: all that it may have, so that the worst case is what it costs
+WRITTEN = 100
 
 
 def text(body):
@@ -255,7 +277,10 @@ def ask(
     tries=2,
     retries=0,
 ):
-    """Ask n prompts, of which each answer costs $1 unless another price is given. -> (records, how it ended)"""
+    """Ask n prompts, of which each answer costs $1 unless another price is given.
+
+    -> (records, how it ended)
+    """
     requests = [
         Request(
             [{"role": "user", "content": f"prompt {i} {'é' * (i % 7)}"}],
@@ -276,7 +301,10 @@ def ask(
 
 
 def test_a_budget_buys_what_it_can_and_no_more(tmp_path):
-    """$4 buy 4 answers at $1. The same budget again buys nothing, $6 buy 2 more: what is resumed is counted once."""
+    """$4 buy 4 answers at $1.
+
+    The same budget again buys nothing, $6 buy 2 more: what is resumed is counted once.
+    """
     with FaultServer(text=text, latency=0.05) as server:
         for budget, paid in ((4.0, 4), (4.0, 4), (6.5, 6), (0, 6)):
             answers, end = ask(server, tmp_path / "j.jsonl", n=12, budget=budget)
@@ -298,7 +326,7 @@ LOSSES = {  # how an answer that was paid does not arrive
     "some of each": (
         dict(
             faults=dict.fromkeys(
-                "reset-inside broken-json reset-before no-usage 503 cut".split(), 0.1
+                ["reset-inside", "broken-json", "reset-before", "no-usage", "503", "cut"], 0.1
             )
         ),
         dict(retries=3),
@@ -308,7 +336,9 @@ LOSSES = {  # how an answer that was paid does not arrive
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_the_server_counts_never_passes_the_budget(tmp_path, loss):
-    """An answer that was paid and lost has cost its price all the same, whoever waits for the room it had."""
+    """An answer that was paid and lost has cost its price all the same, whoever waits for the room
+    it had.
+    """
     options, settings = LOSSES[loss]
     with FaultServer(text=text, **options) as server:
         if loss == "a timeout":
@@ -320,7 +350,10 @@ def test_what_the_server_counts_never_passes_the_budget(tmp_path, loss):
 
 
 def test_what_was_lost_is_counted_over_all_starts(tmp_path):
-    """--budget is what the teacher may cost in this run, over all starts: a server that loses each answer is paid once."""
+    """--budget is what the teacher may cost in this run, over all starts.
+
+    A server that loses each answer is paid once.
+    """
     with FaultServer(text=text, fault=lambda body, nth: "reset-inside") as server:
         for _ in range(3):
             ask(server, tmp_path / "j.jsonl", n=6)
@@ -328,7 +361,9 @@ def test_what_was_lost_is_counted_over_all_starts(tmp_path):
 
 
 def test_a_budget_holds_for_any_prices_and_faults(tmp_path):
-    """Twelve runs with drawn prices, budgets and faults, each stopped and started again with half as much more."""
+    """Twelve runs with drawn prices, budgets and faults, each stopped and started again with half
+    as much more.
+    """
 
     def one(seed):
         rng = random.Random(seed)
@@ -362,4 +397,4 @@ def test_the_message_says_what_was_spent_and_lost(tmp_path):
 
     with FaultServer(text=text, fault=fault) as server:
         _, end = ask(server, tmp_path / "j.jsonl", n=3, budget=2.0, concurrency=1)
-    assert re.search(r"--budget 2 .*\$1\.00 are spent, perhaps \$1\.00 more", str(end))
+    assert re.search(r"--budget 2 .*\$1\.00, perhaps \$1\.00 more", str(end))

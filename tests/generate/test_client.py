@@ -1,4 +1,7 @@
-"""The engine over a server, against real HTTP with faults: every kind of answer, what ends a run, what is kept and reused."""
+"""The engine over a server, against real HTTP with faults.
+
+Every kind of answer, what ends a run, what is kept and reused.
+"""
 
 import asyncio
 import json
@@ -13,7 +16,7 @@ from common.core.errors import InputError, Stopped
 from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.journal import Journal
-from common.generate.requests import FIRST, Request, Sampling, complete
+from common.generate.requests import N_FIRST, Request, Sampling, complete
 from common.teacher import critiques
 from tests.faults import FaultServer, prompt_of
 from tests.runs import rows, timeless
@@ -43,7 +46,10 @@ def make(url, concurrency=64, timeout=300, model="m", budget=None, **attributes)
     return engine
 
 
-def ask(engine, prompts, path, sampling=Sampling(max_new_tokens=100), **settings):
+SAMPLING = Sampling(max_new_tokens=100)
+
+
+def ask(engine, prompts, path, sampling=SAMPLING, **settings):
     with Journal(path) as journal:
         return complete(
             engine,
@@ -75,7 +81,7 @@ def journal(tmp_path):
     return tmp_path / "j.jsonl"
 
 
-# --- every kind of answer -------------------------------------------------------------------------------------------
+# --- every kind of answer -------------------------------------------------------------------------
 
 AGAIN = [
     "500",
@@ -112,7 +118,10 @@ FINAL = {
 
 @scene
 def what_fails_once_is_asked_once_more(journal):
-    """One run with each kind of fault: the second request answers the row, or none can; nothing is lost or paid twice."""
+    """One run with each kind of fault.
+
+    The second request answers the row, or none can; nothing is lost or paid twice.
+    """
     prompts = [
         f"{fault} first"
         for fault in (*AGAIN, *PAUSE, *BAD, *CUT, *FINAL, "no-usage", "good", "418")
@@ -142,7 +151,10 @@ def what_fails_once_is_asked_once_more(journal):
 
 @scene
 def nothing_is_retried_without_bound(journal):
-    """Faults that never end: two tries of what brought nothing, four attempts at what was bad, two at what was cut."""
+    """Faults that never end.
+
+    Two tries of what brought nothing, four attempts at what was bad, two at what was cut.
+    """
     prompts = [f"{fault} always" for fault in (*AGAIN, *BAD, *CUT, "refusal", "context")]
     with FaultServer(fault=by_name(())) as server:
         engine = make(server.url, timeout=1, tries=2)
@@ -179,7 +191,9 @@ def nothing_is_retried_without_bound(journal):
 
 
 def test_a_cut_answer_gets_more_room_once(journal):
-    """2.5 times the tokens; what is then bad for another reason keeps that room, and what is cut again is no brief critique."""
+    """2.5 times the tokens; what is then bad for another reason keeps that room, and what is cut
+    again is no brief critique.
+    """
     faults = {
         "a": ["cut"],
         "b": ["cut", "verdictless"],
@@ -213,8 +227,11 @@ def test_a_cut_answer_gets_more_room_once(journal):
 
 
 def test_more_room_than_the_model_has_fails_its_row_alone(journal):
-    """gpt-4-turbo writes 4,096 tokens at most: the 400 at the second, larger request is no fault of the settings. It would end
-    this run and each one after it."""
+    """gpt-4-turbo writes 4,096 tokens at most.
+
+    The 400 at the second, larger request is no fault of the settings. It would end this run and
+    each one after it.
+    """
 
     def fault(body, nth):
         return (
@@ -229,7 +246,10 @@ def test_more_room_than_the_model_has_fails_its_row_alone(journal):
 
 
 def test_texts_of_any_kind_are_kept_as_they_came(journal):
-    """A lone surrogate, a NUL, other line ends and a megabyte: one line of the journal each, and read back the same."""
+    """A lone surrogate, a NUL, other line ends and a megabyte.
+
+    One line of the journal each, and read back the same.
+    """
     said = {
         "surrogate": "\ud800 x",
         "nul": "a\x00b",
@@ -250,7 +270,10 @@ def test_texts_of_any_kind_are_kept_as_they_came(journal):
 
 
 def test_prompts_of_any_kind_are_sent(journal):
-    """A response from the web may hold a lone surrogate, which no JSON in UTF-8 can: its row is asked for all the same."""
+    """A response from the web may hold a lone surrogate, which no JSON in UTF-8 can.
+
+    Its row is asked for all the same.
+    """
     with FaultServer() as server:
         got = ask(
             make(server.url, tries=2), ["a \ud800 b", "a\x00b", "🧑‍🧒", " ", "x" * 10**6], journal
@@ -307,7 +330,7 @@ def test_bodies_are_what_the_settings_say(journal):
     assert len(raw) == 2 and "settles" not in cut[0]["text"] and cut[0]["finish_reason"] == "stop"
 
 
-# --- what ends a run ------------------------------------------------------------------------------------------------
+# --- what ends a run ------------------------------------------------------------------------------
 
 ENDS = {
     "quota": (4, "balance"),
@@ -323,7 +346,10 @@ ENDS = {
 
 @pytest.mark.parametrize("fault", ENDS)
 def test_what_no_row_can_get_past_ends_the_run_at_once(journal, monkeypatch, fault):
-    """After ten answers: those in flight are kept, next to nothing more is sent, and the message says how to go on."""
+    """After ten answers.
+
+    Those in flight are kept, next to nothing more is sent, and the message says how to go on.
+    """
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     answered = []
 
@@ -363,7 +389,9 @@ def test_a_wrong_key_costs_few_requests(journal):
 
 @scene
 def too_many_bad_answers_end_the_run(journal):
-    """40 of the first 200 may be bad, 41 may not; the next run says so without a request, unless that is what is wanted."""
+    """40 of the first 200 may be bad, 41 may not; the next run says so without a request, unless
+    that is what is wanted.
+    """
     bad = {str(n) for n in range(0, 205, 5)}  # 41 of the first 205
     with FaultServer(
         fault=lambda body, nth: "verdictless" if prompt_of(body) in bad else None
@@ -374,7 +402,7 @@ def too_many_bad_answers_end_the_run(journal):
             for r in ask(engine, [n for n in range(200) if n % 5], journal, bad_share=0.2)
         )  # 160
         got = ask(engine, sorted(bad)[:40], journal, bad_share=0.2, retries=0)
-        assert sum("error" in r for r in got) == 40 and FIRST == 200
+        assert sum("error" in r for r in got) == 40 and N_FIRST == 200
     fresh = journal.with_name("fresh.jsonl")
     with FaultServer(
         fault=lambda body, nth: "verdictless" if int(prompt_of(body)) % 4 == 0 else None
@@ -406,7 +434,7 @@ def a_server_that_asks_to_wait_for_longer_than_the_patience_ends_the_run(journal
 def refusals_without_end_are_waited_for_up_to_the_patience(journal):
     with FaultServer(fault=lambda body, nth: "429", retry_after="ms") as server:
         began = time.monotonic()
-        with pytest.raises(Stopped, match="no answer from") as end:
+        with pytest.raises(Stopped, match="no good answer from") as end:
             ask(make(server.url, patience=2), range(20), journal)
         assert (
             end.value.status == 4 and 2 <= time.monotonic() - began < 8 and len(server.asked) < 60
@@ -415,7 +443,10 @@ def refusals_without_end_are_waited_for_up_to_the_patience(journal):
 
 @scene
 def a_wait_for_its_turn_is_no_failure(journal):
-    """At 4 requests a second the last of 24 is sent after longer than the patience: one 500 then is one try of six."""
+    """At 4 requests a second the last of 24 is sent after longer than the patience.
+
+    One 500 then is one try of six.
+    """
 
     def fault(body, nth):
         return "500" if prompt_of(body) == "23" and not nth else None
@@ -426,7 +457,10 @@ def a_wait_for_its_turn_is_no_failure(journal):
 
 
 def test_web_pages_are_no_answers_and_cost_nothing(journal):
-    """A wrong path or a login page, with status 200: 300 rows must not be asked for six times each, nor eat the budget."""
+    """A wrong path or a login page, with status 200.
+
+    300 rows must not be asked for six times each, nor eat the budget.
+    """
     with FaultServer(fault=lambda body, nth: "html") as server:
         engine = make(server.url, budget=Budget("m", 1, 1, limit=5))
         with pytest.raises(Stopped, match="web page.*\n.*--base-url") as end:
@@ -471,7 +505,9 @@ def test_the_first_200_are_those_that_came_first(journal):
 
 @pytest.mark.parametrize("key", ["x", "none", "EMPTY"])
 def test_a_placeholder_of_a_key_is_no_secret(journal, monkeypatch, key):
-    """Servers of one's own are asked with such; taken out of answers it would break their very field names ("te***t")."""
+    """Servers of one's own are asked with such; taken out of answers it would break their very
+    field names ("te***t").
+    """
     monkeypatch.setenv("OPENAI_API_KEY", key)
     text = "x is none, the set is EMPTY.\n\nConclusion: right [END]"
     with FaultServer(text=lambda body: text) as server:
@@ -486,20 +522,14 @@ def test_a_key_in_an_answer_is_not_kept(journal, monkeypatch):
     assert record["text"].startswith("Your key is ***.") and KEY not in journal.read_text()
 
 
-def test_answers_under_other_settings_are_named_before_they_are_paid_for_again(journal, capsys):
+def test_a_second_run_says_that_nothing_is_asked(journal, capsys):
     with FaultServer() as server:
         ask(make(server.url), range(3), journal)
         ask(make(server.url), range(3), journal)
-        assert "all 3 answers are in" in capsys.readouterr().out
-        ask(make(server.url), range(3), journal, Sampling(max_new_tokens=200))
-        assert (
-            "holds 3 answers of m to other prompts or under other settings"
-            in capsys.readouterr().out
-            and len(server.asked) == 6
-        )
+        assert "all 3 answers are in" in capsys.readouterr().out and len(server.asked) == 3
 
 
-# --- the journal ----------------------------------------------------------------------------------------------------
+# --- the journal ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrency", [1, 5])
@@ -548,7 +578,9 @@ def test_samples_never_share_and_equal_requests_are_paid_once(journal):
 
 
 def test_a_restart_asks_for_what_is_missing(journal):
-    """Cut off in the middle of a line, between the attempts of a row, with lines that are no records."""
+    """Cut off in the middle of a line, between the attempts of a row, with lines that are no
+    records.
+    """
     with FaultServer(
         fault=lambda body, nth: "verdictless" if int(prompt_of(body)) < 5 and nth < 2 else None
     ) as server:
@@ -565,7 +597,7 @@ def test_a_restart_asks_for_what_is_missing(journal):
         assert len(server.asked) == n  # the last had all but a newline
 
 
-# --- the connection -------------------------------------------------------------------------------------------------
+# --- the connection -------------------------------------------------------------------------------
 
 
 def test_the_limit_of_requests_in_flight_is_kept_and_used(journal):
@@ -641,7 +673,7 @@ def a_server_that_does_not_come_back(journal):
         while server.paid() < 50:
             time.sleep(0.01)
         server.stop()
-        with pytest.raises(Stopped, match="no answer from .* for") as end:
+        with pytest.raises(Stopped, match="no good answer from .* for") as end:
             running.result(timeout=60)
         assert (
             end.value.status == 4
@@ -654,7 +686,7 @@ def nobody_there_is_said_within_seconds(journal):
     """For one row as for fifty; a refused port is no reason to wait for ten minutes."""
 
     def one(n):
-        with pytest.raises(Stopped, match="no server answers") as end:
+        with pytest.raises(Stopped, match="4 requests to .* none did") as end:
             ask(make(url), range(n), journal.with_name(f"{n}.jsonl"))
         return end.value
 
@@ -669,7 +701,9 @@ def nobody_there_is_said_within_seconds(journal):
 
 
 def test_the_environment_names_server_and_key(journal, monkeypatch):
-    """--base-url wins over OPENAI_BASE_URL; a proxy of the environment sees no request to this machine, and no key."""
+    """--base-url wins over OPENAI_BASE_URL; a proxy of the environment sees no request to this
+    machine, and no key.
+    """
     with FaultServer() as server, FaultServer() as other:
         monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")  # as a file read into a variable may be
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -701,7 +735,9 @@ def test_what_cannot_be_sent_is_refused_before(journal, monkeypatch, model, key,
 
 
 def test_in_a_notebook_and_in_another_thread(journal):
-    """A notebook's thread has an event loop that runs; a thread that is not the main one may set no signal handler."""
+    """A notebook's thread has an event loop that runs; a thread that is not the main one may set no
+    signal handler.
+    """
 
     async def cell():
         return ask(make(server.url), range(10), journal.with_name("cell.jsonl"))
@@ -716,7 +752,10 @@ def test_in_a_notebook_and_in_another_thread(journal):
 
 
 def test_a_fault_of_ours_ends_the_run_and_is_seen(journal):
-    """An exception in the check of a text: not swallowed by a worker, and what was answered stays."""
+    """An exception in the check of a text.
+
+    Not swallowed by a worker, and what was answered stays.
+    """
 
     def check(text):
         raise ZeroDivisionError("ours")

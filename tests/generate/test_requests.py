@@ -1,4 +1,7 @@
-"""Local generation: greedy, seeded sampling, stops, resume. For any engine: what is asked again, and when a run ends."""
+"""Local generation.
+
+Greedy, seeded sampling, stops, resume. For any engine: what is asked again, and when a run ends.
+"""
 
 import json
 
@@ -18,6 +21,7 @@ from common.tiny.base import build_tokenizer
 from tests.faults import FaultServer
 from tests.runs import rows, timeless
 
+GREEDY = Sampling()
 PROMPTS = [p.question for p in world.problems("train", 0, 12)]
 
 
@@ -27,7 +31,10 @@ def engine(tiny_model):
 
 
 def generated(engine, prompts, sampling, samples=1):
-    """-> the answer to each sample of each prompt, from the engine alone: no journal, nothing is asked again."""
+    """-> the answer to each sample of each prompt, from the engine alone.
+
+    No journal, nothing is asked again.
+    """
     tasks = [
         Task(Request(p, sample=k), sampling, engine.identity)
         for p in prompts
@@ -68,7 +75,10 @@ def test_a_sample_depends_on_its_own_key_only(engine):
 
 
 def test_samples_follow_the_models_distribution(engine):
-    """2,000 draws of one first token: frequencies within 4 standard errors of softmax(logits / T), top-p cut off."""
+    """2,000 draws of one first token.
+
+    Frequencies within 4 standard errors of softmax(logits / T), top-p cut off.
+    """
     prompt, n = PROMPTS[0], 2000
     ids = engine.tokenizer(prompt, return_tensors="pt").input_ids
     p = torch.softmax(engine.model(ids).logits[0, -1].double() / 0.7, -1)
@@ -100,7 +110,9 @@ def test_stop_strings_end_a_text_and_are_not_in_it(engine):
 
 
 def test_a_stop_string_is_found_across_tokens_and_at_its_last_one():
-    """[END] is seven tokens here, in whatever pieces they come; what is drawn beyond it is no part of the text."""
+    """[END] is seven tokens here, in whatever pieces they come; what is drawn beyond it is no part
+    of the text.
+    """
     words = build_tokenizer()
     new = words("zz[END] and on").input_ids
     last = len(words("zz[END]").input_ids)
@@ -117,7 +129,9 @@ def test_a_stop_string_is_found_across_tokens_and_at_its_last_one():
 
 
 def test_finish_reasons_and_token_counts(engine):
-    """A text that ends by its end token counts that token; one that runs into the limit says length."""
+    """A text that ends by its end token counts that token; one that runs into the limit says
+    length.
+    """
     cut = generated(engine, PROMPTS[:5], Sampling(max_new_tokens=3))
     assert {a["finish_reason"] for a in cut} == {"length"} and {
         a["usage"]["completion_tokens"] for a in cut
@@ -163,13 +177,16 @@ def test_cut_at_stop_takes_the_earliest():
     assert cut_at_stop("nothing", ["</s>"]) == ("nothing", False)
 
 
-# --- what is asked again: any engine --------------------------------------------------------------------------------
+# --- what is asked again: any engine --------------------------------------------------------------
 
 
 class Script:
-    """An engine in memory: the answers that each prompt will get, one after the other. Last prompts are asked first.
+    """An engine in memory.
 
-    asked: (prompt, tokens at most) of each request. stop_after: so many requests, then the server is gone.
+    The answers that each prompt will get, one after the other. Last prompts are asked first.
+
+    asked: (prompt, tokens at most) of each request. stop_after: so many requests, then the server
+    is gone.
     """
 
     identity = "script"
@@ -221,7 +238,9 @@ GOOD, BAD = says("It adds up.\n\nConclusion: right [END]"), says("It adds up.")
 CUT, EMPTY = says("It adds", "length"), says(" \n")
 FILTERED = says(GOOD["text"], "content_filter")
 ODD, REFUSED = says(GOOD["text"], None), says("", refusal="I cannot help with that.")
-CASES = {  # the answers that are used up -> the tokens that were asked for, and why there is no critique (None: there is one)
+# the answers that are used up -> the tokens that were asked for, and why there is no critique
+# (None: there is one)
+CASES = {
     "good": ([GOOD], [100], None),
     "verdictless once": ([BAD, GOOD], [100, 100], None),
     "verdictless for good": ([BAD] * 4, [100] * 4, "no verdict"),
@@ -270,28 +289,6 @@ def test_what_is_asked_again(tmp_path, answers, tokens, reason):
     assert run(again, ["p"], tmp_path) == [record] and again.asked == [] and again.approved == []
 
 
-@pytest.mark.parametrize(
-    "answers, note",
-    [
-        ([BAD, BAD, BAD, BAD], "3 of 3 answers"),
-        ([BAD, says("It is so."), says("It is so."), BAD], None),
-        ([BAD, BAD, GOOD], None),
-        ([BAD, BAD, BAD, GOOD], "2 of 3 answers"),
-        ([says("")] * 4, None),
-        ([GOOD], None),
-    ],
-)
-def test_answers_that_come_back_word_for_word_are_noted(tmp_path, capsys, answers, note):
-    """To ask a server that ignores the temperature again and again costs as much as it helps little."""
-    run(Script({"p": answers}), ["p"], tmp_path)
-    printed = capsys.readouterr().out
-    assert (
-        printed.startswith(f"note: {note} asked for again came back word for word: does script")
-        if note
-        else printed == ""
-    )
-
-
 @pytest.mark.parametrize("answers, tokens, reason", CASES.values(), ids=CASES)
 def test_a_run_that_was_ended_anywhere_goes_on_there(tmp_path, answers, tokens, reason):
     """An attempt that was paid for is neither repeated nor forgotten."""
@@ -334,7 +331,7 @@ def test_records_come_in_the_order_of_the_requests_and_equal_requests_are_asked_
 def test_whatever_makes_another_answer_is_asked_for_itself(tmp_path):
     """A sample, a setting, another model: none of them gets what another one said."""
 
-    def ask(sampling=Sampling(), identity="script", **request):
+    def ask(sampling=GREEDY, identity="script", **request):
         engine = Script({"p": [says(f"text {len(names)}")]})
         engine.identity = identity
         with Journal(tmp_path / "journal.jsonl") as journal:
@@ -358,7 +355,9 @@ def test_whatever_makes_another_answer_is_asked_for_itself(tmp_path):
 
 
 def test_without_a_check_whatever_the_model_says_is_the_result(tmp_path):
-    """01 and 05 score what a model does, be it unfinished or empty; only a failure is asked for again, by the next run."""
+    """01 and 05 score what a model does, be it unfinished or empty; only a failure is asked for
+    again, by the next run.
+    """
     answers = dict(zip("pqrst", [CUT, EMPTY, REFUSED, ODD, {"error": "400 too long"}]))
     with Journal(tmp_path / "journal.jsonl") as journal:
         records = complete(
@@ -381,12 +380,15 @@ def test_without_a_check_whatever_the_model_says_is_the_result(tmp_path):
 
 
 def test_an_output_that_was_broken_off_is_none_where_only_finished_ones_count(tmp_path):
-    """A server's abort is no wrong answer: 05 leaves it out, keeps it, and the next run asks again."""
+    """A server's abort is no wrong answer.
+
+    05 leaves it out, keeps it, and the next run asks again.
+    """
 
     def ask(engine, prompts):
         with Journal(tmp_path / "journal.jsonl") as journal:
             return complete(
-                engine, [Request(p, finished=True) for p in prompts], Sampling(), journal
+                engine, [Request(p, must_finish=True) for p in prompts], Sampling(), journal
             )
 
     broken = {
@@ -453,7 +455,9 @@ def test_a_failure_that_may_pass_fails_the_row_and_is_not_kept(tmp_path):
     ],
 )
 def test_what_failed_for_good_is_asked_again_with_retry_failed(tmp_path, failed, later, tokens):
-    """As often as the first time; a run without it then finds what came of that, good or bad, and asks nobody."""
+    """As often as the first time; a run without it then finds what came of that, good or bad, and
+    asks nobody.
+    """
     (first,) = run(Script({"p": list(failed)}), ["p"], tmp_path)
     assert "error" in first and run(Script({}), ["p"], tmp_path) == [first]
     engine = Script({"p": list(later)})
@@ -473,11 +477,14 @@ def test_more_retries_ask_on_and_fewer_do_not(tmp_path):
     assert "error" not in run(Script({}), ["p"], tmp_path, retries=0)[0]  # what was good stays good
 
 
-# --- when a run ends early ------------------------------------------------------------------------------------------
+# --- when a run ends early ------------------------------------------------------------------------
 
 
 def test_a_run_that_ends_early_hands_over_what_it_has(tmp_path):
-    """02 --partial writes it: in order, each with its newest answer, and a reason where there is none that can be used."""
+    """02 --partial writes it.
+
+    In order, each with its newest answer, and a reason where there is none that can be used.
+    """
     engine = Script({"s": [GOOD], "r": [REFUSED], "q": [BAD, BAD]}, stop_after=4)
     with pytest.raises(Stopped, match="the server is gone") as end:
         run(engine, ["p", "q", "r", "s", "p"], tmp_path)
@@ -521,9 +528,12 @@ BADS = [
 def test_too_many_bad_answers_among_the_first_200_end_the_run(
     tmp_path, good, bad, share, retries, asked
 ):
-    """At the first one too many, not after 200: with a wrong model or template every further answer is money lost.
+    """At the first one too many, not after 200.
 
-    good: so many prompts get a good answer first; then bad: so many get bad ones only. With retries each answer counts.
+    With a wrong model or template every further answer is money lost.
+
+    good: so many prompts get a good answer first; then bad: so many get bad ones only. With retries
+    each answer counts.
     """
     scripted = {f"good {n}": [GOOD] for n in range(good)}
     scripted |= {f"bad {n}": [BAD if retries else BADS[n % len(BADS)]] * 4 for n in range(bad)}
@@ -574,7 +584,9 @@ def test_bad_answers_of_earlier_starts_count(tmp_path):
 
 
 def test_a_run_that_may_not_start_again_hands_over_what_it_has(tmp_path):
-    """02 --partial after too many bad answers writes what there is, also when the earlier answers alone are too many."""
+    """02 --partial after too many bad answers writes what there is, also when the earlier answers
+    alone are too many.
+    """
     prompts = [f"{n}" for n in range(60)]
     with pytest.raises(Stopped):
         run(Script({p: [REFUSED] for p in prompts}), prompts, tmp_path, bad_share=0.2)
@@ -596,7 +608,7 @@ def test_what_nobody_agreed_to_is_not_asked(tmp_path):
     assert engine.asked == [] and rows(tmp_path / "journal.jsonl") == []
 
 
-# --- with a server --------------------------------------------------------------------------------------------------
+# --- with a server --------------------------------------------------------------------------------
 
 
 def ask(url, prompts, folder, model="m", **settings):
@@ -614,7 +626,10 @@ def ask(url, prompts, folder, model="m", **settings):
 
 
 def test_what_a_servers_failures_leave_in_the_journal(tmp_path):
-    """A row that cannot be answered is known from then on; what may pass is not. Both are asked for again, no good row."""
+    """A row that cannot be answered is known from then on; what may pass is not.
+
+    Both are asked for again, no good row.
+    """
     faults = {
         "flagged": "invalid-prompt",
         "long": "context",

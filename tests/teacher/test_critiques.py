@@ -52,7 +52,9 @@ def test_what_counts_as_a_critique(text, why):
 
 
 def test_what_is_asked():
-    """A teacher by messages; a model that critiques itself by the very text that it would be trained on."""
+    """A teacher by messages; a model that critiques itself by the very text that it would be
+    trained on.
+    """
     assert critiques.build_prompt(ROW, "paper") == prompts.teacher_critique_prompt(
         "1+1?", ROW["response"]
     )
@@ -145,7 +147,9 @@ def test_carried_critiques_stay_as_they_are():
 
 
 def test_new_rows_stand_beside_those_of_other_teachers_in_the_order_of_the_responses():
-    """The same teacher's are replaced; those of responses that are gone are dropped; nothing depends on how answers arrived."""
+    """The same teacher's are replaced; those of responses that are gone are dropped; nothing
+    depends on how answers arrived.
+    """
 
     def row(name, teacher, text="x"):
         return {"id": name, "teacher": teacher, "critique": text}
@@ -194,7 +198,10 @@ def test_two_responses_of_one_id_are_both_kept():
 
 
 def test_the_report():
-    """By hand: lengths 4, 5 and 9; 3 answers of 12 tokens but one without usage; reasons cut to a line."""
+    """By hand.
+
+    Lengths 4, 5 and 9; 3 answers of 12 tokens but one without usage; reasons cut to a line.
+    """
     used = GOOD["usage"]
     drawn = [
         (9, "right", used | {"cached_tokens": 3}, "stop"),
