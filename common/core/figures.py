@@ -1,9 +1,12 @@
 """Figures as PNG files."""
 
+from pathlib import Path
+
 from common.core.errors import cannot_write
 
 
-def save_figure(figure, path):
+def save_figure(figure, path: Path) -> None:
+    """Write a matplotlib figure atomically, the same bytes for the same figure."""
     part = path.with_name(path.name + ".part")
     try:
         figure.savefig(part, format="png", dpi=150, metadata={"Software": None})

@@ -52,7 +52,7 @@ def file_label(text: str) -> str:
 
 
 def require(path: Path) -> Path:
-    """Return the path; raise InputError that names the script which makes it if it does not exist."""
+    """Return the path; raise InputError that names the script for it if it does not exist."""
     run, script = _origin(path)
     refuse_old_layout(run)
     if not path.exists():

@@ -1,19 +1,26 @@
 """Numbers and tables as Markdown text."""
 
 
-def percent(x, sign=False):
-    if x is None:
+def percent(share: float | None, sign: bool = False) -> str:
+    """Return a share in percent: 0.5 as "50.0", with a sign as "+50.0", None as "-"."""
+    if share is None:
         return "-"
-    return f"{100 * x:+.1f}" if sign else f"{100 * x:.1f}"
+    return f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
 
 
-def interval(low, high, sign=False):
-    return "-" if low is None else f"{percent(low, sign)} to {percent(high, sign)}"
+def interval(low: float | None, high: float | None, sign: bool = False) -> str:
+    """Return an interval of shares in percent: "40.0 to 60.0", or "-" if there is none."""
+    if low is None:
+        return "-"
+    return f"{percent(low, sign)} to {percent(high, sign)}"
 
 
-def markdown(head, rows, left=2):
-    """Cells as text; the first `left` columns are words, the others numbers. "" without rows."""
+def markdown(head: list[str], rows: list[list], left: int = 2) -> str:
+    """Return a table: the first `left` columns are text, the others numbers. "" without rows."""
     if not rows:
         return ""
-    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    lines = []
+    for cells in [head, rule, *rows]:
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from common.core.errors import InputError
-from common.core.tokenizer import with_weights
+from common.core.tokenizer import require_weights
 from common.train.loss import completion_nll
 
 transformers_logging.disable_progress_bar()  # "Writing model shards" at every checkpoint
@@ -152,7 +152,7 @@ def without_tied_head(model, state):
 def _fill(model, folder):
     """Stream the safetensors files into the sharded parameters, each process its own slices."""
     state = without_tied_head(model, get_model_state_dict(model))
-    reader = HuggingFaceStorageReader(with_weights(folder))
+    reader = HuggingFaceStorageReader(require_weights(folder))
     try:
         stored = reader.read_metadata().state_dict_metadata
     except Exception as error:  # a torn file raises whatever its bytes lead to
