@@ -11,7 +11,7 @@ from collections import deque
 
 import torch
 from torch.nn.functional import pad
-from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
 
 from common.core.files import utf8
@@ -50,6 +50,9 @@ class Columns(DynamicLayer):
 
     A token is written in place; transformers' own layer copies the whole cache for each one.
     """
+
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, keys, values, used):
         super().__init__()
@@ -101,9 +104,9 @@ def draw(scores: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> to
     """
     if not sampling.temperature:
         return scores.argmax(-1)
-    scores = TemperatureLogitsWarper(float(sampling.temperature))(None, scores)
+    scores = scores / sampling.temperature
     if sampling.top_p is not None and sampling.top_p < 1:
-        scores = TopPLogitsWarper(sampling.top_p)(None, scores)
+        scores = TopPLogitsWarper(sampling.top_p)(None, scores)  # type: ignore
     cumulated = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
     tokens = torch.searchsorted(cumulated, uniforms[:, None] * cumulated[:, -1:], right=True)
     return tokens.clamp(max=scores.shape[-1] - 1)[:, 0]
@@ -148,7 +151,7 @@ class Decoder:
         """Yield each row as its text ends."""
         rows, places, cache = [], [], None  # places: of the rows in the cache
         while waiting or rows:
-            parts = [(cache, places)] if rows else []
+            parts: list = [(cache, places)] if rows else []
             n_free = self.batch_size - len(rows)
             if waiting and n_free * REFILL >= self.batch_size:
                 new_rows = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]

@@ -7,6 +7,7 @@ import warnings
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -75,9 +76,9 @@ class Local:
 
         The batch size is named by each answer. A plain model in float32 has model_id(folder).
         """
-        parts = [model_id(self.folder)]
+        parts = [model_id(Path(self.folder))]
         if self.base:
-            parts.append(model_id(self.base))
+            parts.append(model_id(Path(self.base)))
         if self.dtype != torch.float32:
             parts.append(str(self.dtype))
         if self.load_in_4bit:
@@ -123,13 +124,14 @@ class Local:
 
     def _load(self):
         quantization = _quantization(self.device, self.dtype) if self.load_in_4bit else None
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             self.weights,
             dtype=self.dtype,
             device_map={"": self.device},
             quantization_config=quantization,
             output_loading_info=True,
         )
+        model, report = loaded
         # transformers makes up missing weights, with a warning only.
         if missing := sorted(report["missing_keys"]):
             n = len(missing)
@@ -177,7 +179,7 @@ class Local:
             for chunk in (order[at::n] for at in range(n))
             if not all(task.settled for task in chunk)
         ]  # prompts of all lengths
-        asked = [
+        asked: list = [
             {
                 "prompts": [task.request.prompt for task in chunk],
                 "keys": [task.key for task in chunk],

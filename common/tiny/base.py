@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, pre_tokenizers
+from tokenizers import pre_tokenizers
 from tqdm import tqdm
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, set_seed
+from transformers import AddedToken, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, set_seed
 
 from common import grading
 from common.core import prompts
@@ -66,15 +66,17 @@ def build_tokenizer() -> Qwen2Tokenizer:
         chat_template=prompts.JINJA["chatml"],
         model_max_length=512,
     )
-    ends = ["<|endoftext|>", "<|im_end|>"]
-    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in ends])
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in PHRASES + WORDS])
+    for text in ("<|endoftext|>", "<|im_end|>"):
+        tokenizer.add_tokens(AddedToken(text, special=True, normalized=False))
+    for text in PHRASES + WORDS:
+        tokenizer.add_tokens(AddedToken(text, normalized=False))
     return tokenizer
 
 
 def write_untrained(folder: Path, seed: int) -> None:
     """Write a randomly initialized base with its tokenizer into `folder`."""
     tokenizer = build_tokenizer()
+    end = tokenizer.get_vocab()["<|endoftext|>"]
     set_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -87,8 +89,8 @@ def write_untrained(folder: Path, seed: int) -> None:
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        pad_token_id=end,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
