@@ -2,17 +2,19 @@
 """
 # 04 Train: training sets -> checkpoints
 
-In: `03_data/<arm>.jsonl` and a base model. Out: `04_train/<arm>/step-000050/` (Hugging Face folders), `metrics.jsonl`
-and `loss.png`, for each arm.
+In: `03_data/<set>.jsonl` and a base model. Out, for each training set:
+`04_train/<set>/step-000050/` (Hugging Face folders), `metrics.jsonl` and `loss.png`.
 
-    python 04_train.py                                                     # tiny: five arms of 50 steps on a CPU
-    torchrun --nproc-per-node 8 04_train.py --preset paper                 # Qwen2.5-Math-7B on 8 GPUs (qlora: on one of 24 GB)
-    python 04_train.py --preset paper --dry-run --gpus 8 --gpu H100        # what that takes, without a GPU
+    python 04_train.py                                      # tiny: five sets of 50 steps on a CPU
+    torchrun --nproc-per-node 8 04_train.py --preset paper  # Qwen2.5-Math-7B on 8 GPUs
+    python 04_train.py --preset paper --dry-run --gpus 8 --gpu H100  # what that takes
     python 04_train.py --name mine --model FOLDER_OR_HUB_ID --arms cft --save-every 20
-    python 04_train.py --name mine --arms cft+sft                          # one set of two (Table 9); --after sft: two stages
+    python 04_train.py --name mine --arms cft+sft           # one set of two (Table 9)
+    python 04_train.py --name mine --arms cft --after sft   # two stages
 
-The loss is taken on completion tokens only: for cft that is P(critique | question, noisy response), summed over the global
-batch and divided by its supervised tokens, so the curve is the same on 1 process or N. A killed run goes on where it was.
+The loss is taken on completion tokens only: for cft that is P(critique | question, noisy response).
+It is summed over the global batch and divided by its supervised tokens, so the curve is the same on
+1 process or N. A killed run goes on where it was.
 """
 
 # %% Settings
@@ -26,16 +28,18 @@ class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
-        "tiny, paper, lora, qlora, one-shot (common/core/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, lora, qlora, one-shot (common/core/presets.py); "
+        "default: what 01 was run with, tiny for a new run",
     )
     seed: int = setting(0, "of the row order, and of new adapters")
     limit: int | None = setting(None, "train on at most this many rows of each training set")
     model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")
     arms: list[str] = setting(
-        [], "which arms (default: those 03 built last); cft+sft trains on the rows of both"
+        [],
+        "which training sets (default: those 03 built last); cft+sft trains on the rows of both",
     )
     after: str | None = setting(
-        None, "start from the last checkpoint of this arm instead of the base"
+        None, "start from the last checkpoint of this set instead of the base"
     )
     template: str = setting("auto", "chat template: chatml, deepseek, or auto (by the tokenizer)")
     method: str = setting(
@@ -90,279 +94,207 @@ class Config:
 config = configure(Config, "04")
 
 # %% Start
-import json
-from types import SimpleNamespace
-
 import torch
 
 from common.core import files, prompts, runs
-from common.core.errors import InputError, Stopped
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.train import adapters, checkpoints, estimate, model, tokens, training_log
-from common.train.loop import adamw, check_flags, mean_loss, stop_signals, training_steps
+from common.train import training_run as plans
+from common.train.loop import (
+    adamw,
+    check_flags,
+    check_stop,
+    mean_loss,
+    stop_signals,
+    training_steps,
+)
 
 run = runs.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
 rank, world, device = model.init_distributed()
-world = config.gpus or world if config.dry_run else world
+if config.dry_run:
+    world = config.gpus or world
 log = print if rank == 0 else lambda *text: None
 full = config.method == "full"
 check_flags(config, world)
 
-# %% The arms, the base model, its tokenizer
-newest, built = runs.built(run)
-arms = list(dict.fromkeys(config.arms)) or newest
-if unknown := [
-    arm
-    for arm in arms
-    if not set(arm.split("+")) <= set(built) or len(set(arm.split("+"))) < len(arm.split("+"))
-]:
-    raise InputError(
-        f"03 built no arms {unknown}; it built: {' '.join(built)}\nGive some of those: --arms {newest[0]}"
-    )
-base = local_folder(
-    runs.last_checkpoint(run, config.after)
-    if config.after
-    else config.model or runs.stage_file(run, "01_base"),
-    weights=not config.dry_run,
-)
-tokenizer = load_tokenizer(base)
+# %% The training sets and the base model
+set_names = plans.choose_sets(run, config.arms)
+source = config.model or runs.stage_file(run, "01_base")
+if config.after:
+    source = runs.last_checkpoint(run, config.after)
+base = local_folder(source, weights=not config.dry_run)
+base_id = None if config.dry_run else files.model_id(base)
 shape = estimate.model_shape(base, 0 if full else config.lora_rank, config.method == "qlora")
+# The type of saved models; training keeps float32.
+dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+
+# %% Its tokenizer and chat template
+tokenizer = load_tokenizer(base)
 template = prompts.template_for(tokenizer) if config.template == "auto" else config.template
 prompts.add_chatml_markers(template, tokenizer, shape.vocabulary, full)
 prompts.check_template(template, tokenizer)
-base_id = None if config.dry_run else files.model_id(base)
-dtype = (
-    torch.float32 if device.type == "cpu" else torch.bfloat16
-)  # of saved models; training keeps float32
-# What may change between a run and its resume without changing the result, up to rounding:
-FREE = (
-    "name",
-    "preset",
-    "arms",
-    "model",
-    "threads",
-    "tokens_per_microbatch",
-    "activation_checkpointing",
-    "save_every",
-    "save_unit",
-    "keep_last",
-    "keep_best",
-    "state_every",
-    "merge",
-    "dry_run",
-    "gpus",
-    "gpu",
-    "mfu",
-)
 
 # %% [markdown]
 """
-## From rows to a plan
-`tokens.examples` marks where each prompt ends; `tokens.batch_plan` cuts each global batch into micro-batches of adjacent
-lengths, so that little is padding. The plan depends on the seed alone, which is why a resume needs no data state.
+## From rows to a batch plan
+`tokens.examples` marks where each prompt ends; `tokens.batch_plan` cuts each global batch into
+micro-batches of adjacent lengths, so that little is padding. The plan depends on the seed alone,
+which is why a resume needs no data state.
 """
 
 
-# %% One arm: what it trains on, in which order, and where it is saved
-def prepare(arm):
-    data = [runs.stage_file(run, f"03_data/{part}.jsonl") for part in arm.split("+")]
-    rows = [
-        row
-        for file in data
-        for row in files.read_jsonl(file, ("id", "prompt", "completion"))[: config.limit]
-    ]
+# %% One training: its rows, in which order, and where it is saved
+def prepare(set_name):
+    paths = [runs.stage_file(run, f"03_data/{part}.jsonl") for part in set_name.split("+")]
+    rows = plans.read_rows(paths, config.limit)
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
-    if len(examples) <= config.holdout:
-        raise InputError(
-            f"{arm}: {len(examples)} of {len(rows)} rows are left ({dict(counts)}), {config.holdout} to be held out.\n"
-            f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: python 03_build.py --name {config.name}"
-        )
+    plans.check_enough_rows(set_name, len(examples), len(rows), counts, config)
     tokens.check_fit(examples, shape.vocabulary, shape.positions, base)
-    examples, held = tokens.split_holdout(examples, config.holdout, config.seed)
-    lengths = [len(e["input_ids"]) for e in examples]
+    examples, holdout = tokens.split_holdout(examples, config.holdout, config.seed)
     plan = tokens.batch_plan(
-        lengths,
+        [len(e["input_ids"]) for e in examples],
         config.global_batch,
         config.epochs,
         config.seed,
         world,
         config.tokens_per_microbatch,
     )
-    if len(plan) == 1 and config.warmup_ratio:
-        raise InputError(
-            f"{arm}: {len(examples)} rows are one step of --global-batch {config.global_batch}, and warm-up gives the first step "
-            "a learning rate of 0.\nTake a smaller --global-batch, or --warmup-ratio 0."
-        )
-    every = config.save_every * (len(plan) // config.epochs if config.save_unit == "epoch" else 1)
-    settings = {
-        k: v
-        for k, v in vars(config).items()
-        if k not in FREE and not (full and k.startswith("lora"))
-    }
-    settings |= {
-        "base_id": base_id,
-        "data_sha256": [files.file_hash(file) for file in data],
-        "template": template,
-        "steps": len(plan),
-    }
-    if changed := [
-        file.name
-        for file, sha in zip(data, settings["data_sha256"])
-        if built[file.stem] not in (None, sha)
-    ]:
-        log(f"note: {' '.join(changed)} is not as 03 wrote it")
-    folder = run / "04_train" / (f"{arm}-after-{config.after}" if config.after else arm)
-    return SimpleNamespace(
-        arm=arm,
-        data=data,
+    plans.check_warmup(set_name, len(examples), len(plan), config)
+    return plans.TrainingRun(
+        set_name=set_name,
+        files=paths,
         examples=examples,
         counts=counts,
-        held=held,
-        lengths=lengths,
+        holdout=holdout,
         plan=plan,
-        settings=settings,
-        saves={len(plan), *(range(every, len(plan), every) if every else ())},
-        folder=folder,
-        last=folder / f"step-{len(plan):06d}",
+        folder=run / "04_train" / plans.folder_name(set_name, config.after),
+        save_steps=plans.save_steps(len(plan), config),
+        state_steps=plans.regular_steps(config.state_every, len(plan)),
     )
 
 
-# %% Prepare all arms first, so that a mistake costs no training
-jobs = [prepare(arm) for arm in arms]
-for job in jobs:
-    log(
-        f"{training_log.plan_line(job)}\n{training_log.supervised_text(job.examples[0], tokenizer)}"
-    )
+# %% Prepare all of them first, so that a mistake costs no training
+trainings = [prepare(set_name) for set_name in set_names]
+for training in trainings:
+    log(training_log.plan_line(training))
+    log(training_log.supervised_text(training.examples[0], tokenizer))
     if config.dry_run:
-        log(estimate.table(shape, job, config, world) + "\n")
+        log(estimate.table(shape, training, config, world) + "\n")
 if config.dry_run:
     raise SystemExit
-for job in jobs:
-    runs.check_settings(job.folder / "settings.json", job.settings)
-n_checkpoints, n_states, n_merged = zip(
-    *(checkpoints.remaining_writes(job, config) for job in jobs)
-)
-needed = estimate.disk(
-    shape, sum(n_checkpoints), max(n_states), sum(n_merged), dtype.itemsize
-)  # an arm's states go before the next arm
+
+# %% What the result depends on: a training of the same name must be the same one
+settings = {}
+for training in trainings:
+    facts = dict(base_id=base_id, template=template, steps=len(training.plan))
+    settings[training.set_name] = plans.result_settings(config, training.files, **facts)
+    runs.check_settings(training.folder / "settings.json", settings[training.set_name])
+    for name in plans.changed_since_03(run, training.files):
+        log(f"note: {name} is not as 03 wrote it")
+
+# %% Disk, memory and libraries
+to_write = plans.all_remaining_writes(trainings, config)
+needed = estimate.disk(shape, *to_write, dtype.itemsize)
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
-if any(n_merged):
+if config.merge:
     log(adapters.check_memory_to_merge(shape.parameters))
 if config.method == "qlora" or config.optimizer == "adamw8bit":
     adapters.check_bitsandbytes(device)
 
 
-# %% The training of one arm
-def train(job, asked_to_stop):
-    if rank == 0:
-        files.write_atomic(
-            job.folder / "settings.json",
-            json.dumps(job.settings | {"base": str(base)}, indent=1) + "\n",
-        )
+# %% The model, with all of its weights trained, or adapters
+def load_model():
     if full:
-        net = model.load(base, device, config.activation_checkpointing)
-    else:
-        net = adapters.load(
-            base,
-            device,
-            config.lora_rank,
-            config.lora_alpha,
-            config.method == "qlora",
-            config.activation_checkpointing,
-            config.seed,
-        )
+        return model.load(base, device, config.activation_checkpointing)
+    return adapters.load(
+        base,
+        device,
+        config.lora_rank,
+        config.lora_alpha,
+        config.method == "qlora",
+        config.activation_checkpointing,
+        config.seed,
+    )
+
+
+# %% One training, from the base or from where it was stopped
+def train(training, stop_status):
+    plans.write_settings(training, settings[training.set_name], base)
+    net = load_model()
     optimizer = adamw(net, config.weight_decay, eight_bit=config.optimizer == "adamw8bit")
-    start = checkpoints.load_state(net, optimizer, job.folder)
-    checkpoints.clear(job.folder)
-    metrics = training_log.read_metrics(job.folder / "metrics.jsonl", start, repair=rank == 0)
+    saver = checkpoints.Saver(
+        net, optimizer, training, tokenizer, template, dtype, config.keep_last
+    )
+    start = saver.resume()
+    record = training_log.TrainingLog(training, start)
     if start:
-        log(f"{job.arm}: going on after step {start}")
+        log(f"{training.set_name}: going on after step {start}")
+    check_stop(stop_status(), f"before step {start + 1} of {training.set_name}")
     steps = training_steps(
         net,
         optimizer,
-        job.examples,
-        job.plan,
+        training.examples,
+        training.plan,
         config.learning_rate,
         config.warmup_ratio,
         config.max_grad_norm,
         start,
-        skipped=sum(bool(m["skipped"]) for m in metrics),
+        skipped=record.skipped,
     )
-    writer = checkpoints.Writer()
-    if stop := asked_to_stop():
-        raise Stopped(
-            f"stopped before step {start + 1} of {job.arm}. The same command goes on.", stop
-        )
     for update in steps:
-        last = update.step == len(job.plan)
-        row = vars(update) | {"arm": job.arm} | estimate.progress(update, shape, job, world, device)
-        if job.held and update.step in job.saves:
-            row["held_out_loss"] = mean_loss(net, job.held, config.tokens_per_microbatch)
-        metrics.append(row)
-        log(training_log.step_line(metrics, len(job.plan)))
-        if rank == 0:
-            files.append_line(job.folder / "metrics.jsonl", row)
-        if (
-            rank == 0 and update.step in job.saves
-        ):  # before the last checkpoint, whose presence means that the arm is done
-            training_log.loss_curve(metrics, job.folder / "loss.png")
-        if update.step in job.saves:
-            writer.wait()
-            writer.start(
-                checkpoints.write,
-                checkpoints.snapshot(net, dtype if full else torch.float32),
-                tokenizer,
-                template,
-                job.folder / f"step-{update.step:06d}",
-                config.keep_last,
-                training_log.best_checkpoint(metrics) if config.keep_best else None,
-            )
-        if last:
-            writer.wait()
-        stop = asked_to_stop()
-        if not last and (stop or config.state_every and update.step % config.state_every == 0):
-            writer.wait()  # a state says that the checkpoints before it stand
-            checkpoints.save_state(net, optimizer, update.step, job.folder)
-        if stop and rank == 0:
-            training_log.loss_curve(metrics, job.folder / "loss.png")
-        if stop:
-            raise Stopped(
-                f"stopped after step {update.step} of {len(job.plan)} of {job.arm}, which is saved.\nThe same command goes on from there.",
-                stop,
-            )
+        after_step(update, training, net, record, saver)
+        status = stop_status()
+        unfinished = update.step < len(training.plan)
+        if update.step in training.state_steps or (status and unfinished):
+            saver.save_state(update.step)
+        if status:
+            record.draw()
+        check_stop(
+            status, f"after step {update.step} of {len(training.plan)} of {training.set_name}"
+        )
 
 
-# %% Train each arm, and merge its adapter
-alone = (
-    files.lock(run / "04_train" / "training", reentrant=True) if rank == 0 else None
-)  # kept until the process ends
-with stop_signals() as asked_to_stop:
-    for job in jobs:
-        if job.last.exists():
-            log(f"{job.arm}: {job.last} stands, nothing to do")
+# %% After a step: its line in the log, and perhaps a checkpoint
+def after_step(update, training, net, record, saver):
+    row = vars(update) | {"arm": training.set_name}
+    row |= estimate.progress(update, shape, training, world, device)
+    saving = update.step in training.save_steps
+    if saving and training.holdout:
+        row["held_out_loss"] = mean_loss(net, training.holdout, config.tokens_per_microbatch)
+    record.add(row)
+    if saving:
+        record.draw()  # before the last checkpoint, which says that the training is finished
+        saver.write_checkpoint(update.step, record.best if config.keep_best else None)
+
+
+# %% Train each set, and merge its adapter
+# The lock is kept until the process ends.
+lock = files.lock(run / "04_train" / "training", reentrant=True) if rank == 0 else None
+with stop_signals() as stop_status:
+    for training in trainings:
+        if training.last_checkpoint.exists():
+            log(f"{training.set_name}: {training.last_checkpoint} exists, nothing to do")
         else:
-            train(job, asked_to_stop)
-            log(f"{job.arm}: trained")
-        checkpoints.finish(job.folder, config.keep_last, config.keep_best)
-for job in jobs:
-    if config.merge and rank == 0 and not (job.last / "merged").exists():
-        adapters.merge(job.last, base, dtype)
+            train(training, stop_status)
+            log(f"{training.set_name}: trained")
+        checkpoints.finish(training.folder, config.keep_last, config.keep_best)
+if config.merge and rank == 0:
+    for training in trainings:
+        adapters.merge_once(training.last_checkpoint, base, dtype)
 
 # %% Write the manifest
 if rank == 0:
     runs.write_manifest(
         run / "04.run.json",
         config,
-        list(dict.fromkeys(file for job in jobs for file in job.data)),
+        plans.all_files(trainings),
         base=str(base),
         base_id=base_id,
         processes=world,
-        checkpoints={job.folder.name: checkpoints.checkpoint_names(job.folder) for job in jobs},
+        checkpoints={t.folder.name: checkpoints.checkpoint_names(t.folder) for t in trainings},
     )
-for job in jobs:
-    log(
-        f"wrote {job.last / 'merged' if config.merge else job.last}{training_log.remarks(training_log.read_metrics(job.folder / 'metrics.jsonl', len(job.plan)))}"
-    )
+for training in trainings:
+    log(training_log.summary(training, config.merge))
 log(f"next: python 05_eval.py --name {config.name}")
 model.end_distributed()

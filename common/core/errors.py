@@ -29,7 +29,7 @@ class Stopped(InputError):
         self.status = status
 
 
-def cannot_write(path, error: OSError) -> Stopped:
+def cannot_write(path, error: BaseException) -> Stopped:
     """Return the error for a file that the disk does not take."""
     return Stopped(
         f"{path} cannot be written ({error}).\nMake room, then run the same command again.", 5

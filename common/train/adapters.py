@@ -1,12 +1,13 @@
 """LoRA and QLoRA: small trainable matrices on a frozen base, by peft and bitsandbytes.
 
-The base is not sharded: each process holds all of it, in bfloat16 or 4 bits (on a CPU float32), and the adapters in
-float32. The training loop averages their gradients over the processes.
+The base is not sharded: each process holds all of it, in bfloat16 or 4 bits (on a CPU float32), and
+the adapters in float32. The training loop averages their gradients over the processes.
 """
 
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
@@ -17,99 +18,124 @@ from common.train.checkpoints import empty_part, publish
 from common.train.model import make_trainable, read_config
 
 
-def load(folder, device, rank, alpha, four_bits=False, activation_checkpointing=False, seed=0):
-    """A frozen base with trainable adapters on every linear layer but the head; the interface of common.model.load."""
-    LoraConfig = _peft().LoraConfig
-    compute = torch.bfloat16 if device.type == "cuda" else torch.float32
-    # 4-bit NormalFloat, its scales quantised again (QLoRA, arXiv 2305.14314)
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
-    model = AutoModelForCausalLM.from_pretrained(
+def load(
+    folder,
+    device: torch.device,
+    rank: int,
+    alpha: int,
+    four_bits: bool = False,
+    activation_checkpointing: bool = False,
+    seed: int = 0,
+):
+    """Return a frozen base with trainable adapters on every linear layer but the head.
+
+    It has the interface of model.load's.
+    """
+    LoraConfig = _import_peft().LoraConfig  # noqa: N806  a class
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=read_config(folder),
-        dtype=compute,
+        dtype=dtype,
         device_map={"": device},
-        **({"quantization_config": nf4} if four_bits else {}),
+        quantization_config=_nf4(dtype) if four_bits else None,
     )
     torch.manual_seed(seed)  # the same adapters on every process, whatever was trained before
     model.add_adapter(
         LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     )
     for p in model.parameters():
-        if (
-            p.requires_grad
-        ):  # transformers makes them in the base's type, in which small updates are lost
+        if p.requires_grad:  # made in the base's type, in which small updates are lost
             p.data = p.data.float()
-    hub = re.search(
-        r"models--(.+?)--(.+?)/snapshots/", str(folder)
-    )  # what saved adapters call their base
-    model.peft_config["default"].base_model_name_or_path = (
-        f"{hub[1]}/{hub[2]}" if hub else str(Path(folder).resolve())
-    )
+    model.peft_config["default"].base_model_name_or_path = _base_name(folder)
     make_trainable(model, activation_checkpointing)
-    model.completion_loss = torch.autocast(
-        device.type, torch.bfloat16, enabled=device.type == "cuda"
-    )(model.completion_loss)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    model.completion_loss = autocast(model.completion_loss)
     return model
 
 
-def _peft():
-    """peft, which imports bitsandbytes where that is installed: needed by adapters only, and broken where that is."""
+def _nf4(dtype) -> BitsAndBytesConfig:
+    """Return QLoRA's quantization: 4-bit NormalFloat, its scales quantized again (2305.14314)."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _base_name(folder) -> str:
+    """Return what saved adapters call their base: its hub id, or the folder's path."""
+    in_cache = re.search(r"models--(.+?)--(.+?)/snapshots/", str(folder))
+    return f"{in_cache[1]}/{in_cache[2]}" if in_cache else str(Path(folder).resolve())
+
+
+def _import_peft():
+    """Return peft. It imports bitsandbytes if that is installed, and is broken if that is."""
     try:
         import peft
     except Exception as error:
         raise InputError(
-            f"peft cannot be imported ({type(error).__name__}: {str(error)[:300]})\nMend what it names; where that is "
-            "bitsandbytes and you need none: pip uninstall bitsandbytes"
+            f"peft cannot be imported ({type(error).__name__}: {str(error)[:300]})\n"
+            "Fix what it names; if that is bitsandbytes and you need none: "
+            "pip uninstall bitsandbytes"
         ) from error
     return peft
 
 
-def check_bitsandbytes(device):
-    """InputError where bitsandbytes cannot work on this device; it says so only when it is used."""
+def check_bitsandbytes(device: torch.device) -> None:
+    """Raise InputError if bitsandbytes cannot work on this device: it says so only when used."""
     try:
         from bitsandbytes import functional
 
-        functional.dequantize_4bit(
-            *functional.quantize_4bit(torch.ones(64, 64, device=device), quant_type="nf4")
-        )
+        ones = torch.ones(64, 64, device=device)
+        functional.dequantize_4bit(*functional.quantize_4bit(ones, quant_type="nf4"))
     except Exception as error:  # whatever its libraries raise
         raise InputError(
-            f"bitsandbytes does not work on this {device.type} ({type(error).__name__}: {str(error)[:300]})\n"
-            "Train without it: --method lora --optimizer adamw; or install the build for your CUDA: "
-            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
+            f"bitsandbytes does not work on this {device.type} "
+            f"({type(error).__name__}: {str(error)[:300]})\n"
+            "Train without it: --method lora --optimizer adamw; or install the build for your "
+            "CUDA: pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
         ) from error
 
 
-def merge(folder, base, dtype):
-    """Write `folder`/merged: the adapter of a peft folder added to `base` in float32, on the CPU, saved in `dtype` as a
-    plain Hugging Face folder. The base is the full-precision one, also where the adapter was trained on 4 bits of it."""
-    peft, out = _peft(), Path(folder) / "merged"
-    part = empty_part(out)
-    with warnings.catch_warnings(
-        action="ignore", category=FutureWarning
-    ):  # peft calls transformers by an old name
-        merged = peft.PeftModel.from_pretrained(
-            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder
-        ).merge_and_unload()
+# --- merging --------------------------------------------------------------------------------------
+
+
+def merge_once(folder: Path, base, dtype: torch.dtype) -> None:
+    """Merge unless that was done before."""
+    if not (folder / "merged").exists():
+        merge(folder, base, dtype)
+
+
+def merge(folder: Path, base, dtype: torch.dtype) -> None:
+    """Write `folder`/merged: the adapter of a peft folder added to `base`, a plain model folder.
+
+    It is added in float32 on the CPU and saved in `dtype`. The base is the full-precision one, also
+    if the adapter was trained on 4 bits of it.
+    """
+    peft = _import_peft()
+    merged_folder = Path(folder) / "merged"
+    part = empty_part(merged_folder)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's, of an old name
+        merged = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
     merged.generation_config = GenerationConfig.from_pretrained(folder)
     merged.to(dtype).save_pretrained(part)
     load_tokenizer(folder).save_pretrained(part)
-    publish(part, out)
+    publish(part, merged_folder)
 
 
-def check_memory_to_merge(n_parameters):
-    """-> a line that says what a merge needs; InputError where this machine has less free."""
+def check_memory_to_merge(n_parameters: int) -> str:
+    """Return a line that says what a merge needs; raise InputError if less memory is free."""
     needed = f"merging holds the base in float32 on the CPU: {4 * n_parameters / 1e9:.2f} GB"
-    if Path("/proc/meminfo").exists():  # Linux
-        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():  # Linux
+        free = 1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text())[0])
         if free < 4 * n_parameters:
             raise InputError(
-                f"{needed}, and {free / 1e9:.2f} GB are free.\nTrain with --no-merge; the same command with --merge, "
-                "on a machine with more memory, then merges what stands."
+                f"{needed}, and {free / 1e9:.2f} GB are free.\n"
+                "Train with --no-merge; the same command with --merge, on a machine with more "
+                "memory, then merges what was trained."
             )
     return needed

@@ -1,22 +1,24 @@
-"""What a training leaves on disk: checkpoints as Hugging Face folders, written in the background, and training states.
+"""What a training leaves on disk: checkpoints as Hugging Face folders, and training states.
 
-A checkpoint is taken as a CPU copy on process 0 while the others wait, and written while training goes on. Everything
-appears under its final name at once or not at all.
+A checkpoint is taken as a CPU copy on process 0 while the others wait, and written in the
+background while training goes on. Everything appears under its final name at once or not at all.
 """
 
 import copy
 import os
 import pickle
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -24,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from common.core import prompts
 from common.core.errors import InputError, cannot_write
@@ -34,21 +36,23 @@ from common.train.training_log import best_checkpoint, read_metrics
 TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, the adapters alone
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
-def _trained(model, state):
-    """Of a state dict what is trained: bitsandbytes counts the scales of a frozen base's 4 bits to the state, too."""
-    return (
-        {k: v for k, v in state.items() if "lora_" in k} if hasattr(model, "peft_config") else state
-    )
+class Snapshot(NamedTuple):
+    """A CPU copy of a model: an empty model or an adapter's configuration, and trained weights."""
+
+    form: Any
+    weights: dict[str, torch.Tensor]
 
 
-def snapshot(model, dtype):
-    """What a checkpoint holds, on process 0 (the others get None): an empty model, or the adapter's configuration, and a CPU
-    copy of the trained weights in `dtype`, one tensor gathered at a time."""
+def snapshot(model, dtype: torch.dtype) -> Snapshot | None:
+    """Return what a checkpoint holds, in `dtype`, on process 0; None on the others.
+
+    Every process calls this, since gathering is collective: one tensor at a time.
+    """
     weights = {}
-    state = _trained(model, get_model_state_dict(model, options=TRAINABLE))
+    state = _only_trained(model, get_model_state_dict(model, options=TRAINABLE))
     for name, tensor in without_tied_head(model, state).items():
         tensor = tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
         tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -56,35 +60,52 @@ def snapshot(model, dtype):
             weights[name] = tensor.to("cpu", copy=True)
     if dist.get_rank() > 0:
         return None
-    if not hasattr(model, "peft_config"):
-        with torch.device(
-            "meta"
-        ):  # here and not where it is written: it sets torch's default type for all threads
-            return AutoModelForCausalLM.from_config(model.config, dtype=dtype), weights
+    if not _is_adapter(model):
+        # Here and not in the writing thread: it sets torch's default type for all threads.
+        with torch.device("meta"):
+            return Snapshot(AutoModelForCausalLM.from_config(model.config, dtype=dtype), weights)
     adapter = copy.deepcopy(model.peft_config["default"])
-    adapter.inference_mode, adapter.target_modules = True, sorted(adapter.target_modules)
-    return adapter, weights
+    adapter.inference_mode = True
+    adapter.target_modules = sorted(adapter.target_modules)
+    return Snapshot(adapter, weights)
 
 
-def write(taken, tokenizer, template, folder, keep_last=0, best=None):
-    """Write a snapshot as a folder that transformers and peft read: weights, configuration, tokenizer, chat template,
-    stop tokens. Of the arm's other checkpoints the last `keep_last` stay (0: all) and `best`."""
+def _is_adapter(model) -> bool:
+    return hasattr(model, "peft_config")
+
+
+def _only_trained(model, state: dict) -> dict:
+    """Return what of a state dict is trained.
+
+    bitsandbytes counts the scales of a frozen base's 4 bits to the state, too.
+    """
+    if not _is_adapter(model):
+        return state
+    return {name: tensor for name, tensor in state.items() if "lora_" in name}
+
+
+def write(
+    copied: Snapshot,
+    tokenizer,
+    template: str,
+    folder: Path,
+    keep_last: int = 0,
+    best: str | None = None,
+) -> None:
+    """Write a snapshot as a folder that transformers and peft read.
+
+    It holds weights, configuration, tokenizer, chat template and stop tokens. Among the training's
+    other checkpoints the last `keep_last` stay (0: all) and `best`.
+    """
     part = empty_part(folder)
-    shell, weights = taken
     tokenizer.chat_template = prompts.JINJA[template]
     try:
-        if isinstance(shell, torch.nn.Module):
-            shell.save_pretrained(part, state_dict=weights)
+        if isinstance(copied.form, PreTrainedModel):
+            copied.form.save_pretrained(part, state_dict=copied.weights)
         else:
             part.mkdir(parents=True)
-            save_file(
-                {
-                    f"base_model.model.{name.replace('.default', '')}": t.contiguous()
-                    for name, t in weights.items()
-                },
-                part / "adapter_model.safetensors",
-            )
-            shell.save_pretrained(part)
+            save_file(_peft_names(copied.weights), part / "adapter_model.safetensors")
+            copied.form.save_pretrained(part)
         generation_config(tokenizer, template).save_pretrained(part)
         tokenizer.save_pretrained(part)
         publish(part, folder)
@@ -93,94 +114,146 @@ def write(taken, tokenizer, template, folder, keep_last=0, best=None):
     drop_older(folder.parent, keep_last, best)
 
 
-def generation_config(tokenizer, template):
-    """How the model is to end: with the template's end token, or its own."""
-    end = tokenizer.convert_tokens_to_ids(prompts.end_token(template, tokenizer))
-    stops = [end] + [tokenizer.eos_token_id] * (tokenizer.eos_token_id not in (None, end))
+def _peft_names(weights: dict) -> dict:
+    """Return an adapter's weights under the names that peft reads."""
+    renamed = {}
+    for name, tensor in weights.items():
+        renamed[f"base_model.model.{name.replace('.default', '')}"] = tensor.contiguous()
+    return renamed
+
+
+def generation_config(tokenizer, template: str) -> GenerationConfig:
+    """Return how the model is to end: with the template's end token, or its own."""
+    stops = [tokenizer.convert_tokens_to_ids(prompts.end_token(template, tokenizer))]
+    if tokenizer.eos_token_id not in (None, *stops):
+        stops.append(tokenizer.eos_token_id)
     return GenerationConfig(
         eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
 
 
-def save(model, tokenizer, template, folder, dtype):
-    """Write the model as it is now, and wait for it. Every process calls this: gathering is collective."""
-    taken = snapshot(model, dtype)
-    if taken:
-        write(taken, tokenizer, template, Path(folder))
+def save(model, tokenizer, template: str, folder, dtype: torch.dtype) -> None:
+    """Write the model as it is now, and wait for it. Every process calls this."""
+    copied = snapshot(model, dtype)
+    if copied:
+        write(copied, tokenizer, template, Path(folder))
     dist.barrier()
 
 
 class Writer:
-    """A thread of process 0 that writes one checkpoint at a time; what went wrong comes up when the next one begins."""
+    """A thread of process 0 that writes one checkpoint at a time.
+
+    An error in it is raised by the next `wait`.
+    """
 
     def __init__(self):
-        self.thread, self.writing = ThreadPoolExecutor(1), None
+        self.thread = ThreadPoolExecutor(1)
+        self.writing: Future | None = None
 
-    def wait(self):
-        """Until nothing is being written, on all processes. Called before a snapshot, so that one copy at most is in memory."""
+    def wait(self) -> None:
+        """Return once nothing is being written, on all processes.
+
+        Called before a snapshot, so that one copy at most is in memory.
+        """
         writing, self.writing = self.writing, None
         if writing:
             writing.result()
         dist.barrier()
 
-    def start(self, function, *arguments):
+    def start(self, function, *arguments) -> None:
+        """Run the function in the thread, on process 0 only."""
         if dist.get_rank() == 0:
             self.writing = self.thread.submit(function, *arguments)
 
 
-def checkpoint_names(folder):
-    """The checkpoints that stand in an arm's folder, in order."""
-    return sorted(found.name for found in folder.glob("step-*[0-9]"))
+class Saver:
+    """Writes the checkpoints of one training, in the background, and its states."""
+
+    def __init__(self, model, optimizer, training, tokenizer, template, dtype, keep_last: int):
+        """dtype: of the saved model; an adapter is saved in float32."""
+        self.model = model
+        self.optimizer = optimizer
+        self.training = training
+        self.tokenizer = tokenizer
+        self.template = template
+        self.dtype = torch.float32 if _is_adapter(model) else dtype
+        self.keep_last = keep_last
+        self.writer = Writer()
+
+    def resume(self) -> int:
+        """Load the newest state; return the step it was saved after, 0 if there is none."""
+        start = load_state(self.model, self.optimizer, self.training.folder)
+        clear(self.training.folder)
+        return start
+
+    def write_checkpoint(self, step: int, best: str | None) -> None:
+        """Begin to write the checkpoint of a step; the last one is waited for."""
+        self.writer.wait()
+        self.writer.start(
+            write,
+            snapshot(self.model, self.dtype),
+            self.tokenizer,
+            self.template,
+            self.training.checkpoint(step),
+            self.keep_last,
+            best,
+        )
+        if step == len(self.training.plan):
+            self.writer.wait()
+
+    def save_state(self, step: int) -> None:
+        """Save what a resume needs. A state promises the checkpoints before it: wait for them."""
+        self.writer.wait()
+        save_state(self.model, self.optimizer, step, self.training.folder)
 
 
-def remaining_writes(job, config):
-    """Numbers of checkpoints, training states and merged models that an arm still has to write and that stand together."""
-    missing = sum(not (job.folder / f"step-{step:06d}").exists() for step in job.saves)
-    kept = (
-        min(missing, config.keep_last + config.keep_best + 1) if config.keep_last else missing
-    )  # an old one goes once the new one stands
-    written = (len(job.plan) - 1) // config.state_every if config.state_every else 0
-    states = 0 if job.last.exists() else 2 if written > 1 else 1  # one where the run is stopped
-    return (
-        (0 if job.last.exists() else kept),
-        states,
-        int(config.merge and not (job.last / "merged").exists()),
-    )
+def checkpoint_names(folder: Path) -> list[str]:
+    """Return the names of the checkpoints in a training's folder, in order."""
+    return sorted(path.name for path in folder.glob("step-*[0-9]"))
 
 
-def drop_older(folder, keep_last, best=None):
-    """Of an arm's checkpoints the last `keep_last` stay (0: all), and `best`."""
-    for name in checkpoint_names(folder)[:-keep_last] if keep_last else []:
+def drop_older(folder: Path, keep_last: int, best: str | None = None) -> None:
+    """Remove all of a training's checkpoints but the last `keep_last` (0: none) and `best`."""
+    if not keep_last:
+        return
+    for name in checkpoint_names(folder)[:-keep_last]:
         if name != best:
             remove(folder / name)
 
 
-def clear(folder):
+def clear(folder: Path) -> None:
     """Remove what a kill left half-written or half-removed."""
-    for left in [*folder.glob("*.part"), *folder.glob("*.old")] if dist.get_rank() == 0 else []:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if dist.get_rank() > 0:
+        return
+    for path in [*folder.glob("*.part"), *folder.glob("*.old")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-def finish(folder, keep_last, keep_best):
-    """A trained arm needs no training state, and of its checkpoints those that are kept; whatever a kill left of it goes."""
-    if dist.get_rank() == 0:
-        clear(folder)
-        for state in folder.glob("state-*[0-9]"):
-            shutil.rmtree(state)
-        drop_older(
-            folder,
-            keep_last,
-            best_checkpoint(read_metrics(folder / "metrics.jsonl"))
-            if keep_best
-            else None,
-        )
+def finish(folder: Path, keep_last: int, keep_best: bool) -> None:
+    """Remove what a finished training does not need.
+
+    That is its states, the checkpoints that are not kept, and whatever a kill left.
+    """
+    if dist.get_rank() > 0:
+        return
+    clear(folder)
+    for state in folder.glob("state-*[0-9]"):
+        shutil.rmtree(state)
+    best = best_checkpoint(read_metrics(folder / "metrics.jsonl")) if keep_best else None
+    drop_older(folder, keep_last, best)
 
 
-# --- training state -------------------------------------------------------------------------------------------------
+# --- training states ------------------------------------------------------------------------------
 
 
-def save_state(model, optimizer, step, folder):
-    """What a resume needs beside the data order (which the seed gives): weights and AdamW moments, sharded, atomic."""
+def save_state(model, optimizer, step: int, folder: Path) -> None:
+    """Save what a resume needs besides the data order, which the seed gives.
+
+    That is weights and AdamW moments, sharded. The state before it is removed.
+    """
     folder = Path(folder)
     final = folder / f"state-{step:06d}"
     part = folder / "state.part"
@@ -188,40 +261,38 @@ def save_state(model, optimizer, step, folder):
         shutil.rmtree(part, ignore_errors=True)
     dist.barrier()
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
+    state = {"model": _only_trained(model, weights), "optimizer": moments}
     try:
-        dcp.save({"model": _trained(model, weights), "optimizer": moments}, checkpoint_id=part)
+        state_dict_saver.save(state, checkpoint_id=part)
     except CheckpointException as error:
         raise cannot_write(final, next(iter(error.failures.values()))[0]) from error
     if dist.get_rank() == 0:
         publish(part, final)
-        for old in folder.glob("state-*[0-9]"):
-            if old != final:
-                shutil.rmtree(old)
+        for older in folder.glob("state-*[0-9]"):
+            if older != final:
+                shutil.rmtree(older)
     dist.barrier()
 
 
-def load_state(model, optimizer, folder):
-    """Take up the newest saved state, also on another number of processes. -> the step it was saved after, 0 if none."""
+def load_state(model, optimizer, folder: Path) -> int:
+    """Load the newest state of a training; return the step it was saved after, 0 if there is none.
+
+    It may have been saved on another number of processes.
+    """
     states = sorted(Path(folder).glob("state-*[0-9]"))
     if not states:
         return 0
+    newest = states[-1]
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
-    weights = _trained(model, weights)
+    state = {"model": _only_trained(model, weights), "optimizer": moments}
     try:
-        stored = dcp.FileSystemReader(states[-1]).read_metadata().state_dict_metadata
-        for name, tensor in weights.items():
-            seen = getattr(stored.get(f"model.{name}"), "size", None)
-            if seen != tensor.shape:
-                raise InputError(
-                    f"{states[-1]} is a state of another model: {name} is {seen and tuple(seen)} there and {tuple(tensor.shape)} "
-                    f"here.\nUse another --name, or start over: rm -r {folder}"
-                )
-        state = {"model": weights, "optimizer": moments}
-        dcp.load(state, checkpoint_id=states[-1])
+        _check_shapes(state["model"], newest)
+        state_dict_loader.load(state, checkpoint_id=newest)
     except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
         raise InputError(
-            f"{states[-1]} cannot be read ({type(error).__name__}: {str(error)[-200:]})\n"
-            f"Without it the training starts over: rm -r {states[-1]}"
+            f"{newest} cannot be read ({type(error).__name__}: {str(error)[-200:]})\n"
+            "Without it the training starts over; move it away: "
+            f"mv {newest} {newest.with_name('unreadable-' + newest.name)}"
         ) from error
     set_state_dict(
         model,
@@ -230,32 +301,45 @@ def load_state(model, optimizer, folder):
         optim_state_dict=state["optimizer"],
         options=StateDictOptions(ignore_frozen_params=True, strict=False),
     )
-    return int(states[-1].name.split("-")[1])
+    return int(newest.name.split("-")[1])
 
 
-# --- atomic folders -------------------------------------------------------------------------------------------------
+def _check_shapes(weights: dict, folder: Path) -> None:
+    """Raise InputError if a saved state is another model's."""
+    stored = FileSystemReader(folder).read_metadata().state_dict_metadata
+    for name, tensor in weights.items():
+        shape = getattr(stored.get(f"model.{name}"), "size", None)
+        if shape != tensor.shape:
+            raise InputError(
+                f"{folder} is a state of another model: {name} is {shape and tuple(shape)} there "
+                f"and {tuple(tensor.shape)} here.\nUse another --name."
+            )
 
 
-def empty_part(folder):
-    """An empty place to write a folder in; what a killed write left there is removed."""
+# --- atomic folders -------------------------------------------------------------------------------
+
+
+def empty_part(folder: Path) -> Path:
+    """Return where to write a folder before it is published; what a kill left there is removed."""
     part = Path(folder).with_name(Path(folder).name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
     return part
 
 
-def publish(part, folder):
-    for file in part.iterdir():
-        with open(file, "rb") as f:
-            os.fsync(f.fileno())
+def publish(part: Path, folder: Path) -> None:
+    """Give a written folder its final name, once its bytes are on the disk."""
+    for path in part.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
     remove(Path(folder))  # a resume writes the checkpoints after its state once more
     os.replace(part, folder)
 
 
-def remove(folder):
-    """Remove a folder so that no half of it ever stands under its name."""
+def remove(folder: Path) -> None:
+    """Remove a folder so that no half of it is ever under its name."""
     if folder.exists():
-        gone = folder.with_name(folder.name + ".old")
-        shutil.rmtree(gone, ignore_errors=True)
-        os.replace(folder, gone)
-        shutil.rmtree(gone)
+        doomed = folder.with_name(folder.name + ".old")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)

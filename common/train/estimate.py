@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from common.train import loss, tokens
-from common.train.checkpoints import remaining_writes
 from common.train.model import build_on_meta, layers_of, read_config
 
 # Dense bfloat16 TFLOP/s (float32 accumulation) and GiB of memory, from the makers' data sheets, by what CUDA calls the device.
@@ -187,6 +186,8 @@ def _bytes(n):
 
 def table(shape, job, config, world):
     """The dry run of one arm: lines of what and how much."""
+    from common.train.training_run import remaining_writes
+
     n_checkpoints, n_states, n_merged = remaining_writes(job, config)
     supervised = sum(map(tokens.n_supervised, job.examples))
     useful, computed = (
@@ -209,7 +210,7 @@ def table(shape, job, config, world):
         "settings": f"preset {config.preset}, method {config.method}, learning rate {config.learning_rate:g}, seed {config.seed}",
         "rows": f"{len(job.examples):,}"
         + "".join(f"; {n:,} {what}" for what, n in job.counts.items())
-        + (f"; {len(job.held)} held out" if job.held else ""),
+        + (f"; {len(job.holdout)} held out" if job.holdout else ""),
         "tokens": f"{sum(job.lengths):,} a pass ({sum(job.lengths) / len(job.lengths):.0f} a row), {supervised:,} of them supervised; passes: {config.epochs}",
         "steps": f"{len(job.plan)} of {config.global_batch} rows; the first: {len(job.plan[0][0])} micro-batches on each of {world} GPUs, "
         f"each at most {largest:,} tokens",

@@ -1,9 +1,13 @@
-"""The training loop: one generator that yields after each optimizer step. 04 logs and saves; 01 pretrains with it."""
+"""The training loop: a generator that yields after each optimizer step.
+
+04 logs and saves; 01 pretrains the tiny base with it.
+"""
 
 import math
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,30 +18,33 @@ from torch.distributed.tensor import DTensor
 from common.core.errors import InputError, Stopped
 from common.train import tokens
 from common.train.estimate import GPUS
-from common.train.tokens import collate, n_supervised, packing_efficiency
 
-MOST_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
+MAX_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
 
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step: step from 1, mean loss per supervised token (nats), gradient norm before clipping."""
+    """One optimizer step: step from 1, mean loss per supervised token (nats)."""
 
     step: int
     loss: float
-    grad_norm: float
+    grad_norm: float  # before clipping
     learning_rate: float
     tokens: int  # real tokens in the global batch, prompts included
-    supervised: int  # of which completion tokens
-    useful: float  # share of the processes' token slots that held real tokens, 0 to 1
+    supervised: int  # completion tokens among them
+    useful: float  # packing efficiency: share of the token slots with real tokens, 0 to 1
     seconds: float
-    skipped: list[str] = field(
-        default_factory=list
-    )  # not empty: nothing was learned; the ids of the rows at fault
+    # If not empty, nothing was learned: the ids of the rows at fault.
+    skipped: list[str] = field(default_factory=list)
 
 
-def learning_rate_at(step, steps, peak, warmup_ratio, floor=0.0):
-    """Linear warm-up, then cosine to `floor` x peak; step from 0. As transformers' schedule, so the first rate is 0."""
+def learning_rate_at(
+    step: int, steps: int, peak: float, warmup_ratio: float, floor: float = 0.0
+) -> float:
+    """Return the rate of a step (from 0): linear warm-up, then cosine to `floor` x peak.
+
+    As transformers' schedule, so the first rate is 0.
+    """
     warmup = math.ceil(steps * warmup_ratio)
     if step < warmup:
         return peak * step / warmup
@@ -45,16 +52,17 @@ def learning_rate_at(step, steps, peak, warmup_ratio, floor=0.0):
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def adamw(model, weight_decay=0.0, betas=(0.9, 0.999), eight_bit=False):
-    """AdamW over what is trainable; eight_bit: bitsandbytes' with its moments in 8 bits, for adapters."""
+def adamw(model, weight_decay=0.0, betas=(0.9, 0.999), eight_bit=False) -> torch.optim.Optimizer:
+    """Return AdamW over the trainable parameters.
+
+    eight_bit: bitsandbytes' AdamW with its moments in 8 bits, for adapters.
+    """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if eight_bit:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
 
-        return AdamW8bit(trainable, lr=0.0, betas=tuple(betas), weight_decay=weight_decay)
-    return torch.optim.AdamW(
-        trainable, lr=0.0, betas=tuple(betas), weight_decay=weight_decay, fused=True
-    )
+        return AdamW8bit(trainable, lr=0.0, betas=betas, weight_decay=weight_decay)
+    return torch.optim.AdamW(trainable, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 def check_flags(config, world):
@@ -103,96 +111,123 @@ def check_flags(config, world):
             raise InputError(says)
 
 
+# --- steps ----------------------------------------------------------------------------------------
+
+
 def training_steps(
     model,
-    optimizer,
-    examples,
-    plan,
-    peak,
-    warmup_ratio=0.1,
-    max_grad_norm=1.0,
-    start=0,
-    floor=0.0,
-    skipped=0,
-):
-    """Train through `plan` (common.tokens.batch_plan), yielding an Update after each step.
+    optimizer: torch.optim.Optimizer,
+    examples: list[dict],
+    plan: tokens.BatchPlan,
+    peak: float,
+    warmup_ratio: float = 0.1,
+    max_grad_norm: float = 1.0,
+    start: int = 0,
+    floor: float = 0.0,
+    skipped: int = 0,
+) -> Iterator[Update]:
+    """Train through `plan` (tokens.batch_plan) from step `start`; yield an Update after each step.
 
-    The loss of a step is the sum over all ranks and micro-batches divided by the global count of supervised tokens,
-    so the curve is the same on any number of processes. FSDP averages gradients over ranks, hence the factor `world`.
-    A step whose loss or gradient is not finite is skipped; the third one (`skipped`: those before a resume) is an
-    InputError that names the rows, raised in place of its Update. max_grad_norm 0: gradients are not clipped.
+    The loss of a step is the sum over all ranks and micro-batches, divided by the global count of
+    supervised tokens. So the curve is the same on any number of processes. max_grad_norm 0:
+    gradients are not clipped.
+
+    A step whose loss or gradient is not finite is skipped. The third one raises InputError with the
+    ids of its rows, in place of its Update. skipped: how many there were before a resume.
     """
-    rank, world = dist.get_rank(), dist.get_world_size()
     lengths = [len(e["input_ids"]) for e in examples]
-    device = next(model.parameters()).device
     for step in range(start, len(plan)):
-        began = time.perf_counter()
-        rows = [i for micro_batches in plan[step] for group in micro_batches for i in group]
-        supervised = sum(n_supervised(examples[i]) for i in rows)
-        total = torch.zeros((), device=device)
-        for group in plan[step][rank]:
-            loss = _loss(model, examples, group, device, world / supervised)
-            loss.backward()
-            total += loss.detach()
-        dist.all_reduce(total)
-        norm = _clipped(model, max_grad_norm, world)
+        start_time = time.perf_counter()
+        rows = tokens.step_rows(plan[step])
+        supervised = sum(tokens.n_supervised(examples[i]) for i in rows)
+        loss = _accumulate_gradients(model, examples, plan[step], supervised)
+        norm = _clip_gradients(model, max_grad_norm)
         rate = learning_rate_at(step, len(plan), peak, warmup_ratio, floor)
-        for param_group in optimizer.param_groups:
-            param_group["lr"] = rate
-        loss, norm, culprits = total.item() / world, norm.item(), []
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        culprits = []
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
         else:
-            culprits = _culprits(model, examples, plan[step][rank], device) or [
-                examples[i]["id"] for i in rows
-            ]
-            if (skipped := skipped + 1) >= MOST_SKIPPED:
+            ids = [examples[i]["id"] for i in rows]
+            culprits = _culprits(model, examples, plan[step][dist.get_rank()]) or ids
+            skipped += 1
+            if skipped >= MAX_SKIPPED:
                 raise InputError(_not_finite(step + 1, loss, norm, culprits, len(rows)))
         optimizer.zero_grad()
         yield Update(
-            step + 1,
-            loss,
-            norm,
-            rate,
-            sum(lengths[i] for i in rows),
-            supervised,
-            packing_efficiency(plan[step], lengths),
-            time.perf_counter() - began,
-            culprits,
+            step=step + 1,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=rate,
+            tokens=sum(lengths[i] for i in rows),
+            supervised=supervised,
+            useful=tokens.packing_efficiency(plan[step], lengths),
+            seconds=time.perf_counter() - start_time,
+            skipped=culprits,
         )
 
 
-def _loss(model, examples, group, device, scale):
-    """One micro-batch's part; an empty one joins in, as sharded training needs, and adds 0."""
+def _accumulate_gradients(model, examples, step, supervised: int) -> float:
+    """Run this rank's micro-batches forwards and backwards; return the global batch's mean loss.
+
+    FSDP averages gradients over the ranks, hence the factor `world`.
+    """
+    world = dist.get_world_size()
+    total = torch.zeros((), device=_device(model))
+    for group in step[dist.get_rank()]:
+        loss = _loss(model, examples, group, scale=world / supervised)
+        loss.backward()
+        total += loss.detach()
+    dist.all_reduce(total)
+    return total.item() / world
+
+
+def _loss(model, examples, group, scale):
+    """Return one micro-batch's part of the loss.
+
+    A rank with an empty micro-batch joins in, as sharded training needs, and adds 0.
+    """
     batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
-    return model.completion_loss(*collate(batch, device), scale)
+    return model.completion_loss(*tokens.collate(batch, _device(model)), scale)
 
 
-def _clipped(model, max_grad_norm, world):
-    """Clip, and return the gradient norm over all processes. Adapters are whole on every rank: average them here."""
-    whole = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-    if world > 1 and whole:
-        flat = torch.cat([p.grad.flatten() for p in whole])
-        dist.all_reduce(flat)
-        for p, part in zip(whole, flat.div_(world).split([p.numel() for p in whole])):
-            p.grad.copy_(part.view_as(p))
-    norm = torch.nn.utils.clip_grad_norm_(
-        [p for p in model.parameters() if p.requires_grad], max_grad_norm or math.inf
-    )
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+def _device(model):
+    return next(model.parameters()).device
+
+
+def _clip_gradients(model, max_grad_norm: float) -> float:
+    """Clip the gradients; return their norm over all processes, from before."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    _average_adapters([p for p in trainable if not isinstance(p, DTensor)])
+    norm = torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def _average_adapters(parameters) -> None:
+    """Average the gradients of adapters over the processes: each rank holds all of them."""
+    world = dist.get_world_size()
+    if world == 1 or not parameters:
+        return
+    flat = torch.cat([p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    parts = flat.div_(world).split([p.numel() for p in parameters])
+    for p, part in zip(parameters, parts):
+        p.grad.copy_(part.view_as(p))
 
 
 @torch.no_grad()
-def mean_loss(model, examples, tokens_per_microbatch):
-    """Mean loss per supervised token over all of `examples`, without training: nats."""
-    device, lengths = next(model.parameters()).device, [len(e["input_ids"]) for e in examples]
-    (step,) = tokens.batch_plan(
-        lengths, len(examples), 1, 0, dist.get_world_size(), tokens_per_microbatch
-    )
-    total = sum(_loss(model, examples, group, device, 1.0) for group in step[dist.get_rank()])
+def mean_loss(model, examples: list[dict], tokens_per_microbatch: int) -> float:
+    """Return the mean loss per supervised token over all of `examples` (nats), without training."""
+    lengths = [len(e["input_ids"]) for e in examples]
+    world = dist.get_world_size()
+    (step,) = tokens.batch_plan(lengths, len(examples), 1, 0, world, tokens_per_microbatch)
+    total = torch.zeros((), device=_device(model))
+    for group in step[dist.get_rank()]:
+        total += _loss(model, examples, group, scale=1.0)
     dist.all_reduce(total)
     _reshard(model)
-    return total.item() / sum(map(n_supervised, examples))
+    return total.item() / sum(map(tokens.n_supervised, examples))
 
 
 def _reshard(model):
@@ -202,13 +237,13 @@ def _reshard(model):
 
 
 @torch.no_grad()
-def _culprits(model, examples, groups, device):
+def _culprits(model, examples, groups):
     """Ids of the rows whose own loss is not finite, over all ranks, which look through as many rows each."""
     mine, found = [i for group in groups for i in group], []
     counts = [None] * dist.get_world_size()
     dist.all_gather_object(counts, len(mine))
     for i in mine + [None] * (max(counts) - len(mine)):
-        loss = _loss(model, examples, [] if i is None else [i], device, 1.0)
+        loss = _loss(model, examples, [] if i is None else [i], 1.0)
         if i is not None and not torch.isfinite(loss):
             found.append(examples[i]["id"])
     _reshard(model)
@@ -230,43 +265,57 @@ def _not_finite(step, loss, norm, culprits, n_rows):
     )
 
 
-# --- ending early ---------------------------------------------------------------------------------------------------
+# --- ending early ---------------------------------------------------------------------------------
 
 
 @contextmanager
-def stop_signals():
-    """SIGTERM and Ctrl-C wait for the end of a step: yields a function that says, after each step and on all ranks
-    alike, the status to end with (143, 130), or 0. A second Ctrl-C interrupts at once, but under torchrun, which sends
-    on what the terminal has sent already. A signal after the last time it was asked is a Stopped at the end."""
-    got, before = [], {}
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Let SIGTERM and Ctrl-C wait for the end of a step.
+
+    Yields a function that returns, on all ranks alike, the status to end with: 143, 130, or 0 if
+    nobody asked to stop. Every rank has to call it after each step. A second Ctrl-C interrupts at
+    once, except under torchrun, which sends on what the terminal has sent already. A signal after
+    the last call raises Stopped at the end.
+    """
+    statuses: list[int] = []
+    handlers = {}
 
     def note(number, frame):
-        if number == signal.SIGINT and got and "TORCHELASTIC_RUN_ID" not in os.environ:
+        repeated = number == signal.SIGINT and statuses
+        if repeated and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise KeyboardInterrupt
-        got.append(128 + number)
-
-    def agreed():
-        device = (
-            torch.device("cuda", torch.cuda.current_device())
-            if dist.get_backend() == "nccl"
-            else "cpu"
-        )
-        status = torch.tensor(max(got, default=0), device=device)
-        dist.all_reduce(status, dist.ReduceOp.MAX)
-        return int(status)
+        statuses.append(128 + number)
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, note)
+            handlers[number] = signal.signal(number, note)
     except ValueError:
         pass  # not the main thread: signals are not ours to handle
     try:
-        yield agreed
-        if got:
+        yield lambda: _maximum_over_ranks(max(statuses, default=0))
+        if statuses:
             raise Stopped(
-                "stopped after the last step.\nEverything is trained; the same command does what is left.",
-                max(got),
+                "stopped after the last step.\n"
+                "Everything is trained; the same command does what is left.",
+                max(statuses),
             )
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def check_stop(status: int, moment: str) -> None:
+    """Raise Stopped if somebody asked to stop. moment: "after step 12 of 50 of cft"."""
+    if status:
+        raise Stopped(
+            f"stopped {moment}; what was trained is saved.\nThe same command goes on from there.",
+            status,
+        )
+
+
+def _maximum_over_ranks(value: int) -> int:
+    on_gpu = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu"
+    maximum = torch.tensor(value, device=device)
+    dist.all_reduce(maximum, dist.ReduceOp.MAX)
+    return int(maximum)

@@ -1,8 +1,8 @@
 """A causal language model from a Hugging Face folder, sharded with FSDP2.
 
-One path for 1 process or N: a process group always exists, the model is always built on the meta device, sharded, and
-filled from the safetensors files, each process reading its own slices. Master weights are float32; on a GPU the
-computation is bfloat16 with float32 gradient reduction.
+One path for 1 process or N: a process group always exists, the model is always built on the meta
+device, sharded, and filled from the safetensors files, each process reading its own slices. Master
+weights are float32; on a GPU the computation is bfloat16 with float32 gradient reduction.
 """
 
 import os
@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -25,8 +25,13 @@ from common.train.loss import completion_nll
 
 transformers_logging.disable_progress_bar()  # "Writing model shards" at every checkpoint
 
-# Models whose logits are more than lm_head(hidden): training them on the plain product would be silently wrong.
-LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+# Models whose logits are more than lm_head(hidden): the plain product would be silently wrong.
+LOGIT_CHANGES = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+)
 
 
 def init_distributed():
@@ -55,8 +60,15 @@ def end_distributed():
         dist.destroy_process_group()
 
 
+# --- a model without weights ----------------------------------------------------------------------
+
+
 def read_config(folder):
-    """The model's configuration, without dropout: its random numbers would differ from one number of processes to another."""
+    """Return the model's configuration, without dropout.
+
+    Dropout's random numbers would differ from one number of processes to another. Raises InputError
+    if the architecture is unknown, or its logits are more than the loss computes.
+    """
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -67,7 +79,8 @@ def read_config(folder):
     for name in LOGIT_CHANGES:
         if getattr(config, name, None):
             raise InputError(
-                f"{folder}: this architecture changes its logits ({name}); the kit's loss does not do that."
+                f"{folder}: this architecture changes its logits ({name}), "
+                "which the kit's loss does not do.\nTake another base model."
             )
     for name in vars(config):
         if name.endswith(("dropout", "pdrop")) and getattr(config, name):
@@ -76,42 +89,52 @@ def read_config(folder):
 
 
 def build_on_meta(config):
-    """The model without its weights: it takes no memory."""
+    """Return the model without its weights: it takes no memory."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def layers_of(model):
-    """The list of transformer layers."""
-    layers = next(
-        (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)), None
+def layers_of(model) -> torch.nn.ModuleList:
+    """Return the list of transformer layers."""
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList):
+            return module
+    raise InputError(
+        f"{type(model).__name__} has no list of layers.\n"
+        "Take another architecture; docs/ names those that are tested."
     )
-    if layers is None:
-        raise InputError(
-            f"found no list of layers in {type(model).__name__}; the README names the architectures that are tested."
-        )
-    return layers
 
 
-def load(folder, device, activation_checkpointing=False):
-    """A sharded model with float32 master weights and a `completion_loss(input_ids, labels, scale=1.0)` method."""
+# --- a model to train -----------------------------------------------------------------------------
+
+
+def load(folder, device: torch.device, activation_checkpointing: bool = False):
+    """Return a sharded model with float32 master weights.
+
+    Its method `completion_loss(input_ids, labels, scale=1.0)` gives the loss.
+    """
     config = read_config(folder)
     model = build_on_meta(config)
     make_trainable(model, activation_checkpointing)
-    bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    policy = bf16 if device.type == "cuda" else MixedPrecisionPolicy()
+    policy = MixedPrecisionPolicy()
+    if device.type == "cuda":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in layers_of(model):
         fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy, reshard_after_forward=False)
     model.to_empty(device=device)
     _rebuild_buffers(model, config, device)
-    _fill(model, folder)
+    _fill_weights(model, folder)
     register_fsdp_forward_method(model, "completion_loss")
     return model
 
 
-def make_trainable(model, activation_checkpointing):
-    """Give a model its `completion_loss`, and its layers their wrappers where activations are to be computed again."""
+def make_trainable(model, activation_checkpointing: bool) -> None:
+    """Give a model its `completion_loss`.
+
+    activation_checkpointing: also wrap its layers, which then compute their activations again in
+    the backward pass.
+    """
     layers = layers_of(model)
     if activation_checkpointing:
         for i, layer in enumerate(layers):
@@ -121,55 +144,66 @@ def make_trainable(model, activation_checkpointing):
 
 
 def _completion_loss(model, input_ids, labels, scale=1.0):
-    """`scale` times the sum of the completion's negative log-likelihood, float32; a forward method, so that FSDP gathers
-    what it needs."""
+    """Return `scale` times the completion's summed negative log-likelihood, float32.
+
+    A forward method, so that FSDP gathers what it needs.
+    """
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
     return completion_nll(hidden, labels, head.weight, head.bias, scale)
 
 
-def _rebuild_buffers(model, config, device):
-    """to_empty leaves garbage in buffers that no checkpoint holds (the rotary frequencies): compute them again."""
+def _rebuild_buffers(model, config, device) -> None:
+    """Compute again the buffers that no checkpoint holds (the rotary frequencies).
+
+    to_empty leaves garbage in them. Rotary embeddings are made of the config alone.
+    """
     for module in model.modules():
         for name in module._non_persistent_buffers_set:
             try:
-                fresh = type(module)(config)  # rotary embeddings are made of the config alone
+                fresh = type(module)(config)
             except TypeError as error:
                 raise InputError(
-                    f"{type(model).__name__}: the kit cannot rebuild {type(module).__name__}.{name}, which no checkpoint "
-                    "holds.\nTake another architecture; the README names those that are tested."
+                    f"{type(model).__name__}: the kit cannot rebuild "
+                    f"{type(module).__name__}.{name}, which no checkpoint holds.\n"
+                    "Take another architecture; docs/ names those that are tested."
                 ) from error
             getattr(module, name).copy_(getattr(fresh, name).to(device))
 
 
-def without_tied_head(model, state):
-    """A state dict as it stands on disk: a tied lm_head is the embedding and is not stored twice."""
+def without_tied_head(model, state: dict) -> dict:
+    """Return a state dict as it is on disk: a tied lm_head is the embedding, stored once."""
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     return state
 
 
-def _fill(model, folder):
+def _fill_weights(model, folder) -> None:
     """Stream the safetensors files into the sharded parameters, each process its own slices."""
     state = without_tied_head(model, get_model_state_dict(model))
-    reader = HuggingFaceStorageReader(require_weights(folder))
+    reader = HuggingFaceStorageReader(str(require_weights(folder)))
     try:
         stored = reader.read_metadata().state_dict_metadata
     except Exception as error:  # a torn file raises whatever its bytes lead to
         raise InputError(
-            f"{folder}: its safetensors files cannot be read ({type(error).__name__}: {str(error)[:200]})\n"
-            "Fetch or save the model once more."
+            f"{folder}: its safetensors files cannot be read "
+            f"({type(error).__name__}: {str(error)[:200]})\nFetch or save the model once more."
         ) from error
-    if missing := sorted(set(state) - set(stored)):
+    missing = sorted(set(state) - set(stored))
+    if missing:
         raise InputError(
             f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
             f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"
-            "Weights are read under the names they are stored with; an architecture that transformers renames on loading "
-            "(mixtures of experts, for example) cannot be trained here."
+            "Weights are read under the names they are stored with. An architecture that "
+            "transformers renames on loading (mixtures of experts, for example) cannot be "
+            "trained here."
         )
-    if other := [name for name in state if stored[name].size != state[name].shape]:
-        raise InputError(
-            f"{folder}: {len(other)} weights do not fit config.json, such as {other[0]}: {tuple(stored[other[0]].size)} in the "
-            f"files, {tuple(state[other[0]].shape)} by the configuration.\nTake config.json and weights of the same model."
-        )
-    dcp.load(state, storage_reader=reader)
+    for name, tensor in state.items():
+        stored_shape = getattr(stored[name], "size", ())
+        if stored_shape != tensor.shape:
+            raise InputError(
+                f"{folder}: {name} is {tuple(stored_shape)} in the files and "
+                f"{tuple(tensor.shape)} by config.json.\n"
+                "Take config.json and weights of the same model."
+            )
+    state_dict_loader.load(state, storage_reader=reader)

@@ -1,7 +1,8 @@
-"""Rows -> token ids and labels, and the plan that cuts each global batch into micro-batches."""
+"""Rows -> token ids and labels, and the batch plan: global batches cut into micro-batches."""
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 
 import torch
 
@@ -9,149 +10,188 @@ from common.core import prompts, verdicts
 from common.core.errors import InputError
 
 IGNORE = -100  # label of a position that is not supervised (torch's cross-entropy default)
-AT_ONCE = 1000  # rows per call of the tokenizer, which spreads them over the cores
+TOKENIZER_ROWS = 1000  # rows per call of the tokenizer, which spreads them over the cores
+
+# steps -> ranks -> micro-batches -> row indexes
+BatchPlan = list[list[list[list[int]]]]
 
 
-def encode(rows, tokenizer, template):
-    """Rows of 03 -> one (prompt ids, completion ids) each; the completion's ids end with the template's end token.
+def encode(rows: list[dict], tokenizer, template: str) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield (prompt ids, completion ids) of each row of 03.
 
-    The two are tokenised apart, because at test time the model goes on from exactly the prompt's ids.
-    Example (ChatML): [<|im_start|> system ... assistant \\n] and [Critique : \\n ... [END] <|im_end|>].
+    The completion's ids end with the template's end token. The two are tokenized apart, because at
+    test time the model goes on from exactly the prompt's ids.
+    Example (ChatML): [<|im_start|> system ... assistant \\n] and [Critique : ... [END] <|im_end|>].
     """
-    for at in range(0, len(rows), AT_ONCE):
-        some = rows[at : at + AT_ONCE]
-        asked = tokenizer([prompts.render(row["prompt"], template) for row in some]).input_ids
-        written = [
-            prompts.render_completion(row["completion"][0]["content"], template, tokenizer)
-            for row in some
-        ]
-        yield from zip(asked, tokenizer(written, add_special_tokens=False).input_ids)
+    for start in range(0, len(rows), TOKENIZER_ROWS):
+        prompt_texts, completion_texts = [], []
+        for row in rows[start : start + TOKENIZER_ROWS]:
+            completion = row["completion"][0]["content"]
+            prompt_texts.append(prompts.render(row["prompt"], template))
+            completion_texts.append(prompts.render_completion(completion, template, tokenizer))
+        prompt_ids = tokenizer(prompt_texts).input_ids
+        completion_ids = tokenizer(completion_texts, add_special_tokens=False).input_ids
+        yield from zip(prompt_ids, completion_ids)
 
 
-def lengths(texts, tokenizer, special):
-    """How many tokens each text has; special: with what the tokenizer puts round it, as round a prompt."""
-    for at in range(0, len(texts), AT_ONCE):
-        yield from map(
-            len, tokenizer(texts[at : at + AT_ONCE], add_special_tokens=special).input_ids
-        )
+def lengths(texts: list[str], tokenizer, special: bool) -> Iterator[int]:
+    """Yield how many tokens each text has.
 
-
-# Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff out between prompt and answer, so that an
-# answer under half of it stays whole and the end of the prompt goes, "assistant" included.
-def examples(rows, tokenizer, template, cutoff, overlong="truncate"):
-    """Rows -> (list of {"id", "input_ids" (int32 tensor), "n_prompt"}, counts of what was dropped or cut).
-
-    A row longer than `cutoff` tokens is cut at the end (the paper) or dropped; one whose prompt alone fills the cutoff
-    is always dropped, since nothing of it would be supervised.
+    special: with the tokens that the tokenizer puts around a prompt.
     """
-    kept, counts = [], Counter()
+    for start in range(0, len(texts), TOKENIZER_ROWS):
+        chunk = texts[start : start + TOKENIZER_ROWS]
+        yield from map(len, tokenizer(chunk, add_special_tokens=special).input_ids)
+
+
+# Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff
+# out between prompt and answer: an answer under half of it stays whole, and the end of the prompt
+# goes, "assistant" included.
+def examples(
+    rows: list[dict], tokenizer, template: str, cutoff: int, overlong: str = "truncate"
+) -> tuple[list[dict], Counter]:
+    """Return (examples, counts of what was dropped or truncated).
+
+    An example is {"id", "input_ids" (int32 tensor), "n_prompt"}. A row longer than `cutoff` tokens
+    is truncated at the end (the paper) or dropped. A row whose prompt alone fills the cutoff is
+    always dropped, since nothing of it would be supervised.
+    """
+    encoded, counts = [], Counter()
     for row, (prompt, completion) in zip(rows, encode(rows, tokenizer, template)):
-        if len(prompt) >= cutoff:
+        room = cutoff - len(prompt)
+        if room <= 0:
             counts["dropped: no completion token left"] += 1
             continue
-        if len(prompt) + len(completion) > cutoff:
+        if len(completion) > room:
             if overlong == "drop":
                 counts["dropped: over-long"] += 1
                 continue
-            counts["cut"] += 1
-            completion = completion[: cutoff - len(prompt)]
-            counts["cut so that the verdict is lost"] += verdicts.parse_verdict(
-                tokenizer.decode(completion)
-            ) != verdicts.parse_verdict(row["completion"][0]["content"])
-        kept.append(
-            {
-                "id": row["id"],
-                "input_ids": torch.tensor(prompt + completion, dtype=torch.int32),
-                "n_prompt": len(prompt),
-            }
-        )
-    return kept, +counts
+            counts["truncated"] += 1
+            completion = completion[:room]
+            verdict = verdicts.parse_verdict(row["completion"][0]["content"])
+            if verdicts.parse_verdict(tokenizer.decode(completion)) != verdict:
+                counts["truncated so that the verdict is lost"] += 1
+        input_ids = torch.tensor(prompt + completion, dtype=torch.int32)
+        encoded.append({"id": row["id"], "input_ids": input_ids, "n_prompt": len(prompt)})
+    return encoded, counts
 
 
-def check_fit(examples, vocabulary, positions, base):
-    """InputError where a token has no row in the model's embedding, because the tokenizer is another model's, or a row is
-    longer than the model's context."""
-    if (longest := max(len(e["input_ids"]) for e in examples)) > (positions or longest):
+def check_fit(examples: list[dict], vocabulary: int, positions: int | None, base: str) -> None:
+    """Raise InputError if the model cannot take the examples.
+
+    Either a row is longer than the model's context, or a token has no row in its embedding, because
+    the tokenizer is another model's.
+    """
+    longest = max(len(e["input_ids"]) for e in examples)
+    if positions and longest > positions:
         raise InputError(
-            f"{base}: a row has {longest} tokens, the model takes {positions}.\nGive --cutoff {positions}, or a base with more."
+            f"{base}: a row has {longest} tokens, the model takes {positions}.\n"
+            f"Give --cutoff {positions}, or a base with more."
         )
-    if (largest := max(int(e["input_ids"].max()) for e in examples)) >= vocabulary:
+    largest = max(int(e["input_ids"].max()) for e in examples)
+    if largest >= vocabulary:
         raise InputError(
-            f"{base}: its tokenizer writes token {largest}, but its embedding has {vocabulary} rows (0 to {vocabulary - 1}).\n"
-            "Tokenizer and weights are of different models: copy the tokenizer files of the model that the weights are of."
+            f"{base}: its tokenizer writes token {largest}, but its embedding has "
+            f"{vocabulary} rows (0 to {vocabulary - 1}).\n"
+            "Tokenizer and weights are of different models: copy the tokenizer files of the model "
+            "that the weights are of."
         )
 
 
-def split_holdout(examples, n, seed):
-    """-> (what is trained on, n examples held out), the choice by seed, each in the order of `examples`."""
-    held = set(random.Random(f"held out {seed}").sample(range(len(examples)), n))
-    return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
+def split_holdout(examples: list[dict], n: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """Return (training examples, holdout of n examples), chosen by the seed, both in order."""
+    chosen = set(random.Random(f"held out {seed}").sample(range(len(examples)), n))
+    training = [e for i, e in enumerate(examples) if i not in chosen]
+    return training, [examples[i] for i in sorted(chosen)]
 
 
-def n_supervised(example):
+def n_supervised(example: dict) -> int:
+    """Return how many of the example's tokens are supervised: its completion's."""
     return len(example["input_ids"]) - example["n_prompt"]
 
 
-def collate(batch, device="cpu"):
-    """-> input_ids, labels, both [B, T] int64, right-padded with token 0, which no real token sees.
+def collate(batch: list[dict], device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Return input_ids and labels, both [B, T] int64, right-padded with token 0.
 
-    No attention mask: causal attention never looks right, so real tokens do not see the padding, and sdpa keeps its
-    fast causal path. labels[b, t] is input_ids[b, t] on completion tokens and IGNORE elsewhere (the shift by one is the
-    loss's). An example is supervised on its whole completion, the first token and the end token included.
+    No real token sees the padding. There is no attention mask: causal attention never looks right,
+    and without a mask sdpa keeps its fast causal path. labels[b, t] is input_ids[b, t] on
+    completion tokens and IGNORE elsewhere (the shift by one is the loss's). An example is
+    supervised on its whole completion, the first token and the end token included.
     """
     length = max(len(e["input_ids"]) for e in batch)
     input_ids = torch.zeros((len(batch), length), dtype=torch.long)
     labels = torch.full((len(batch), length), IGNORE, dtype=torch.long)
     for b, example in enumerate(batch):
-        ids, n_prompt = torch.as_tensor(example["input_ids"], dtype=torch.long), example["n_prompt"]
+        ids = torch.as_tensor(example["input_ids"], dtype=torch.long)
+        n_prompt = example["n_prompt"]
         input_ids[b, : len(ids)] = ids
         labels[b, n_prompt : len(ids)] = ids[n_prompt:]
     return input_ids.to(device), labels.to(device)
 
 
-def batch_plan(lengths, global_batch, epochs, seed, ranks, tokens_per_microbatch):
-    """What each optimizer step trains on: a list (steps) of lists (ranks) of lists (micro-batches) of row indexes.
+# --- the batch plan -------------------------------------------------------------------------------
 
-    Each epoch is a seeded shuffle cut into global batches; the last one may be smaller. Inside a global batch rows of
-    adjacent lengths share a micro-batch of at most `tokens_per_microbatch` padded tokens. Every rank gets the same
-    number of micro-batches, as sharded training needs; an empty one is a rank's share of a batch with too few rows.
-    The gradient does not depend on the cut, because the loss is a token sum over the batch's token count.
+
+def batch_plan(
+    lengths: list[int],
+    global_batch: int,
+    epochs: int,
+    seed: int,
+    ranks: int,
+    tokens_per_microbatch: int,
+) -> BatchPlan:
+    """Return what each optimizer step trains on.
+
+    A list (steps) of lists (ranks) of lists (micro-batches) of row indexes. Each epoch is a seeded
+    shuffle cut into global batches; the last one may be smaller. Inside a global batch rows of
+    adjacent lengths share a micro-batch of at most `tokens_per_microbatch` padded tokens. Every
+    rank gets the same number of micro-batches, as sharded training needs; an empty one is a rank's
+    share of a batch with too few rows. The gradient does not depend on the cut, because the loss is
+    a token sum over the batch's token count.
     """
     steps = []
     for epoch in range(epochs):
         order = list(range(len(lengths)))
         random.Random(f"{seed} {epoch}").shuffle(order)
-        for at in range(0, len(order), global_batch):
-            steps.append(_cut(order[at : at + global_batch], lengths, ranks, tokens_per_microbatch))
+        for start in range(0, len(order), global_batch):
+            rows = order[start : start + global_batch]
+            steps.append(_split_batch(rows, lengths, ranks, tokens_per_microbatch))
     return steps
 
 
-def _cut(rows, lengths, ranks, most):
+def _split_batch(rows, lengths, ranks, budget):
+    """Return one global batch as micro-batches for each rank."""
     rows = sorted(rows, key=lambda i: (-lengths[i], i))
-    wanted = -(-len(_groups(rows, lengths, most)) // ranks) * ranks
-    low, high = lengths[rows[0]], max(most, lengths[rows[0]])
-    while (
-        low < high
-    ):  # the smallest budget that needs no more micro-batches: then all of them are about equally full
-        budget = (low + high) // 2
-        if len(_groups(rows, lengths, budget)) <= wanted:
-            high = budget
-        else:
-            low = budget + 1
-    groups = _groups(rows, lengths, min(most, high))
-    while len(groups) < wanted:  # halve the costliest until every rank gets as many
-        costliest = max(groups, key=lambda g: (len(g) > 1, _cost(g, lengths)))
+    n_groups = len(_groups(rows, lengths, budget))
+    n_groups = -(-n_groups // ranks) * ranks  # rounded up to a multiple of the ranks
+    groups = _groups(rows, lengths, _even_budget(rows, lengths, n_groups, budget))
+    while len(groups) < n_groups:  # halve the costliest until every rank gets as many
+        costliest = max(groups, key=lambda group: (len(group) > 1, _cost(group, lengths)))
         groups.remove(costliest)
         half = (len(costliest) + 1) // 2
-        groups += [costliest[:half], costliest[half:]] if len(costliest) > 1 else [costliest, []]
-    groups.sort(key=lambda g: -_cost(g, lengths))
-    return [
-        groups[rank::ranks] for rank in range(ranks)
-    ]  # the i-th micro-batches of all ranks are of like size
+        groups += [costliest[:half], costliest[half:]]  # of one row: that row and nothing
+    groups.sort(key=lambda group: -_cost(group, lengths))
+    # The i-th micro-batches of all ranks are of similar size.
+    return [groups[rank::ranks] for rank in range(ranks)]
+
+
+def _even_budget(rows, lengths, n_groups, budget):
+    """Return the smallest budget that needs no more micro-batches: then all are about as full."""
+    low, high = lengths[rows[0]], max(budget, lengths[rows[0]])
+    while low < high:
+        middle = (low + high) // 2
+        if len(_groups(rows, lengths, middle)) <= n_groups:
+            high = middle
+        else:
+            low = middle + 1
+    return min(budget, high)
 
 
 def _groups(rows, lengths, budget):
-    """Rows, longest first, in runs of at most `budget` padded tokens; a row above it stands alone."""
+    """Return rows, longest first, in groups of at most `budget` padded tokens.
+
+    A row longer than that has a group of its own.
+    """
     groups = []
     for i in rows:
         if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
@@ -162,22 +202,31 @@ def _groups(rows, lengths, budget):
 
 
 def _cost(group, lengths):
-    """Padded tokens of a micro-batch, whose first row is its longest; 0 where it is empty."""
-    return lengths[group[0]] * len(group) if group else 0
+    """Return the padded tokens of a micro-batch, 0 if it is empty."""
+    return len(group) * max((lengths[i] for i in group), default=0)
 
 
-def padding_share(steps, lengths):
-    """Share of the planned tokens that is padding, 0 to 1."""
-    groups = [g for step in steps for rank in step for g in rank if g]
-    padded = sum(max(lengths[i] for i in g) * len(g) for g in groups)
-    return 1 - sum(lengths[i] for g in groups for i in g) / padded
+def step_rows(step: list[list[list[int]]]) -> list[int]:
+    """Return the row indexes of one step of the plan, over all ranks."""
+    return [i for micro_batches in step for group in micro_batches for i in group]
 
 
-def packing_efficiency(step, lengths):
-    """Share of one step's token slots that hold real tokens, 0 to 1: padding counts against it, and so does a rank's
-    waiting, since the i-th micro-batches of all ranks last as long as the largest of them."""
-    slots = sum(
-        max(max((lengths[i] for i in g), default=0) * len(g) for g in together)
-        for together in zip(*step)
-    )
-    return sum(lengths[i] for rank in step for g in rank for i in g) / (slots * len(step))
+def padding_share(plan: BatchPlan, lengths: list[int]) -> float:
+    """Return the share of the planned tokens that is padding, 0 to 1."""
+    real = padded = 0
+    for step in plan:
+        real += sum(lengths[i] for i in step_rows(step))
+        padded += sum(_cost(group, lengths) for rank in step for group in rank)
+    return 1 - real / padded
+
+
+def packing_efficiency(step: list[list[list[int]]], lengths: list[int]) -> float:
+    """Return the share of one step's token slots that hold real tokens, 0 to 1.
+
+    Padding counts against it, and so does a rank's waiting, since the i-th micro-batches of all
+    ranks last as long as the largest of them.
+    """
+    slots = 0
+    for simultaneous in zip(*step):  # the i-th micro-batches of all ranks
+        slots += len(step) * max(_cost(group, lengths) for group in simultaneous)
+    return sum(lengths[i] for i in step_rows(step)) / slots

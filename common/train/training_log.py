@@ -1,102 +1,59 @@
-"""What a training shows of itself: log lines and the loss curve."""
+"""What a training shows of itself: log lines, metrics.jsonl and the loss curve."""
 
 import json
 import math
+from pathlib import Path
 
+import torch.distributed as dist
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
-from common.core.files import write_jsonl
+from common.core.files import append_line, write_jsonl
 from common.train.tokens import packing_efficiency, padding_share
 
 
-def plan_line(job):
-    """One arm before its training: rows, tokens, steps, what was dropped or cut."""
-    useful = sum(packing_efficiency(step, job.lengths) for step in job.plan) / len(job.plan)
-    return (
-        f"{job.arm}: {len(job.examples)} rows, {sum(job.lengths) / len(job.lengths):.0f} tokens a row, {len(job.plan)} steps, "
-        f"padding {padding_share(job.plan, job.lengths):.1%}, useful {useful:.1%}"
-        + "".join(f", {n} {what}" for what, n in job.counts.items())
-        + (f", {len(job.held)} held out" if job.held else "")
-    )
+class TrainingLog:
+    """The metrics of one training, a row a step: kept in metrics.jsonl, printed, and drawn.
+
+    Process 0 writes the files and prints; the others only remember.
+    """
+
+    def __init__(self, training, start: int):
+        """Read the metrics of the steps up to `start`; later ones are run again."""
+        self.training = training
+        self.path = training.folder / "metrics.jsonl"
+        self.writes = dist.get_rank() == 0
+        self.metrics = read_metrics(self.path, start, repair=self.writes)
+
+    @property
+    def skipped(self) -> int:
+        """Return how many steps had no finite loss and gradient."""
+        return sum(bool(row["skipped"]) for row in self.metrics)
+
+    @property
+    def best(self) -> str | None:
+        """Return the name of the checkpoint with the lowest held-out loss so far."""
+        return best_checkpoint(self.metrics)
+
+    def add(self, row: dict) -> None:
+        """Append a step, and print its line."""
+        self.metrics.append(row)
+        if self.writes:
+            print(step_line(self.metrics, len(self.training.plan)))
+            append_line(self.path, row)
+
+    def draw(self) -> None:
+        """Write loss.png."""
+        if self.writes:
+            picture = self.training.folder / "loss.png"
+            loss_curve(self.metrics, picture, self.training.set_name)
 
 
-def step_line(metrics, steps):
-    """One line of training, of the last of `metrics`: "step 12/98 loss 0.4213 lr 4.6e-06 grad_norm 1.20 tokens/s 41.0k ..."."""
-    m, recent = metrics[-1], [row["seconds"] for row in metrics[-10:]]
-    left = (steps - m["step"]) * sum(recent) / len(recent)
-    eta = (
-        f"{left:.0f} s"
-        if left < 120
-        else f"{left / 60:.0f} min"
-        if left < 7200
-        else f"{left / 3600:.1f} h"
-    )
-    return (
-        f"step {m['step']}/{steps} loss {m['loss']:.4f} lr {m['learning_rate']:.2e} grad_norm {m['grad_norm']:.3f} "
-        f"tokens/s {m['tokens'] / m['seconds'] / 1000:.1f}k useful {m['useful']:.0%} "
-        + (f"MFU {m['mfu']:.1%} " if m["mfu"] else "")
-        + f"memory {m['memory_gb']:.1f} GB eta {eta}"
-        + (f" held-out loss {m['held_out_loss']:.4f}" if "held_out_loss" in m else "")
-        + (
-            f" NOT FINITE, skipped; {len(m['skipped'])} rows: {' '.join(m['skipped'][:5])}"
-            if m["skipped"]
-            else ""
-        )
-    )
-
-
-def remarks(metrics):
-    """What one should know of a finished training: skipped steps, the checkpoint with the lowest held-out loss."""
-    skipped, best = sum(bool(m["skipped"]) for m in metrics), best_checkpoint(metrics)
-    return (
-        f"; {skipped} of {len(metrics)} steps were skipped, their loss or gradient was not finite"
-        if skipped
-        else ""
-    ) + (f"; lowest held-out loss at {best}" if best else "")
-
-
-def supervised_text(example, tokenizer, most=160):
-    """One row as the model sees it, what it learns to write between >>> and <<<; the middle of long texts left out."""
-
-    def short(text):
-        return text if len(text) <= 2 * most else f"{text[:most]} [...] {text[-most:]}"
-
-    ids, n_prompt = example["input_ids"], example["n_prompt"]
-    return f"  {short(tokenizer.decode(ids[:n_prompt]))!r}\n  >>> {short(tokenizer.decode(ids[n_prompt:]))!r} <<<"
-
-
-def loss_curve(metrics, path):
-    """Loss per supervised token (nats) over the steps, as a PNG."""
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(
-        [m["step"] for m in metrics],
-        [m["loss"] for m in metrics],
-        linewidth=1.5,
-        label="training rows",
-    )
-    if held := [m for m in metrics if "held_out_loss" in m]:
-        axes.plot(
-            [m["step"] for m in held],
-            [m["held_out_loss"] for m in held],
-            "o-",
-            markersize=4,
-            label="held-out rows",
-        )
-        axes.legend()
-    axes.set(
-        xlabel="optimizer step", ylabel="loss per completion token (nats)", title=metrics[0]["arm"]
-    )
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    save_figure(figure, path)
-
-
-def read_metrics(path, last_step=math.inf, repair=False):
+def read_metrics(path: Path, last_step: float = math.inf, repair: bool = False) -> list[dict]:
     """Return the rows of a metrics file up to `last_step`, [] if there is no file.
 
-    A line that a kill cut off is skipped: its step is run again. repair: also write the file anew without what was left out.
+    A line that a kill cut off is skipped: its step is run again. repair: also write the file anew
+    without what was left out.
     """
     if not path.exists():
         return []
@@ -113,9 +70,115 @@ def read_metrics(path, last_step=math.inf, repair=False):
     return rows
 
 
-def best_checkpoint(metrics):
-    """The name of the checkpoint with the lowest held-out loss, None where none was measured."""
-    measured = [m for m in metrics if math.isfinite(m.get("held_out_loss", math.nan))]
-    return (
-        f"step-{min(measured, key=lambda m: m['held_out_loss'])['step']:06d}" if measured else None
-    )
+def best_checkpoint(metrics: list[dict]) -> str | None:
+    """Return the checkpoint with the lowest held-out loss, None if none was measured."""
+    measured = [row for row in metrics if math.isfinite(row.get("held_out_loss", math.nan))]
+    if not measured:
+        return None
+    best = min(measured, key=lambda row: row["held_out_loss"])
+    return f"step-{best['step']:06d}"
+
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+def plan_line(training) -> str:
+    """Return one training set before its training: rows, tokens, steps, what was truncated."""
+    lengths, plan = training.lengths, training.plan
+    efficiency = sum(packing_efficiency(step, lengths) for step in plan) / len(plan)
+    parts = [
+        f"{training.set_name}: {len(lengths)} rows",
+        f"{sum(lengths) / len(lengths):.0f} tokens a row",
+        f"{len(plan)} steps",
+        f"padding {padding_share(plan, lengths):.1%}",
+        f"packing efficiency {efficiency:.1%}",
+    ]
+    parts += [f"{n} {reason}" for reason, n in training.counts.items()]
+    if training.holdout:
+        parts.append(f"{len(training.holdout)} held out")
+    return ", ".join(parts)
+
+
+def step_line(metrics: list[dict], steps: int) -> str:
+    """Return the log line of the last step.
+
+    "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% ..."
+    """
+    row = metrics[-1]
+    recent = metrics[-10:]
+    seconds_left = (steps - row["step"]) * sum(r["seconds"] for r in recent) / len(recent)
+    parts = [
+        f"step {row['step']}/{steps}",
+        f"loss {row['loss']:.4f}",
+        f"lr {row['learning_rate']:.2e}",
+        f"grad_norm {row['grad_norm']:.3f}",
+        f"tokens/s {row['tokens'] / row['seconds'] / 1000:.1f}k",
+        f"packing {row['useful']:.0%}",
+    ]
+    if row["mfu"]:
+        parts.append(f"MFU {row['mfu']:.1%}")
+    parts += [f"memory {row['memory_gb']:.1f} GB", f"eta {duration(seconds_left)}"]
+    if "held_out_loss" in row:
+        parts.append(f"held-out loss {row['held_out_loss']:.4f}")
+    if row["skipped"]:
+        parts.append(f"NOT FINITE, skipped; rows {' '.join(row['skipped'][:5])}")
+    return " ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in a unit that is easy to read.
+
+    >>> duration(17), duration(600), duration(9000)
+    ('17 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def summary(training, merged: bool) -> str:
+    """Return the line that ends a training: what was written, and what one should know of it."""
+    metrics = read_metrics(training.folder / "metrics.jsonl", len(training.plan))
+    line = f"wrote {training.last_checkpoint / 'merged' if merged else training.last_checkpoint}"
+    skipped = sum(bool(row["skipped"]) for row in metrics)
+    if skipped:
+        line += f"; {skipped} of {len(metrics)} steps were skipped, as not finite"
+    best = best_checkpoint(metrics)
+    if best:
+        line += f"; lowest held-out loss at {best}"
+    return line
+
+
+def supervised_text(example: dict, tokenizer) -> str:
+    """Return one row as the model sees it, what it learns to write between >>> and <<<."""
+    prompt = tokenizer.decode(example["input_ids"][: example["n_prompt"]])
+    completion = tokenizer.decode(example["input_ids"][example["n_prompt"] :])
+    return f"  {_shorten(prompt)!r}\n  >>> {_shorten(completion)!r} <<<"
+
+
+def _shorten(text: str, width: int = 160) -> str:
+    """Return a long text without its middle."""
+    return text if len(text) <= 2 * width else f"{text[:width]} [...] {text[-width:]}"
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def loss_curve(metrics: list[dict], path: Path, title: str) -> None:
+    """Draw the loss per supervised token (nats) over the steps, as a PNG."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    steps = [row["step"] for row in metrics]
+    axes.plot(steps, [row["loss"] for row in metrics], linewidth=1.5, label="training rows")
+    measured = [row for row in metrics if "held_out_loss" in row]
+    if measured:
+        steps = [row["step"] for row in measured]
+        losses = [row["held_out_loss"] for row in measured]
+        axes.plot(steps, losses, "o-", markersize=4, label="held-out rows")
+        axes.legend()
+    axes.set(xlabel="optimizer step", ylabel="loss per completion token (nats)", title=title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
