@@ -291,7 +291,7 @@ def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
         run_04(again, *lora, fault=partial(when_appearing, "merged", killed)).status
         == -signal.SIGKILL
     )
-    assert "step-000004 stands, nothing to do" in train_04(again, *lora)
+    assert "step-000004 exists, nothing to do" in train_04(again, *lora)
     assert losses(once) == losses(again) and standing(once) == standing(again)
     for name in (
         "step-000002/adapter_model.safetensors",

@@ -304,7 +304,7 @@ def test_the_gradient_follows_what_is_done_with_the_loss():
 PEAK = """
 import re, sys
 import torch
-from common import loss
+from common.train import loss
 torch.set_num_threads(1)
 hidden = torch.randn(1, 1001, 32, requires_grad=True)
 weight = torch.randn(151_936, 32, requires_grad=True)

@@ -163,7 +163,7 @@ def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
     kill_when(ready, folder, "04_train.py", *SMALL["04_train.py"])
     assert not (run_copy / "04_train" / "cft" / "step-000006").exists()
     assert_whole(run_copy)
-    assert "sft: runs/tiny/04_train/sft/step-000006 stands" in must_run(
+    assert "sft: runs/tiny/04_train/sft/step-000006 exists" in must_run(
         folder, "04_train.py", *SMALL["04_train.py"]
     )
     assert_same(run_copy, finished.run)

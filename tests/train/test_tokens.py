@@ -85,7 +85,7 @@ def test_overlong_rows_are_cut_or_dropped_and_counted():
     (whole,), _ = tokens.examples([ROW], words, "chatml", cutoff=512)
     length, n_prompt = len(whole["input_ids"]), whole["n_prompt"]
     (cut,), counts = tokens.examples([ROW], words, "chatml", cutoff=length - 1)
-    assert cut["input_ids"].tolist() == whole["input_ids"].tolist()[:-1] and counts == {"cut": 1}
+    assert cut["input_ids"].tolist() == whole["input_ids"].tolist()[:-1] and counts == {"truncated": 1}
     assert tokens.examples([ROW], words, "chatml", length - 1, "drop")[0] == []
     for overlong in (
         "truncate",
@@ -192,7 +192,7 @@ def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
     )
     whole = kept == critique + "<|im_end|>"
     assert counts == (
-        {} if whole else {"cut": 1} | ({"cut so that the verdict is lost": 1} if lost else {})
+        {} if whole else {"truncated": 1} | ({"truncated so that the verdict is lost": 1} if lost else {})
     )
 
 
@@ -214,8 +214,8 @@ def test_counts_of_a_mixed_set_by_hand():
     ] == [5, 10, 5, 10]
     assert counts == {
         "dropped: no completion token left": 1,
-        "cut": 2,
-        "cut so that the verdict is lost": 1,
+        "truncated": 2,
+        "truncated so that the verdict is lost": 1,
     }
     kept, counts = tokens.examples(data, words, "chatml", n + 10, "drop")
     assert [e["id"] for e in kept] == ["0", "3"] and counts == {
@@ -229,7 +229,7 @@ def test_rows_tokenised_together_are_those_tokenised_alone():
     words = build_tokenizer()
     data = [
         row_of(f"Critique:\n{i} + {i % 7}", f"Start with {i}", name=str(i))
-        for i in range(tokens.AT_ONCE + 1)
+        for i in range(tokens.TOKENIZER_ROWS + 1)
     ]
     together, counts = tokens.examples(data, words, "chatml", 512)
     assert [e["id"] for e in together] == [row["id"] for row in data] and not counts
@@ -246,7 +246,7 @@ def test_any_number_of_rows_at_a_time_gives_the_same(monkeypatch, at_once):
     words = build_tokenizer()
     data = [row_of("Critique:\n" + "ab" * i, "q" * i, name=str(i)) for i in range(7)]
     expected = [e["input_ids"].tolist() for e in tokens.examples(data, words, "chatml", 512)[0]]
-    monkeypatch.setattr(tokens, "AT_ONCE", at_once)
+    monkeypatch.setattr(tokens, "TOKENIZER_ROWS", at_once)
     assert [
         e["input_ids"].tolist() for e in tokens.examples(data, words, "chatml", 512)[0]
     ] == expected and len(expected) == 7
@@ -263,7 +263,7 @@ def test_rows_that_do_not_fit_the_model_are_refused():
         tokens.check_fit(made, 10, 3, "BASE")
 
 
-def test_put_aside_splits_by_the_seed():
+def test_the_holdout_is_chosen_by_the_seed():
     data = [{"id": str(i)} for i in range(50)]
     trained, held = tokens.split_holdout(data, 12, seed=0)
     assert len(held) == 12 and len(trained) == 38
@@ -435,7 +435,7 @@ def test_shares_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_useful_share_of_the_papers_batch(seed):
+def test_packing_efficiency_of_the_papers_batch(seed):
     """8 ranks, 512 rows of lognormal lengths, 16K tokens: at least 93 % of each step's slots hold real tokens; the paper's
     layout, 8 micro-batches of 8 rows as they come, fills less than 60 %."""
     rng = random.Random(seed)

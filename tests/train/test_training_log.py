@@ -21,7 +21,7 @@ def test_step_line_by_hand():
         memory_gb=27.04,
         skipped=[],
     )
-    line = "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k useful 96% MFU 50.0% memory 27.0 GB eta 17 s"
+    line = "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% MFU 50.0% memory 27.0 GB eta 17 s"
     assert training_log.step_line([row], 98) == line
     assert (
         training_log.step_line([row | {"held_out_loss": 0.5}], 98) == line + " held-out loss 0.5000"
@@ -29,7 +29,7 @@ def test_step_line_by_hand():
     assert " MFU" not in training_log.step_line([row | {"mfu": None}], 98)
     assert (
         training_log.step_line([row | {"skipped": ["a", "b"]}], 98)
-        == line + " NOT FINITE, skipped; 2 rows: a b"
+        == line + " NOT FINITE, skipped; rows a b"
     )
 
 
@@ -44,7 +44,7 @@ def picture(path, width, height):
 def test_loss_curve(tmp_path):
     """6 x 3.5 inches at 150 dpi; the falling curve's line is lower on the right than on the left (rows count from the top)."""
     training_log.loss_curve(
-        [{"step": i, "loss": 2 - i / 10, "arm": "cft"} for i in range(1, 20)], tmp_path / "loss.png"
+        [{"step": i, "loss": 2 - i / 10} for i in range(1, 20)], tmp_path / "loss.png", "cft"
     )
     pixels = picture(tmp_path / "loss.png", 900, 525)
     blue = (abs(pixels - matplotlib.colors.to_rgb("C0")).sum(axis=2) < 0.05).nonzero()
@@ -56,7 +56,7 @@ def test_loss_curve(tmp_path):
 
 
 def test_one_point_makes_a_curve(tmp_path):
-    training_log.loss_curve([{"step": 1, "loss": 0.0, "arm": "sft"}], tmp_path / "loss.png")
+    training_log.loss_curve([{"step": 1, "loss": 0.0}], tmp_path / "loss.png", "sft")
     picture(tmp_path / "loss.png", 900, 525)
 
 
