@@ -85,7 +85,9 @@ def test_overlong_rows_are_cut_or_dropped_and_counted():
     (whole,), _ = tokens.examples([ROW], words, "chatml", cutoff=512)
     length, n_prompt = len(whole["input_ids"]), whole["n_prompt"]
     (cut,), counts = tokens.examples([ROW], words, "chatml", cutoff=length - 1)
-    assert cut["input_ids"].tolist() == whole["input_ids"].tolist()[:-1] and counts == {"truncated": 1}
+    assert cut["input_ids"].tolist() == whole["input_ids"].tolist()[:-1] and counts == {
+        "truncated": 1
+    }
     assert tokens.examples([ROW], words, "chatml", length - 1, "drop")[0] == []
     for overlong in (
         "truncate",
@@ -192,7 +194,9 @@ def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
     )
     whole = kept == critique + "<|im_end|>"
     assert counts == (
-        {} if whole else {"truncated": 1} | ({"truncated so that the verdict is lost": 1} if lost else {})
+        {}
+        if whole
+        else {"truncated": 1} | ({"truncated so that the verdict is lost": 1} if lost else {})
     )
 
 
