@@ -508,7 +508,7 @@ def test_05_asks_a_server(tmp_path):
             and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
         )
         assert (
-            "| gsm8k | served against sft | - |" in partly.stdout
+            "| gsm8k | served against sft |" in partly.stdout
             and "items without an output of served" in partly.stdout
         )
         lost = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")[3]

@@ -1,4 +1,4 @@
-"""Which checkpoint of a training is reported: the best on a validation set, and by how much it is told apart from the rest."""
+"""Choose which checkpoint of a training is reported: the best on a validation set."""
 
 from itertools import combinations
 from pathlib import Path
@@ -6,194 +6,157 @@ from pathlib import Path
 from common.core import files, prompts, runs, stats
 from common.core.errors import InputError
 from common.core.files import content_id
-from common.data import decontamination, test_sets
+from common.data import test_sets
+from common.data.decontamination import normalize_question
 from common.evaluate import comparisons, scores
 
-HELDOUT = 500  # questions at most
+HOLDOUT_QUESTIONS = 500  # at most
+INSIDE_MATH = {"math", "math500_validation", "tiny_validation"}
+# By name: what a choice on this set means.
+NOTES = {
+    "math500": "as in the paper: it lies inside the MATH test, so these are the luckiest scores",
+    "tiny": "which is the test set itself, so these are the luckiest scores",
+    "math500_validation": "which is no part of what is reported",
+    "tiny_validation": "which is no part of what is reported",
+    "heldout": "questions of the run that were not trained on, harder than the rest",
+}
 
 
-def validation_set(choice, names, run, models=(), folder=None, revisions=None, limit=None, seed=0):
-    """-> (name, items, a line that says what this means). choice: "validation" (or "auto") is disjoint from what is reported; "paper" is MATH-500, as
-    in the paper; "heldout" are questions of the run with golds that no arm was trained on. names: the benchmarks that are reported."""
-    choice = choice.replace("auto", "validation")
-    tiny = set(names) <= set(test_sets.TINY)
-    if choice == "heldout":
-        for checkpoint in (c for one in models for c in one.checkpoints):
-            if (
-                checkpoint.url
-                or (run / "04_train").resolve() not in Path(checkpoint.where).resolve().parents
-            ):
-                raise InputError(
-                    f"{checkpoint.where} is no checkpoint of {run}: what it was trained on is not known, so nothing is known to be held "
-                    "out.\nTake --selection validation."
-                )
-        return (
-            choice,
-            heldout(run)[:limit],
-            (
-                "Checkpoints were chosen on questions of the run that no arm was trained on. sft-verified takes the questions that were answered "
-                "right first, so these are harder than the rest: good to choose by, no score to report."
-            ),
-        )
-    name = {"validation": ("math500_validation", "tiny_validation"), "paper": ("math500", "tiny")}[
-        choice
-    ][tiny]
-    if choice == "validation" and {"math", "math500_validation", "tiny_validation"} & set(names):
-        raise InputError(
-            f"checkpoints are chosen on {name}, which lies inside what is reported ({' '.join(names)}).\n"
-            "Report --benchmarks math500 instead of math; or choose as the paper did, on the test: --selection paper"
-        )
+def choose_validation_set(selection: str, benchmarks: list[str]) -> str:
+    """Return the name of the set that checkpoints are chosen on.
+
+    selection: "validation" (or "auto") is disjoint from what is reported; "paper" is MATH-500, as
+    in the paper; "heldout" are questions of the run. benchmarks: those that are reported.
+    """
+    tiny = set(benchmarks) <= set(test_sets.TINY)
+    if selection == "heldout":
+        return test_sets.HELDOUT
+    if selection == "paper":
+        return "tiny" if tiny else "math500"
     # Differs from the paper: by default checkpoints are chosen on questions that are not reported.
-    line = f"Checkpoints were chosen on {name}, which is no part of what is reported."
-    if choice == "paper":
-        line = (
-            f"Checkpoints were chosen on {name}, as in the paper: "
-            + ("it is the test set itself" if tiny else "it lies inside the MATH test")
-            + ", so that the scores there are those of the luckiest checkpoint."
+    name = "tiny_validation" if tiny else "math500_validation"
+    if INSIDE_MATH & set(benchmarks):
+        raise InputError(
+            f"{name}, on which checkpoints are chosen, lies inside {' '.join(benchmarks)}.\n"
+            "Report --benchmarks math500 instead of math; "
+            "or choose as the paper did, on the test: --selection paper"
         )
-    revision = (revisions or {}).get(name) or (revisions or {}).get(
-        "math" if name == "math500_validation" else name
-    )
-    return name, test_sets.load_items(name, folder, revision, limit, seed), line
+    return name
+
+
+def describe_validation(name: str) -> str:
+    """Return a sentence on what a choice on this set means."""
+    return f"Checkpoints were chosen on {name}, {NOTES[name]}."
 
 
 def trained_on(run):
-    """{arm: the questions that it was trained on, `decontamination.normalize_question`}, read from its training sets; None where those have changed since.
+    """Return {set: the normalized questions that it was trained on}, None if its data changed.
 
-    An arm of a second stage was trained on what its first stage was, too."""
+    A set of a second stage was trained on what its first stage was, too.
+    """
     built = {files.file_hash(file): file for file in (run / "03_data").glob("*.jsonl")}
-    found, after = {}, {}
+    questions, after = {}, {}
     for path in sorted((run / "04_train").glob("*/settings.json")):
-        settings, arm = runs.read_settings(path), path.parent.name
-        after[arm] = settings.get("after")
-        shas = settings.get("data_sha256", ["?"])
-        found[arm] = (
-            {
-                decontamination.normalize_question(prompts.extract_question(row["prompt"]))
-                for sha in shas
-                for row in files.iter_jsonl(built[sha], ("prompt",))
-            }
-            if set(shas) <= set(built)
-            else None
-        )
-    for arm in [arm for arm in found if after[arm]]:
-        first = found.get(after[arm])
-        found[arm] = None if first is None or found[arm] is None else found[arm] | first
-    return found
+        settings, name = runs.read_settings(path), path.parent.name
+        after[name] = settings.get("after")
+        hashes = settings.get("data_sha256", ["?"])
+        questions[name] = None
+        if set(hashes) <= set(built):
+            questions[name] = set()
+            for sha in hashes:
+                for row in files.iter_jsonl(built[sha], ("prompt",)):
+                    questions[name].add(normalize_question(prompts.extract_question(row["prompt"])))
+    for name in [name for name in questions if after[name]]:
+        first = questions.get(after[name])
+        if first is None or questions[name] is None:
+            questions[name] = None
+        else:
+            questions[name] |= first
+    return questions
 
 
-def unequal(run, arms):
-    """A line where arms that are compared were trained for different numbers of steps, [] otherwise."""
-    steps = {
-        path.parent.name: runs.read_settings(path).get("steps")
-        for path in sorted((run / "04_train").glob("*/settings.json"))
-    }
-    steps = {arm: n for arm, n in steps.items() if arm in arms}
-    if len(set(steps.values())) < 2:
-        return []
-    return [
-        "The arms were trained for different numbers of steps, so they differ in more than in their kind: "
-        f"{', '.join(f'{arm} {n}' for arm, n in steps.items())}."
-    ]
+def load_heldout(run: Path, specs: list) -> list[dict]:
+    """Return questions of 01 with a gold on which no set was trained, in the order of 01.
 
-
-def heldout(run):
-    """Questions of 01 with a gold on which no arm was trained, in the order of 01."""
-    rows = files.read_jsonl(
-        runs.stage_file(run, "01_responses.jsonl"), ("id", "question_id", "question", "gold")
-    )
+    specs: the models whose checkpoints are chosen; InputError if one was not trained in this run.
+    """
+    for spec in specs:
+        for checkpoint in spec.checkpoints:
+            folder = Path(checkpoint.location).resolve()
+            if checkpoint.url or (run / "04_train").resolve() not in folder.parents:
+                raise InputError(
+                    f"{checkpoint.location} is no checkpoint of {run}: what it was trained on "
+                    "is not known.\nTake --selection validation."
+                )
+    path = runs.stage_file(run, "01_responses.jsonl")
     runs.stage_file(run, "04_train")
     trained = trained_on(run)
-    if changed := [arm for arm, questions in trained.items() if questions is None]:
-        folder = run / "04_train" / changed[0]
+    changed = [name for name, questions in trained.items() if questions is None]
+    if changed:
         raise InputError(
-            f"{folder} was trained on other data than stands in {run / '03_data'} now, so that what is held out is not known.\n"
-            f"Train it again (rm -r {folder}; python 04_train.py --name {run.name}), or take --selection validation."
+            f"{run / '04_train' / changed[0]} was trained on other data than {run / '03_data'} "
+            "holds now, so that what is held out is not known.\n"
+            "Train it again under another --name, or take --selection validation."
         )
-    known, left, golds = set().union(*trained.values()), {}, {}
-    for row in rows:
-        if (
-            str(row["gold"] or "").strip()
-            and decontamination.normalize_question(row["question"]) not in known
-        ):
-            left.setdefault(row["question_id"], row)
+    golds, questions = {}, {}
+    for row in files.read_jsonl(path, ("question_id", "question", "gold")):
+        if str(row["gold"] or "").strip():
+            questions.setdefault(row["question_id"], row["question"])
             golds.setdefault(row["question_id"], set()).add(str(row["gold"]))
-    left = [
-        row for name, row in left.items() if len(golds[name]) == 1
-    ]  # of two golds nobody knows which is meant
-    if not left:
+    items = []
+    for key, question in questions.items():
+        text = normalize_question(question)
+        was_seen = any(text in texts for texts in trained.values())
+        if not was_seen and len(golds[key]) == 1:  # of two golds nobody knows which is meant
+            item = {"id": content_id(question), "question": question, "gold": golds[key].pop()}
+            items.append(item)
+    if not items:
         raise InputError(
-            f"every question of {run} that has a gold was trained on, or none has one: nothing is held out.\n"
-            "Build with fewer rows (03_build.py --rows N) and train again; or take --selection validation"
+            f"every question of {run} that has a gold was trained on, or none has one.\n"
+            "Build with fewer rows (03_build.py --rows N) and train under another --name; "
+            "or take --selection validation"
         )
-    return [
-        {"id": content_id(row["question"]), "question": row["question"], "gold": str(row["gold"])}
-        for row in left[:HELDOUT]
-    ]
+    return items[:HOLDOUT_QUESTIONS]
 
 
-def choose(candidate, results, name, seed=0):
-    """The checkpoint with the highest score, of equals the earliest; its lead over each of the others, paired.
+def choose_checkpoint(spec, results: list[scores.Result], seed: int = 0):
+    """Return the checkpoint with the highest score, of equals the earliest, and rows on all.
 
-    The best is picked by looking at all of them, so p is corrected (Holm) for all pairs of checkpoints, not only for those with the best.
-    -> (its folder or served name, its URL, [{"step", "accuracy", "low", "high", "difference", "p", "holm", ...}], a line that says it)
+    results: of each of spec.checkpoints, on the validation set. A row has the lead of the chosen
+    one, paired (difference, difference_low, difference_high). The best is picked by looking at all
+    of them, so p is corrected (Holm) for all pairs of checkpoints.
     """
-    table, values = [], []
-    for checkpoint in candidate.checkpoints:
-        result = results[name, checkpoint.label]
-        right = list(result.values().values())
-        if len(right) < len(scores.by_item(result.rows)):
+    rows, shares = [], []
+    for checkpoint, result in zip(spec.checkpoints, results):
+        if result.has_failed_items():
             raise InputError(
-                f"{checkpoint.label}: {len(scores.by_item(result.rows)) - len(right)} items of {name} have no output, so that no "
+                f"{checkpoint.label}: items of {result.benchmark} have no output, so that no "
                 "checkpoint can be chosen.\nRun the same command again: it asks only for those."
             )
-        score = scores.score(result, seed)
-        table.append(
-            {
-                "arm": candidate.label,
-                "benchmark": name,
-                "step": checkpoint.step,
-                "model": checkpoint.label,
-                "chosen": False,
-            }
-            | {key: score[key] for key in ("n", "accuracy", "low", "high", "failed")}
-        )
-        values.append(right)
-    best = max(range(len(table)), key=lambda i: (table[i]["accuracy"], -i))
-    table[best]["chosen"] = True
-    pairs = list(combinations(range(len(table)), 2))
-    ps = {pair: comparisons.paired_p(values[pair[0]], values[pair[1]], seed) for pair in pairs}
-    corrected = dict(zip(pairs, stats.holm([ps[pair] for pair in pairs])))
-    others = [i for i in range(len(table)) if i != best]
-    for i in others:
-        table[i] |= dict(
-            zip(
-                ("difference", "difference_low", "difference_high"),
-                stats.paired_difference(values[best], values[i], seed=seed),
-            )
-        )
-        table[i] |= {
-            "p": ps[min(i, best), max(i, best)],
-            "holm": corrected[min(i, best), max(i, best)],
-        }
-    apart = sum(table[i]["holm"] < 0.05 for i in others)
-    of = f", chosen of {len(table)} checkpoints" if len(table) > 1 else ""
-    line = f"{candidate.label}: step {table[best]['step']}{of}, {100 * table[best]['accuracy']:.1f}% of {table[best]['n']}"
-    if others:
-        near = table[min(others, key=lambda i: table[i]["difference"])]
-        lead, low, high = (
-            100 * near[key] for key in ("difference", "difference_low", "difference_high")
-        )
-        line += (
-            f" (the best of {len(table)}, so it flatters); told apart from {apart} of the {len(others)} others (Holm over all pairs); "
-            f"the nearest is step {near['step']}, {lead:+.1f} [{low:+.1f}, {high:+.1f}] points"
-        )
-    if equal := [
-        str(row["step"])
-        for row in table
-        if row["accuracy"] == table[best]["accuracy"] and not row["chosen"]
-    ]:
-        line += f"; equal to it, and later: step {' '.join(equal)}"
-    if failed := sum(row["failed"] for row in table):
-        line += f"; {failed} items got no output and count as wrong"
-    return candidate.checkpoints[best].where, candidate.checkpoints[best].url, table, line
+        names = {"arm": spec.label, "step": checkpoint.step, "model": checkpoint.label}
+        rows.append(scores.score(result, seed) | names | {"chosen": False})
+        shares.append(result.shares())
+    best = max(range(len(rows)), key=lambda number: rows[number]["accuracy"])
+    rows[best] |= {"chosen": True, "outcome": "chosen"}
+    pairs = list(combinations(range(len(rows)), 2))
+    p_values = [comparisons.paired_p(shares[i], shares[j], seed) for i, j in pairs]
+    for (i, j), p, corrected in zip(pairs, p_values, stats.holm(p_values)):
+        if best in (i, j):
+            other = j if i == best else i
+            lead, low, high = stats.paired_difference(shares[best], shares[other], seed=seed)
+            rows[other] |= {"difference": lead, "difference_low": low, "difference_high": high}
+            distinct = corrected < comparisons.SIGNIFICANCE
+            outcome = "told apart" if distinct else "not distinguishable"
+            rows[other] |= {"p": p, "holm": corrected, "outcome": outcome}
+    return spec.checkpoints[best], rows
+
+
+def describe_choice(rows: list[dict]) -> str:
+    """Return a sentence on the checkpoint that was chosen of `rows`."""
+    chosen = next(row for row in rows if row["chosen"])
+    distinct = [row for row in rows if row["outcome"] == "told apart"]
+    return (
+        f"{chosen['arm']}: step {chosen['step']}, the best of {len(rows)} checkpoints (so it "
+        f"flatters), {100 * chosen['accuracy']:.1f}% of {chosen['n']}; told apart from "
+        f"{len(distinct)} of the others (Holm over all pairs)."
+    )

@@ -1,140 +1,178 @@
-"""Scores -> comparisons: what may stand beside what, paired by item, and how sure one can be. Shares are 0..1."""
+"""Compare scores, paired by item, if both were made under the same conditions. Shares are 0..1."""
 
+import math
 from collections import Counter
 
 from common.core import stats
 from common.evaluate.scores import Result
 
+SIGNIFICANCE = 0.05
 
-def refusal(one, other):
-    """Why two results cannot be compared, or None."""
-    differing = [
-        f"{key} {one.conditions.get(key)} / {other.conditions.get(key)}"
-        for key in {**one.conditions, **other.conditions}
-        if one.conditions.get(key) != other.conditions.get(key)
-    ]
-    if differing:
-        return "other conditions: " + "; ".join(differing)
-    if [r["id"] for r in one.rows] != [r["id"] for r in other.rows]:
+
+def refusal(first: Result, second: Result) -> str | None:
+    """Return why two results cannot be compared, or None if they can."""
+    for key in {**first.conditions, **second.conditions}:
+        a, b = first.conditions.get(key), second.conditions.get(key)
+        if a != b:
+            return f"other conditions: {key} {a} / {b}"
+    if [row["id"] for row in first.rows] != [row["id"] for row in second.rows]:
         return "other items"
-    if failed := [r.model for r in (one, other) if any(row["strict"] is None for row in r.rows)]:
-        return f"items without an output of {' and '.join(failed)}: run the same command again, or count them as wrong: --count-failed"
+    failed = [result.model for result in (first, second) if result.has_failed_items()]
+    if failed:
+        return (
+            f"items without an output of {' and '.join(failed)}: run the same command again, "
+            "or count them as wrong: --count-failed"
+        )
     return None
 
 
-def paired_p(ours, theirs, seed=0):
-    """p of two models on the same items: exact McNemar where items are right or wrong as a whole, else a sign-flip test."""
-    if {*ours, *theirs} <= {0, 1}:
-        pairs = Counter(zip(ours, theirs))
-        return stats.mcnemar(pairs[1, 0], pairs[0, 1])
-    return stats.sign_flip(ours, theirs, seed=seed)
+def paired_p(first: list[float], second: list[float], seed: int = 0) -> float:
+    """Return p of two models on the same items.
 
-
-def compare(results, model, baseline, seed=0):
-    """model against baseline on every benchmark of the results, paired by item. -> a list of dicts, the last "AVG" where there are several.
-
-    Shares 0..1. p: see paired_p; holm: p corrected for the number of benchmarks; low, high: paired bootstrap over items. `refused` says why
-    where the two cannot be compared. word: "better", "worse" or "not distinguishable" by holm; of a mean over seeds by the interval over
-    the seeds (runs_low, runs_high), too.
+    It is the exact McNemar test if every item is right or wrong as a whole, else a sign-flip test.
     """
-    found, pairs = [], []
-    for name in dict.fromkeys(benchmark for benchmark, _ in results):
-        row = {"benchmark": name, "model": model, "baseline": baseline}
-        found.append(row)
-        if missing := [label for label in (model, baseline) if (name, label) not in results]:
-            row["refused"] = f"no result of {' and '.join(missing)}, see Over seeds"
+    if {*first, *second} <= {0, 1}:
+        counts = Counter(zip(first, second))
+        return stats.mcnemar(counts[1, 0], counts[0, 1])
+    return stats.sign_flip(first, second, seed=seed)
+
+
+# --- a model against the baseline -----------------------------------------------------------------
+
+
+def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dict]:
+    """Compare a model with the baseline on every benchmark of the results, paired by item.
+
+    results: {(benchmark, label): Result}. Returns a row for each benchmark, and a last one, "AVG",
+    if there are several and all could be compared. `refused` says why two cannot be compared.
+    difference, low, high: paired bootstrap over items. p: see paired_p. holm: p corrected for the
+    number of benchmarks. outcome: "better", "worse" or "not distinguishable", by holm; for means
+    over seeds also by the interval over the seeds (runs_low, runs_high).
+    """
+    rows, pairs = [], []
+    for benchmark in dict.fromkeys(name for name, _ in results):
+        row = {"benchmark": benchmark, "model": model, "baseline": baseline}
+        first, second = results.get((benchmark, model)), results.get((benchmark, baseline))
+        reason = "no result of all seeds, see Over seeds"
+        if first and second:
+            reason = refusal(first, second)
+        if reason:
+            rows.append(row | {"refused": reason})
             continue
-        one, other = results[name, model], results[name, baseline]
-        if why := refusal(one, other):
-            row["refused"] = why
-            continue
-        ours, theirs = list(one.values().values()), list(other.values().values())
-        pairs.append((ours, theirs))
-        row |= dict(
-            zip(("difference", "low", "high"), stats.paired_difference(ours, theirs, seed=seed))
-        )
-        row["p"] = paired_p(ours, theirs, seed)
-        if {*ours, *theirs} <= {0, 1}:
-            cells = Counter(zip(ours, theirs))
-            row |= {
-                "both": cells[1, 1],
-                "wins": cells[1, 0],
-                "losses": cells[0, 1],
-                "neither": cells[0, 0],
-            }
-        if one.runs or other.runs:  # errors of independent trainings add in quadrature
-            half = (
-                sum(
-                    ((stats.over_seeds(r.runs)[3] - stats.over_seeds(r.runs)[2]) / 2) ** 2
-                    for r in (one, other)
-                    if r.runs
-                )
-                ** 0.5
-            )
-            row |= {
-                "runs_low": max(-1.0, row["difference"] - half),
-                "runs_high": min(1.0, row["difference"] + half),
-            }
-    compared = [row for row in found if "refused" not in row]
-    for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
+        pairs.append((first, second))
+        rows.append(row | _compare_pair(first, second, seed))
+    compared = [row for row in rows if "refused" not in row]
+    corrected = stats.holm([row["p"] for row in compared])
+    for row, p in zip(compared, corrected):
         row["holm"] = p
-    if len(compared) > 1 and len(compared) == len(found):
-        average = dict(
-            zip(("difference", "low", "high", "p"), stats.stratified_difference(pairs, seed=seed))
-        )
-        compared.append(
-            {"benchmark": "AVG", "model": model, "baseline": baseline}
-            | average
-            | {"holm": average["p"]}
-        )
-        found.append(compared[-1])
-    over_runs = any("runs_low" in row for row in compared)
+    if len(compared) == len(rows) > 1:
+        average = {"benchmark": "AVG", "model": model, "baseline": baseline}
+        average |= _compare_averages(pairs, seed)
+        compared.append(average)
+        rows.append(average)
     for row in compared:
-        row["word"] = (
-            "not distinguishable"
-            if row["holm"] >= 0.05
-            else "better"
-            if row["difference"] > 0
-            else "worse"
-        )
-        if over_runs and row["word"] != "not distinguishable":
-            over_zero = "runs_low" in row and not row["runs_low"] <= 0 <= row["runs_high"]
-            row["word"] += (
-                ", over seeds too"
-                if over_zero
-                else " on these items; see the seeds"
-                if row["benchmark"] == "AVG"
-                else (" on these items, not distinguishable over seeds")
-            )
-    return found
+        row["outcome"] = _outcome(row)
+    return rows
 
 
-def over_seeds(results, groups, seed=0):
-    """Several training runs of one arm. groups: {name: labels}. -> ({(benchmark, name): Result of the mean over runs}, list of dicts:
-    mean, sd and Student's 95 % interval over the runs, and beside it the interval over items of the runs at hand)."""
-    merged, table = {}, []
+def _compare_pair(first, second, seed):
+    """Return difference, interval, p and counts of two results on the same items."""
+    a, b = first.shares(), second.shares()
+    difference, low, high = stats.paired_difference(a, b, seed=seed)
+    row = {"difference": difference, "low": low, "high": high, "p": paired_p(a, b, seed)}
+    if {*a, *b} <= {0, 1}:
+        counts = Counter(zip(a, b))
+        row["both"], row["wins"] = counts[1, 1], counts[1, 0]
+        row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
+    return row | _seed_interval(difference, first.runs, second.runs)
+
+
+def _compare_averages(pairs, seed):
+    """Return the same of AVG, the plain mean over benchmarks."""
+    shares = [(first.shares(), second.shares()) for first, second in pairs]
+    difference, low, high, p = stats.stratified_difference(shares, seed=seed)
+    row = {"difference": difference, "low": low, "high": high, "p": p, "holm": p}
+    first_runs = _mean_runs([first.runs for first, _ in pairs])
+    second_runs = _mean_runs([second.runs for _, second in pairs])
+    return row | _seed_interval(difference, first_runs, second_runs)
+
+
+def _mean_runs(runs):
+    """Return the mean over benchmarks of each training run. runs: a tuple for each benchmark."""
+    return tuple(math.fsum(values) / len(values) for values in zip(*runs))
+
+
+def _seed_interval(difference, first_runs, second_runs):
+    """Return the interval over training runs; {} if neither side is a mean over seeds.
+
+    The errors of independent trainings add in quadrature.
+    """
+    half_widths = []
+    for runs in (first_runs, second_runs):
+        if runs:
+            mean, _, _, high = stats.over_seeds(runs)
+            half_widths.append(high - mean)
+    if not half_widths:
+        return {}
+    half_width = math.hypot(*half_widths)
+    return {
+        "runs_low": max(-1.0, difference - half_width),
+        "runs_high": min(1.0, difference + half_width),
+    }
+
+
+def _outcome(row):
+    if row["holm"] >= SIGNIFICANCE:
+        return "not distinguishable"
+    outcome = "better" if row["difference"] > 0 else "worse"
+    if "runs_low" not in row:
+        return outcome
+    if row["runs_low"] <= 0 <= row["runs_high"]:
+        return f"{outcome} on these items, not distinguishable over seeds"
+    return f"{outcome}, over seeds too"
+
+
+# --- several seeds --------------------------------------------------------------------------------
+
+
+def average_seeds(results: dict, groups: dict, seed: int = 0) -> tuple[dict, list[dict]]:
+    """Average several training runs of one training set.
+
+    groups: {name: labels of its runs}. Returns {(benchmark, name): Result of the mean}, and rows
+    with the mean, the standard deviation, Student's 95 % interval over the runs (low, high) and
+    the interval over the items of these runs (items_low, items_high).
+    """
+    merged, rows = {}, []
     for name, labels in groups.items():
-        for benchmark in dict.fromkeys(b for b, label in results if label in labels):
+        for benchmark in dict.fromkeys(key for key, label in results if label in labels):
             runs = [results[benchmark, label] for label in labels]
-            why = next((why for run in runs[1:] if (why := refusal(runs[0], run))), None)
             row = {"benchmark": benchmark, "model": name, "runs": len(runs)}
-            if why or len(runs) < 2 or any(None in run.values().values() for run in runs):
-                table.append(row | {"refused": why})
-                continue
-            values = [list(run.values().values()) for run in runs]
-            means = [sum(v) / len(v) for v in values]
-            mean, sd, low, high = stats.over_seeds(means)
-            row |= {"mean": mean, "sd": sd, "low": max(0.0, low), "high": min(1.0, high)}
-            per_item = [sum(of_item) / len(runs) for of_item in zip(*values)]
-            row |= dict(
-                zip(("items_low", "items_high"), stats.mean_interval(per_item, seed=seed)[1:])
-            )
-            table.append(row | {"accuracies": means})
-            rows = [
-                {"id": i, "sample": 0, "strict": v, "paper": None}
-                for i, v in zip(runs[0].values(), per_item)
-            ]
-            merged[benchmark, name] = Result(
-                benchmark, name, rows, runs[0].conditions, runs=tuple(means)
-            )
-    return merged, table
+            reasons = [reason for run in runs[1:] if (reason := refusal(runs[0], run))]
+            if reasons:
+                rows.append(row | {"refused": reasons[0]})
+            else:
+                merged[benchmark, name], summary = _average_runs(name, runs, seed)
+                rows.append(row | summary)
+    return merged, rows
+
+
+def _average_runs(name, runs, seed):
+    """Return the Result of the mean over runs, item by item, and the row's figures."""
+    shares = [run.shares() for run in runs]
+    accuracies = [sum(values) / len(values) for values in shares]
+    mean, deviation, low, high = stats.over_seeds(accuracies)
+    by_item = [sum(values) / len(runs) for values in zip(*shares)]
+    _, items_low, items_high = stats.mean_interval(by_item, seed=seed)
+    rows = []
+    for item, share in zip(runs[0].by_item(), by_item):
+        rows.append({"id": item, "sample": 0, "strict": share, "paper": None})
+    merged = Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
+    return merged, {
+        "mean": mean,
+        "sd": deviation,
+        "low": max(0.0, low),
+        "high": min(1.0, high),
+        "items_low": items_low,
+        "items_high": items_high,
+        "accuracies": accuracies,
+    }

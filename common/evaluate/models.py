@@ -1,8 +1,9 @@
-"""What --model names: a base, arms of the run, folders, hub ids, served models; checkpoints of one training, seeds of one arm."""
+"""What --model names: a base, trained sets of the run, folders, hub ids, served models."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.core import prompts, runs
 from common.core.errors import InputError
@@ -12,129 +13,157 @@ from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.local import Local
 
-LONGEST = 100  # characters of a label, which is a folder's name, too
+LABEL_CHARACTERS = 100  # a label is a folder's name, too
 
 
 @dataclass
-class Candidate:
-    """label: its name in tables and its folder in 05_eval. url: of its server, None for a local model. arm: what several seeds have in
-    common. checkpoints: Candidates in the order of their steps, of which one is to be chosen."""
+class ModelSpec:
+    """A model to score.
+
+    label: its name in tables and its folder in 05_eval. location: a folder or a served name. url:
+    of its server, None for a local model. group: what several seeds have in common. checkpoints:
+    ModelSpecs in the order of their steps, if one of them is still to be chosen.
+    """
 
     label: str
-    where: str
+    location: str
     url: str | None = None
-    arm: str = ""
+    group: str = ""
     step: int | None = None
     checkpoints: tuple = ()
 
 
-def candidates(run, names, base_url=None, selection="auto"):
-    """-> [Candidate] of the names, by default the base and all arms of the run.
+def resolve_models(run, names, base_url=None, selection="auto") -> list[ModelSpec]:
+    """Return the models of these names, by default the base and all trained sets of the run.
 
-    A name is base, an arm, a folder, a hub id or a served name; NAME@URL is served there, LABEL=NAME is called LABEL. An arm stands for
-    its last checkpoint; a folder of checkpoints, and with a selection by a validation set an arm too, for all of them, of which one will
-    be chosen. Several names of one LABEL are seeds of one arm; with such a selection, and steps in their names, checkpoints of one
-    training.
+    A name is base, a trained set, a folder, a hub id or a served name; NAME@URL is served there,
+    LABEL=NAME is called LABEL. A trained set is its last checkpoint; a folder of checkpoints, and
+    with a selection by a validation set a trained set too, are all of them. Several names of one
+    LABEL are seeds of one training set; with such a selection, and steps in their names,
+    checkpoints of one training.
     """
     choose = selection not in ("auto", "last")
-    found = [
-        _read(run, name, base_url, selection)
-        for name in names or ["base", *training_sets.list_trained(runs.stage_file(run, "04_train"))]
-    ]
+    names = names or ["base", *training_sets.list_trained(runs.stage_file(run, "04_train"))]
     by_label = {}
-    for candidate in found:
-        by_label.setdefault(candidate.label, []).append(candidate)
-    joined = [one for label, group in by_label.items() for one in _joined(label, group, choose)]
-    for one in joined:  # only now are the labels final
-        for checkpoint in one.checkpoints:
-            checkpoint.label = f"{one.label}--step-{checkpoint.step:06d}"
-    every = [c.label for one in joined for c in (one, *one.checkpoints)] + list(seeds(joined))
-    if twice := sorted({label for label in every if every.count(label) > 1}):
+    for name in names:
+        spec = _resolve(run, name, base_url, selection)
+        by_label.setdefault(spec.label, []).append(spec)
+    specs = []
+    for label, group in by_label.items():
+        specs += _joined(label, group, choose)
+    labels = list(group_seeds(specs))
+    for spec in specs:  # only now are the labels final
+        labels.append(spec.label)
+        for checkpoint in spec.checkpoints:
+            checkpoint.label = f"{spec.label}--step-{checkpoint.step:06d}"
+            labels.append(checkpoint.label)
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
         raise InputError(
-            f"two of the models would be called {' and '.join(twice)}.\nGive them other names: --model LABEL=NAME ..."
+            f"two of the models would be called {' and '.join(repeated)}.\n"
+            "Give them other names: --model LABEL=NAME ..."
         )
-    return joined
+    return specs
 
 
-def _read(run, name, base_url, selection):
-    label, where, url = _split(name, base_url)
+def _resolve(run, name, base_url, selection):
+    """Return the ModelSpec of one name."""
+    label, location, url = _split_name(name, base_url)
     if url:
-        return Candidate(label or _plain(where), where, url, arm=label, step=_step(where))
-    if where in (*training_sets.TRAINING_SETS, *training_sets.list_trained(run / "04_train")):
-        last = runs.last_checkpoint(run, where)
-        found = Candidate(label or where, str(last), arm=label, step=_step(str(last)))
-        return (
-            found
-            if selection in ("auto", "last")
-            else _with_checkpoints(found, run / "04_train" / where)
-        )
-    if where == "base":
-        return Candidate(label or "base", local_folder(runs.trained_from(run)), arm=label)
-    if Path(where).is_dir() and list(Path(where).glob("step-*[0-9]")):
-        own = Path(where).resolve().parent == (run / "04_train").resolve()
-        parts = [part for part in Path(where).parts[-3:] if part not in ("04_train", "/")]
-        found = Candidate(label or _plain("/".join(parts[-1 if own else -2 :])), where, arm=label)
-        if selection != "last":
-            return _with_checkpoints(found, Path(where))
-        where = str(sorted(Path(where).glob("step-*[0-9]"))[-1])
-        return Candidate(found.label, where, arm=label, step=_step(where))
-    if inner := sorted(file.parent.name for file in Path(where).glob("*/settings.json")):
-        raise InputError(
-            f"{where} holds the trainings {' '.join(inner)}.\nName one of them: --model {where.rstrip('/')}/{inner[0]}"
-        )
-    try:
-        folder = where if (Path(where) / "adapter_config.json").is_file() else local_folder(where)
-    except InputError as error:
-        ours = " ".join(["base", *training_sets.list_trained(run / "04_train")])
-        raise InputError(
-            f"{error}\nThe names of this run: --model {ours}"
-            + ("; a server: NAME@http://..." if "@" in where else "")
-        ) from error
-    return Candidate(
-        label or _plain("/".join(Path(where).parts[-2:])), folder, arm=label, step=_step(where)
-    )
+        spec = ModelSpec(label or _file_label(location), location, url)
+    elif location in (*training_sets.TRAINING_SETS, *training_sets.list_trained(run / "04_train")):
+        spec = ModelSpec(label or location, str(runs.last_checkpoint(run, location)))
+        if selection not in ("auto", "last"):
+            spec.checkpoints = _list_checkpoints(run / "04_train" / location)
+    elif location == "base":
+        spec = ModelSpec(label or "base", local_folder(runs.trained_from(run)))
+    elif any(Path(location).glob("step-*[0-9]")):
+        spec = _resolve_training(run, label, Path(location), selection)
+    else:
+        spec = _resolve_folder(run, label, location, name)
+    spec.group = label
+    spec.step = _step_of(spec.location)
+    return spec
 
 
-def _split(name, base_url):
-    """ "LABEL=NAME@URL" -> (LABEL or "", NAME, URL or None); a folder may have either sign in its name."""
-    label, equals, where = name.partition("=")
+def _resolve_training(run, label, folder, selection):
+    """Return the ModelSpec of a folder of checkpoints, 04_train/<set> of this or another run."""
+    checkpoints = _list_checkpoints(folder)
+    if not label:
+        here = folder.resolve().parent == (run / "04_train").resolve()
+        parts = [part for part in folder.parts[-3:] if part not in ("04_train", "/")]
+        label = _file_label(parts[-1] if here else "/".join(parts[-2:]))
+    if selection == "last":
+        return ModelSpec(label, checkpoints[-1].location)
+    return ModelSpec(label, str(folder), checkpoints=checkpoints)
+
+
+def _resolve_folder(run, label, location, name):
+    """Return the ModelSpec of a model's or an adapter's folder, or of a hub id."""
+    trainings = sorted(path.parent.name for path in Path(location).glob("*/settings.json"))
+    if trainings:
+        raise InputError(
+            f"{location} holds the trainings {' '.join(trainings)}.\n"
+            f"Name one of them: --model {location.rstrip('/')}/{trainings[0]}"
+        )
+    folder = location
+    if not (Path(location) / "adapter_config.json").is_file():
+        try:
+            folder = local_folder(location)
+        except InputError as error:
+            names = " ".join(["base", *training_sets.list_trained(run / "04_train")])
+            server = "; a server: NAME@http://..." if "@" in location else ""
+            hint = f"The names of this run: --model {names}{server}"
+            raise InputError(f"{error}\n{hint}") from error
+    return ModelSpec(label or _file_label("/".join(Path(location).parts[-2:])), folder)
+
+
+def _split_name(name, base_url):
+    """Return (LABEL or "", NAME, URL or None) of "LABEL=NAME@URL"; a folder may hold the signs."""
+    label, equals, location = name.partition("=")
     if not equals or Path(name).exists():
-        label, where = "", name
-    where, _, url = where.rpartition("@http") if "@http" in where else (where, "", "")
-    if not where or label != _plain(label) or len(label) > LONGEST or label.endswith(".json"):
+        label, location = "", name
+    location, server, address = location.partition("@http")
+    url = f"http{address}" if server else base_url
+    plain = label == _file_label(label) and len(label) <= LABEL_CHARACTERS
+    if not location or not plain or label.endswith(".json"):
         raise InputError(
-            f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, with a LABEL of letters, digits, '.', '_', '-' and '+'"
+            f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, "
+            "with a LABEL of letters, digits, '.', '_', '-' and '+'"
         )
-    return label, where, f"http{url}" if url else base_url
+    return label, location, url
 
 
-def _plain(name):
-    return re.sub(r"[^\w.+-]+", "--", name)[-LONGEST:].strip("-.")
+def _file_label(name):
+    return re.sub(r"[^\w.+-]+", "--", name)[-LABEL_CHARACTERS:].strip("-.")
 
 
-def _step(name):
-    found = re.findall(r"(?:step|checkpoint)[-_]?(\d+)", name)
-    return int(found[-1]) if found else None
+def _step_of(name):
+    steps = re.findall(r"(?:step|checkpoint)[-_]?(\d+)", name)
+    return int(steps[-1]) if steps else None
 
 
-def _with_checkpoints(candidate, folder):
-    """By step; a merged adapter (the last) is taken as it was trained, like those before it."""
-    for step in sorted(folder.glob("step-*[0-9]")):
-        candidate.checkpoints += (Candidate(step.name, str(step), step=_step(step.name)),)
-    return candidate
+def _list_checkpoints(folder):
+    """Return the checkpoints by step; an adapter's last one is taken unmerged, as the others."""
+    folders = sorted(folder.glob("step-*[0-9]"))
+    return tuple(ModelSpec(path.name, str(path), step=_step_of(path.name)) for path in folders)
 
 
 def _joined(label, group, choose):
     if len(group) == 1:
         return group
-    if not all(c.arm for c in group):
+    if not all(c.group for c in group):
         raise InputError(
-            f"{len(group)} models would be called {label!r}: {', '.join(c.where for c in group)}\n"
+            f"{len(group)} models would be called {label!r}: "
+            f"{', '.join(c.location for c in group)}\n"
             "Give them names: --model LABEL=NAME ... (one LABEL for several: seeds of one arm)"
         )
-    if len({(c.where if c.url else Path(c.where).resolve(), c.url) for c in group}) < len(group):
+    if len({(c.location if c.url else Path(c.location).resolve(), c.url) for c in group}) < len(
+        group
+    ):
         raise InputError(
-            f"{label!r} names the same model twice: {', '.join(c.where for c in group)}\nEach seed is a model of its own."
+            f"{label!r} names the same model twice: "
+            f"{', '.join(c.location for c in group)}\nEach seed is a model of its own."
         )
     steps = [c.step for c in group]
     if (
@@ -143,94 +172,127 @@ def _joined(label, group, choose):
         and len(set(steps)) == len(steps)
         and not any(c.checkpoints for c in group)
     ):
-        return [Candidate(label, label, checkpoints=tuple(sorted(group, key=lambda c: c.step)))]
+        return [ModelSpec(label, label, checkpoints=tuple(sorted(group, key=lambda c: c.step)))]
     trainings = [
-        Path(c.where) if c.checkpoints else Path(c.where).parent for c in group if not c.url
+        Path(c.location) if c.checkpoints else Path(c.location).parent for c in group if not c.url
     ]
     if len(set(trainings)) < len(trainings):
         print(
-            f"note: {label}: several are checkpoints of one training, whose spread is not that of seeds"
+            f"note: {label}: several are checkpoints of one training, "
+            "whose spread is not that of seeds"
         )
     for number, c in enumerate(group, 1):
         c.label = f"{label}.{number}"
     return group
 
 
-def seeds(found):
-    """{label: labels of its seeds} where there are several."""
-    groups = {c.arm: [other.label for other in found if other.arm == c.arm] for c in found if c.arm}
-    return {arm: labels for arm, labels in groups.items() if len(labels) > 1}
+def group_seeds(specs) -> dict[str, list[str]]:
+    """Return {label: labels of its seeds} of those that have several."""
+    groups = {}
+    for spec in specs:
+        if spec.group:
+            groups.setdefault(spec.group, []).append(spec.label)
+    return {name: labels for name, labels in groups.items() if len(labels) > 1}
 
 
-def compared(found, baseline=None):
-    """-> (what is compared, seeds of one arm as one; the baseline: sft where it is among them, else the first, or the one that is asked for)."""
-    names = list(dict.fromkeys(c.arm if c.arm in seeds(found) else c.label for c in found))
+def choose_baseline(specs, baseline=None) -> tuple[list[str], str]:
+    """Return what is compared (seeds of one training set as one), and the baseline.
+
+    The default is sft if it is among them, else the first.
+    """
+    seeds = group_seeds(specs)
+    names = list(dict.fromkeys(c.group if c.group in seeds else c.label for c in specs))
     baseline = baseline or ("sft" if "sft" in names else names[0])
     if baseline not in names:
         raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(names)}")
     return names, baseline
 
 
-def origin(one):
-    """What tells of the base of a model: its name, and what a training of the kit, or peft, wrote down beside it."""
-    said, seen = [str(one.where)], str(one.where)
-    for _ in range(3):  # an arm trained after another one says that other one
-        for file, key in (
-            (Path(seen).parent / "settings.json", "base"),
-            (Path(seen) / "adapter_config.json", "base_model_name_or_path"),
-        ):
-            if file.is_file() and (base := runs.read_settings(file).get(key)):
-                seen = str(base)
-                said.append(seen)
-                break
-    return " ".join(said)
-
-
-def check_served(engine, journal):
-    """InputError where a server says that another model has taken the name under which answers are journalled. Few say it (vLLM: `root`)."""
-    root, before = engine.root(), journal.records.get("served", {}).get("root")
-    if root and before and root != before:
-        raise InputError(
-            f"{engine.identity} is {root} now, and {before} when it was asked before.\nGive each model a served name of its own, "
-            "such as its checkpoint's (vllm serve FOLDER --served-model-name cft-000040), and ask under that."
+def read_origin(spec: ModelSpec) -> str:
+    """Return what tells of a model's base: its name, and what its training or peft wrote down."""
+    folder = str(spec.location)
+    names = [folder]
+    for _ in range(3):  # a set trained after another one names that other one
+        training, adapter = (
+            Path(folder).parent / "settings.json",
+            Path(folder) / "adapter_config.json",
         )
-    if root and not before:
+        base = None
+        if training.is_file():
+            base = runs.read_settings(training).get("base")
+        elif adapter.is_file():
+            base = runs.read_settings(adapter).get("base_model_name_or_path")
+        if base:
+            folder = str(base)
+            names.append(folder)
+    return " ".join(names)
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+def check_served(engine, journal) -> None:
+    """Raise InputError if a server has another model under the name of the journal's answers.
+
+    Few servers say which model it is (vLLM: `root`).
+    """
+    root, earlier = engine.root(), journal.records.get("served", {}).get("root")
+    if root and earlier and root != earlier:
+        raise InputError(
+            f"{engine.identity} is {root} now, and {earlier} when it was asked before.\n"
+            "Give each model a served name of its own, such as its checkpoint's "
+            "(vllm serve FOLDER --served-model-name cft-000040), and ask under that."
+        )
+    if root and not earlier:
         journal.append({"key": "served", "root": root})
 
 
-def open_engine(one, config):
-    """-> (engine, tokenizer (None: a server's), template, what two scores must have in common to be compared)."""
-    if one.url:
-        budget = Budget(one.where, config.price_in, config.price_out, config.budget, config.yes)
-        engine, words, kind = (
-            Client(one.where, one.url, config.concurrency, config.timeout, budget),
-            None,
-            {"engine": "server"},
-        )
-        engine.identity = f"{one.where} at {one.url}"  # a name says little of what is served: another server is another model
-        engine.settings = {"served": one.where, "server": one.url, "identity": engine.identity}
-        if config.template == "own":
-            try:
-                words = load_tokenizer(local_folder(one.where, weights=False))
-            except InputError as error:
-                raise InputError(
-                    f"--template own writes the prompts here, with the tokenizer of {one.where}.\n{error}"
-                ) from error
+@dataclass
+class OpenedModel:
+    """A model that can be asked. tokenizer: usually None of a server.
+
+    conditions: what two scores must have in common to be compared. manifest: what made its outputs.
+    """
+
+    engine: Any
+    tokenizer: object
+    template: str
+    conditions: dict
+    manifest: dict
+
+
+def open_model(spec: ModelSpec, config) -> OpenedModel:
+    """Open the engine of a model and find the template of its prompts."""
+    if spec.url:
+        engine, tokenizer = _open_server(spec, config)
+        conditions = {"engine": "server"}
+        manifest = {"served": spec.location, "server": spec.url, "identity": engine.identity}
     else:
         engine = Local(
-            one.where, config.batch_size, config.exact, config.load_in_4bit, config.processes
+            spec.location, config.batch_size, config.exact, config.load_in_4bit, config.processes
         )
-        words, kind = (
-            engine.tokenizer,
-            {key: engine.settings[key] for key in ("dtype", "attention", "load_in_4bit")}
-            | {"engine": "local"},
-        )
-    template = (
-        config.template
-        if config.template != "auto"
-        else prompts.template_for(words)
-        if words
-        else "chatml"
-    )
-    prompts.check_template(template, words, allow_own=True)
-    return engine, words, template, kind | {"template": template}
+        tokenizer = engine.tokenizer
+        manifest = engine.settings
+        conditions = {key: manifest[key] for key in ("dtype", "attention", "load_in_4bit")}
+        conditions["engine"] = "local"
+    template = config.template
+    if template == "auto":
+        template = prompts.template_for(tokenizer) if tokenizer else "chatml"
+    prompts.check_template(template, tokenizer, allow_own=True)
+    conditions["template"] = template
+    return OpenedModel(engine, tokenizer, template, conditions, manifest | conditions)
+
+
+def _open_server(spec, config):
+    budget = Budget(spec.location, config.price_in, config.price_out, config.budget, config.yes)
+    engine = Client(spec.location, spec.url, config.concurrency, config.timeout, budget)
+    # A name says little of what is served: another server is another model.
+    engine.identity = f"{spec.location} at {spec.url}"
+    if config.template != "own":
+        return engine, None
+    try:
+        return engine, load_tokenizer(local_folder(spec.location, weights=False))
+    except InputError as error:
+        raise InputError(
+            f"--template own needs the tokenizer of {spec.location} here.\n{error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Outputs -> graded rows -> scores: what is counted, by which grader, and in which words."""
+"""Outputs -> graded rows -> scores: what is counted, and by which grader."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,368 +13,356 @@ from common.data import test_sets
 from common.generate.requests import Request
 from common.grading import paper
 
-JUDGED = ("extracted", "how", "strict", "timed_out", "paper", "paper_timed_out")
+Rows = list[dict]
+NO_GRADE = {
+    "extracted": None,
+    "how": "none",
+    "strict": None,
+    "timed_out": False,
+    "paper": None,
+    "paper_timed_out": False,
+}
+GRADE_FIELDS = tuple(NO_GRADE)
+COUNTS = ("n", "unboxed", "cut", "timed_out", "paper_timed_out", "failed", "tokens", "seconds")
+# What a row of a private benchmark must not hold: outputs may repeat the question.
+TEXTS = ("question", "prompt", "output", "error", "extracted")
+EXAMPLE_CHARACTERS = 600
+OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 
 
 @dataclass
 class Result:
-    """What one model said to one benchmark, graded. conditions: what must be equal where two results are compared; took: see took()."""
+    """The graded answers of one model to one benchmark.
+
+    conditions: what must be equal if two results are compared. timing: see measure_timing. runs:
+    of a mean over several trainings, the accuracy of each.
+    """
 
     benchmark: str
     model: str
-    rows: list
+    rows: Rows
     conditions: dict = field(default_factory=dict)
-    took: dict = field(default_factory=dict)
-    score: dict | None = None
-    runs: tuple = ()  # of a mean over several trainings: the accuracy of each
+    timing: dict = field(default_factory=dict)
+    score: dict = field(default_factory=dict)
+    runs: tuple[float, ...] = ()
 
-    def values(self, grader="strict"):
-        """{item id: share of its samples that are right, 0..1}, of the items that were answered, in the test set's order."""
-        by_item = {}
+    def by_item(self) -> dict[str, Rows]:
+        """Return {item id: its rows}, in the test set's order, without items that failed."""
+        items, failed = {}, set()
         for row in self.rows:
-            by_item.setdefault(row["id"], []).append(row[grader])
-        return {i: sum(right) / len(right) for i, right in by_item.items() if None not in right}
+            items.setdefault(row["id"], []).append(row)
+            if row["strict"] is None:
+                failed.add(row["id"])
+        return {item: rows for item, rows in items.items() if item not in failed}
+
+    def shares(self, grader: str = "strict") -> list[float]:
+        """Return the share of right samples, 0..1, of each item in by_item."""
+        groups = self.by_item().values()
+        return [sum(_column(rows, grader)) / len(rows) for rows in groups]
+
+    def has_failed_items(self) -> bool:
+        """Return whether an item has no output, unless failed items count as wrong."""
+        return None in _column(self.rows, "strict")
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 @lru_cache
-def grader_id(name):
-    """12 hex digits of the code that grades a benchmark and of its rules: another grader is another score."""
-    benchmark = test_sets.get_test_set(name)
-    files = sorted((Path(__file__).parent.parent / "grading").glob("*.py"))
-    return content_id(
-        [file_hash(f) for f in files], benchmark.tolerance, benchmark.units, benchmark.choices
-    )[:12]
+def grader_id(name: str) -> str:
+    """Return 12 hex digits of the code that grades a benchmark and of its rules.
 
-
-def requests(prompts, samples, greedy):
-    """`samples` Requests of each prompt, side by side. Equal prompts (MMLU-Pro repeats questions) draw samples of their own; greedily they are
-    one output, and asked once."""
-    seen, asked = Counter(), []
-    for prompt in prompts:
-        first = 0 if greedy else samples * seen[prompt]
-        asked += [Request(prompt, sample=first + k, must_finish=True) for k in range(samples)]
-        seen[prompt] += 1
-    return asked
-
-
-def graded(folder, name, items, requests, outputs, count_failed=False):
-    """Grade what complete() gave for the requests (the samples of an item stand together) and write `folder`/<name>.jsonl. -> its rows
-
-    An item without an output has strict and paper null, or false where count_failed is set, and says why in `error`. Of a private benchmark
-    no text is written, neither the questions nor outputs, which may repeat them.
+    Another grader is another score.
     """
-    benchmark, k, grader = test_sets.get_test_set(name), len(requests) // len(items), grader_id(name)
+    benchmark = test_sets.get_test_set(name)
+    sources = sorted((Path(__file__).parent.parent / "grading").glob("*.py"))
+    hashes = [file_hash(path) for path in sources]
+    return content_id(hashes, benchmark.tolerance, benchmark.units, benchmark.choices)[:12]
+
+
+def build_requests(prompts: list[str], samples: int, greedy: bool) -> list[Request]:
+    """Return `samples` requests for each prompt, those of one prompt in a row.
+
+    Equal prompts (MMLU-Pro repeats questions) draw samples of their own. If greedy they are one
+    output, which is asked for once.
+    """
+    earlier, requests = Counter(), []
+    for prompt in prompts:
+        first = 0 if greedy else samples * earlier[prompt]
+        for number in range(first, first + samples):
+            requests.append(Request(prompt, sample=number, finished=True))
+        earlier[prompt] += 1
+    return requests
+
+
+def grade_outputs(
+    folder: Path,
+    name: str,
+    items: Rows,
+    requests: list[Request],
+    outputs: Rows,
+    count_failed: bool = False,
+) -> Rows:
+    """Grade outputs of complete() by both graders, write `folder`/<name>.jsonl, return its rows.
+
+    An item without an output has strict and paper null, or false if count_failed is set, and says
+    why in `error`. Rows of a private benchmark are written without any text.
+    """
+    benchmark, grader = test_sets.get_test_set(name), grader_id(name)
+    samples = len(requests) // len(items)
+    path = folder / f"{name}.jsonl"
+    grades = {} if benchmark.private else _read_grades(path, grader)
+    failed_grade = NO_GRADE | ({"strict": False, "paper": False} if count_failed else {})
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
-        item, failed = items[number // k], output.get("error")
-        rows.append(
-            {
-                "id": item["id"],
-                "benchmark": name,
-                "sample": number % k,
-                "question": item["question"],
-                "prompt": request.prompt,
-                "output": "" if failed else output["text"],
-                "finish_reason": "failed" if failed else output["finish_reason"],
-                "n_tokens": (output.get("usage") or {}).get("completion_tokens"),
-                **dict.fromkeys(JUDGED),
-                "gold": item["gold"],
-                "grader": grader,
-                **({"error": failed} if failed else {}),
-            }
-        )
-    known = {} if benchmark.private else _known(folder / f"{name}.jsonl", grader)
-    todo = [row for row in rows if "error" not in row and (row["output"], row["gold"]) not in known]
-    texts, golds = [row["output"] for row in todo], [row["gold"] for row in todo]
-    strict = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
-    by_rules = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
-    for row, judged, by_paper in zip(todo, strict, by_rules):
-        known[row["output"], row["gold"]] = (
-            judged.extracted,
-            judged.extraction_method,
-            judged.correct,
-            judged.timed_out,
-            *by_paper,
-        )
-    for row in rows:
-        lost = (
-            (None, "none", False, False, False, False)
-            if count_failed
-            else (None, "none", None, False, None, False)
-        )
-        row |= dict(zip(JUDGED, lost if "error" in row else known[row["output"], row["gold"]]))
-    kept = (
-        dict.fromkeys(("question", "prompt", "output", "error", "extracted"))
-        if benchmark.private
-        else {}
-    )
-    write_jsonl(
-        folder / f"{name}.jsonl",
-        [row | {key: None for key in kept.keys() & row.keys()} for row in rows],
-    )
+        item = items[number // samples]
+        usage = output.get("usage") or {}
+        row = {
+            "id": item["id"],
+            "benchmark": name,
+            "sample": number % samples,
+            "question": item["question"],
+            "prompt": request.prompt,
+            "output": output.get("text", ""),
+            "finish_reason": output.get("finish_reason"),
+            "n_tokens": usage.get("completion_tokens"),
+            **failed_grade,
+            "gold": item["gold"],
+            "grader": grader,
+        }
+        if "error" in output:
+            row |= {"output": "", "finish_reason": "failed", "error": output["error"]}
+        rows.append(row)
+    answered = [row for row in rows if "error" not in row]
+    _grade_new(benchmark, answered, grades)
+    for row in answered:
+        row |= grades[row["output"], row["gold"]]
+    hidden = TEXTS if benchmark.private else ()
+    write_jsonl(path, [row | {key: None for key in hidden if key in row} for row in rows])
     return rows
 
 
-def _known(path, grader):
-    """{(output, gold): how it was judged} of rows that stand there and were judged by this very grader, in time."""
-    try:
-        return {
-            (row["output"], row["gold"]): tuple(row[key] for key in JUDGED)
-            for row in read_jsonl(path)
-            if row["grader"] == grader
-            and "error" not in row
-            and not row["timed_out"]
-            and not row["paper_timed_out"]
+def _grade_new(benchmark, rows, grades):
+    """Grade what `grades`, {(output, gold): grade fields}, does not hold yet, and add it."""
+    answers = [(row["output"], row["gold"]) for row in rows]
+    new = [answer for answer in dict.fromkeys(answers) if answer not in grades]
+    texts, golds = [text for text, _ in new], [gold for _, gold in new]
+    strict_grades = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
+    paper_grades = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
+    for answer, strict, (correct_paper, paper_timed_out) in zip(new, strict_grades, paper_grades):
+        grades[answer] = {
+            "extracted": strict.extracted,
+            "how": strict.extraction_method,
+            "strict": strict.correct,
+            "timed_out": strict.timed_out,
+            "paper": correct_paper,
+            "paper_timed_out": paper_timed_out,
         }
-    except (OSError, InputError, KeyError, TypeError):  # torn, or of another version: graded again
+
+
+def _read_grades(path, grader):
+    """Return {(output, gold): grade fields} of rows that this very grader graded in time."""
+    grades = {}
+    try:
+        for row in read_jsonl(path):
+            late = row["timed_out"] or row["paper_timed_out"]
+            if row["grader"] == grader and "error" not in row and not late:
+                grades[row["output"], row["gold"]] = {key: row[key] for key in GRADE_FIELDS}
+    except (OSError, InputError, KeyError, TypeError):  # torn, or of another version: grade again
         return {}
+    return grades
 
 
-# --- scores ---------------------------------------------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------------------
 
 
-def took(outputs):
-    """What the outputs of complete() say of their making: seconds in all, of whichever run, and the batch sizes of a local model."""
-    each = {output["key"]: output for output in outputs if "key" in output}.values()
-    return {
-        "seconds": round(sum(output.get("seconds", 0) for output in each), 1),
-        "batch_sizes": sorted({output["batch_size"] for output in each if "batch_size" in output}),
+def measure_timing(outputs: Rows) -> dict:
+    """Return the seconds of all outputs of complete(), and the batch sizes of a local model.
+
+    Equal requests share one output, which counts once. Earlier runs count too.
+    """
+    records = {output["key"]: output for output in outputs if "key" in output}.values()
+    sizes = {record["batch_size"] for record in records if "batch_size" in record}
+    seconds = sum(record.get("seconds", 0) for record in records)
+    return {"seconds": round(seconds, 1), "batch_sizes": sorted(sizes)}
+
+
+def score(result: Result, seed: int = 0) -> dict:
+    """Return the score of a Result; all shares are 0..1.
+
+    n: items that were answered; failed: those that were not. accuracy: by the strict grader, the
+    mean over samples if there are several. Its interval is Wilson's, or a bootstrap over items.
+    """
+    rows, shares = result.rows, result.shares()
+    answered = [row for row in rows if row["finish_reason"] != "failed"]
+    failed = {row["id"] for row in rows if row["finish_reason"] == "failed"}
+    methods = Counter(_column(answered, "how"))
+    unboxed = len(answered) - methods["boxed"]
+    if test_sets.get_test_set(
+        result.benchmark
+    ).choices:  # nobody asks for a box if there are options
+        unboxed = methods["none"]
+    samples = 1 + max(_column(rows, "sample"))
+    summary = {
+        "benchmark": result.benchmark,
+        "model": result.model,
+        "n": len(shares),
+        "samples": samples,
+        "unboxed": unboxed,
+        "cut": _column(answered, "finish_reason").count("length"),
+        "timed_out": sum(_column(answered, "timed_out")),
+        "paper_timed_out": sum(_column(answered, "paper_timed_out")),
+        "failed": len(failed),
+        "tokens": sum(filter(None, _column(rows, "n_tokens"))),
+        "seconds": result.timing.get("seconds"),
     }
+    if not shares:
+        return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
+    summary |= _interval("", shares, seed) | _interval("paper_", result.shares("paper"), seed)
+    if samples == 1:
+        return summary | {"correct": int(sum(shares))}
+    groups = result.by_item().values()
+    passed = [float(True in _column(group, "strict")) for group in groups]
+    voted = [majority(group) for group in groups]
+    return summary | _interval("pass_", passed, seed) | _interval("majority_", voted, seed)
 
 
-def score(result, seed=0):
-    """-> the score of a Result, all shares 0..1. n: items that were answered; failed: those that were not. accuracy: by the strict
-    grader, the mean over samples where there are several; its interval is Wilson's, with samples a bootstrap over items."""
-    rows, name = result.rows, result.benchmark
-    values, k = list(result.values().values()), 1 + max(row["sample"] for row in rows)
-    said = [row for row in rows if row["finish_reason"] != "failed"]
-    counts = {
-        "unboxed": sum(row["how"] != "boxed" for row in said),
-        "cut": sum(row["finish_reason"] == "length" for row in said),
-        "timed_out": sum(row["timed_out"] for row in said),
-        "paper_timed_out": sum(row["paper_timed_out"] for row in said),
-        "failed": len({row["id"] for row in rows if row["finish_reason"] == "failed"}),
-        "tokens": sum(row["n_tokens"] or 0 for row in rows),
-        "seconds": result.took.get("seconds"),
-    }
-    if test_sets.get_test_set(name).choices:  # nobody asked for a box
-        counts["unboxed"] = sum(row["how"] == "none" for row in said)
-    found = {"benchmark": name, "model": result.model, "n": len(values), "samples": k} | counts
-    if not values:
-        return found | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
-    found |= _interval("", values, seed) | _interval(
-        "paper_", list(result.values("paper").values()), seed
-    )
-    if k == 1:
-        found["correct"] = int(sum(values))
-    if k > 1:
-        groups = [
-            group
-            for group in by_item(rows).values()
-            if all(row["strict"] is not None for row in group)
-        ]
-        found |= _interval(
-            "pass_", [float(any(row["strict"] for row in group)) for group in groups], seed
-        )
-        found |= _interval("majority_", [majority(group) for group in groups], seed)
-    return found
+def _column(rows, key):
+    return [row[key] for row in rows]
 
 
-def _interval(prefix, values, seed):
-    """Wilson's where every item is right or wrong as a whole, which a bootstrap of few items, or of zeros, gets too narrow; else a bootstrap."""
-    if set(values) <= {0, 1}:
-        mean, (low, high) = sum(values) / len(values), stats.wilson(int(sum(values)), len(values))
+def _interval(prefix, shares, seed):
+    """Return mean and interval, their names with a prefix.
+
+    It is Wilson's if every item is right or wrong as a whole: a bootstrap of few items, or of
+    zeros, is too narrow. Else it is a bootstrap.
+    """
+    if set(shares) <= {0, 1}:
+        mean = sum(shares) / len(shares)
+        low, high = stats.wilson(int(sum(shares)), len(shares))
     else:
-        mean, low, high = stats.mean_interval(values, seed=seed)
+        mean, low, high = stats.mean_interval(shares, seed=seed)
     return {f"{prefix}accuracy": mean, f"{prefix}low": low, f"{prefix}high": high}
 
 
-def with_guesses(rows, items):
-    """MMLU-Pro's accuracy by the paper's rules as the released code counts it: where no letter can be read it guesses, here in expectation.
-    -> (share 0..1, number of guesses)"""
-    options = {item["id"]: item["options"] for item in items}
-    letters = test_sets.get_test_set(rows[0]["benchmark"]).choices
-    answered = [row for row in rows if row["strict"] is not None]
-    unread = [
-        row
-        for row in answered
-        if row["finish_reason"] != "failed" and not paper.extract_option(row["output"], letters)
-    ]
-    return (
-        sum(row["paper"] for row in answered) + sum(1 / options[row["id"]] for row in unread)
-    ) / len(answered), len(unread)
+def majority(rows: Rows) -> float:
+    """Return maj@k of one item's samples.
 
-
-def by_item(rows):
-    found = {}
-    for row in rows:
-        found.setdefault(row["id"], []).append(row)
-    return found
-
-
-def majority(rows):
-    """maj@k of one item's samples: 1.0 where the answer given most often is right, 0.0 where it is not, the right ones' share of the
-    leading answers where several lead. An output without an answer has no vote."""
+    It is 1.0 if the answer given most often is right, 0.0 if it is wrong, and if several lead the
+    right answer's share among them. An output without an answer has no vote.
+    """
     votes = [row for row in rows if row["extracted"] is not None]
-    right = sum(row["strict"] for row in votes)
+    right = sum(_column(votes, "strict"))
     wrong = Counter(row["extracted"].strip() for row in votes if not row["strict"])
     if not right or not wrong:
         return float(right > 0)
-    if (
-        sum(wrong.values()) >= right >= max(wrong.values())
-    ):  # only then does it matter which of the wrong answers mean the same
-        groups = {}
-        for answer, n in wrong.items():
-            same = next(
-                (g for g in groups if grading.is_correct(f"\\boxed{{{answer}}}", g)), answer
-            )
-            groups[same] = groups.get(same, 0) + n
-        wrong = groups
-    most = max(right, *wrong.values())
-    leading = [n for n in wrong.values() if n == most]
-    return 0.0 if right < most else 1 / (1 + len(leading))
+    # Only if the sum of the wrong answers reaches the right one does it matter which are equal.
+    if wrong.total() >= right >= max(wrong.values()):
+        wrong = _merge_equal(wrong)
+    leading = max(wrong.values())
+    if right < leading:
+        return 0.0
+    return 1 / (1 + list(wrong.values()).count(right))
 
 
-def averages(scores):
-    """AVG, the plain mean of the accuracies, as in the paper's tables, of each model that has a score on all of several benchmarks.
-    -> score dicts with benchmark "AVG"."""
-    found, names = [], {s["benchmark"] for s in scores}
-    for model in dict.fromkeys(s["model"] for s in scores):
-        own = [s for s in scores if s["model"] == model and s["accuracy"] is not None]
-        if len(own) == len(names) > 1:
-            row = {
-                "benchmark": "AVG",
-                "model": model,
-                "n": sum(s["n"] for s in own),
-                "samples": max(s["samples"] for s in own),
-            }
-            row |= {
-                key: sum(s[key] or 0 for s in own)
-                for key in (
-                    "unboxed",
-                    "cut",
-                    "timed_out",
-                    "paper_timed_out",
-                    "failed",
-                    "tokens",
-                    "seconds",
-                )
-            }
-            for keys in (
-                ("accuracy", "low", "high"),
-                ("paper_accuracy", "paper_low", "paper_high"),
-            ):
-                row |= zip(keys, stats.average_interval([[s[key] for key in keys] for s in own]))
-            found.append(row)
-    return found
+def _merge_equal(answers):
+    """Return a Counter of answers in which those that mean the same are one."""
+    merged = Counter()
+    for answer, count in answers.items():
+        boxed = f"\\boxed{{{answer}}}"
+        equal = [other for other in merged if grading.is_correct(boxed, other)]
+        merged[equal[0] if equal else answer] += count
+    return merged
 
 
-def write_score(folder, result, about, seed=0):
-    """Score a Result and write `folder`/<benchmark>.score.json: the score with all that is needed to make it again."""
+def average_scores(scores: Rows) -> Rows:
+    """Return a score "AVG" of each model that has a score on all of several benchmarks.
+
+    It is the plain mean of the accuracies, as in the paper's tables.
+    """
+    benchmarks = set(_column(scores, "benchmark"))
+    averages = []
+    for model in dict.fromkeys(_column(scores, "model")):
+        rows = [row for row in scores if row["model"] == model and row["n"]]
+        if len(rows) == len(benchmarks) > 1:
+            averages.append(_average(model, rows))
+    return averages
+
+
+def _average(model, rows):
+    average = {"benchmark": "AVG", "model": model, "samples": rows[0]["samples"]}
+    for key in COUNTS:
+        average[key] = sum(filter(None, _column(rows, key)))
+    for prefix in ("", "paper_"):
+        keys = f"{prefix}accuracy", f"{prefix}low", f"{prefix}high"
+        intervals = [[row[key] for key in keys] for row in rows]
+        average |= dict(zip(keys, stats.average_interval(intervals)))
+    return average
+
+
+def write_score(folder: Path, result: Result, context: dict, seed: int = 0) -> None:
+    """Score a Result and write `folder`/<benchmark>.score.json.
+
+    context: what else is needed to make the score again.
+    """
     result.score = score(result, seed)
-    write_json(
-        folder / f"{result.benchmark}.score.json",
-        {
-            "score": result.score,
-            "grader": grader_id(result.benchmark),
-            "conditions": result.conditions,
-            "took": result.took,
-            **about,
-            **runs.environment(),
-        },
-    )
+    manifest = {
+        "score": result.score,
+        "grader": grader_id(result.benchmark),
+        "conditions": result.conditions,
+        "took": result.timing,
+    }
+    path = folder / f"{result.benchmark}.score.json"
+    write_json(path, manifest | context | runs.environment())
 
 
-# --- in words -------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
-def example(results, most=600):
-    """The first item of a benchmark on which its Results differ, and what each model said; nothing of a private one."""
-    if test_sets.get_test_set(results[0].benchmark).private:
-        return f"({results[0].benchmark}: no example, its texts are shown and stored nowhere)"
-    differ = [
-        i
-        for i, rows in enumerate(zip(*(result.rows for result in results)))
-        if len({row["strict"] for row in rows}) > 1
-    ]
-    rows = [result.rows[differ[0] if differ else 0] for result in results]
-    lines = [f"{rows[0]['question']}\n(gold {rows[0]['gold']})"]
+def format_example(results: list[Result]) -> str:
+    """Return the first item of a benchmark on which models differ, and each model's output.
+
+    Nothing of a private benchmark is shown.
+    """
+    name = results[0].benchmark
+    if test_sets.get_test_set(name).private:
+        return f"({name}: no example, its texts are shown and stored nowhere)"
+    by_item = list(zip(*(result.rows for result in results)))
+    differing = [rows for rows in by_item if len(set(_column(rows, "strict"))) > 1]
+    rows = (differing or by_item)[0]
+    lines = [rows[0]["question"], f"(gold {rows[0]['gold']})"]
     for result, row in zip(results, rows):
-        lines.append(
-            f"--- {result.model}: { {True: 'right', False: 'wrong', None: 'no output'}[row['strict']] }\n{row['output'][:most]}"
-        )
+        lines.append(f"--- {result.model}: {OUTCOMES[row['strict']]}")
+        lines.append(row["output"][:EXAMPLE_CHARACTERS])
     return "\n".join(lines)
 
 
-def notes(scores, results, items):
-    """What one must know to read the scores."""
-    own = [s for s in scores if s["benchmark"] != "AVG"]
-    if all(s["benchmark"] in test_sets.TINY for s in own):
-        found = [
-            "A designed miniature, not evidence for 7B models: its teacher leaves lines out of its own answers, and "
-            "imitating text with gaps costs a small model its step-by-step habit, while critiques follow the student's lines."
+def list_notes(results: list[Result]) -> list[str]:
+    """Return sentences that a reader of the scores must know."""
+    if all(result.benchmark in test_sets.TINY for result in results):
+        notes = [
+            "This is a designed miniature, not evidence for 7B models. Its teacher leaves lines "
+            "out of its own answers; critiques follow the student's lines."
         ]
     else:
-        found = [
-            "strict: mathematical equivalence, and the score to believe. The paper's grader is laxer: its column is for the paper's tables alone."
+        notes = [
+            "strict: mathematical equivalence, the score to believe. The paper's grader is laxer: "
+            "its column is for the paper's tables alone."
         ]
-    for s in own:
-        rows = results[s["benchmark"], s["model"]].rows
-        if s["failed"]:
-            how = (
-                "count as wrong"
-                if rows and all(row["strict"] is not None for row in rows)
-                else "are not among the n"
+    for result in results:
+        row, title = result.score, f"{result.model}, {result.benchmark}"
+        if row["failed"]:
+            notes.append(f"{title}: {_describe_failed(result)}")
+        if row["timed_out"] or row["paper_timed_out"]:
+            notes.append(
+                f"{title}: the strict grader ran out of time on {row['timed_out']} answers, the "
+                f"paper's on {row['paper_timed_out']}; they count as wrong there."
             )
-            why = next(row["error"] for row in rows if row.get("error"))
-            found.append(
-                f"{s['model']}, {s['benchmark']}: {s['failed']} items got no output and {how}; the first: {why[:200]}"
-            )
-        if s["timed_out"]:
-            found.append(
-                f"{s['model']}, {s['benchmark']}: {s['timed_out']} answers could not be compared in time and count as wrong."
-            )
-        if s["paper_timed_out"]:
-            found.append(
-                f"{s['model']}, {s['benchmark']}: the paper's grader ran out of time on {s['paper_timed_out']} answers, which count as wrong there."
-            )
-        if test_sets.get_test_set(s["benchmark"]).choices and s["n"]:
-            share, guesses = with_guesses(rows, items[s["benchmark"]])
-            found.append(
-                f"{s['model']}, {s['benchmark']}: {100 * share:.1f}% by the paper's rules if, as the released code does, a letter is guessed for "
-                f"the {guesses} outputs in which it finds none."
-            )
-    return found
+    return notes
 
 
-def for_paper(table, scores, bases, temperature):
-    """{(model, benchmark): what paper_tables.side_by_side wants}, AVG over the table's own columns where all of them are scored. bases:
-    {model: the paper's base that it was trained from}"""
-    mine = [
-        s
-        for s in scores
-        if s["benchmark"] in table.columns and s["benchmark"] != "AVG" and s["accuracy"] is not None
-    ]
-    columns = [column for column in table.columns if column != "AVG"]
-    whole = [
-        row
-        for model in bases
-        for row in averages([s for s in mine if s["model"] == model])
-        if row["model"] == model
-        and {s["benchmark"] for s in mine if s["model"] == model} == set(columns)
-    ]
-    return {
-        (s["model"], s["benchmark"]): {
-            "paper": s["paper_accuracy"],
-            "strict": s["accuracy"],
-            "low": s["paper_low"],
-            "high": s["paper_high"],
-            "n": s["n"],
-            "temperature": temperature,
-            "base": bases[s["model"]],
-        }
-        for s in mine + whole
-    }
+def _describe_failed(result):
+    errors = [row["error"] for row in result.rows if "error" in row]
+    effect = "are not among the n" if result.has_failed_items() else "count as wrong"
+    failed = result.score["failed"]
+    return f"{failed} items got no output and {effect}; the first: {errors[0][:200]}"

@@ -1,4 +1,8 @@
-"""The page of outputs: its data come back as they were, no text becomes markup, what is private stays out; its filters in a browser."""
+"""The page of outputs.
+
+Its data come back as they were, no text becomes markup, what is private stays out; its filters in a
+browser.
+"""
 
 import base64
 import gzip
@@ -35,6 +39,7 @@ def row(i, strict=True, **changes):
     return {
         "id": f"q{i}",
         "benchmark": "sums",
+        "question": f"What is {i}+1?",
         "prompt": f"Solve.\nWhat is {i}+1?<|im_end|>\n",
         "output": f"It is \\boxed{{{i + 1}}}.",
         "finish_reason": "stop",
@@ -96,11 +101,15 @@ def unpacked(html):
 
 
 def test_round_trip(tmp_path):
-    """By hand: two models, two items, the second model's rows in another order, its prompt another one, one row missing."""
+    """By hand.
+
+    Two models, two items, the second model's rows in another order, its prompt another one, one row
+    missing.
+    """
     base = [row(1), row(2, False, paper=True)]
     cft = [
         row(2, prompt="User: What is 2+1?"),
-        row(3, None, output=None, finish_reason="failed", prompt=None),
+        row(3, None, output="", finish_reason="failed"),
     ]
     rows = {("sums", "base"): base, ("sums", "cft"): cft}
     contents, items = unpacked(
@@ -128,45 +137,19 @@ def test_round_trip(tmp_path):
     )
 
 
-def test_samples_and_a_question_that_stands_twice(tmp_path):
-    """k rows of one id are its samples; a further row of the same sample is another item, as test sets repeat questions."""
-    rows = [row(1, sample=s, output=f"{n}.{s}") for n in range(2) for s in (0, 2)]
+def test_samples_of_an_item(tmp_path):
+    """k rows of one id are its samples."""
+    rows = [row(1, sample=number, output=str(number)) for number in (0, 2)]
     contents, items = unpacked(write(tmp_path, {("sums", "m"): rows}))
-    assert contents["benchmarks"][0]["samples"] == [0, 2] and contents["benchmarks"][0]["n"] == 2
-    assert [[a["output"] for a in item["answers"][0]] for item in items] == [
-        ["0.0", "0.2"],
-        ["1.0", "1.2"],
-    ]
-
-
-def test_rows_as_05_writes_them(tmp_path):
-    """Without sample, question and paper, and with a score that is NaN, which JSON has not."""
-    bare = [{k: v for k, v in row(i).items() if k not in ("sample", "paper")} for i in (1, 2)]
-    contents, items = unpacked(
-        write(tmp_path, {("sums", "m"): bare}, [score("m", accuracy=float("nan"), n=0)])
-    )
-    assert [item["question"] for item in items] == ["What is 1+1?", "What is 2+1?"] and items[0][
-        "answers"
-    ][0][0]["paper"] is None
-    assert contents["scores"][0]["accuracy"] is None and contents["title"] == tmp_path.name
-
-
-@pytest.mark.parametrize(
-    "prompts, questions",
-    [
-        (["S.\nUser: a?\n\nAssistant:", "S.\nUser: b?\n\nAssistant:"], ["User: a?", "User: b?"]),
-        (["one"], ["one"]),
-        (["same\n", "same\n"], ["same\n", "same\n"]),
-        (["S\n", "S\nb"], ["S\n", "b"]),
-        ([], []),
-    ],
-)
-def test_questions_of_prompts(prompts, questions):
-    assert html_report._questions(prompts) == questions
+    assert contents["benchmarks"][0]["samples"] == [0, 2] and contents["benchmarks"][0]["n"] == 1
+    assert [answer["output"] for answer in items[0]["answers"][0]] == ["0", "2"]
 
 
 def test_hostile_text_is_no_markup(tmp_path):
-    """Whatever the texts, names and title, the document has the elements of the empty page; and the texts come back."""
+    """Whatever the texts, names and title, the document has the elements of the empty page.
+
+    And the texts come back.
+    """
     rows = {
         (name, name): [
             row(
@@ -209,7 +192,10 @@ def test_hostile_text_is_no_markup(tmp_path):
 
 
 def test_nothing_is_loaded_and_one_script_runs(tmp_path):
-    """The policy names the hash of the script that stands there; no element has a source, a style or a handler of its own."""
+    """The policy names the hash of the script that stands there.
+
+    No element has a source, a style or a handler of its own.
+    """
     html = write(tmp_path, {("sums", "m"): [row(1)]}).decode()
     found = Elements(html)
     assert (
@@ -254,7 +240,10 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 
 
 def test_size_of_a_big_page(tmp_path):
-    """3,000 items, 4 models: prompts of 2,000 random letters are stored once an item, so the page is near what they hold."""
+    """3,000 items, 4 models.
+
+    Prompts of 2,000 random letters are stored once an item, so the page is near what they hold.
+    """
     letters = random.Random(0)
     prompts = [f"Solve.\n{letters.randbytes(1000).hex()}\nend" for _ in range(3000)]
     rows = {
@@ -266,7 +255,7 @@ def test_size_of_a_big_page(tmp_path):
     )  # base64; gzip, and everything but the prompts
 
 
-# --- in a browser ----------------------------------------------------------------------------------------------------
+# --- in a browser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -300,7 +289,10 @@ def browser(tmp_path):
 
 @pytest.mark.extra
 def test_filters_in_a_browser(tmp_path, browser):
-    """Counts of the page beside counts by Python; keys and paging; hostile texts shown as they are."""
+    """Counts of the page beside counts by Python.
+
+    Keys and paging; hostile texts shown as they are.
+    """
     dice = random.Random(0)
     rows = {}
     for m in ("base", "cft"):

@@ -10,31 +10,16 @@ import pytest
 
 from common.core.errors import InputError
 from common.evaluate import models, paper_tables
-from common.evaluate.models import Candidate
+from common.evaluate.models import ModelSpec
 from common.generate.client import Client
 from common.generate.journal import Journal
-
-
-@pytest.fixture
-def run(tmp_path, tiny_model, monkeypatch):
-    """A run with a base and two trained arms of three checkpoints each, to be named from its working directory."""
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs" / "r"
-    shutil.copytree(tiny_model, run / "01_base")
-    for arm in ("sft", "cft"):
-        for step in (2, 4, 6):
-            shutil.copytree(tiny_model, run / "04_train" / arm / f"step-{step:06d}")
-        (run / "04_train" / arm / "settings.json").write_text(
-            json.dumps({"steps": 6, "base": str(run / "01_base")})
-        )
-    return run
 
 
 def names(run, *given, **settings):
     """-> [(label, what is scored, relative to the run, steps of its checkpoints)]"""
     return [
-        (c.label, str(c.where).replace(f"{run}/", ""), [p.step for p in c.checkpoints])
-        for c in models.candidates(run, list(given), **settings)
+        (c.label, str(c.location).replace(f"{run}/", ""), [p.step for p in c.checkpoints])
+        for c in models.resolve_models(run, list(given), **settings)
     ]
 
 
@@ -49,7 +34,10 @@ def test_arms_and_folders(run):
 
 
 def test_checkpoints_of_a_folder_and_of_an_arm(run):
-    """A folder of checkpoints stands for all of them unless the last is asked for; an arm for its last unless there is a selection."""
+    """A folder of checkpoints stands for all of them unless the last is asked for.
+
+    An arm for its last unless there is a selection.
+    """
     folder, steps = f"{run}/04_train/cft", [2, 4, 6]
     assert (
         names(run, folder, selection="auto")[0][2]
@@ -66,7 +54,7 @@ def test_checkpoints_of_a_folder_and_of_an_arm(run):
         == names(run, "cft", selection="last")
         == [("cft", "04_train/cft/step-000006", [])]
     )
-    (found,) = models.candidates(run, [f"x={folder}"])
+    (found,) = models.resolve_models(run, [f"x={folder}"])
     assert [c.label for c in found.checkpoints] == [
         "x--step-000002",
         "x--step-000004",
@@ -78,15 +66,15 @@ def test_checkpoints_of_a_folder_and_of_an_arm(run):
 
 
 def test_servers():
-    (one, two, three) = models.candidates(
+    (one, two, three) = models.resolve_models(
         SimpleNamespace(__truediv__=None),
         ["org/name", "x=m@https://h:8000/v1", "m@http://k/v1"],
         "http://all/v1",
     )
-    assert (one.label, one.where, one.url) == ("org--name", "org/name", "http://all/v1")
-    assert (two.label, two.where, two.url) == ("x", "m", "https://h:8000/v1") and (
+    assert (one.label, one.location, one.url) == ("org--name", "org/name", "http://all/v1")
+    assert (two.label, two.location, two.url) == ("x", "m", "https://h:8000/v1") and (
         three.label,
-        three.where,
+        three.location,
         three.url,
     ) == ("m", "m", "http://k/v1")
 
@@ -94,18 +82,18 @@ def test_servers():
 def test_one_label_for_several(run, capsys):
     """Seeds; or, where a checkpoint is to be chosen and each has a step of its own, checkpoints."""
     folders = [f"{run}/04_train/{arm}/step-000006" for arm in ("sft", "cft")]
-    found = models.candidates(run, [f"cft={folder}" for folder in folders] + ["base"])
-    assert [c.label for c in found] == ["cft.1", "cft.2", "base"] and models.seeds(found) == {
+    found = models.resolve_models(run, [f"cft={folder}" for folder in folders] + ["base"])
+    assert [c.label for c in found] == ["cft.1", "cft.2", "base"] and models.group_seeds(found) == {
         "cft": ["cft.1", "cft.2"]
     }
     served = [f"cft=step-{n}@http://h/v1" for n in (40, 20)]
-    (one,) = models.candidates(run, served, selection="validation")
-    assert [(c.label, c.where) for c in one.checkpoints] == [
+    (one,) = models.resolve_models(run, served, selection="validation")
+    assert [(c.label, c.location) for c in one.checkpoints] == [
         ("cft--step-000020", "step-20"),
         ("cft--step-000040", "step-40"),
     ]
-    assert models.seeds(models.candidates(run, served)) == {"cft": ["cft.1", "cft.2"]}
-    both = models.candidates(
+    assert models.group_seeds(models.resolve_models(run, served)) == {"cft": ["cft.1", "cft.2"]}
+    both = models.resolve_models(
         run, [f"cft={run}/04_train/sft", f"cft={run}/04_train/cft"], selection="validation"
     )  # seeds, each with a choice
     assert [(c.label, len(c.checkpoints)) for c in both] == [("cft.1", 3), ("cft.2", 3)]
@@ -114,7 +102,7 @@ def test_one_label_for_several(run, capsys):
         and both[1].checkpoints[0].label == "cft.2--step-000002"
     )
     assert "note" not in capsys.readouterr().out
-    models.candidates(run, [f"cft={run}/04_train/cft/step-00000{n}" for n in (2, 4)])
+    models.resolve_models(run, [f"cft={run}/04_train/cft/step-00000{n}" for n in (2, 4)])
     assert "several are checkpoints of one training" in capsys.readouterr().out
 
 
@@ -136,11 +124,14 @@ def test_one_label_for_several(run, capsys):
 )
 def test_names_that_cannot_be_meant(run, given, says):
     with pytest.raises(InputError, match=says):
-        models.candidates(run, given)
+        models.resolve_models(run, given)
 
 
 def test_an_engine_and_its_template(run, tiny_model):
-    """A tokenizer without a template cannot write one; a server's prompts need a tokenizer of the model's name."""
+    """A tokenizer without a template cannot write one.
+
+    A server's prompts need a tokenizer of the model's name.
+    """
     config = SimpleNamespace(
         template="own",
         batch_size=2,
@@ -154,35 +145,27 @@ def test_an_engine_and_its_template(run, tiny_model):
         concurrency=1,
         timeout=9,
     )
-    engine, words, template, kind = models.open_engine(Candidate("x", str(run / "01_base")), config)
-    assert (
-        template == "own"
-        and words.chat_template
-        and kind
-        == {
-            "dtype": "float32",
-            "attention": "sdpa",
-            "load_in_4bit": False,
-            "engine": "local",
-            "template": "own",
-        }
-    )
-    with pytest.raises(
-        InputError, match="--template own writes the prompts here, with the tokenizer of ./m"
-    ):
-        models.open_engine(Candidate("x", "./m", "http://h/v1"), config)
+    local = ModelSpec("x", str(run / "01_base"))
+    model = models.open_model(local, config)
+    assert model.template == "own" and model.tokenizer.chat_template
+    assert model.conditions == {
+        "dtype": "float32",
+        "attention": "sdpa",
+        "load_in_4bit": False,
+        "engine": "local",
+        "template": "own",
+    }
+    with pytest.raises(InputError, match="--template own .* ./m"):
+        models.open_model(ModelSpec("x", "./m", "http://h/v1"), config)
     for file in (run / "01_base").glob("chat_template*"):
         file.unlink()
-    with pytest.raises(InputError, match="this tokenizer has no chat template"):
-        models.open_engine(Candidate("x", str(run / "01_base")), config)
+    with pytest.raises(InputError, match="chat template"):
+        models.open_model(local, config)
     config.template = "auto"
-    engine, words, template, kind = models.open_engine(Candidate("x", "m", "http://h/v1"), config)
-    assert (engine.identity, words, template, kind) == (
-        "m at http://h/v1",
-        None,
-        "chatml",
-        {"engine": "server", "template": "chatml"},
-    )
+    served = models.open_model(ModelSpec("x", "m", "http://h/v1"), config)
+    assert served.engine.identity == "m at http://h/v1"
+    assert (served.tokenizer, served.template) == (None, "chatml")
+    assert served.conditions == {"engine": "server", "template": "chatml"}
 
 
 @pytest.fixture
@@ -210,7 +193,10 @@ def listing():
 
 
 def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
-    """vLLM says which folder it serves; a server that says nothing, or is gone, is taken at its name."""
+    """vLLM says which folder it serves.
+
+    A server that says nothing, or is gone, is taken at its name.
+    """
     engine = Client("m", listing.url)
     engine.identity = f"m at {listing.url}"
     with Journal(tmp_path / "j.jsonl") as journal:
@@ -222,7 +208,7 @@ def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
         listing.models = [{"id": "m", "root": "/step-40"}]
         with pytest.raises(
             InputError,
-            match="is /step-40 now, and /step-20 when it was asked before(.|\n)*--served-model-name",
+            match="is /step-40 now, and /step-20 when(.|\n)*--served-model-name",
         ):
             models.check_served(engine, journal)
         listing.models = ["what?"]
@@ -233,24 +219,24 @@ def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
 
 
 def test_what_a_model_was_trained_from(run):
-    """By its training's settings, through an arm it was trained after, or by an adapter's; by its own name otherwise."""
+    """Its training's settings say it, through the arm it was trained after; else its name."""
     where = run / "04_train" / "cft" / "step-000006"
-    assert models.origin(Candidate("x", str(where))) == f"{where} {run / '01_base'}"
+    assert models.read_origin(ModelSpec("x", str(where))) == f"{where} {run / '01_base'}"
     (run / "04_train" / "sft" / "settings.json").write_text(
         json.dumps({"steps": 6, "base": str(where), "after": "cft"})
     )
     (run / "04_train" / "cft" / "settings.json").write_text(
         json.dumps({"steps": 6, "base": "/hub/models--Qwen--Qwen2.5-7B/snapshots/1"})
     )
-    second = models.origin(Candidate("x", str(run / "04_train" / "sft" / "step-000006")))
+    second = models.read_origin(ModelSpec("x", str(run / "04_train" / "sft" / "step-000006")))
     assert (
         second.endswith("/hub/models--Qwen--Qwen2.5-7B/snapshots/1")
         and paper_tables.base_of(second) == "Qwen2.5-7B"
     )
     assert (
-        models.origin(Candidate("x", "TIGER-Lab/Qwen2.5-Math-7B-CFT"))
+        models.read_origin(ModelSpec("x", "TIGER-Lab/Qwen2.5-Math-7B-CFT"))
         == "TIGER-Lab/Qwen2.5-Math-7B-CFT"
     )
     (run / "04_train" / "cft" / "settings.json").write_text("[torn")
     with pytest.raises(InputError, match="settings.json cannot be read"):
-        models.candidates(run, ["cft"])
+        models.resolve_models(run, ["cft"])

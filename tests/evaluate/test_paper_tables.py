@@ -1,16 +1,34 @@
-"""The paper's tables: every cell against the shared copy, their averages, and the exact page with scores of ours beside them."""
+"""The paper's tables.
+
+Every cell against the shared copy, their averages, and the exact page with scores of ours beside
+them.
+"""
 
 import json
 
 import pytest
 
-from common.evaluate.paper_tables import ITEMS, TABLES, average, base_of, side_by_side
+from common.data.test_sets import TEST_SETS
+from common.evaluate.paper_tables import TABLES, base_of, side_by_side
 from tests.conftest import SHARED
 
-NAMES = {"MATH": "math", "MATH-500": "math500", "Minerva-Math": "minerva_math", "GSM8K": "gsm8k", "OlympiadBench": "olympiadbench",
-         "AIME24": "aime24", "AMC23": "amc23", "TheoremQA": "theoremqa", "MMLU-Pro": "mmlu_pro", "GPQA": "gpqa", "AVG": "AVG",
-         "IF_Eval_strict": "ifeval_strict", "IF_Eval_loose": "ifeval_loose", "MT-Bench": "mt_bench"}  # fmt: skip
-SIX = ("math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23", "AVG")
+NAMES = {
+    "MATH": "math",
+    "MATH-500": "math500",
+    "Minerva-Math": "minerva_math",
+    "GSM8K": "gsm8k",
+    "OlympiadBench": "olympiadbench",
+    "AIME24": "aime24",
+    "AMC23": "amc23",
+    "TheoremQA": "theoremqa",
+    "MMLU-Pro": "mmlu_pro",
+    "GPQA": "gpqa",
+    "AVG": "AVG",
+    "IF_Eval_strict": "ifeval_strict",
+    "IF_Eval_loose": "ifeval_loose",
+    "MT-Bench": "mt_bench",
+}
+SIX = ["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23", "AVG"]
 ROWS = {
     "table2": 15,
     "table3": 15,
@@ -38,7 +56,7 @@ def plain(name):
 def test_every_cell_is_the_papers(name):
     theirs, ours = json.loads((SHARED / "paper" / "tables.json").read_text())[name], TABLES[name]
     rows = [row for row in theirs["rows"] if not str(row.get("method")).startswith("delta")]
-    assert ours.columns == tuple(NAMES[column] for column in theirs["columns"]) and len(
+    assert ours.columns == [NAMES[column] for column in theirs["columns"]] and len(
         ours.rows
     ) == len(rows)
     for row, printed in zip(ours.rows, rows):
@@ -60,7 +78,7 @@ def test_shapes():
             and table.title
             and all(len(row.values) == len(table.columns) for row in table.rows)
         )
-        assert set(table.columns) <= {*ITEMS, "AVG"} or name == "table8"
+        assert set(table.columns) <= {*TEST_SETS, "AVG"} or name == "table8"
         scored = [(row.base, row.model, row.temperature) for row in table.rows]
         assert len(set(scored)) == len(scored)  # a score of ours has one place
         assert any(row.model == "cft" and row.base == "Qwen2.5-Math-7B" for row in table.rows)
@@ -75,8 +93,11 @@ def test_shapes():
 
 
 def test_some_cells_by_hand():
-    """Typed from the paper's text: Qwen2.5-Math-7B-CFT has 48.1 on average and 67.5 on AMC23; self-generated responses 55.1; mixing and
-    two stages 54.8 and 51.6; single-pass self-critique falls from 77.2 to 73.5 on MATH."""
+    """Typed from the paper's text.
+
+    Qwen2.5-Math-7B-CFT has 48.1 on average and 67.5 on AMC23; self-generated responses 55.1; mixing
+    and two stages 54.8 and 51.6; single-pass self-critique falls from 77.2 to 73.5 on MATH.
+    """
     cells = {
         (t.name, row.base, row.model, row.temperature): dict(zip(t.columns, row.values))
         for t in TABLES.values()
@@ -122,11 +143,15 @@ def test_some_cells_by_hand():
 
 
 MODELS = {
-    "table2": ["base", "sft", "sft-verified", "sft-teacher", "cft"] * 3, "table4": ["simplerl-zero", "simplerl", "cft"],
-    "table5": ["metamath-sft", "metamath-cft", "numina-sft", "numina-cft", "sft", "cft"], "table6": ["base", "cft-self", "cft"],
-    "table7": ["sft-verified", "cft-mini", "cft"], "table9": ["cft", "mix", "two-stage", "acemath-sft"],
+    "table2": ["base", "sft", "sft-verified", "sft-teacher", "cft"] * 3,
+    "table4": ["simplerl-zero", "simplerl", "cft"],
+    "table5": ["metamath-sft", "metamath-cft", "numina-sft", "numina-cft", "sft", "cft"],
+    "table6": ["base", "cft-self", "cft"],
+    "table7": ["sft-verified", "cft-mini", "cft"],
+    "table9": ["cft", "mix", "two-stage", "acemath-sft"],
     "table8": ["base", "qwen2.5-math-7b-instruct", "sft", "sft-verified", "sft-teacher", "cft"],
-    "table10": ["sft", "sft-verified", "sft-teacher", "cft", "cft-short"]}  # fmt: skip
+    "table10": ["sft", "sft-verified", "sft-teacher", "cft", "cft-short"],
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -162,25 +187,35 @@ def test_rows_that_two_tables_share_agree():
     assert seen["cft", "minerva_math"] == 42.3
 
 
-def test_average():
-    assert (
-        average((79.6, 42.3, 41.6, 20.0, 67.5)) == pytest.approx(50.2)
-        and average((78.4, None, 1.0)) is None
-        and average((3.0,)) == 3
-    )
-
-
 def test_avg_is_the_mean_of_the_columns_printed():
-    """Half a printed digit of the average; the one exception is the paper's own (312.4/6 = 52.07, printed as 52.0)."""
-    off = [
-        (table.name, row.name, round(average(row.values[:-1]), 3), row.values[-1])
-        for table in TABLES.values()
-        for row in table.rows
-        if table.columns[-1] == "AVG"
-        and row.values[-1] is not None
-        and abs(average(row.values[:-1]) - row.values[-1]) > 0.0501
-    ]
+    """Half a printed digit of the average.
+
+    The one exception is the paper's own (312.4/6 = 52.07, printed as 52.0).
+    """
+    off = []
+    for table in TABLES.values():
+        for row in table.rows:
+            if table.columns[-1] == "AVG" and row.values[-1] is not None:
+                mean = sum(row.values[:-1]) / len(row.values[:-1])
+                if abs(mean - row.values[-1]) > 0.0501:
+                    off.append((table.name, row.name, round(mean, 3), row.values[-1]))
     assert off == [("table7", "GPT-4o-mini-CFT", 52.067, 52.0)]
+
+
+def ours(model, benchmark, paper, low=0.0, high=1.0, n=100, strict=0.5):
+    """Return a score as 05 writes it."""
+    return {
+        "model": model,
+        "benchmark": benchmark,
+        "n": n,
+        "samples": 1,
+        "accuracy": strict,
+        "low": 0.0,
+        "high": 1.0,
+        "paper_accuracy": paper,
+        "paper_low": low,
+        "paper_high": high,
+    }
 
 
 TABLE4 = """\
@@ -192,162 +227,132 @@ TABLE4 = """\
 | SimpleRL | 82.4 | 39.7 | 43.3 | 26.7 | 62.5 | 50.9 |
 | CFT | 79.6 | 42.3 | 41.6 | 20.0 | 67.5 | 50.2 |
 
-95% half width in points that the items alone give at CFT: math500 3.5 (n = 500), minerva_math 5.8 (n = 272), olympiadbench 3.7 \
-(n = 675), aime24 13.9 (n = 30), amc23 13.9 (n = 40), AVG 4.2.
+95% half width in points from the items alone at CFT: math500 3.5 (n = 500), minerva_math 5.8 \
+(n = 272), olympiadbench 3.7 (n = 675), aime24 13.9 (n = 30), amc23 13.9 (n = 40), AVG 4.2.
 
 """
 
 
 def test_the_page_with_scores():
-    """wilson(393, 500) = (0.748, 0.820): 79.6 is inside. 90 of 272 = 33.1: 42.3 is outside. The interval of 30.0 on 30 items holds 20.0 at
-    its very end, as printed; 100 items of 675 are named; no interval, no verdict. AVG half width: sqrt(3.5^2 + 5.8^2 + 3.7^2 + 2 x 13.9^2)/5
-    = 21.1/5 = 4.2.
+    """wilson(393, 500) = (0.748, 0.820): 79.6 is inside. 90 of 272 = 33.1: 42.3 is outside. The
+    interval of 30.0 on 30 items holds 20.0 at its very end, as printed. AVG half width: sqrt(3.5^2
+    + 5.8^2 + 3.7^2 + 2 x 13.9^2)/5 = 21.1/5 = 4.2.
     """
-    ours = {
-        ("cft", "math500"): {"paper": 0.786, "strict": 0.75, "low": 0.748, "high": 0.8196, "n": 500},
-        ("cft", "minerva_math"): {"paper": 90 / 272, "strict": 0.301, "low": 0.278, "high": 0.389, "n": 272},
-        ("cft", "olympiadbench"): {"paper": 0.416, "strict": 0.4, "low": 0.32, "high": 0.51, "n": 100},
-        ("cft", "aime24"): {"paper": 0.3, "strict": None, "low": 0.2004, "high": 0.48, "n": 30},
-        ("cft", "AVG"): {"paper": 0.5123, "strict": 0.49, "low": 0.48, "high": 0.55},
-        ("simplerl", "amc23"): {"paper": 0.625},
-        ("sft", "math500"): {"paper": 0.1},  # stands in other tables
-        ("cft", "gsm8k"): {"paper": 0.9}}  # fmt: skip
-    assert (
-        side_by_side(TABLES["table4"], ours)
-        == TABLE4
-        + """\
-| paper's row (our model) | benchmark | paper | ours | ours, strict | n | 95% interval | ours - paper | paper's is |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| SimpleRL (simplerl) | amc23 | 62.5 | 62.5 | - | - | - | +0.0 | - |
-| CFT (cft) | math500 | 79.6 | 78.6 | 75.0 | 500 | 74.8 to 82.0 | -1.0 | inside |
-| CFT (cft) | minerva_math | 42.3 | 33.1 | 30.1 | 272 | 27.8 to 38.9 | -9.2 | outside |
-| CFT (cft) | olympiadbench | 41.6 | 41.6 | 40.0 | 100 of 675 | 32.0 to 51.0 | +0.0 | inside |
-| CFT (cft) | aime24 | 20.0 | 30.0 | - | 30 | 20.0 to 48.0 | +10.0 | inside |
-| CFT (cft) | AVG | 50.2 | 51.2 | 49.0 | - | 48.0 to 55.0 | +1.0 | inside |
+    scores = [
+        ours("cft", "math500", 0.786, 0.748, 0.8196, n=500, strict=0.75),
+        ours("cft", "minerva_math", 90 / 272, 0.278, 0.389, n=272, strict=0.301),
+        ours("cft", "olympiadbench", 0.416, 0.32, 0.51, strict=0.4),
+        ours("cft", "aime24", 0.3, 0.2004, 0.48, n=30, strict=0.25),
+        ours("simplerl", "amc23", 0.625, 0.45, 0.75, n=40, strict=0.6),
+        ours("sft", "math500", 0.1),  # belongs to other tables
+        ours("cft", "gsm8k", 0.9),
+    ]
+    bases = {"cft": "Qwen2.5-Math-7B", "simplerl": "Qwen2.5-Math-7B"}
+    table = side_by_side(TABLES["table4"], scores, bases)
+    assert table.startswith(TABLE4)
+    lines = [line for line in table.splitlines() if line.startswith(("| Sim", "| CFT"))][3:]
+    assert lines == [
+        "| SimpleRL (simplerl) | amc23 | 62.5 | 62.5 | 60.0 | 40 | 45.0 to 75.0 | +0.0 | inside |",
+        "| CFT (cft) | math500 | 79.6 | 78.6 | 75.0 | 500 | 74.8 to 82.0 | -1.0 | inside |",
+        "| CFT (cft) | minerva_math | 42.3 | 33.1 | 30.1 | 272 | 27.8 to 38.9 | -9.2 | outside |",
+        "| CFT (cft) | olympiadbench | 41.6 | 41.6 | 40.0 | 100 of 675 | 32.0 to 51.0 | +0.0 "
+        "| inside |",
+        "| CFT (cft) | aime24 | 20.0 | 30.0 | 25.0 | 30 | 20.0 to 48.0 | +10.0 | inside |",
+    ]
 
-ours: by the paper's grader, with the interval of its items alone; inside: it holds the paper's."""
-    )
+
+def test_the_average_is_over_the_tables_own_columns():
+    """Only a model that has all of them gets one, whatever else it was asked."""
+    columns = [name for name in TABLES["table4"].columns if name != "AVG"]
+    counts = dict.fromkeys(("unboxed", "cut", "timed_out", "paper_timed_out"), 0)
+    counts |= dict.fromkeys(("failed", "tokens", "seconds"), 0)
+    scores = [ours("cft", name, 0.5) | counts for name in [*columns, "gsm8k"]]
+    scores += [ours("simplerl", name, 1.0) | counts for name in columns[:-1]]
+    lines = compare("table4", scores, "Qwen2.5-Math-7B")
+    assert ("CFT (cft)", "AVG", "50.2", "50.0") in lines
+    assert not [line for line in lines if line[0].startswith("SimpleRL") and line[1] == "AVG"]
 
 
 def test_the_page_without_scores():
-    ours = {("sft", "math500"): {"paper": 0.1}, ("cft", "gsm8k"): {"paper": 0.9}}
-    assert side_by_side(TABLES["table4"], ours) == TABLE4 + (
-        "No score of ours stands in this table: it has the benchmarks above, and models of the names simplerl-zero, simplerl, cft "
-        "(`--model NAME=FOLDER`)."
-    )
-    assert side_by_side(
-        TABLES["table4"], {("cft", "math500"): {"paper": 0.8, "base": "another"}}
-    ).endswith(
-        "No score of ours stands in this table: it has the benchmarks above, and models trained from what its rows were, not from another."
-    )
+    page = side_by_side(TABLES["table4"], [ours("sft", "math500", 0.1)], {"sft": None})
+    assert page.startswith(TABLE4) and "simplerl-zero, simplerl, cft" in page[len(TABLE4) :]
+    assert "paper's row" not in page
+    other = side_by_side(TABLES["table4"], [ours("cft", "math500", 0.8)], {"cft": "another"})
+    assert other == page
 
 
-def compared(name, ours):
-    """First, third and fourth cell of each line of ours: row, paper, ours."""
-    text = side_by_side(TABLES[name], ours).split("| paper's row")[1]
-    return [
-        tuple(line.split(" | ")[i].removeprefix("| ") for i in (0, 2, 3))
-        for line in text.splitlines()[2:]
-        if line.startswith("| ")
-    ]
+def compare(name, scores, base, temperature=0.0):
+    """Return row, benchmark, paper and ours of each line; all models have the same base."""
+    bases = {score["model"]: base for score in scores}
+    parts = side_by_side(TABLES[name], scores, bases, temperature).split("| paper's row")
+    cells = []
+    for line in parts[-1].splitlines()[2:] if len(parts) > 1 else []:
+        if line.startswith("| "):
+            cells.append(tuple(line.removeprefix("| ").split(" | ")[:4]))
+    return cells
 
 
 def test_another_base_is_never_ours():
-    def ours(base):
-        return {
-            ("cft", "gsm8k"): {"paper": 0.75, "base": base},
-            ("gpt-4o-2024-08-06", "math"): {"paper": 0.8, "base": base},
-        }
-
-    for base, paper in (
-        ("Qwen2.5-7B", "88.8"),
-        ("DeepSeek-Math-7B", "74.5"),
-        ("Qwen2.5-Math-7B", "90.9"),
-    ):
-        assert compared("table2", ours(base)) == [
-            (f"{base} CFT (cft)", paper, "75.0")
-        ] and "not known" not in side_by_side(TABLES["table2"], ours(base))
-    assert "No score of ours" in side_by_side(TABLES["table2"], ours("another"))
-    assert compared("table3", ours("Qwen2.5-7B")) == [
-        ("GPT-4o (2024-08-06) (gpt-4o-2024-08-06)", "81.1", "80.0")
-    ]
-    assert "at Qwen2.5-7B CFT: math 1.3" in side_by_side(TABLES["table2"], ours("Qwen2.5-7B"))
-    assert compared("table2", ours(None)) == [("Qwen2.5-Math-7B CFT (cft)", "90.9", "75.0")]
-    assert (
-        "What cft, gpt-4o-2024-08-06 was trained from is not known by its name, and taken to be Qwen2.5-Math-7B."
-        in side_by_side(TABLES["table2"], ours(None))
-    )
-    two = {
-        ("cft", "gsm8k"): {"paper": 0.75, "base": "Qwen2.5-7B"},
-        ("base", "gsm8k"): {"paper": 0.5, "base": "Qwen2.5-Math-7B"},
-    }
-    assert [row for row, _, _ in compared("table2", two)] == [
-        "Qwen2.5-7B CFT (cft)",
-        "Qwen2.5-Math-7B Base (base)",
-    ]
+    cft, gpt = ours("cft", "gsm8k", 0.75), ours("gpt-4o-2024-08-06", "math", 0.8)
+    papers = {"Qwen2.5-7B": "88.8", "DeepSeek-Math-7B": "74.5", "Qwen2.5-Math-7B": "90.9"}
+    for base, paper in papers.items():
+        assert compare("table2", [cft], base) == [(f"{base} CFT (cft)", "gsm8k", paper, "75.0")]
+        assert "unknown base" not in side_by_side(TABLES["table2"], [cft], {"cft": base})
+    assert compare("table2", [cft], "another") == []
+    name = "GPT-4o (2024-08-06) (gpt-4o-2024-08-06)"
+    assert compare("table3", [cft, gpt], "Qwen2.5-7B") == [(name, "math", "81.1", "80.0")]
 
 
-@pytest.mark.parametrize(
-    "origin, base",
-    [
-        (
-            "runs/x/04_train/cft/step-000097 /cache/models--Qwen--Qwen2.5-Math-7B/snapshots/1a2b",
-            "Qwen2.5-Math-7B",
-        ),
-        ("TIGER-Lab/Qwen2.5-Math-7B-CFT", "Qwen2.5-Math-7B"),
-        ("deepseek-ai/deepseek-math-7b-base", "DeepSeek-Math-7B"),
-        ("Qwen/Qwen2.5-7B", "Qwen2.5-7B"),
-        ("Qwen/Qwen2.5-Math-1.5B", "another"),
-        ("meta-llama/Llama-3.1-8B", "another"),
-        ("runs/tiny/01_base", None),
-        ("/models/mine", None),
-    ],
-)
-def test_the_base_by_its_name(origin, base):
-    assert base_of(origin) == base
+def test_an_unknown_base_is_taken_to_be_the_papers_main_one():
+    cft = ours("cft", "gsm8k", 0.75)
+    line = ("Qwen2.5-Math-7B CFT (cft)", "gsm8k", "90.9", "75.0")
+    assert compare("table2", [cft], None) == [line]
+    page = side_by_side(TABLES["table2"], [cft], {"cft": None})
+    assert "cft: of unknown base, taken to be Qwen2.5-Math-7B" in page
+
+
+ORIGINS = [
+    ("runs/x/04_train/cft/step-97 /cache/models--Qwen--Qwen2.5-Math-7B/1a2b", "Qwen2.5-Math-7B"),
+    ("TIGER-Lab/Qwen2.5-Math-7B-CFT", "Qwen2.5-Math-7B"),
+    ("deepseek-ai/deepseek-math-7b-base", "DeepSeek-Math-7B"),
+    ("Qwen/Qwen2.5-7B", "Qwen2.5-7B"),
+    ("Qwen/Qwen2.5-Math-1.5B", "another"),
+    ("meta-llama/Llama-3.1-8B", "another"),
+    ("runs/tiny/01_base", None),
+    ("/models/mine", None),
+]
+
+
+def test_the_base_by_its_name():
+    assert [base_of(origin) for origin, _ in ORIGINS] == [base for _, base in ORIGINS]
 
 
 def test_temperatures():
     """Table 11: greedy unless the score says otherwise."""
-    assert compared("table11", {("cft", "math"): {"paper": 0.8}}) == [
-        ("Direct inference, T 0.0 (cft)", "80.2", "80.0")
-    ]
-    assert compared("table11", {("cft", "math"): {"paper": 0.75, "temperature": 0.6}}) == [
-        ("Direct inference, T 0.6 (cft)", "75.2", "75.0")
-    ]
-    assert "No score of ours" in side_by_side(
-        TABLES["table11"], {("cft", "math"): {"paper": 0.75, "temperature": 1.0}}
-    )
-    assert "ours at temperature 0.6: the paper's are greedy." in side_by_side(
-        TABLES["table2"], {("cft", "math"): {"paper": 0.75, "temperature": 0.6}}
-    )
+    row = "Direct inference, T {} (cft)"
+    greedy = compare("table11", [ours("cft", "math", 0.8)], None)
+    assert greedy == [(row.format("0.0"), "math", "80.2", "80.0")]
+    warm = compare("table11", [ours("cft", "math", 0.75)], None, temperature=0.6)
+    assert warm == [(row.format("0.6"), "math", "75.2", "75.0")]
+    assert compare("table11", [ours("cft", "math", 0.75)], None, temperature=1.0) == []
+    page = side_by_side(TABLES["table2"], [ours("cft", "math", 0.75)], {}, 0.6)
+    assert "temperature 0.6" in page and "greedy" in page
 
 
 def test_a_cell_that_the_paper_leaves_empty():
-    ours = {("rstar-math-greedy", "gpqa"): {"paper": 0.4, "low": 0.33, "high": 0.47, "n": 198}}
-    text = side_by_side(TABLES["table3"], ours)
-    assert "| rStar-Math@Greedy | 78.4 | - | - | - | 47.1 | 26.7 | 47.5 | - |" in text
-    assert (
-        "| rStar-Math@Greedy (rstar-math-greedy) | gpqa | - | 40.0 | - | 198 | 33.0 to 47.0 | - | - |"
-        in text
-    )
+    scores = [ours("rstar-math-greedy", "gpqa", 0.4, 0.33, 0.47, n=198)]
+    page = side_by_side(TABLES["table3"], scores, {})
+    assert "| rStar-Math@Greedy | 78.4 | - | - | - | 47.1 | 26.7 | 47.5 | - |" in page
+    assert "(rstar-math-greedy) | gpqa | - | 40.0 | 50.0 | 198 | 33.0 to 47.0 | - | - |" in page
 
 
 def test_table_8_has_units_of_its_own():
-    ours = {
-        ("cft", "ifeval_strict"): {"paper": 0.3, "low": 0.27, "high": 0.33},
-        ("cft", "mt_bench"): {"paper": 6.5},
-    }
-    text = side_by_side(TABLES["table8"], ours)
-    assert "| Qwen2.5-Math-7B SFT | 0.315 | 0.330 | 5.23 |" in text and "half width" not in text
-    assert (
-        "(cft) | ifeval_strict | 0.335 | 0.300 | - | - | 0.270 to 0.330 | -0.035 | outside |"
-        in text
-    )
-    assert "(cft) | mt_bench | 6.49 | 6.50 | - | - | - | +0.01 | - |" in text
+    page = side_by_side(TABLES["table8"], [], {})
+    assert "| Qwen2.5-Math-7B SFT | 0.315 | 0.330 | 5.23 |" in page and "half width" not in page
 
 
 def test_half_widths_of_broader_benchmarks():
-    """1.96 sqrt(p (1 - p)/n): TheoremQA sqrt(0.404 x 0.596/800) = 0.01735, 3.4; MMLU-Pro 0.00455, 0.9; GPQA 0.0347, 6.8 (Wilson: 6.7)."""
-    text = side_by_side(TABLES["table3"], {})
-    assert "gpqa 6.7 (n = 198), theoremqa 3.4 (n = 800), mmlu_pro 0.9 (n = 12032)" in text
+    """1.96 sqrt(p (1 - p)/n): TheoremQA sqrt(0.404 x 0.596/800) = 0.01735, 3.4; MMLU-Pro 0.00455,
+    0.9; GPQA 0.0347, 6.8 (Wilson: 6.7)."""
+    page = side_by_side(TABLES["table3"], [], {})
+    assert "gpqa 6.7 (n = 198), theoremqa 3.4 (n = 800), mmlu_pro 0.9 (n = 12032)" in page

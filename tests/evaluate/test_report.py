@@ -1,4 +1,9 @@
-"""What 05 shows: the tables' text, and pictures that open and show the bars and points they should."""
+"""What 05 shows.
+
+The tables' text, and pictures that open and show the bars and points they should.
+"""
+
+from functools import partial
 
 import matplotlib.colors
 import matplotlib.image
@@ -7,6 +12,11 @@ import pytest
 from common.core import stats
 from common.core.tables import percent
 from common.evaluate import report
+
+scores_table = partial(report.format_table, report.SCORES)
+comparisons_table = partial(report.format_table, report.COMPARISONS)
+seeds_table = partial(report.format_table, report.SEEDS)
+selection_table = partial(report.format_table, report.SELECTION)
 
 BASE = {
     "benchmark": "tiny",
@@ -44,15 +54,16 @@ CFT = BASE | {
 
 def test_scores_table_by_hand():
     """Shares are printed as per cent with one decimal."""
-    assert (
-        report.scores_table([BASE, SFT, CFT])
-        == """\
-| benchmark | model | n | strict % | 95% interval | paper's grader % | unboxed | cut | tokens | seconds |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| tiny | base | 1000 | 51.3 | 48.2 to 54.4 | 52.0 | 3 | 0 | 23,444 | 1 |
-| tiny | sft | 1000 | 45.0 | 41.9 to 48.1 | 45.0 | 0 | 0 | 23,444 | - |
-| tiny | cft | 1000 | 98.7 | 97.8 to 99.2 | 98.7 | 3 | 12 | 23,444 | 1 |"""
+    head, _, *lines = scores_table([BASE, SFT, CFT]).splitlines()
+    assert head == (
+        "| benchmark | model | n | strict % | 95% interval | paper's grader % "
+        "| unboxed | cut | tokens | seconds |"
     )
+    assert lines == [
+        "| tiny | base | 1000 | 51.3 | 48.2 to 54.4 | 52.0 | 3 | 0 | 23,444 | 1 |",
+        "| tiny | sft | 1000 | 45.0 | 41.9 to 48.1 | 45.0 | 0 | 0 | 23,444 | - |",
+        "| tiny | cft | 1000 | 98.7 | 97.8 to 99.2 | 98.7 | 3 | 12 | 23,444 | 1 |",
+    ]
 
 
 def test_columns_that_say_nothing_are_left_out_and_others_are_not():
@@ -66,11 +77,15 @@ def test_columns_that_say_nothing_are_left_out_and_others_are_not():
         "majority_low": 0.5,
         "majority_high": 0.71,
     }
-    assert report.scores_table([many]).splitlines()[::2] == [
-        "| benchmark | model | n | k | avg@k strict % | 95% interval | pass@k % | maj@k % | paper's grader % | unboxed | cut | tokens | seconds "
-        "| no output |",
-        "| tiny | base | 1000 | 16 | 51.3 | 48.2 to 54.4 | 80.0 [70.0 to 90.0] | 60.0 [50.0 to 71.0] | 52.0 | 3 | 0 | 23,444 | 1 | 2 |",
-    ]
+    head, _, line = scores_table([many]).splitlines()
+    assert head == (
+        "| benchmark | model | n | k | strict % | 95% interval | pass@k % | maj@k % | "
+        "paper's grader % | unboxed | cut | tokens | seconds | no output |"
+    )
+    assert line == (
+        "| tiny | base | 1000 | 16 | 51.3 | 48.2 to 54.4 | 80.0 [70.0 to 90.0] | "
+        "60.0 [50.0 to 71.0] | 52.0 | 3 | 0 | 23,444 | 1 | 2 |"
+    )
     none = BASE | {
         "n": 0,
         "failed": 9,
@@ -79,7 +94,7 @@ def test_columns_that_say_nothing_are_left_out_and_others_are_not():
         "high": None,
         "paper_accuracy": None,
     }
-    assert "| tiny | base | 0 | - | - | - |" in report.scores_table([none])
+    assert scores_table([none]).splitlines()[2] == "| tiny | base | 0 | 3 | 0 | 23,444 | 1 | 9 |"
 
 
 def test_comparisons_table_by_hand():
@@ -97,7 +112,7 @@ def test_comparisons_table_by_hand():
             "neither": 44,
             "p": 1e-9,
             "holm": 2e-9,
-            "word": "better",
+            "outcome": "better",
         },
         {
             "benchmark": "AVG",
@@ -108,16 +123,18 @@ def test_comparisons_table_by_hand():
             "high": 0.0,
             "p": 0.0471,
             "holm": 1.0,
-            "word": "not distinguishable",
+            "outcome": "not distinguishable",
         },
         {"benchmark": "gsm8k", "model": "cft", "baseline": "sft", "refused": "other items"},
     ]
-    assert report.comparisons_table(rows).splitlines()[2:] == [
-        "| tiny | cft against sft | +44.9 | +41.6 to +48.2 | 462 | 13 | 481 | 44 | <.001 | <.001 | better |",
-        "| AVG | cft against sft | -0.1 | -2.0 to +0.0 |  |  |  |  | .047 | 1 | not distinguishable |",
-        "| gsm8k | cft against sft | - | - | - | - | - | - | - | - | not compared: other items |",
+    assert comparisons_table(rows).splitlines()[2:] == [
+        "| tiny | cft against sft | +44.9 | +41.6 to +48.2 | 462 | 13 | 481 | 44 | <.001 | <.001 "
+        "| better | - |",
+        "| AVG | cft against sft | -0.1 | -2.0 to +0.0 | - | - | - | - | .047 | 1 "
+        "| not distinguishable | - |",
+        "| gsm8k | cft against sft | - | - | - | - | - | - | - | - | - | other items |",
     ]
-    assert report.comparisons_table([]) == ""
+    assert comparisons_table([]) == ""
 
 
 def test_seeds_and_selection_tables_by_hand():
@@ -133,16 +150,18 @@ def test_seeds_and_selection_tables_by_hand():
         "items_low": 0.46,
         "items_high": 0.53,
     }
-    assert report.seeds_table(
+    assert seeds_table(
         [row, {"benchmark": "x", "model": "cft", "runs": 2, "refused": "other items"}]
     ).splitlines()[2:] == [
-        "| tiny | cft | 2 | 47.0 52.0 | 49.5 | 3.5 | 17.7 to 81.3 | 46.0 to 53.0 |",
-        "| x | cft | 2 | - | - | - | - | not put together: other items |",
+        "| tiny | cft | 2 | 47.0 52.0 | 49.5 | 3.5 | 17.7 to 81.3 | 46.0 to 53.0 | - |",
+        "| x | cft | 2 | - | - | - | - | - | other items |",
     ]
-    assert report.selection_table(STEPS).splitlines()[2:] == [
-        "| cft | 10 | 500 | 90.2 | 87.3 to 92.5 | +5.8 | +3.2 to +8.4 | <.001 | <.001 | told apart |",
-        "| cft | 20 | 500 | 96.0 | 93.9 to 97.4 |  |  |  |  | chosen |",
-        "| cft | 30 | 500 | 95.6 | 93.4 to 97.1 | +0.4 | +0.0 to +1.0 | .500 | .500 | not distinguishable |",
+    assert selection_table(STEPS).splitlines()[2:] == [
+        "| cft | 10 | 500 | 90.2 | 87.3 to 92.5 | +5.8 | +3.2 to +8.4 | <.001 | <.001 "
+        "| told apart |",
+        "| cft | 20 | 500 | 96.0 | 93.9 to 97.4 | - | - | - | - | chosen |",
+        "| cft | 30 | 500 | 95.6 | 93.4 to 97.1 | +0.4 | +0.0 to +1.0 | .500 | .500 "
+        "| not distinguishable |",
     ]
 
 
@@ -159,8 +178,17 @@ STEPS = [
         "difference_high": 0.084,
         "p": 1e-6,
         "holm": 2e-6,
+        "outcome": "told apart",
     },
-    STEP | {"step": 20, "accuracy": 0.96, "low": 0.939, "high": 0.974, "chosen": True},
+    STEP
+    | {
+        "step": 20,
+        "accuracy": 0.96,
+        "low": 0.939,
+        "high": 0.974,
+        "chosen": True,
+        "outcome": "chosen",
+    },
     STEP
     | {
         "step": 30,
@@ -172,6 +200,7 @@ STEPS = [
         "difference_high": 0.01,
         "p": 0.5,
         "holm": 0.5,
+        "outcome": "not distinguishable",
     },
 ]
 
@@ -192,7 +221,7 @@ def test_percent(x, sign, text):
     assert percent(x, sign) == text
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def picture(path, width, height):
@@ -208,15 +237,19 @@ def coloured(pixels, colour):
 
 
 def test_chart(tmp_path):
-    """Three bars: 1 + 3 x 0.95 = 3.85 inches wide, 4 high. The cft bar (blue, 98.7 %) is about twice as high as the others (51.3 %); the
-    paper's grader differs for one of them only: one red diamond, and one in the legend."""
-    report.chart([BASE, SFT, CFT], tmp_path / "chart.png")
+    """Three bars.
+
+    1 + 3 x 0.95 = 3.85 inches wide, 4 high. The cft bar (blue, 98.7 %) is about twice as high as
+    the others (51.3 %); the paper's grader differs for one of them only: one red diamond, and one
+    in the legend.
+    """
+    report.draw_scores([BASE, SFT, CFT], tmp_path / "chart.png")
     pixels = picture(tmp_path / "chart.png", 577, 600)
     bottom = coloured(pixels, "#4c72b0")[0].max()
     heights = [bottom - coloured(pixels, colour)[0].min() for colour in ("#4c72b0", "#9aa5b1")]
     assert heights[0] / heights[1] == pytest.approx(98.7 / 51.3, rel=0.03)
     assert len(coloured(pixels, "#c44e52")[0]) > 20
-    report.chart([SFT, CFT], tmp_path / "chart.png")
+    report.draw_scores([SFT, CFT], tmp_path / "chart.png")
     assert len(coloured(picture(tmp_path / "chart.png", 450, 600), "#c44e52")[0]) == 0
 
 
@@ -228,12 +261,14 @@ def test_chart(tmp_path):
         ([BASE] * 5 + [SFT | {"benchmark": "math500"}], 1725, 600),
         ([BASE | {"model": "a--very-long-folder-name" * 2}, SFT], 450, 600),
         ([BASE | {"benchmark": str(n)} for n in range(7)], 1350, 1800),
-        ([BASE, CFT | {"accuracy": None, "benchmark": "none"}], 900, 600),
+        ([BASE, CFT | {"n": 0, "benchmark": "none"}], 900, 600),
     ],
 )
 def test_chart_grows_with_bars_and_benchmarks(tmp_path, scores, width, height):
-    """One panel a benchmark, three a row, each max(3, 1 + 0.95 x the most bars of one) inches wide and 4 high (x 150 dpi)."""
-    report.chart(scores, tmp_path / "chart.png")
+    """One panel a benchmark, three a row, each max(3, 1 + 0.95 x the most bars of one) inches wide
+    and 4 high (x 150 dpi).
+    """
+    report.draw_scores(scores, tmp_path / "chart.png")
     pixels = picture(tmp_path / "chart.png", width, height)
     if len({s["benchmark"] for s in scores}) == 7:  # the two places that are left over stay white
         assert (pixels[-560:, -850:] == 1).all()
@@ -241,34 +276,50 @@ def test_chart_grows_with_bars_and_benchmarks(tmp_path, scores, width, height):
 
 @pytest.mark.parametrize("n", [1, 4, 10, 1000])
 def test_chart_of_nothing_right_and_everything_right(tmp_path, n):
-    """The very scores 05 makes; a chart is drawn after hours of generation, so it must take any of them."""
+    """The very scores 05 makes.
+
+    A chart is drawn after hours of generation, so it must take any of them.
+    """
     scores = []
     for correct in (0, n):
         low, high = stats.wilson(correct, n)
         scores.append(BASE | {"n": n, "accuracy": correct / n, "low": low, "high": high})
-    report.chart(scores, tmp_path / "chart.png")
+    report.draw_scores(scores, tmp_path / "chart.png")
     picture(tmp_path / "chart.png", 450, 600)
 
 
 def test_selection_chart(tmp_path):
-    """A line over the steps; the chosen point is a filled disc of 9 points, 276 pixels at 150 dpi, some of which its ring and the line had."""
+    """A line over the steps.
+
+    The chosen point is a filled disc of 9 points, 276 pixels at 150 dpi, some of which its ring and
+    the line had.
+    """
 
     def blue(steps):
-        report.selection_chart(steps, tmp_path / "steps.png")
+        report.draw_selection(steps, tmp_path / "steps.png")
         return coloured(picture(tmp_path / "steps.png", 975, 600), "C0")
 
     one, two = blue(STEPS), blue([*STEPS[:2], STEPS[2] | {"chosen": True}])
     assert 100 < len(two[0]) - len(one[0]) < 300 and one[1].max() - one[1].min() > 500
-    report.selection_chart(
+    report.draw_selection(
         [], tmp_path / "steps.png"
     )  # a picture of an earlier choice would be taken for this run's
     assert not (tmp_path / "steps.png").exists()
 
 
 def test_results_file(tmp_path):
-    report.write(
-        tmp_path / "05_results.md", {"Scores": "| a |", "Empty": ""}, ["Note one: é.", "Note two."]
+    report.write_results(
+        tmp_path / "05_results.md",
+        {"": "First.", "Scores": "| a |", "Empty": ""},
+        ["Note one: é.", "Note two."],
     )
     assert (tmp_path / "05_results.md").read_text(
         encoding="utf-8"
-    ) == "# Results\n\n## Scores\n\n| a |\n\nNote one: é.\n\nNote two.\n"
+    ) == "# Results\n\nFirst.\n\n## Scores\n\n| a |\n\nNote one: é.\n\nNote two.\n"
+
+
+def test_the_page_begins_with_the_result():
+    """The best first; what was not scored is left out."""
+    lost = BASE | {"model": "lost", "n": 0}
+    text = report.summarize([BASE, CFT, lost, SFT | {"benchmark": "other"}])
+    assert text == "Right answers on tiny: cft 98.7 %, base 51.3 %."
