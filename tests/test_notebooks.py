@@ -1,4 +1,4 @@
-"""Each script as a notebook, and under %run in a kernel: the files that a shell leaves."""
+"""The scripts as notebooks, and under %run in a kernel, leave the files that a shell leaves."""
 
 import os
 import shutil
@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-jupytext = pytest.importorskip("jupytext")
-nbclient = pytest.importorskip("nbclient")
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("ipykernel")
-
 from common.core import prompts
 from tests.faults import FaultServer
 from tests.runs import ROOT, SMALL, STAGES, contents, n_lines, rows
 
+jupytext = pytest.importorskip("jupytext")
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("ipykernel")
 pytestmark = pytest.mark.extra
 
 # The flags of SMALL as the keywords that a reader writes into the settings cell
@@ -30,18 +29,21 @@ OVERRIDES = {
 
 
 def notebook(name, overrides):
-    """The script converted by jupytext, with overrides in its call of configure()."""
+    """Return the script converted by jupytext, with overrides in its call of configure()."""
     book = jupytext.read(ROOT / name, fmt="py:percent")
-    call = f'configure(Config, "{name[:2]}")'
+    call = f'configure(Config, "{name[:2]}"'
     (settings,) = [cell for cell in book.cells if cell.cell_type == "code" and call in cell.source]
-    settings.source = settings.source.replace(
-        call, call.replace(")", f", {overrides})" if overrides else ")")
-    )
+    if overrides:
+        settings.source = settings.source.replace(call, f"{call}, {overrides}")
     return book
 
 
+def code(source):
+    return nbformat.v4.new_code_cell(source)
+
+
 def execute(book, folder, allow_errors=False):
-    """Run all cells in a kernel of their own, started in `folder`. -> the output of the code cells, as text."""
+    """Run all cells in a kernel of their own, started in `folder`; return what they print."""
     client = nbclient.NotebookClient(
         book,
         timeout=300,
@@ -49,48 +51,50 @@ def execute(book, folder, allow_errors=False):
         allow_errors=allow_errors,
         resources={"metadata": {"path": str(folder)}},
     )
-    env = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OPENAI_API_KEY": "",
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    client.execute(env=env)
-    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
-    return "\n".join(
-        o.get("text") or f"{o['ename']}: {o['evalue']}"
-        for o in outputs
-        if o.output_type in ("stream", "error")
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""}
+    environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    client.execute(env=environment)
+    printed = []
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                printed.append(output.text)
+            if output.output_type == "error":
+                printed.append(f"{output.ename}: {output.evalue}")
+    return "\n".join(printed)
 
 
 def forget(run, number):
-    """Remove what a stage made (the base stands)."""
-    for path in [p for p in run.glob(f"{number}*") if p.name != "01_base"]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove all that a stage made, but not the base."""
+    for path in run.glob(f"{number}*"):
+        if path.name == "01_base":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_script_as_a_notebook(finished, run_copy, name):
-    forget(run_copy, name[:2])
-    book = notebook(name, OVERRIDES[name])
-    assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith(
-        f"# {name[:2]} "
-    )
-    printed = execute(book, run_copy.parent.parent)
-    assert "next: " in printed
+def test_scripts_as_notebooks(finished, run_copy):
+    """One kernel runs all five, and is emptied between them: to start one takes 9 CPU seconds."""
+    cells = []
+    for name in STAGES:
+        forget(run_copy, name[:2])
+        book = notebook(name, OVERRIDES[name])
+        assert book.cells[0].cell_type == "markdown"
+        assert book.cells[0].source.startswith(f"# {name[:2]} ")
+        cells += [code("%reset -f"), *book.cells]
+    printed = execute(nbformat.v4.new_notebook(cells=cells), run_copy.parent.parent)
+    assert printed.count("next: ") == 5
     assert contents(run_copy) == contents(finished.run)
-    assert (run_copy / f"{name[:2]}.run.json").exists()
 
 
 def test_scripts_under_run_in_one_kernel(finished, run_copy):
     """Flags count there; what one script leaves in the kernel does not trouble the next."""
+    cells = []
     for name in STAGES:
         forget(run_copy, name[:2])
-    cells = [
-        nbformat.v4.new_code_cell(" ".join(["%run", f'"{ROOT / name}"', *SMALL[name]]))
-        for name in STAGES
-    ]
+        cells.append(code(" ".join(["%run", f'"{ROOT / name}"', *SMALL[name]])))
     printed = execute(nbformat.v4.new_notebook(cells=cells), run_copy.parent.parent)
     assert printed.count("next: ") == 5
     assert contents(run_copy) == contents(finished.run)
@@ -100,11 +104,11 @@ def test_a_mistake_leaves_the_kernel_alive(finished, run_copy):
     """A shell's script ends with status 2; a kernel shows the message and goes on."""
     book = notebook("03_build.py", "limit=0")
     book.cells = [cell for cell in book.cells if "configure(" in cell.source]
-    book.cells.append(
-        nbformat.v4.new_code_cell(f'%run "{ROOT / "03_build.py"}" --name ../elsewhere')
+    book.cells.append(code(f'%run "{ROOT / "03_build.py"}" --name ../elsewhere'))
+    next_call = (
+        'config = configure(Config, "03", limit=5)\nprint(config.limit, config.rows, "alive")'
     )
-    after = 'config = configure(Config, "03", limit=5)\nprint(config.limit, config.rows, "alive")'
-    book.cells.append(nbformat.v4.new_code_cell(after))
+    book.cells.append(code(next_call))
     printed = execute(book, run_copy.parent.parent, allow_errors=True)
     assert "InputError: --limit 0" in printed and "'../elsewhere'" in printed
     assert "5 800 alive" in printed  # the keyword, and the preset's rows
@@ -112,47 +116,41 @@ def test_a_mistake_leaves_the_kernel_alive(finished, run_copy):
 
 
 def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
-    """The cell ends with a message, all that was paid is in the journal, and the next %run asks for the rest only.
+    """The cell ends with a message, and all that was paid is in the journal.
 
-    A row that fails ends a script with status 3, which %run shows and passes over: 03 goes on without that row.
+    The next %run asks for the rest only. A row that fails ends a script with status 3, which %run
+    shows and passes over: 03 goes on without that row.
     """
     folder, journal = run_copy.parent.parent, run_copy / "02_journal.jsonl"
     forget(run_copy, "02")
     last = rows(run_copy / "01_responses.jsonl")[-1]
-    last = prompts.teacher_critique_prompt(last["question"], last["response"])[-1]["content"]
+    messages = prompts.teacher_critique_prompt(last["question"], last["response"])
+    last_prompt = messages[-1]["content"]
+
+    def refuse_the_last(body, nth):
+        return 400 if body["messages"][-1]["content"] == last_prompt else None
+
     with FaultServer(latency=0.1) as server:
-        book = notebook(
-            "02_critique.py", f"base_url='{server.url}', model='m', answers=False, concurrency=2"
-        )
-        book.cells.insert(
-            0, nbformat.v4.new_code_cell("import os; open('pid', 'w').write(str(os.getpid()))")
-        )
-        again = f"--base-url {server.url} --model m --no-answers"
-        for script, flags in (("02_critique.py", again), ("03_build.py", "--rows 24 --arms cft")):
-            book.cells.append(
-                nbformat.v4.new_code_cell(
-                    f'%run "{ROOT / script}" {flags}\nprint("{script} is through")'
-                )
-            )
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(execute, book, folder, allow_errors=True)
+        overrides = f"base_url='{server.url}', model='m', answers=False, concurrency=2"
+        book = notebook("02_critique.py", overrides)
+        book.cells.insert(0, code("import os; open('pid', 'w').write(str(os.getpid()))"))
+        flags_02 = f"--base-url {server.url} --model m --answers false"
+        for script, flags in (
+            ("02_critique.py", flags_02),
+            ("03_build.py", "--rows 24 --arms cft"),
+        ):
+            book.cells.append(code(f'%run "{ROOT / script}" {flags}\nprint("{script} is through")'))
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(execute, book, folder, allow_errors=True)
             while n_lines(journal) < 5:
                 assert not running.done(), running.result()
                 time.sleep(0.01)
-            server.fault = lambda body, nth: (
-                400 if body["messages"][-1]["content"] == last else None
-            )
+            server.fault = refuse_the_last
             os.kill(int((folder / "pid").read_text()), signal.SIGINT)
             printed = running.result()
-    assert "Stopped: interrupted." in printed and "asks for nothing that came in" in printed
-    assert (
-        "1 responses have no critique, 0 questions no answer of the teacher (status 3)" in printed
-    )
+    assert "Stopped: " in printed and "(status 3)" in printed
     assert "02_critique.py is through" in printed and "03_build.py is through" in printed
-    assert (
-        len(server.asked) == len({e["prompt"] for e in server.asked}) == 48 and server.paid() == 47
-    )
-    assert (
-        len(rows(run_copy / "02_critiques.jsonl")) == 47
-        and len(rows(run_copy / "03_data" / "cft.jsonl")) == 24
-    )
+    assert len(server.asked) == len({request["prompt"] for request in server.asked}) == 48
+    assert server.paid() == 47
+    assert len(rows(run_copy / "02_critiques.jsonl")) == 47
+    assert len(rows(run_copy / "03_data" / "cft.jsonl")) == 24
