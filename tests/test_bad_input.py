@@ -234,7 +234,7 @@ MISTAKES = {
     "another arm": Mistake(
         ["04_train.py", *SMALL["04_train.py"], "--epochs", "2"],
         ["04_train/sft", "epochs 1 -> 2"],
-        "rm -r runs/tiny/04_train/sft",
+        "mv runs/tiny/04_train/sft",
     ),
     "full disk": Mistake(
         [

@@ -36,6 +36,16 @@ PACKAGES = (
 # --- where things are ----------------------------------------------------------------------------
 
 
+def run_folder(name: str) -> Path:
+    """Return runs/<name>; raise InputError unless the name is a plain folder name."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(
+            f"--name {name!r} is not a plain name (letters, digits, '.', '_', '-'; no path).\n"
+            "A run is always in runs/NAME under this folder: give for example --name my-run"
+        )
+    return Path("runs") / name
+
+
 def file_label(text: str) -> str:
     """Return the text as a file name: letters, digits, '.', '_' and '-' only.
 

@@ -1,23 +1,13 @@
 """A run: where it lives, what each stage left there and by what it was made (its manifest, 0N.run.json)."""
 
 import json
-import re
 from itertools import islice
 from pathlib import Path
 
 from common.core.errors import MAKERS, InputError
 from common.core.files import file_hash, read_jsonl_if_exists, write_json
-from common.core.manifests import environment as environment
-
-
-def run_folder(name):
-    """runs/<name>, which must be a plain folder name."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise InputError(
-            f"--name {name!r} is not a plain name (letters, digits, '.', '_', '-'; no path).\n"
-            "A run always lives in runs/NAME under this folder: give for example --name my-run"
-        )
-    return Path("runs") / name
+from common.core.manifests import environment
+from common.core.manifests import run_folder as run_folder
 
 
 def stage_file(run, name):
@@ -133,74 +123,3 @@ def earlier(run, built):
         if file.stem not in built
     }
     return {name: about for name, about in made.items() if stands.get(name) == about["sha256"]}
-
-
-# --- trainings (04) -------------------------------------------------------------------------------------------------
-
-
-def read_settings(path):
-    """A JSON file with the settings of a training, or an adapter's; InputError where it is torn."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {str(error)[:100]}).\nWith what {path.parent} was made cannot be known: "
-            f"train it again (rm -r {path.parent})"
-        ) from error
-
-
-def check_settings(path, settings):
-    """InputError where something that was made with other settings stands."""
-    if not path.exists() and (made := sorted(path.parent.glob("st*-*[0-9]"))):
-        raise InputError(
-            f"{path} is not there, but {made[-1].name} is: with which settings and data it was made cannot be known.\n"
-            f"Remove it: rm -r {path.parent}"
-        )
-    if path.exists():
-        stands = read_settings(path)
-        changed = {k for k in settings if stands.get(k) != settings[k]}
-        if changed:
-            seen = ", ".join(f"{k} {stands.get(k)!r} -> {settings[k]!r}" for k in sorted(changed))
-            raise InputError(
-                f"{path.parent} was made with other settings or data: {seen}\n"
-                f"Use another --name, or remove it: rm -r {path.parent}"
-            )
-
-
-def last_checkpoint(run, arm):
-    """The newest checkpoint folder of an arm; says so where the training has not come to its end."""
-    folder = stage_file(run, "04_train") / arm
-    trained = sorted(file.parent.name for file in folder.parent.glob("*/settings.json"))
-    if arm not in trained:
-        raise InputError(
-            f"{arm} is not an arm that was trained in {run}; these were: {' '.join(trained) or 'none'}\n"
-            f"Run: python 04_train.py --name {run.name} --arms {arm}"
-        )
-    found = sorted(folder.glob("step-*[0-9]"))
-    if not found:
-        raise InputError(
-            f"{folder} holds no checkpoint.\nRun: python 04_train.py --name {run.name} --arms {arm}"
-        )
-    steps = read_settings(folder / "settings.json").get("steps", 0)
-    if found[-1].name != f"step-{steps:06d}":
-        print(
-            f"note: {arm} is not trained to its end: {found[-1].name} of {steps} steps (python 04_train.py --name {run.name} goes on)"
-        )
-    merged = found[-1] / "merged"  # of an adapter
-    return merged if merged.exists() else found[-1]
-
-
-def trained_from(run):
-    """The folder of the base model that the run's arms were trained from."""
-    if not (run / "04_train").exists() and (run / "01_base").exists():
-        return run / "01_base"
-    settings = [read_settings(file) for file in stage_file(run, "04_train").glob("*/settings.json")]
-    bases = sorted(
-        {str(s.get("base")) for s in settings if not s.get("after")}
-    )  # a second stage starts from an arm of the run
-    if len(bases) != 1:
-        raise InputError(
-            f"{run / '04_train'} was trained from {len(bases)} bases {bases}; say which to score: --model FOLDER ...\n"
-            f"(python 04_train.py --name {run.name} trains the arms)"
-        )
-    return bases[0]

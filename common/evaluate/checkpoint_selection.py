@@ -3,7 +3,7 @@
 from itertools import combinations
 from pathlib import Path
 
-from common.core import files, prompts, runs, stats
+from common.core import files, prompts, runs, stats, trainings
 from common.core.errors import InputError
 from common.core.files import content_id
 from common.data import test_sets
@@ -57,7 +57,7 @@ def trained_on(run):
     built = {files.file_hash(file): file for file in (run / "03_data").glob("*.jsonl")}
     questions, after = {}, {}
     for path in sorted((run / "04_train").glob("*/settings.json")):
-        settings, name = runs.read_settings(path), path.parent.name
+        settings, name = trainings.read_settings(path), path.parent.name
         after[name] = settings.get("after")
         hashes = settings.get("data_sha256", ["?"])
         questions[name] = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.core import prompts, runs
+from common.core import prompts, runs, trainings
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.data import training_sets
@@ -72,11 +72,11 @@ def _resolve(run, name, base_url, selection):
     if url:
         spec = ModelSpec(label or _file_label(location), location, url)
     elif location in (*training_sets.TRAINING_SETS, *training_sets.list_trained(run / "04_train")):
-        spec = ModelSpec(label or location, str(runs.last_checkpoint(run, location)))
+        spec = ModelSpec(label or location, str(trainings.last_checkpoint(run, location)))
         if selection not in ("auto", "last"):
             spec.checkpoints = _list_checkpoints(run / "04_train" / location)
     elif location == "base":
-        spec = ModelSpec(label or "base", local_folder(runs.trained_from(run)))
+        spec = ModelSpec(label or "base", local_folder(trainings.find_base(run)))
     elif any(Path(location).glob("step-*[0-9]")):
         spec = _resolve_training(run, label, Path(location), selection)
     else:
@@ -219,9 +219,9 @@ def read_origin(spec: ModelSpec) -> str:
         )
         base = None
         if training.is_file():
-            base = runs.read_settings(training).get("base")
+            base = trainings.read_settings(training).get("base")
         elif adapter.is_file():
-            base = runs.read_settings(adapter).get("base_model_name_or_path")
+            base = trainings.read_settings(adapter).get("base_model_name_or_path")
         if base:
             folder = str(base)
             names.append(folder)

@@ -34,35 +34,6 @@ def test_a_missing_stage_file_names_the_script_that_makes_it(tmp_path, number, m
     assert runs.stage_file(run, name) == run / name
 
 
-def test_last_checkpoint_is_the_newest_whole_one(tmp_path, capsys):
-    folder = tmp_path / "04_train" / "cft"
-    folder.mkdir(parents=True)
-    with pytest.raises(InputError, match="04_train.py --name .* --arms cft"):
-        runs.last_checkpoint(tmp_path, "cft")
-    for name in ("step-000098", "step-000100", "step-000012", "step-000102.part", "state-000200"):
-        (folder / name).mkdir()
-    for steps, note in (
-        (100, ""),
-        (120, "cft is not trained to its end: step-000100 of 120 steps"),
-    ):
-        (folder / "settings.json").write_text(json.dumps({"steps": steps}))
-        assert runs.last_checkpoint(tmp_path, "cft").name == "step-000100"
-        assert note in capsys.readouterr().out
-
-
-def test_check_settings_stops_what_was_made_with_others(tmp_path):
-    path = tmp_path / "arm" / "settings.json"
-    runs.check_settings(path, {"seed": 0})
-    assert not path.exists()
-    files.write_atomic(path, json.dumps({"seed": 0, "rate": 5e-6, "list": ["é"]}))
-    runs.check_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"]})
-    with pytest.raises(InputError, match=r"(?s)rate 5e-06 -> 1e-05.*rm -r .*arm"):
-        runs.check_settings(path, {"seed": 0, "rate": 1e-5, "list": ["é"]})
-    with pytest.raises(InputError, match="new None -> 1"):
-        runs.check_settings(path, {"seed": 0, "rate": 5e-6, "list": ["é"], "new": 1})
-    assert json.loads(path.read_text()) == {"seed": 0, "rate": 5e-6, "list": ["é"]}
-
-
 def test_read_manifest(tmp_path):
     """A stage that has not run has none; later scripts take that for nothing known."""
     assert runs.read_manifest(tmp_path, "02") == {}

@@ -26,7 +26,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from common.core import files, prompts, runs
+from common.core import files, prompts, trainings
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
@@ -737,7 +737,7 @@ def test_qlora_with_8bit_adamw_and_merge(tmp_path, tiny_model):
         )
         assert (a is None) == ("_proj.weight" not in name)
         torch.testing.assert_close(merged[name], weight if a is None else weight + 2 * b @ a)
-    assert runs.last_checkpoint(run, "cft") == folder / "merged" and local_folder(folder / "merged")
+    assert trainings.last_checkpoint(run, "cft") == folder / "merged" and local_folder(folder / "merged")
     settings = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
     assert (settings["method"], settings["optimizer"]) == ("qlora", "adamw8bit")
 

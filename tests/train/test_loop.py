@@ -28,7 +28,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from common.core import files, prompts, runs  # noqa: F401
+from common.core import files, prompts, runs, trainings  # noqa: F401
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import estimate, loop, model, tokens
@@ -476,7 +476,7 @@ def test_two_stages_are_a_training_that_starts_from_the_first_ones_checkpoint(
     ours, theirs = weights(run, arm="sft-after-cft"), weights(plain, arm="sft")
     assert all(ours[k].equal(theirs[k]) for k in theirs)
     assert (
-        runs.trained_from(run) == "runs/tiny/01_base"
+        trainings.find_base(run) == "runs/tiny/01_base"
     )  # what 05 scores the arms against, whatever the second stage started from
     assert standing(run) == standing(undisturbed), "the first stage is as it was"
 
@@ -941,7 +941,7 @@ def test_a_state_of_other_settings(run, stopped, flags):
     assert (
         done.status == 2
         and flags[0].strip("-").replace("-", "_") in done.printed
-        and "rm -r" in done.printed
+        and "--name" in done.printed
     )
     assert standing(run) == standing(stopped)
 

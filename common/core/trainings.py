@@ -1,0 +1,91 @@
+"""The trainings of a run (04_train/<set>): their settings, their newest checkpoint, their base."""
+
+import json
+from pathlib import Path
+
+from common.core.errors import InputError
+from common.core.runs import stage_file
+
+
+def read_settings(path: Path) -> dict:
+    """Return the settings of a training, or an adapter's; raise InputError if they are torn."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = f"{path} cannot be read ({type(error).__name__}: {str(error)[:100]})"
+        raise _train_elsewhere(path.parent, reason) from error
+
+
+def check_settings(path: Path, settings: dict) -> None:
+    """Raise InputError if the folder holds a training with other settings."""
+    folder = path.parent
+    if not path.exists():
+        checkpoints = sorted(folder.glob("st*-*[0-9]"))  # step- and state-
+        if checkpoints:
+            raise _train_elsewhere(
+                folder, f"{path} does not exist, but {checkpoints[-1].name} does"
+            )
+        return
+    existing = read_settings(path)
+    changes = []
+    for name in sorted(settings):
+        if existing.get(name) != settings[name]:
+            changes.append(f"{name} {existing.get(name)!r} -> {settings[name]!r}")
+    if changes:
+        reason = f"{folder} was made with other settings or data: {', '.join(changes)}"
+        raise _train_elsewhere(folder, reason)
+
+
+def _train_elsewhere(folder: Path, reason: str) -> InputError:
+    return InputError(
+        f"{reason}\nUse another --name, or move the training away and start it again: "
+        f"mv {folder} {folder.parent.parent / 'moved-'}{folder.name}"
+    )
+
+
+def last_checkpoint(run: Path, training_set: str) -> Path:
+    """Return the newest checkpoint folder; of an adapter that was merged, the merged model.
+
+    Prints a note if the training has not come to its end.
+    """
+    folder = stage_file(run, "04_train") / training_set
+    command = f"python 04_train.py --name {run.name}"
+    trained = sorted(path.parent.name for path in folder.parent.glob("*/settings.json"))
+    if training_set not in trained:
+        raise InputError(
+            f"{training_set} was not trained in {run}; these were: {' '.join(trained) or 'none'}\n"
+            f"Run: {command} --arms {training_set}"
+        )
+    checkpoints = sorted(folder.glob("step-*[0-9]"))
+    if not checkpoints:
+        raise InputError(f"{folder} holds no checkpoint.\nRun: {command} --arms {training_set}")
+    newest = checkpoints[-1]
+    steps = read_settings(folder / "settings.json").get("steps", 0)
+    if newest.name != f"step-{steps:06d}":
+        print(
+            f"note: {training_set} is not trained to its end: {newest.name} of {steps} steps "
+            f"({command} goes on)"
+        )
+    merged = newest / "merged"
+    return merged if merged.exists() else newest
+
+
+def find_base(run: Path) -> str:
+    """Return the base model that the run's models were trained from.
+
+    Raises InputError if there are several; a training that starts from another one is not asked.
+    """
+    if not (run / "04_train").exists() and (run / "01_base").exists():
+        return str(run / "01_base")
+    bases = set()
+    for path in stage_file(run, "04_train").glob("*/settings.json"):
+        settings = read_settings(path)
+        if not settings.get("after"):
+            bases.add(str(settings.get("base")))
+    if len(bases) != 1:
+        raise InputError(
+            f"{run / '04_train'} was trained from {len(bases)} bases {sorted(bases)}; "
+            "say which to score: --model FOLDER ...\n"
+            f"(python 04_train.py --name {run.name} trains)"
+        )
+    return bases.pop()
