@@ -90,7 +90,7 @@ def build_requests(prompts: list[str], samples: int, greedy: bool) -> list[Reque
     for prompt in prompts:
         first = 0 if greedy else samples * earlier[prompt]
         for number in range(first, first + samples):
-            requests.append(Request(prompt, sample=number, finished=True))
+            requests.append(Request(prompt, sample=number, must_finish=True))
         earlier[prompt] += 1
     return requests
 

@@ -159,7 +159,7 @@ def test_equal_prompts_draw_samples_of_their_own(tmp_path):
         ("b", 1),
         ("a", 2),
         ("a", 3),
-    ] and all(r.finished for r in drawn)
+    ] and all(r.must_finish for r in drawn)
     assert [(r.prompt, r.sample) for r in scores.build_requests(["a", "a"], 1, greedy=True)] == [
         ("a", 0),
         ("a", 0),
