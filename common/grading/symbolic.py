@@ -1,35 +1,35 @@
-r"""Equality of two LaTeX expressions, in sympy: what runs inside the worker process of worker.py.
+r"""Compare two LaTeX expressions in sympy: the program that sympy_worker.py starts, and can kill.
 
-The LaTeX grammar is that of math-verify (latex2sympy2_extended), without its clean-up of units and case, which would turn
-\frac{1}{m} t into \frac{1}{m} and C into c, and without sympy's parse_expr, which is eval. Expressions are compared by their values at
-fixed points, to 30 digits with the loss of significance tracked: two expressions that agree at all of them are taken as the same
-function, and a single point decides that they differ. Sets, and relations that are not a multiple of each other, go to math-verify.
+The LaTeX grammar is that of math-verify (latex2sympy2_extended). Its clean-up of units and case
+is left out, because it turns \frac{1}{m} t into \frac{1}{m} and C into c. sympy's parse_expr is
+replaced, because it is eval.
+
+Expressions are compared by their values at fixed points, to 30 digits, with the loss of
+significance tracked. Two expressions that agree at all the points count as the same function; a
+single point decides that they differ. Sets go to math-verify, and so do relations that are no
+multiple of each other.
 """
 
+import json
 import logging
 import random
 import re
+import signal
+import sys
 from math import isclose
+from typing import Any
 
 import sympy
 import sympy.parsing.sympy_parser
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify import verify
 from sympy.core.function import AppliedUndef
-from sympy.core.relational import (
-    Equality,
-    GreaterThan,
-    LessThan,
-    Relational,
-    StrictGreaterThan,
-    StrictLessThan,
-)
 
 logging.disable(logging.CRITICAL)
 
 
-def _number(text: str, *_, **__):
-    """In place of parse_expr: the grammar hands each number to sympify, and sympify of a string is parse_expr, which is eval."""
+def _number(text, *_, **__):
+    """Return a number, in place of parse_expr, which is eval: the grammar has sympify call it."""
     if text.isidentifier():  # sympy's own modules do so with names
         return sympy.Symbol(text)
     if not re.fullmatch(r"\d+(?:\.\d*)?|\.\d+", text, re.ASCII):
@@ -40,147 +40,193 @@ def _number(text: str, *_, **__):
 sympy.parsing.sympy_parser.parse_expr = _number
 
 DIGITS = 30  # of a value
-SPANS = (
-    [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5
-)  # where the points lie; then come small integers
-WIDE = [(10, 60), (60, 900), (-900, -10)]  # and these, where nothing grows like an exponential
-LARGEST = (
-    10**60
-)  # beyond it lies a pole at one of the points, or what hides the other terms of a sum
-SYMBOL = r"(\\[a-z]+|[A-Za-z])(_(?:\w|\{\w*\}))?"
-RENAMED = [  # names that the grammar takes for numbers, or does not read; derivatives by the time
-    (rf"\\frac\{{\s*d\s*\^\s*\{{?2\}}?\s*\{{?{SYMBOL}\}}?\s*\}}\{{\s*d\s*t\s*\^\s*\{{?2\}}?\s*\}}", r"\\ddot{\1}\2"),
-    (rf"\\frac\{{\s*d\s*\{{?{SYMBOL}\}}?\s*\}}\{{\s*d\s*t\s*\}}", r"\\dot{\1}\2"),
-    (r"\\gamma(?![a-z])", r"\\upsilon"), (r"\\Gamma(?![a-z])", r"\\Upsilon"),
-    (r"(?<![\\A-Za-z])E_", r"\\varrho_"), (r"(?<![\\A-Za-z])e_", r"\\varsigma_"),
-    (r"\^\s*(?:T|\{\s*T\s*\})", r"^{\\Psi}"),  # no transpose
-]  # fmt: skip
-FUNCTION = re.compile(  # \sin\theta (a+b) and \ln 2/2: the argument ends there
-    r"(\\(?:sin|cos|tan|log|ln)(?![a-z])(?:\^\{?-?\d\}?)?\s*(?:\\[a-z]+|[a-z]|\d+(?=\s*/)))(?=\s*[(/])"
+SPANS = [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5  # the points lie here; small integers follow
+WIDE = [(10, 60), (60, 900), (-900, -10)]  # and here, if nothing grows like an exponential
+LARGEST = 10**60  # a larger value is near a pole, or hides the other terms of a sum
+AGREE = 4  # expressions are equal if they agree at so many points
+BACKSTOP_SECONDS = 20  # this process ends itself then, in case its parent has died
+UNREADABLE = r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_"  # 101_2, \angle A, \sum a_k
+DEGREES_OF_LETTERS = r"[^\d)}\s.]\s*°"  # x°
+TRIGONOMETRY = r"\\(?:sin|cos|tan|cot|sec|csc)"
+UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
+GROWING = (
+    sympy.exp,
+    sympy.sinh,
+    sympy.cosh,
+    sympy.tanh,
+    sympy.factorial,
+    sympy.gamma,
+    sympy.binomial,
 )
-BIG = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
-AGREE = 4  # points, of those where both have a value, that make two expressions equal
+STRICT = (sympy.StrictLessThan, sympy.StrictGreaterThan)
+LESS = (sympy.StrictLessThan, sympy.LessThan)
+INEQUALITIES = (*LESS, sympy.StrictGreaterThan, sympy.GreaterThan)
 
 
-def parse(text: str, mixed: bool = True):
-    """A sympy object, or None for what the grammar cannot read. mixed: 1\\frac{1}{2} is 3/2, not 1/2."""
-    text = re.sub(
-        r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}", lambda name: f"_{{{_coded(name[1])}}}", text
-    )  # L_{\odot}
-    if re.search(r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_", text):
-        return None  # number bases, angles and the terms of a sequence mean nothing to the grammar
-    text = re.sub(r"([A-Za-z])('+)", lambda prime: f"{prime[1]}_{{prime{len(prime[2])}}}", text)
-    text = re.sub(r"(?<![\\A-Za-z])([fgh])\s*\(([^()]*)\)", _call, text)
-    text = re.sub(
-        r"(?<![\d.^_])(\d+)\s*/\s*(\d+)(?=\s*(?:\\[a-z]|[A-Za-z(]))", r"\\frac{\1}{\2}", text
-    )  # 4/3 \pi r^3
-    text = re.sub(r"\\[A-Za-z]+|I", lambda word: r"\varpi " if word[0] == "I" else word[0], text)
+def _name_of(text):
+    """Return a name of letters and digits, a different one for each text: n-1 is not n+1."""
+    text = re.sub(r"\s", "", text)
+    if re.fullmatch(r"[\w\\]*", text):
+        return text.replace("\\", "")
+    return re.sub(r"\W", lambda sign: f"u{ord(sign[0])}", text)
+
+
+def _call(call):
+    """Return f(x+1), which the grammar takes for a product, as one name; f(1) stays."""
+    if not re.search("[A-Za-z]", re.sub(r"\\[a-z]+", "", call[2])):
+        return call[0]
+    return rf"\varrho_{{{call[1]}of{_name_of(call[2])}}}"
+
+
+SYMBOL = r"(\\[a-z]+|[A-Za-z])(_(?:\w|\{\w*\}))?"
+NAMES = [  # the grammar drops primes, takes f(x) for a product and I for the imaginary unit
+    (r"([A-Za-z])('+)", lambda name: f"{name[1]}_{{prime{len(name[2])}}}"),
+    (r"(?<![\\A-Za-z])([fgh])\s*\(([^()]*)\)", _call),
+    (r"(?<![\d.^_])(\d+)\s*/\s*(\d+)(?=\s*(?:\\[a-z]|[A-Za-z(]))", r"\\frac{\1}{\2}"),  # 4/3 \pi r
+    (r"\\[A-Za-z]+|I", lambda name: r"\varpi " if name[0] == "I" else name[0]),
+    (r"\\lg(?![a-z])", r"\\log_{10}"),
+]
+RENAMED = [  # names that the grammar takes for numbers, or does not read; derivatives by the time
+    ("°", ""),
+    (  # \sin\theta (a+b) and \ln 2/2: the argument ends there
+        r"(\\(?:sin|cos|tan|log|ln)(?![a-z])(?:\^\{?-?\d\}?)?\s*(?:\\[a-z]+|[a-z]|\d+(?=\s*/)))"
+        r"(?=\s*[(/])",
+        r"{\1}",
+    ),
+    (
+        rf"\\frac\{{\s*d\s*\^\s*\{{?2\}}?\s*\{{?{SYMBOL}\}}?\s*\}}"
+        r"\{\s*d\s*t\s*\^\s*\{?2\}?\s*\}",
+        r"\\ddot{\1}\2",
+    ),
+    (rf"\\frac\{{\s*d\s*\{{?{SYMBOL}\}}?\s*\}}\{{\s*d\s*t\s*\}}", r"\\dot{\1}\2"),
+    (r"\\gamma(?![a-z])", r"\\upsilon"),
+    (r"\\Gamma(?![a-z])", r"\\Upsilon"),
+    (r"(?<![\\A-Za-z])E_", r"\\varrho_"),
+    (r"(?<![\\A-Za-z])e_", r"\\varsigma_"),
+    (r"\^\s*(?:T|\{\s*T\s*\})", r"^{\\Psi}"),  # no transpose
+]
+
+
+def parse(text: str, mixed: bool = True) -> Any:
+    r"""Return a sympy object, or None for what the grammar cannot read.
+
+    mixed: 1\frac{1}{2} is 3/2, not 1/2.
+    """
+    text = re.sub(  # L_{\odot}
+        r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}", lambda index: f"_{{{_name_of(index[1])}}}", text
+    )
+    if re.search(UNREADABLE, text):
+        return None
+    text = _rewrite(text, NAMES)
     if not mixed:
         text = re.sub(r"(?<=\d)\s*\\frac", r"\\cdot\\frac", text)
-    text = re.sub(r"\\lg(?![a-z])", r"\\log_{10}", text)
-    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
+    if re.search(TRIGONOMETRY, text):
         text = re.sub(r"(\d+(?:\.\d+)?)\s*°", r"{(\1\\pi/180)}", text)
-    if re.search(r"[^\d)}\s.]\s*°", text):
+    if re.search(DEGREES_OF_LETTERS, text):
         return None
-    text = text.replace("°", "")
-    text = FUNCTION.sub(r"{\1}", text)
-    for name, other in RENAMED:
-        text = re.sub(name, other, text)
     try:
         parsed = latex2sympy(
-            text,
+            _rewrite(text, RENAMED),
             normalization_config=None,
             conversion_config=ConversionConfig(lowercase_symbols=False),
         )
+        return _simplify(parsed)
     except (MemoryError, RecursionError):
         raise  # not decided
     except Exception:  # the grammar raises plain Exception, and sympy dozens of types
         return None
+
+
+def _rewrite(text, rules):
+    for pattern, replacement in rules:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def _simplify(parsed):
+    """Return an expression, a matrix or a relation with what _exact does, and anything else."""
     if isinstance(parsed, sympy.MatrixExpr):
         parsed = parsed.doit()
+    if isinstance(parsed, sympy.Rel):
+        return parsed.func(_exact(parsed.lhs), _exact(parsed.rhs), evaluate=False)
     if isinstance(parsed, (sympy.Expr, sympy.MatrixBase)):
-        parsed = _plain(parsed)
-    if isinstance(parsed, Relational):
-        parsed = parsed.func(*(_plain(side) for side in parsed.args), evaluate=False)
+        return _exact(parsed)
     return parsed
 
 
-def _call(call: re.Match) -> str:
-    """f(x+1) as a name of its own: the grammar takes it for a product. A call of a number stays."""
-    argument = re.sub(r"\\[a-z]+", "", call[2])
-    return (
-        rf"\varrho_{{{call[1]}of{_coded(call[2])}}}" if re.search("[A-Za-z]", argument) else call[0]
-    )
+def _exact(expression):
+    """Return an expression with exact numbers for decimals and i as the imaginary unit.
 
-
-def _coded(name: str) -> str:
-    """A name of letters and digits, another one for each text: n-1 is not n+1."""
-    name = re.sub(r"\s", "", name)
-    return (
-        name.replace("\\", "")
-        if re.fullmatch(r"[\w\\]*", name)
-        else re.sub(r"\W", lambda sign: f"u{ord(sign[0])}", name)
-    )
-
-
-def _plain(expression):
-    """With exact numbers for decimals, i as the imaginary unit, f(x) and derivatives as opaque names, and sums carried out, but for
-    those with a symbol in their limits."""
-    if expression.has(*BIG):
+    f(x) and derivatives become opaque names. Sums are carried out if their limits are numbers.
+    """
+    if expression.has(*UNEVALUATED):
         expression = expression.as_dummy()  # the name of a summation index does not matter
-    if any(not _bounds(part) for part in expression.atoms(*BIG)):
+    if not all(_symbols_in_limits(part) for part in expression.atoms(*UNEVALUATED)):
         expression = expression.doit()
-    named = {
-        part: sympy.Symbol(_coded(str(part)))
-        for part in expression.atoms(AppliedUndef, sympy.Derivative)
-    }
-    exact = {number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)}
-    return expression.xreplace({**named, **exact, sympy.Symbol("i"): sympy.I})
+    replacements = {sympy.Symbol("i"): sympy.I}
+    for part in expression.atoms(AppliedUndef, sympy.Derivative):
+        replacements[part] = sympy.Symbol(_name_of(str(part)))
+    for number in expression.atoms(sympy.Float):
+        replacements[number] = sympy.Rational(str(number))
+    return expression.xreplace(replacements)
 
 
-def _bounds(part) -> set:
-    """The symbols in the limits of a sum, product, integral or limit."""
-    ends = [end for limit in getattr(part, "limits", [part.args[1:]]) for end in limit[1:]]
-    return set().union(*(end.free_symbols for end in ends if isinstance(end, sympy.Expr)))
+def _symbols_in_limits(part):
+    """Return the symbols in the limits of a sum, product, integral or limit."""
+    symbols = set()
+    for limit in getattr(part, "limits", [part.args[1:]]):
+        for end in limit[1:]:
+            if isinstance(end, sympy.Expr):
+                symbols |= end.free_symbols
+    return symbols
 
 
 def equal(gold: str, answer: str, tolerance: float = 0) -> bool:
-    """Whether two LaTeX strings without delimiters mean the same; tolerance: relative, for numbers whose gold is no integer."""
-    one, other = parse(gold), parse(answer)
-    if one is None or other is None:
+    """Return whether two LaTeX strings without delimiters mean the same.
+
+    tolerance: relative, for numbers if the gold is no integer.
+    """
+    first, second = parse(gold), parse(answer)
+    if first is None or second is None:
         return False
-    if isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr):
-        return _same_value(one, other) or bool(tolerance) and _close(one, other, tolerance)
-    if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
-        return one.shape == other.shape and all(_same_value(*pair) for pair in zip(one, other))
-    if (
-        isinstance(one, Equality)
-        and isinstance(other, Equality)
-        and (_multiple(one, other) or one.free_symbols != other.free_symbols)
-    ):
-        return _multiple(one, other)
-    if isinstance(one, ORDER) and isinstance(other, ORDER):
-        return isinstance(one, STRICT) == isinstance(other, STRICT) and _multiple(
-            one, other, positive=True
-        )
+    if _both(sympy.Expr, first, second):
+        same = _same_value(first, second)
+        return same or tolerance > 0 and _close(first, second, tolerance)
+    if _both(sympy.MatrixBase, first, second):
+        return first.shape == second.shape and all(map(_same_value, first, second))
+    if _both(sympy.Equality, first, second):
+        if _same_relation(first, second):
+            return True
+        if first.free_symbols != second.free_symbols:
+            return False
+    if _both(INEQUALITIES, first, second):
+        same_kind = isinstance(first, STRICT) == isinstance(second, STRICT)
+        return same_kind and _same_relation(first, second, positive=True)
     return bool(
         verify(
-            [one], [other], float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
+            [first],
+            [second],
+            float_rounding=12,
+            allow_set_relation_comp=True,
+            timeout_seconds=None,
         )
     )
 
 
-STRICT = (StrictLessThan, StrictGreaterThan)
-ORDER = (*STRICT, LessThan, GreaterThan)
+def _both(kind, first, second):
+    return isinstance(first, kind) and isinstance(second, kind)
 
 
-def _points(one, other):
-    """Fixed values for the symbols of two expressions: the same in every run, different for each symbol; integers of both parities."""
-    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
-    grows = (one + other).has(
-        sympy.exp, sympy.sinh, sympy.cosh, sympy.tanh, sympy.factorial, sympy.gamma, sympy.binomial
-    ) or any(power.exp.free_symbols for power in (one + other).atoms(sympy.Pow))
-    for number, (low, high) in enumerate(SPANS if grows else SPANS + WIDE):
+def _points(first, second):
+    """Yield values for the symbols of two expressions: integers of both parities among them.
+
+    They are the same in every run and different for each symbol.
+    """
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    total = first + second
+    powers = [power for power in total.atoms(sympy.Pow) if power.exp.free_symbols]
+    spans = SPANS if powers or total.has(*GROWING) else SPANS + WIDE
+    for number, (low, high) in enumerate(spans):
         yield {
             symbol: low + (high - low) * sympy.Rational(_draw(symbol, number, 996) + 1, 998)
             for symbol in symbols
@@ -189,155 +235,209 @@ def _points(one, other):
         yield {symbol: sympy.Integer(2 + (_draw(symbol, 0, 7) + number) % 7) for symbol in symbols}
 
 
-def _draw(symbol, number: int, below: int) -> int:
+def _draw(symbol, number, below):
     return random.Random(f"{symbol.name} {number}").randrange(below)
 
 
-def _roots_defined(expression, point: dict) -> bool:
-    """Whether no root or logarithm of a negative number is taken: \\sqrt{a}\\sqrt{b} is \\sqrt{ab} where both sides are real."""
-    taken = [
-        power.base
-        for power in expression.atoms(sympy.Pow)
-        if not power.exp.is_integer and power.base.free_symbols
-    ]
-    taken += [
-        logarithm.args[0] for logarithm in expression.atoms(sympy.log) if logarithm.free_symbols
-    ]
-    return all(
-        (value := _value(part, point)) is None or not _zero(value[1]) or value[0] >= 0
-        for part in taken
-    )
-
-
-def _value(expression, point: dict):
-    """(real part, imaginary part) as Floats, or None where the expression has no finite value."""
-    if point and expression.has(*BIG):  # sums up to n: at whole numbers
+def _value(expression, point):
+    """Return (real part, imaginary part) as Floats, or None without a finite value."""
+    if point and expression.has(*UNEVALUATED):  # sums up to n: at integers
         if not all(number.is_Integer for number in point.values()):
             return None
         expression = expression.subs(point).doit()
     value = expression.evalf(DIGITS, subs=point)
-    if value.free_symbols or value.has(sympy.nan, sympy.zoo, sympy.oo, sympy.S.NegativeInfinity):
+    if value.free_symbols or value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
         return None
     parts = value.as_real_imag()
-    fine = all(
-        (part.is_Float or part.is_Rational) and (not point or abs(part) < LARGEST) for part in parts
-    )
-    return parts if fine else None
+    for part in parts:
+        if not (part.is_Float or part.is_Rational) or point and not abs(part) < LARGEST:
+            return None
+    return parts
 
 
-def _hides_terms(number) -> bool:
-    """Whether a power in it is so large or small that what is added to it would be lost: e^{300} + 1."""
+def _is_zero(part):
+    """Return whether a number is zero, or what is left of a difference: its precision is 1."""
+    return part == 0 or part.is_Float and part._prec <= 10
+
+
+def _vanishes(expression, point):
+    parts = _value(expression, point)
+    return parts is not None and all(map(_is_zero, parts))
+
+
+def _roots_defined(expression, point):
+    r"""Return whether no root or logarithm of a negative number is taken.
+
+    \sqrt{a}\sqrt{b} is \sqrt{ab} if both sides are real.
+    """
+    roots = [power.base for power in expression.atoms(sympy.Pow) if not power.exp.is_integer]
+    logarithms = [logarithm.args[0] for logarithm in expression.atoms(sympy.log)]
+    for radicand in roots + logarithms:
+        parts = _value(radicand, point) if radicand.free_symbols else None
+        if parts and _is_zero(parts[1]) and parts[0] < 0:
+            return False
+    return True
+
+
+def _hides_terms(number):
+    """Return whether a power in it would swallow what is added to it: e^{300} + 1."""
     sizes = [abs(power.evalf(5)) for power in number.atoms(sympy.Pow, sympy.exp)]
     return not all(
         size.is_Float and 1 / LARGEST < size < LARGEST or size.is_Rational for size in sizes
     )
 
 
-def _zero(part) -> bool:
-    """Zero, or nothing left of a difference: sympy gives such a value the precision 1."""
-    return part == 0 or part.is_Float and part._prec <= 10
-
-
-def _same_value(one, other) -> bool:
-    if one == other:
+def _same_value(first, second):
+    if first == second:
         return True
-    if one.is_Rational and other.is_Rational:
+    if first.is_Rational and second.is_Rational:
         return False
-    if not one.free_symbols | other.free_symbols:
-        one, other = one.doit(), other.doit()
-        if one.is_Rational and other.is_Rational:
-            return one == other
-        if _hides_terms(one) or _hides_terms(other):
-            return False
-        values = [_value(side, {}) for side in (one, other)]
-        return (
-            None not in values
-            and (difference := _value(one - other, {})) is not None
-            and all(map(_zero, difference))
-        )
-    real, complex_, over_c = 0, 0, (one + other).has(sympy.I)
-    for point in _points(one, other):
-        first, second = _value(one, point), _value(other, point)
-        if first is None or second is None:
+    if first.free_symbols or second.free_symbols:
+        return _same_function(first, second)
+    return _same_number(first.doit(), second.doit())
+
+
+def _same_number(first, second):
+    if first.is_Rational and second.is_Rational:
+        return first == second
+    if _hides_terms(first) or _hides_terms(second):
+        return False
+    values = [_value(first, {}), _value(second, {})]
+    return None not in values and _vanishes(first - second, {})
+
+
+def _same_function(first, second):
+    """Return whether two expressions agree at enough points, and differ at none."""
+    complex_numbers = (first + second).has(sympy.I)
+    agreed = {True: 0, False: 0}  # points at which the values are real, and the others
+    for point in _points(first, second):
+        values = [_value(first, point), _value(second, point)]
+        if None in values:
             continue
-        is_real = _zero(first[1]) and _zero(second[1])
-        if _zero(first[1]) != _zero(second[1]) or not (
-            over_c or _roots_defined(one, point) and _roots_defined(other, point)
+        real = _is_zero(values[0][1])
+        if real != _is_zero(values[1][1]):
+            continue
+        if not complex_numbers and not (
+            _roots_defined(first, point) and _roots_defined(second, point)
         ):
             continue  # not both are defined here, over the reals
-        difference = _value(one - other, point)
-        if difference is None or not all(map(_zero, difference)):
+        if not _vanishes(first - second, point):
             return False
-        real, complex_ = real + is_real, complex_ + (not is_real)
-    return max(real, complex_) >= AGREE
+        agreed[real] += 1
+    return max(agreed.values()) >= AGREE
 
 
-def _close(gold, answer, tolerance: float) -> bool:
-    """Two real numbers, the gold no integer, within a relative tolerance."""
-    values = [_value(side, {}) if not side.free_symbols else None for side in (gold, answer)]
-    if None in values or not all(_zero(value[1]) for value in values) or gold.is_integer:
+def _close(gold, answer, tolerance):
+    """Return whether two real numbers, the gold no integer, agree within a relative tolerance."""
+    if gold.free_symbols or answer.free_symbols:
         return False
-    return bool(abs(values[0][0] - values[1][0]) <= min(tolerance, 1) * abs(values[0][0]))
+    values = [_value(gold, {}), _value(answer, {})]
+    if None in values:
+        return False
+    (real, imaginary), (other_real, other_imaginary) = values
+    if not _is_zero(imaginary) or not _is_zero(other_imaginary) or gold.is_integer:
+        return False
+    return bool(abs(real - other_real) <= min(tolerance, 1) * abs(real))
 
 
-def _multiple(one, other, positive: bool = False) -> bool:
-    """Whether lhs - rhs of two relations differ by a constant factor (for inequalities: written as lhs > rhs, a positive one)."""
-    sides = [
-        (r.lhs - r.rhs) * (-1 if isinstance(r, (StrictLessThan, LessThan)) else 1)
-        for r in (one, other)
-    ]
-    factor, agree = None, 0
-    for point in _points(*sides):
-        values = [_value(side, point) for side in sides]
-        if (
-            None in values
-            or any(map(_zero, values[1]))
-            and _zero(values[1][0])
-            and _zero(values[1][1])
-        ):
+def _difference(relation):
+    """Return lhs - rhs, for an inequality written with >."""
+    difference = relation.lhs - relation.rhs
+    return -difference if isinstance(relation, LESS) else difference
+
+
+def _same_relation(first, second, positive=False):
+    """Return whether lhs - rhs of two relations differ by a constant (or positive) factor."""
+    first, second = _difference(first), _difference(second)
+    factor, agreed = None, 0
+    for point in _points(first, second):
+        values = [_value(first, point), _value(second, point)]
+        if None in values or all(map(_is_zero, values[1])):
             continue
         if factor is None:
-            factor = sides[0].subs(point) / sides[1].subs(point)
-            if positive and not (factor.evalf(DIGITS).is_extended_positive):
+            factor = first.subs(point) / second.subs(point)
+            if positive and not factor.evalf(DIGITS).is_extended_positive:
                 return False
-            continue
-        difference = _value(sides[0] - factor * sides[1], point)
-        if difference is None or not all(map(_zero, difference)):
+        elif _vanishes(first - factor * second, point):
+            agreed += 1
+        else:
             return False
-        agree += 1
-    return factor is not None and factor != 0 and agree >= AGREE
+    return factor is not None and factor != 0 and agreed >= AGREE
 
 
 def same_by_paper(answer: str, gold: str) -> bool:
-    """The symbolic part of the paper's grader: equal, or both sides of an equation up to the sign, or numbers within 1e-4, or matrices
-    to three decimals."""
+    """Return whether two strings are equal by the symbolic part of the paper's grader.
+
+    They are equal, or both sides of an equation up to the sign, or numbers within 1e-4, or
+    matrices to three decimals.
+    """
     if not (answer + gold).isascii() or r"\approx" in answer + gold:
         return False  # its parsers stop there
-    one, other = (parse(_as_far_as_read(side), mixed=False) for side in (answer, gold))
-    if isinstance(one, Equality) and isinstance(other, Equality):
-        return _same_value(abs(one.lhs - one.rhs), abs(other.lhs - other.rhs))
-    if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
-        return one.shape == other.shape and all(
-            _same_value(a, b) or round(a, 3) == round(b, 3) for a, b in zip(one, other)
-        )
-    if isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr):
-        return (
-            _same_value(one, other)
-            or not one.free_symbols | other.free_symbols
-            and isclose(one, other, rel_tol=1e-4)
-        )
-    return isinstance(one, Relational) and one.canonical == getattr(other, "canonical", None)
+    first, second = (parse(_readable_start(side), mixed=False) for side in (answer, gold))
+    if _both(sympy.Equality, first, second):
+        return _same_value(abs(first.lhs - first.rhs), abs(second.lhs - second.rhs))
+    if _both(sympy.MatrixBase, first, second):
+        return first.shape == second.shape and all(map(_same_entry, first, second))
+    if _both(sympy.Expr, first, second):
+        if _same_value(first, second):
+            return True
+        symbols = first.free_symbols | second.free_symbols
+        return not symbols and isclose(first, second, rel_tol=1e-4)
+    return isinstance(first, sympy.Rel) and first.canonical == getattr(second, "canonical", None)
 
 
-def _as_far_as_read(answer: str) -> str:
-    """Its parser reads as far as it can and drops the rest: of a list the first element, of (0,1)\\cup(5,6) cut at commas 1."""
+def _same_entry(first, second):
+    return _same_value(first, second) or round(first, 3) == round(second, 3)
+
+
+def _readable_start(answer):
+    r"""Return what its parser reads, which drops the rest at the first thing that it cannot read.
+
+    Of a list this is the first element, of (0,1)\cup(5,6) cut at commas 1.
+    """
     answer = re.sub(r"\\,|\\$", "", answer)
+    if r"\begin" in answer:
+        return answer
     depth = 0
-    for token in re.finditer(
-        r"[(\[{]|[)\]}]|;|(?<!\d),|,(?!\d{3}(?!\d))|(?<=\d)_",
-        answer if r"\begin" not in answer else "",
-    ):
-        depth += 1 if token[0] in "([{" else -1 if token[0] in ")]}" else 0
+    for token in re.finditer(r"[(\[{]|[)\]}]|;|(?<!\d),|,(?!\d{3}(?!\d))|(?<=\d)_", answer):
+        depth += (token[0] in "([{") - (token[0] in ")]}")
         if depth < 0 or not depth and token[0] in ",;_":
             return answer[: token.start()]
     return answer
+
+
+FUNCTIONS = {"equal": equal, "same_by_paper": same_by_paper}
+
+
+def serve(memory_bytes: int) -> None:
+    """Answer JSON lines [name, arguments...] by what that function returns, until stdin ends.
+
+    The reply is null if the memory did not suffice.
+    """
+    replies, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no reply
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    except (ImportError, ValueError, OSError):  # not on this system: the time limit remains
+        pass
+    equal(r"\sqrt{8}", r"2\sqrt{2}")  # fills grammar tables and caches, as part of the start
+    print("ready", file=replies, flush=True)
+    alarm = getattr(signal, "alarm", lambda seconds: None)
+    for line in sys.stdin:
+        alarm(BACKSTOP_SECONDS)
+        print(json.dumps(_reply(*json.loads(line))), file=replies, flush=True)
+        alarm(0)
+
+
+def _reply(name, *arguments):
+    try:
+        return bool(FUNCTIONS[name](*arguments))
+    except (MemoryError, RecursionError):
+        return None
+    except Exception:  # sympy raises dozens of types; not shown to be equal is not equal
+        return False
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -278,7 +278,7 @@ def test_a_flat_script_from_anywhere(tmp_path):
     assert ran.returncode == 0, ran.stderr
     for pid in ran.stdout.split():
         folder = Path(f"/proc/{pid}")
-        assert not folder.exists() or "sympy_worker" not in (folder / "cmdline").read_text()
+        assert not folder.exists() or "symbolic.py" not in (folder / "cmdline").read_text()
 
 
 def test_threads(tmp_path):

@@ -123,7 +123,7 @@ def test_a_worker_ends_when_its_parent_is_gone():
         listed = subprocess.run(
             ["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True
         ).stdout
-        if "sympy_worker" not in listed:
+        if "symbolic.py" not in listed:
             return
         time.sleep(0.1)
     pytest.fail("the worker outlived its parent by 10 s")
