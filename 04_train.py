@@ -96,8 +96,9 @@ config = configure(Config, "04")
 # %% Start
 import torch
 
-from common.core import files, prompts, runs, trainings
+from common.core import files, prompts, runs
 from common.core.tokenizer import load_tokenizer, local_folder
+from common.core.trainings import check_settings, last_checkpoint
 from common.train import adapters, checkpoints, estimate, model, tokens, training_log
 from common.train import training_run as plans
 from common.train.loop import (
@@ -122,7 +123,7 @@ check_flags(config, world)
 set_names = plans.choose_sets(run, config.arms)
 source = config.model or runs.stage_file(run, "01_base")
 if config.after:
-    source = trainings.last_checkpoint(run, config.after)
+    source = last_checkpoint(run, config.after)
 base = local_folder(source, weights=not config.dry_run)
 base_id = None if config.dry_run else files.model_id(base)
 shape = estimate.model_shape(base, 0 if full else config.lora_rank, config.method == "qlora")
@@ -189,7 +190,7 @@ settings = {}
 for training in trainings:
     facts = dict(base_id=base_id, template=template, steps=len(training.plan))
     settings[training.set_name] = plans.result_settings(config, training.files, **facts)
-    trainings.check_settings(training.folder / "settings.json", settings[training.set_name])
+    check_settings(training.folder / "settings.json", settings[training.set_name])
     for name in plans.changed_since_03(run, training.files):
         log(f"note: {name} is not as 03 wrote it")
 
