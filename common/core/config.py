@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,15 +89,7 @@ def setting(
 
     minimum, maximum: the range, both ends included. group: its heading in --help.
     """
-    if group is not None and group not in GROUPS:
-        raise ValueError(f"unknown group {group!r}; expected one of {GROUPS}")
-    metadata = {
-        "help": help,
-        "choices": choices,
-        "minimum": minimum,
-        "maximum": maximum,
-        "group": group,
-    }
+    metadata = dict(help=help, choices=choices, minimum=minimum, maximum=maximum, group=group)
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -111,11 +103,10 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
     An unknown or abbreviated flag ends the script with status 2, and so does a value out of range.
     """
     sys.excepthook = _end_script
-    flags = _flags()
-    started, preset = _started_and_preset(flags, overrides)
-    preset_values = copy.deepcopy(PRESETS[preset][stage])
-    parser = _parser(config_class, preset, preset_values)
-    _check_names(config_class, overrides)
+    flags = _read_flags()
+    started, preset = _choose_preset(flags, overrides)
+    preset_values = copy.deepcopy(PRESETS[preset][stage])  # a list of it may be changed
+    parser = _build_parser(config_class, preset, preset_values)
     # argparse reads a default that is text as it reads a flag.
     parser.set_defaults(**preset_values | started | {"preset": preset} | overrides)
     settings, unknown = parser.parse_known_args(flags)
@@ -128,28 +119,27 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
     config.name = config.name or preset
     run_folder(config.name)  # an error before anything is loaded
     for definition in fields(config_class):
-        _check_value(definition, getattr(config, definition.name))
+        _check_range(definition, getattr(config, definition.name))
     return config
 
 
 # --- flags ---------------------------------------------------------------------------------------
 
 
-def _flags() -> list[str]:
+def _read_flags() -> list[str]:
     """Return the script's arguments, with --base_url as --base-url; none in a notebook."""
     if Path(sys.argv[0]).name.endswith(CONSOLES):
         return []
-    return [_dashed(argument) for argument in sys.argv[1:]]
+    flags = []
+    for argument in sys.argv[1:]:
+        name, separator, value = argument.partition("=")
+        if name.startswith("--"):
+            name = name.replace("_", "-")
+        flags.append(name + separator + value)
+    return flags
 
 
-def _dashed(argument: str) -> str:
-    if not argument.startswith("--"):
-        return argument
-    name, separator, value = argument.partition("=")
-    return name.replace("_", "-") + separator + value
-
-
-def _started_and_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
+def _choose_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
     """Return what 01 was run with, {} for a new run, and the preset that holds.
 
     They are needed before the other flags are read: --help shows the preset's values.
@@ -173,7 +163,7 @@ def _started_with(name: str) -> dict:
     return {key: config[key] for key in ("preset", "seed") if key in config}
 
 
-def _parser(config_class: type, preset: str, preset_values: dict) -> ArgumentParser:
+def _build_parser(config_class: type, preset: str, preset_values: dict) -> ArgumentParser:
     """Return the parser of a Config's flags; --help begins with the script's first cell."""
     parser = ArgumentParser(
         allow_abbrev=False,
@@ -182,76 +172,55 @@ def _parser(config_class: type, preset: str, preset_values: dict) -> ArgumentPar
         description=sys.modules["__main__"].__doc__,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    defaults = vars(config_class())
     for definition in fields(config_class):
-        default = _default(definition)
-        note = _note(definition, default, preset, preset_values)
-        options: dict[str, Any] = {"help": (definition.metadata["help"] + note).replace("%", "%%")}
+        name, metadata = definition.name, definition.metadata
+        notes = [_range(definition)]
+        if name in preset_values:
+            notes.append(f"preset {preset}: {preset_values[name]}")
+        elif defaults[name] not in (None, [], "") and "default:" not in metadata["help"]:
+            notes.append(f"default: {defaults[name]}")
+        note = "; ".join(filter(None, notes))
+        text = f"{metadata['help']} ({note})" if note else metadata["help"]
+        options: dict[str, Any] = {"help": text.replace("%", "%%")}
         value_type = (get_args(definition.type) or [definition.type])[0]  # int of `int | None`
         if value_type is bool:
             options["action"] = BooleanOptionalAction
         else:
-            options |= {"type": value_type, "choices": definition.metadata["choices"]}
-        if isinstance(default, list):
+            options |= {"type": value_type, "choices": metadata["choices"]}
+        if isinstance(defaults[name], list):
             options["nargs"] = "+"
-        group = groups.get(definition.metadata["group"], parser)
-        group.add_argument(f"--{definition.name.replace('_', '-')}", **options)
-        parser.set_defaults(**{definition.name: default})
+        group = groups.get(metadata["group"], parser)
+        group.add_argument(f"--{name.replace('_', '-')}", **options)
+    parser.set_defaults(**defaults)
     return parser
-
-
-def _default(definition: Field) -> Any:
-    if definition.default_factory is not MISSING:
-        return definition.default_factory()
-    return definition.default
-
-
-def _note(definition: Field, default: Any, preset: str, preset_values: dict) -> str:
-    """Return the range of a setting and its default, or the preset's value, for --help."""
-    name = definition.name
-    parts = [_range(definition)]
-    if name in preset_values:
-        parts.append(f"preset {preset}: {_as_text(preset_values[name])}")
-    elif default not in (None, [], "") and "default:" not in definition.metadata["help"]:
-        parts.append(f"default: {_as_text(default)}")
-    text = "; ".join(filter(None, parts))
-    return f" ({text})" if text else ""
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list):
-        return " ".join(value)
-    return str(value)
 
 
 # --- ranges --------------------------------------------------------------------------------------
 
 
-def _check_value(definition: Field, value: Any) -> None:
+def _check_range(definition, value: Any) -> None:
     """Raise InputError for a value out of its range; None is "not given"."""
     choices = definition.metadata["choices"]
     minimum, maximum = _limits(definition)
-    if value is None:
-        return
+    expected = None
     if choices and value not in choices:
         expected = f"one of {', '.join(choices)}"
     elif isinstance(value, int | float) and not minimum <= value <= maximum:  # a NaN is in no range
         expected = _range(definition)
-    else:
-        return
-    raise InputError(f"--{definition.name.replace('_', '-')} {value}: expected {expected}.")
+    if expected:
+        raise InputError(f"--{definition.name.replace('_', '-')} {value}: expected {expected}.")
 
 
-def _range(definition: Field) -> str:
+def _range(definition) -> str:
     """Return the range of a setting in words, "" if it has none."""
     minimum, maximum = _limits(definition)
-    if minimum == -math.inf:
-        return "" if maximum == math.inf else f"at most {maximum}"
-    return f"{minimum} or more" if maximum == math.inf else f"{minimum} to {maximum}"
+    if maximum < math.inf:
+        return f"{minimum} to {maximum}"
+    return "" if minimum == -math.inf else f"{minimum} or more"
 
 
-def _limits(definition: Field) -> tuple[float, float]:
+def _limits(definition) -> tuple[float, float]:
     minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
     if (minimum, maximum) != (-math.inf, math.inf):
         return minimum, maximum
@@ -262,13 +231,6 @@ def _limits(definition: Field) -> tuple[float, float]:
     if definition.name in MAY_BE_ZERO:
         return 0, math.inf
     return minimum, maximum
-
-
-def _check_names(config_class: type, overrides: dict) -> None:
-    names = {definition.name for definition in fields(config_class)}
-    unknown = sorted(set(overrides) - names)
-    if unknown:
-        raise InputError(f"unknown settings {unknown}; this script has: {', '.join(sorted(names))}")
 
 
 # --- the end of a script -------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from common.core.errors import MAKERS, InputError, Stopped, cannot_write
+from common.core.errors import InputError, Stopped, cannot_write
 
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 
@@ -78,8 +77,7 @@ def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text ({error}).\n"
-            f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > NEW "
-            "(or -f LATIN1, ...)"
+            f"Convert it: iconv -f UTF-16 -t UTF-8 {path} > NEW (or -f LATIN1, ...)"
         ) from error
     except OSError as error:
         raise InputError(
@@ -89,33 +87,20 @@ def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
 
 
 def _parse_row(line: str, path: Path, number: int, fields: Sequence[str]) -> dict:
-    place = f"{path}, line {number}"
     try:
         row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("it is not a JSON object")
+        missing = [name for name in fields if name not in row]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{place} is not JSON ({error}): {line[:80]!r}\n"
-            f"Expected one JSON object per line; see it: "
-            f"sed -n {number}p {shlex.quote(str(path))}"
+            f"{path}, line {number} is not JSON of the expected form ({error}): {line[:80]!r}\n"
+            f"Expected an object with the fields: {', '.join(fields) or 'any'}. "
+            f"See it: sed -n {number}p {path}"
         ) from error
-    if not isinstance(row, dict):
-        raise InputError(
-            f"{place} is not a JSON object: {line[:80]!r}\n"
-            f"Expected {{...}}; see it: sed -n {number}p {shlex.quote(str(path))}"
-        )
-    missing = [name for name in fields if name not in row]
-    if missing:
-        raise InputError(
-            f"{place} has no {', '.join(missing)}: {line[:80]!r}\n{_advice(path, fields)}"
-        )
     return row
-
-
-def _advice(path: Path, fields: Sequence[str]) -> str:
-    for part in (Path(path), *Path(path).parents):
-        if part.name[:2] in MAKERS:
-            return f"{MAKERS[part.name[:2]]} writes that file; run it again."
-    return f"Expected the fields {', '.join(fields)}."
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:

@@ -159,19 +159,15 @@ def _shares(values):
     shares = np.asarray(values, dtype=float)
     in_range = (shares >= 0) & (shares <= 1)  # a NaN is not
     if shares.ndim != 1 or not len(shares) or not in_range.all():
-        raise ValueError(
-            "expected a list of at least one share in 0..1, "
-            f"got shape {shares.shape}: {str(shares)[:80]}"
-        )
+        raise ValueError(f"expected a list of at least one share in 0..1, got {str(shares)[:80]}")
     return shares
 
 
 def _differences(a, b):
-    if len(np.shape(a)) != 1 or np.shape(a) != np.shape(b) or not len(a):
-        raise ValueError(
-            f"expected two equally long lists of shares, got shapes {np.shape(a)} and {np.shape(b)}"
-        )
-    return _shares(a) - _shares(b)
+    a, b = _shares(a), _shares(b)
+    if len(a) != len(b):
+        raise ValueError(f"expected two equally long lists, got {len(a)} and {len(b)} shares")
+    return a - b
 
 
 def _distinct(items):

@@ -111,7 +111,7 @@ def test_model_id_changes_with_what_the_model_computes(tmp_path, name):
     "data, says",
     [
         (b'{"a": 1}\n\n{"a": \n', "line 3"),
-        (b'{"a": 1}\n[1, 2]\n', "line 2 is not a JSON object"),
+        (b'{"a": 1}\n[1, 2]\n', "line 2 .*not a JSON object"),
         (b'"text"\n', "line 1"),
         (b"null\n", "line 1"),
         (b'{"a": 1} {"a": 2}\n', "line 1"),
@@ -140,6 +140,13 @@ def test_read_jsonl_says_file_and_line(tmp_path, data, says):
     with pytest.raises(InputError, match=says) as caught:
         files.read_jsonl(path)
     assert str(path) in str(caught.value)
+
+
+def test_read_jsonl_names_the_fields_that_are_missing(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1, "b": 2, "c": 3}\n{"b": 2}\n')
+    with pytest.raises(InputError, match="line 2 .*has no a, c"):
+        files.read_jsonl(path, ("a", "b", "c"))
 
 
 def test_read_jsonl_takes_blank_lines_and_the_line_ends_of_other_systems(tmp_path):
