@@ -1,0 +1,66 @@
+"""Every command of README and docs is one that its script takes; links lead to files that exist."""
+
+import ast
+import re
+import shlex
+import sys
+from dataclasses import dataclass  # noqa: F401 the settings cells use it
+from pathlib import Path
+
+import pytest
+
+from common.core.config import configure, setting
+from common.core.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPT = re.compile(r"(0[1-5])_\w+\.py$")
+
+
+def shell_commands(text):
+    """Return the words of each command that starts one of the scripts, in the page's shell blocks.
+
+    >>> shell_commands("```bash\\npython 01_sample.py --limit 3  # few\\n```")
+    [['01_sample.py', '--limit', '3']]
+    """
+    commands = []
+    for block in re.findall(r"```(?:bash|powershell)\n(.*?)```", text, flags=re.DOTALL):
+        block = block.replace("\\\n", " ")
+        for part in re.split(r"\n|&&|;", block):
+            words = shlex.split(part, comments=True)
+            starts = [i for i, word in enumerate(words) if SCRIPT.search(word)]
+            if starts:
+                commands.append(words[starts[0] :])
+    return commands
+
+
+def settings_of(script):
+    """Return the Config class of a script, without running the rest of it."""
+    tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
+    config = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    names = {"dataclass": dataclass, "setting": setting}
+    exec(compile(ast.Module(config, []), script, "exec"), names)
+    return names["Config"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_one_that_its_script_takes(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = []
+    for script, *arguments in shell_commands(page.read_text(encoding="utf-8")):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        try:
+            configure(settings_of(script), SCRIPT.search(script)[1])
+        except (InputError, SystemExit) as error:
+            refused.append(f"{script} {shlex.join(arguments)}: {error}")
+    assert not refused, "\n".join(refused)
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "common" / "README.md"], ids=lambda page: str(page)
+)
+def test_every_link_leads_to_a_file(page):
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
