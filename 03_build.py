@@ -1,9 +1,10 @@
+#!/usr/bin/env python3
 # %% [markdown]
 """
 # 03 Build: critiques -> training sets
 
-In: `02_critiques.jsonl` (and `02_answers.jsonl`). Out: `03_data/<set>.jsonl`, one training set each,
-and `03_report.md` and `.png`, a page about the data to read before training.
+In: `02_critiques/` (and `02_answers/`). Out: `03_data/<set>.jsonl`, one training set each, and
+`03_report.md` and `.png`, a page about the data to read before training.
 
 | set | prompt | the model learns to write |
 |---|---|---|
@@ -29,66 +30,96 @@ not equal tokens; the page says how many.
 
 # %% Settings
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.core.config import configure, setting
+
+USE, DATA = "what you will use", "data"
 
 
 @dataclass
 class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
+    name: str | None = setting(
+        None, "the run: files in runs/NAME (default: the preset's name)", group=USE
+    )
     preset: str = setting(
         "tiny",
         "tiny, paper, one-shot, ... (common/core/presets.py); "
         "default: what 01 was run with, tiny for a new run",
-    )
-    seed: int = setting(0, "of the choice and order of rows")
-    limit: int | None = setting(None, "use only the first so many critiques of the file")
-    teacher: list[str] = setting(
-        [], "whose critiques and answers, or all (default: those of the last run of 02)"
+        group=USE,
     )
     arms: list[str] = setting(
         [],
         "training sets to build, also the controls cft-shuffled cft-verdict cft-self-critique "
         "(default: all but those, if their inputs exist)",
+        group=USE,
     )
-    rows: int = setting(50_000, "rows in each training set")
+    rows: int = setting(50_000, "rows in each training set", minimum=1, group=USE)
+    suffix: str = setting(
+        "", "call the training sets NAME-SUFFIX, besides those of other settings", group=USE
+    )
+    seed: int = setting(0, "of the choice and order of rows", minimum=0, group=USE)
+    teacher: list[str] = setting(
+        [], "whose critiques and answers (default: of all teachers)", group=DATA
+    )
+    limit: int | None = setting(
+        None, "use only the first so many critiques of the files", minimum=1, group=DATA
+    )
     select: str = setting(
         "random",
         "which rows, if there are more: random; longest or shortest critiques; "
         "length-matched: critiques about as long as their response",
         choices=["random", "longest", "shortest", "length-matched"],
+        group=DATA,
     )
     wrong_share: float | None = setting(
-        None, "share of rows whose response has the verdict wrong, 0 to 1 (default: as it comes)"
+        None,
+        "share of rows whose response has the verdict wrong (default: as it comes)",
+        minimum=0,
+        maximum=1,
+        group=DATA,
     )
-    per_question: int | None = setting(None, "rows of one question at most")
-    min_tokens: int | None = setting(
-        None, "leave out critiques whose training row, prompt included, is shorter"
+    per_question: int | None = setting(
+        None, "rows of one question at most; not with --wrong-share", minimum=1, group=DATA
     )
-    max_tokens: int | None = setting(None, "or longer (04 cuts or drops at its --cutoff, 2048)")
+    max_tokens: int | None = setting(
+        None,
+        "leave out critiques whose training row, prompt included, is longer "
+        "(04 cuts or drops at its --cutoff, 2048)",
+        minimum=1,
+        group=DATA,
+    )
     tokenizer: str = setting(
-        "Qwen/Qwen2.5-Math-7B", "whose tokens are counted: folder, hub id, or base (the run's)"
+        "Qwen/Qwen2.5-Math-7B",
+        "whose tokens are counted: folder, hub id, or base (the run's)",
+        group=DATA,
     )
-    mix: str | None = setting(None, "a run of 01 whose responses are the other half of the set mix")
+    mix: str | None = setting(
+        None, "a run of 01 whose responses are the other half of the set mix", group=DATA
+    )
     decontaminate: list[str] = setting(
         [],
         "leave out questions of these benchmarks: names of common/data/test_sets.py, all, or a "
         ".jsonl file (the paper: none)",
+        group=DATA,
     )
-    benchmarks_dir: str | None = setting(None, "read DIR/NAME/test.jsonl instead of the hub")
+    benchmarks_dir: str | None = setting(
+        None, "read DIR/NAME/test.jsonl instead of the hub", group=DATA
+    )
     export: list[str] = setting(
-        [], "write the sets also for other trainers: alpaca (LLaMA-Factory), messages (ms-swift)"
+        [],
+        "write the sets also for other trainers: alpaca (LLaMA-Factory), messages (ms-swift)",
+        group=DATA,
     )
-    suffix: str = setting("", "call the training sets NAME-SUFFIX, besides those of other settings")
     system: str = setting(
-        "You are a helpful assistant.", "system message of every row; '' for none"
+        "You are a helpful assistant.", "system message of every row; '' for none", group=DATA
     )
 
 
 config = configure(Config, "03")
 
 # %% Check the settings
-from common.core import files, runs
+from common.core import files, manifests, runs
 from common.core.errors import InputError
 from common.data import (
     critique_quality,
@@ -99,49 +130,42 @@ from common.data import (
     sources,
     training_sets,
 )
-from common.teacher import critiques
 
 run = runs.run_folder(config.name)
 matches_file = run / "03_contaminated.jsonl"
 labels = training_sets.label_sets(config.arms, config.suffix)  # {training set: its label}
-if config.min_tokens and config.max_tokens and config.min_tokens > config.max_tokens:
-    raise InputError(
-        f"--min-tokens {config.min_tokens} is more than --max-tokens {config.max_tokens}.\n"
-        "Give the smaller one first."
-    )
 exports.check(config.export)
+if config.per_question and config.wrong_share is not None:
+    raise InputError(
+        f"--per-question {config.per_question} and --wrong-share {config.wrong_share} together: "
+        "which rows are then the first is not defined.\nGive one of them."
+    )
 
 # %% Read the critiques, the teacher's own answers, the responses of another run
-runs.check_inputs(run, "02")
-all_rows = files.read_jsonl(
-    runs.stage_file(run, "02_critiques.jsonl"),
-    ("id", "question_id", "critique_id", "teacher", "gold", "source", "generator", "finish_reason"),
-)
-failed = files.read_jsonl_if_exists(run / "02_failed.jsonl")
-teachers, teacher_rows = selection.select_teachers(
-    all_rows, config.teacher, runs.read_manifest(run, "02").get("teachers")
-)
+input_files = manifests.outputs(run, "02_critiques")
+all_rows, self_critiques = [], []
+for path in input_files:
+    manifests.check_inputs(path)
+    file_rows = files.read_jsonl_if_exists(path, selection.CRITIQUE_FIELDS)
+    if path.stem == "self-critique":
+        self_critiques += file_rows
+    else:
+        all_rows += file_rows
+teachers = selection.select_teachers(all_rows, config.teacher)
+teacher_rows = [row for row in all_rows if row["teacher"] in teachers]
 rows, left_out = selection.usable_critiques(teacher_rows[: config.limit])
-self_critiques, _ = selection.usable_critiques(
-    [row for row in all_rows if row["teacher"] == critiques.SELF]
-)
-answers = selection.read_answers(run / "02_answers.jsonl", teachers)
-mix_file, other_responses = None, []
-if config.mix:
-    mix_file = runs.stage_file(runs.run_folder(config.mix), "01_responses.jsonl")
-    other_responses, n_unfinished = selection.read_other_responses(mix_file, config.seed)
-    left_out["rows of --mix without a finished response"] = n_unfinished
+self_critiques, _ = selection.usable_critiques(self_critiques)
 n_right = sum(row["verdict"] == "right" for row in rows)
 print(
     f"{len(rows)} critiques of {', '.join(teachers)}: {n_right} with the verdict right, "
-    f"{len(rows) - n_right} wrong; {len(answers)} answers of the teacher"
+    f"{len(rows) - n_right} wrong"
 )
-n_failed = len({row["id"] for row in failed if row["teacher"] in teachers})
-if n_failed:
-    print(
-        f"note: of {n_failed} responses a critique, or an answer to their question, by one of "
-        f"{', '.join(teachers)} is missing ({run / '02_failed.jsonl'} says why)"
-    )
+
+answer_files = sorted((run / "02_answers").glob("*.jsonl"))
+answers = selection.read_answers(answer_files, teachers)
+mix_files = manifests.outputs(runs.run_folder(config.mix), "01_responses") if config.mix else []
+other_responses = selection.read_finished_responses(mix_files)
+input_files += answer_files + mix_files
 
 # %% Leave out the questions of the test sets
 notes = []
@@ -173,33 +197,23 @@ left_out["rows of --mix whose question is in a test set"] = len(other_responses)
 )
 
 # %% Measure how long the rows are
-counter = selection.Lengths(selection.load_length_tokenizer(config, run))
-lengths = selection.measure_lengths(clean_rows + self_critiques, counter, config.system)
-limits = (config.min_tokens, config.max_tokens)
-rows, out_of_limits = selection.within_length_limits(clean_rows, *limits, lengths)
-left_out |= out_of_limits
-ids = {row["id"] for row in rows}
-self_critiques = [row for row in self_critiques if row["id"] in ids]
-self_critiques, _ = selection.within_length_limits(self_critiques, *limits, lengths)
+tokenizer = selection.load_length_tokenizer(config, run)
+unit = "tokens" if tokenizer else "characters"
+lengths = selection.measure_lengths(clean_rows + self_critiques, tokenizer, config.system)
+rows = selection.drop_long_rows(clean_rows, lengths, config.max_tokens)
+response_ids = {row["id"] for row in rows}
+self_critiques = [row for row in self_critiques if row["id"] in response_ids]
+self_critiques = selection.drop_long_rows(self_critiques, lengths, config.max_tokens)
+left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
 
 # %% Grade the responses against their golds
 golds = critique_quality.collect_golds(all_rows)
 correct, gold_counts = critique_quality.grade_responses(rows, golds)
-n_conflicting = gold_counts["conflicting golds (questions)"]
-if n_conflicting:
-    notes.append(
-        f"{n_conflicting} questions have conflicting golds, so their responses are not graded"
-    )
+print(f"responses: {', '.join(f'{number} {name}' for name, number in gold_counts.items())}")
 if correct and not any(correct.values()):
     notes.append(
         f"not one of {len(correct)} responses gives its gold: "
         "does the column of the gold hold the final answer alone?"
-    )
-n_equal = len(rows) - len({(row["id"], row["critique"]) for row in rows})
-if n_equal:
-    notes.append(
-        f"{n_equal} critiques equal another of the same response word for word; "
-        "a training set takes such a text once"
     )
 for note in notes:
     print(f"note: {note}")
@@ -212,89 +226,89 @@ if not rows:
 # %% Put the rows in one order, for all training sets
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest
 # critiques (--select longest).
-response_ids = {row["id"] for row in all_rows + failed}
-ordered = selection.order_rows(rows, config.select, config.seed, lengths, response_ids)
+ordered = selection.order_rows(rows, config.select, config.seed, lengths)
 inputs = training_sets.BuildInputs(
     config.system,
     answers,
     correct,
     lengths,
     self_critiques,
-    clean_responses,
+    selection.order_rows(clean_responses, "random", config.seed, lengths),
     config.wrong_share,
     config.per_question,
 )
 
 # %% Build the training sets
 built, summaries = {}, {}
-question_ids = {row["id"]: row["question_id"] for row in all_rows + clean_responses}
+question_ids = {row["id"]: row["question_id"] for row in rows + self_critiques + clean_responses}
+cft_texts = None
 for name, label in labels.items():
     set_rows, n_fitting = training_sets.build_training_set(name, ordered, inputs, config.rows)
-    shortfall = training_sets.explain_shortfall(name, set_rows, n_fitting, inputs, config.rows)
+    shortfall = training_sets.explain_shortfall(name, set_rows, n_fitting, config.rows)
     if not set_rows and config.arms:
         fix = training_sets.TRAINING_SETS[name].fix.format(name=config.name)
         raise InputError(f"{label}: no row{shortfall}\nTake it out of --arms, or {fix}")
     if not set_rows:
         print(f"{label}: left out, no row{shortfall}")
-    elif not config.arms and training_sets.same_texts(set_rows, built.get(labels["cft"], [])):
+        continue
+    texts = training_sets.training_texts(set_rows)
+    if name == "cft":
+        cft_texts = texts
+    elif texts == cft_texts and not config.arms:
         print(f"{label}: left out, its rows are those of {labels['cft']}")
-    else:
-        built[label] = [row | {"arm": label} for row in set_rows]
-        summaries[name] = selection.summarize(label, set_rows, counter, question_ids)
-        print(f"{label}: {selection.describe_summary(summaries[name], counter.unit)}{shortfall}")
+        continue
+    built[label] = [row | {"arm": label} for row in set_rows]
+    summaries[label] = selection.summarize(label, set_rows, tokenizer, question_ids)
+    print(f"{label}: {selection.describe_summary(summaries[label], unit)}{shortfall}")
 if not built:
     raise InputError("no training set could be built; the reasons are above.")
-for note in training_sets.describe_differences(summaries):
-    print(f"note: {note}")
 
-# %% Write them, the page, and what other trainers read
-paths = {label: run / "03_data" / f"{label}.jsonl" for label in built}
-for label, path in paths.items():
-    files.write_jsonl(path, built[label])
+# %% Write them, what other trainers read, and the page
+local_files = decontamination.list_local_files(
+    config.decontaminate, config.benchmarks_dir, test_sets
+)
+input_files += map(Path, local_files)
+for label, set_rows in built.items():
+    path = run / "03_data" / f"{label}.jsonl"
+    files.write_jsonl(path, set_rows)
+    manifests.write_manifest(
+        path,
+        config,
+        input_files,
+        teachers=teachers,
+        left_out=left_out,
+        length_unit=unit,
+        **summaries[label],
+    )
+exports.write(run / "03_export", built, config.export)
 matches_file.unlink(missing_ok=True)  # of an earlier build
 if config.decontaminate:
     files.write_jsonl(matches_file, contaminated)
 report.write(
     run / "03_report.md",
     run / "03_report.png",
-    rows + self_critiques if labels.get("cft-self-critique") in built else rows,
+    rows + self_critiques if "cft-self-critique" in labels else rows,
     correct,
     gold_counts,
     left_out,
-    summaries.values(),
+    list(summaries.values()),
     selection.lengths_by_kind(rows, lengths),
-    counter.unit,
+    unit,
     notes,
 )
-exports.write(run / "03_export", built, config.export)
-print(f"wrote {', '.join(map(str, paths.values()))}, and {run / '03_report.md'} and .png")
-
-# %% The manifest
-input_files = [
-    run / "02_critiques.jsonl",
-    *([run / "02_answers.jsonl"] if answers else []),
-    *([mix_file] if config.mix else []),
-]
-input_files += decontamination.list_local_files(
-    config.decontaminate, config.benchmarks_dir, test_sets
-)
-earlier = runs.earlier(run, built)
-runs.write_manifest(
-    run / "03.run.json",
-    config,
-    input_files,
-    arms=[*summaries.values()],
-    teachers=teachers,
-    left_out=left_out,
-    length_unit=counter.unit,
-    rows={name: len(set_rows) for name, set_rows in built.items()},
-    earlier=earlier,
-    output_sha256={name: files.file_hash(path) for name, path in paths.items()},
-    responses={"number": len(response_ids), "ids": files.content_id(*sorted(response_ids))},
-)  # which the order is made of
+print(f"wrote {', '.join(built)} in {run / '03_data'}, and {run / '03_report.md'} and .png")
+earlier = {path.stem for path in (run / "03_data").glob("*.jsonl")} - set(built)
 if earlier:
     print(
-        f"{', '.join(earlier)} are from earlier commands: {run / '03.run.json'} says how they were "
-        "made, 04 trains them if --arms names them"
+        f"note: {', '.join(sorted(earlier))} in {run / '03_data'} are of earlier commands; "
+        "04 trains them, too, unless --arms names others"
     )
+
+# %% One row, as the model will see it
+label = labels["cft"] if labels.get("cft") in built else next(iter(built))
+example = built[label][0]
+print(f"\nThe first row of {label}:")
+for message in example["prompt"]:
+    print(f"--- {message['role']}:\n{message['content'][:1500]}")
+print(f"--- completion, which is learned:\n{example['completion'][0]['content'][:1500]}\n")
 print(f"next: python 04_train.py --name {config.name}")

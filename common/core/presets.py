@@ -29,7 +29,7 @@ ONE_SHOT = {
     # source: the file with the question
     "01": dict(source="", limit=1, samples=10, temperature=0.6, top_p=0.95, add=True),
     "02": dict(prompt="one-shot"),
-    "03": dict(arms=["cft"], teacher=["all"], rows=600, max_tokens=2048),
+    "03": dict(arms=["cft"], rows=600, max_tokens=2048),
     "04": PAPER["04"] | ONE_SHOT_TRAINING,
     "05": dict(
         benchmarks=["math500", "minerva_math", "olympiadbench", "aime24", "aime25", "amc23"],
@@ -59,7 +59,7 @@ TINY = {
 TINY_ONE_SHOT = {
     "01": TINY["01"] | dict(limit=1, model="base", samples=100, add=True),
     "02": TINY["02"] | dict(prompt="one-shot", answers=False),
-    "03": TINY["03"] | dict(arms=["cft"], teacher=["all"], rows=600, max_tokens=512),
+    "03": TINY["03"] | dict(arms=["cft"], rows=600, max_tokens=512),
     "04": TINY["04"] | ONE_SHOT_TRAINING | dict(learning_rate=5e-5),
     "05": TINY["05"] | dict(selection="validation"),
 }

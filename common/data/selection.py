@@ -1,37 +1,35 @@
 """Which critiqued rows are trained on: which are usable, how long they are, in which order."""
 
 import math
-import random
 import shlex
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from common.core import files, prompts, runs
+from common.core import files, manifests, prompts
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.core.verdicts import VERDICTS
 from common.data import training_sets
-from common.teacher.critiques import SELF
 from common.train import tokens
 
 # --- what 02 and another run left -----------------------------------------------------------------
 
 
-def select_teachers(rows, asked, last):
-    """-> (teachers, their rows). asked: names, ["all"], or none: then those of 02's last run, or else all. The base is no teacher."""
-    there = sorted({row["teacher"] for row in rows} - {SELF})
-    teachers = (
-        there
-        if asked == ["all"]
-        else list(dict.fromkeys(asked)) or [name for name in last or () if name in there] or there
-    )
-    if not there or set(teachers) - set(there):
+RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", "gold")
+CRITIQUE_FIELDS = (*RESPONSE_FIELDS, "critique_id", "teacher")
+
+
+def select_teachers(rows: list, names: list) -> list[str]:
+    """Return the named teachers, all if none is named; InputError if there is no such critique."""
+    available = sorted({row["teacher"] for row in rows})
+    missing = [name for name in names if name not in available]
+    if missing or not available:
         raise InputError(
-            f"02_critiques.jsonl holds no critique of {', '.join(sorted(set(teachers) - set(there))) or 'a teacher'}, but of: "
-            f"--teacher {shlex.join(there) or '(none; the base is none: run 02_critique.py with a teacher)'}"
+            f"02_critiques holds no critique by {', '.join(missing) or 'a teacher'}.\n"
+            f"Expected some of: --teacher {shlex.join(available)}; 02_critique.py asks a teacher."
         )
-    return teachers, [row for row in rows if row["teacher"] in teachers]
+    return names or available
 
 
 def is_text(value) -> bool:
@@ -39,12 +37,11 @@ def is_text(value) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def read_answers(path: Path, teachers: list[str]) -> dict[str, str]:
-    """Return {question_id: a teacher's own answer}; of several teachers the first one's.
-
-    {} if 02 was not run with --answers.
-    """
-    rows = files.read_jsonl_if_exists(path, ("question_id", "teacher", "answer"))
+def read_answers(paths: list, teachers: list) -> dict[str, str]:
+    """Return {question_id: a teacher's own answer}; of several teachers the first one's."""
+    rows = []
+    for path in paths:
+        rows += files.read_jsonl_if_exists(path, ("question_id", "teacher", "answer"))
     answers = {}
     for teacher in teachers:
         for row in rows:
@@ -53,22 +50,15 @@ def read_answers(path: Path, teachers: list[str]) -> dict[str, str]:
     return answers
 
 
-def read_other_responses(path: Path, seed: int) -> tuple[list, int]:
-    """Return (the finished responses of another run in random order, how many rows were left out).
-
-    The rows have no critique and no verdict: None.
-    """
-    fields = ("id", "question_id", "question", "response", "source", "finish_reason")
-    rows = files.read_jsonl(path, fields)
+def read_finished_responses(paths: list) -> list[dict]:
+    """Return the finished responses of another run, once each, without critique and verdict."""
     finished = {}
-    n_left_out = 0
-    for row in rows:
-        is_usable = is_text(row["question"]) and is_text(row["response"])
-        if is_usable and row["finish_reason"] != "length":
-            finished[row["id"]] = row | {"critique_id": None, "verdict": None}
-        else:
-            n_left_out += 1
-    return order_rows(list(finished.values()), "random", seed), n_left_out
+    for path in paths:
+        for row in files.read_jsonl(path, RESPONSE_FIELDS):
+            is_complete = is_text(row["question"]) and is_text(row["response"])
+            if is_complete and row["finish_reason"] != "length":
+                finished[row["id"]] = row | {"critique_id": None, "verdict": None}
+    return list(finished.values())
 
 
 # --- what is usable -------------------------------------------------------------------------------
@@ -83,12 +73,12 @@ def usable_critiques(rows: list) -> tuple[list, Counter]:
     usable, hashes, counts = {}, {}, Counter()
     for row in rows:
         problem = _find_problem(row)
+        if not problem:
+            _check_ids(row, hashes)
+            if row["critique_id"] in usable:
+                problem = "duplicate critiques"
         if problem:
             counts[problem] += 1
-            continue
-        _check_ids(row, hashes)
-        if row["critique_id"] in usable:
-            counts["duplicate critiques"] += 1
         else:
             usable[row["critique_id"]] = row
     return list(usable.values()), counts
@@ -98,89 +88,63 @@ def _find_problem(row):
     for name in ("question", "response", "critique"):
         if not is_text(row.get(name)):
             return f"rows with an empty {name}"
-    if row.get("verdict") not in VERDICTS:
-        return "critiques without a verdict"
-    return None
+    return "" if row.get("verdict") in VERDICTS else "critiques without a verdict"
 
 
 def _check_ids(row, hashes):
-    """Raise InputError if an id of the row named another text in a row before; add to `hashes`."""
+    """Raise InputError if an id of the row named another text in a row before."""
     texts = {
-        "question_id": (row["question"],),
-        "id": (row["question"], row["response"]),
-        "critique_id": (row["id"], row["critique"], row["verdict"]),
+        "question_id": row["question"],
+        "id": row["question"] + row["response"],
+        "critique_id": row["id"] + row["critique"] + row["verdict"],
     }
     for key, text in texts.items():
-        text_hash = files.content_id(*text)  # as ids are: whatever form of Unicode
+        text_hash = files.content_id(text)  # as ids are: whatever form of Unicode
         if hashes.setdefault(row[key], text_hash) != text_hash:
             raise InputError(
-                f"the {key} {row[key]} names two texts; one is {' | '.join(text)[:200]!r}.\n"
-                "Expected an id that is a hash of what it names. Make the file again with 01 and 02."
+                f"the {key} {row[key]} names two texts; one is {text[:200]!r}.\n"
+                "An id is a hash of what it names. Make the rows again with 01 and 02."
             )
 
 
 # --- lengths --------------------------------------------------------------------------------------
 
 
-def load_length_tokenizer(config, run):
+def load_length_tokenizer(config, run: Path):
     """Return the tokenizer that counts tokens, None if lengths must be in characters.
 
-    None, with a note, if the run has no base or the hub id is out of reach, and no setting needs
-    tokens; InputError if one does.
+    None, with a note, if it is not here and no setting needs it; InputError if one does.
     """
-    name = config.tokenizer
     try:
-        if name == "base":
-            name = str(runs.stage_file(run, "01_base"))
-        folder = name if Path(name).is_dir() else local_folder(name, weights=False)
-        tokenizer = load_tokenizer(folder)  # such a folder needs no model
+        folder = config.tokenizer
+        if folder == "base":
+            folder = str(manifests.require(run / "01_base"))
+        if not Path(folder).is_dir():
+            folder = local_folder(folder, weights=False)
+        tokenizer = load_tokenizer(folder)
         prompts.check_template(prompts.template_for(tokenizer), tokenizer)
         return tokenizer
     except InputError as error:
-        needs_tokens = config.min_tokens or config.max_tokens or config.select != "random"
-        is_hub_id = config.tokenizer.count("/") == 1
-        if needs_tokens or not (is_hub_id or config.tokenizer == "base"):
+        is_path = config.tokenizer != "base" and config.tokenizer.count("/") != 1
+        if is_path or config.max_tokens or config.select != "random":
             raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
-        print(
-            f"note: lengths are in characters, since the tokenizer {config.tokenizer} is not here "
-            "(--tokenizer FOLDER)"
-        )
+    print(f"note: lengths are in characters: no tokenizer {config.tokenizer} (--tokenizer FOLDER)")
     return None
 
 
-class Lengths:
-    """How long texts are as they stand in training: tokens, or characters where there is no tokenizer. Equal texts are counted once."""
+def row_lengths(rows: list, tokenizer) -> list[tuple]:
+    """Return (prompt length, completion length) of training rows, as 04 tokenizes them.
 
-    def __init__(self, tokenizer=None):
-        self.tokenizer, self.unit, self.known = (
-            tokenizer,
-            "tokens" if tokenizer else "characters",
-            {},
-        )
-        self.template = tokenizer and prompts.template_for(tokenizer)
-
-    def completions(self, texts):
-        """-> the length of each, with the end token that is learned, too."""
-        if not self.tokenizer:
-            return [len(text) for text in texts]
-        return self._count(
-            [prompts.render_completion(text, self.template, self.tokenizer) for text in texts],
-            special=False,
-        )
-
-    def prompts(self, some):
-        """-> the length of each prompt (messages)."""
-        if not self.tokenizer:
-            return [sum(len(message["content"]) for message in messages) for messages in some]
-        return self._count(
-            [prompts.render(messages, self.template) for messages in some], special=True
-        )
-
-    def _count(self, texts, special):
-        keys = [hash((text, special)) for text in texts]  # the texts themselves would be held twice
-        new = {key: text for key, text in zip(keys, texts) if key not in self.known}
-        self.known.update(zip(new, tokens.lengths(list(new.values()), self.tokenizer, special)))
-        return [self.known[key] for key in keys]
+    The end token counts, for it is learned. Characters if the tokenizer is None.
+    """
+    if tokenizer is not None:
+        encoded = tokens.encode(rows, tokenizer, prompts.template_for(tokenizer))
+        return [(len(prompt), len(completion)) for prompt, completion in encoded]
+    lengths = []
+    for row in rows:
+        prompt = sum(len(message["content"]) for message in row["prompt"])
+        lengths.append((prompt, len(row["completion"][0]["content"])))
+    return lengths
 
 
 class Length(NamedTuple):
@@ -191,111 +155,90 @@ class Length(NamedTuple):
     row: int  # the whole cft row, prompt included
 
 
-def measure_lengths(rows: list, lengths, system: str) -> dict[str, Length]:
-    """Return {critique_id: Length} in the unit of `lengths`."""
-    examples = [training_sets.format_cft(row, system) for row in rows]
-    prompt_lengths = lengths.prompts([prompt for prompt, _ in examples])
-    critique_lengths = lengths.completions([completion for _, completion in examples])
-    response_lengths = lengths.completions([row["response"] for row in rows])
-    measured = {}
-    for row, prompt, critique, response in zip(
-        rows, prompt_lengths, critique_lengths, response_lengths
-    ):
-        measured[row["critique_id"]] = Length(response, critique, prompt + critique)
-    return measured
-
-
-def lengths_by_kind(rows: list, lengths: dict) -> dict[str, list[int]]:
-    """Return {"response": lengths of the distinct responses, "critique": ..., "cft row": ...}."""
-    by_critique = [lengths[row["critique_id"]] for row in rows]
-    by_response = {row["id"]: length.response for row, length in zip(rows, by_critique)}
-    return {
-        "response": list(by_response.values()),
-        "critique": [length.critique for length in by_critique],
-        "cft row": [length.row for length in by_critique],
-    }
-
-
-def within_length_limits(rows: list, low, high, lengths: dict) -> tuple[list, Counter]:
-    """Return (rows whose cft row is `low` to `high` long, None: no limit; counts of the others)."""
-    within, counts = [], Counter()
+def measure_lengths(rows: list, tokenizer, system: str) -> dict[str, Length]:
+    """Return {critique_id: Length} of critiqued rows."""
+    critique_rows, response_rows = [], []
     for row in rows:
-        length = lengths[row["critique_id"]].row
-        if low and length < low:
-            counts["too short (--min-tokens)"] += 1
-        elif high and length > high:
-            counts["too long (--max-tokens)"] += 1
-        else:
-            within.append(row)
-    return within, counts
+        prompt, critique = training_sets.format_cft(row, system)
+        critique_rows.append({"prompt": prompt, "completion": [{"content": critique}]})
+        response_rows.append({"prompt": [], "completion": [{"content": row["response"]}]})
+    critiques = row_lengths(critique_rows, tokenizer)
+    responses = row_lengths(response_rows, tokenizer)
+    lengths = {}
+    for row, (prompt, critique), (_, response) in zip(rows, critiques, responses):
+        lengths[row["critique_id"]] = Length(response, critique, prompt + critique)
+    return lengths
+
+
+def lengths_by_kind(rows: list, lengths: dict) -> dict[str, tuple]:
+    """Return the lengths for the page: {"response": (...), "critique": (...), "cft row": (...)}."""
+    responses, critiques, cft_rows = zip(*(lengths[row["critique_id"]] for row in rows))
+    return {"response": responses, "critique": critiques, "cft row": cft_rows}
+
+
+def drop_long_rows(rows: list, lengths: dict, limit: int | None) -> list:
+    """Return the rows whose cft row, prompt included, is at most `limit` long (None: any)."""
+    if limit is None:
+        return rows
+    return [row for row in rows if lengths[row["critique_id"]].row <= limit]
 
 
 # --- the order ------------------------------------------------------------------------------------
 
 
-def order_rows(rows, select, seed, length=None, responses=()):
-    """All rows in the order in which the arms take them. length: as `measure_lengths` gives it, not needed for "random".
+SORT_KEYS = {  # of a Length, for --select
+    "longest": lambda length: -length.critique,
+    "shortest": lambda length: length.critique,
+    "length-matched": lambda length: abs(math.log(length.critique / length.response)),
+}
 
-    Ties, and everything with "random", by a shuffle of the responses, not of the critiques: runs that differ only in how critiques are
-    written, or in which of them failed or were left out, then train on the same responses. responses: ids of all there are, at least
-    those of the rows. The second critiques of the responses, the third ones and so on are shuffled for themselves.
+
+def order_rows(rows: list, select: str, seed: int, lengths: dict) -> list:
+    """Return the rows in the order in which every training set takes them.
+
+    With "random", and among equal lengths, by a hash of the seed and the response's id. So a row's
+    place depends on no other response: runs that differ only in how critiques are written, or in
+    which of them failed, train on the same responses. The second, third, ... critiques of a
+    response have places of their own.
     """
-    critiques, keyed = (
-        {},
-        [],
-    )  # {response id: its rows}; [(place of the response in the shuffle of the kth critiques, k, row)]
+    n_critiques, places = Counter(), {}
     for row in sorted(rows, key=lambda row: str(row["critique_id"])):
-        critiques.setdefault(row["id"], []).append(row)
-    ids = sorted(critiques.keys() | set(responses))
-    for k in range(max(map(len, critiques.values()), default=0)):
-        shuffled = ids.copy()
-        random.Random(f"{seed} {k}" if k else seed).shuffle(shuffled)
-        keyed += [
-            (place, k, critiques[name][k])
-            for place, name in enumerate(shuffled)
-            if len(critiques.get(name, ())) > k
-        ]
-    rows = [row for _, _, row in sorted(keyed, key=lambda each: each[:2])]
-    key = {
-        "longest": lambda one: -one.critique,
-        "shortest": lambda one: one.critique,
-        "length-matched": lambda one: abs(math.log(one.critique / one.response)),
-    }
-    return (
-        rows
-        if select == "random"
-        else sorted(rows, key=lambda row: key[select](length[row["critique_id"]]))
-    )
+        k = n_critiques[row["id"]]
+        n_critiques[row["id"]] += 1
+        parts = (seed, k, row["id"]) if k else (seed, row["id"])
+        places[id(row)] = files.content_id(*parts)
+    ordered = sorted(rows, key=lambda row: places[id(row)])
+    if select == "random":
+        return ordered
+    return sorted(ordered, key=lambda row: SORT_KEYS[select](lengths[row["critique_id"]]))
 
 
 # --- what a training set holds --------------------------------------------------------------------
 
 
-def summarize(label: str, rows: list, lengths, question_ids: dict) -> dict:
-    """Return counts of a training set, and its lengths in the unit of `lengths`.
+def summarize(label: str, rows: list, tokenizer, question_ids: dict) -> dict:
+    """Return counts of a training set, and its lengths.
 
-    rows, questions; right: rows whose response has the verdict right, None if a row has no verdict;
-    prompt, completion: sums; longest: the longest row. question_ids: {response id: question_id}.
+    right: rows with the verdict right, None if a row has no verdict. prompt, completion: sums;
+    longest: the longest row. question_ids: {response id: question_id}.
     """
-    prompt_lengths = lengths.prompts([row["prompt"] for row in rows])
-    completions = [row["completion"][0]["content"] for row in rows]
-    completion_lengths = lengths.completions(completions)
+    lengths = row_lengths(rows, tokenizer)
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "arm": label,
         "rows": len(rows),
         "questions": len({question_ids[row["response_id"]] for row in rows}),
         "right": None if None in verdicts else verdicts["right"],
-        "prompt": sum(prompt_lengths),
-        "completion": sum(completion_lengths),
-        "longest": max(map(sum, zip(prompt_lengths, completion_lengths))),
+        "prompt": sum(prompt for prompt, _ in lengths),
+        "completion": sum(completion for _, completion in lengths),
+        "longest": max(map(sum, lengths)),
     }
 
 
 def describe_summary(summary: dict, unit: str) -> str:
     """Return a training set's summary as one line."""
-    length = summary["prompt"] + summary["completion"]
-    line = f"{summary['rows']:,} rows of {summary['questions']:,} questions"
-    if summary["right"] is not None:
-        line += f", {summary['right'] / summary['rows']:.0%} with the verdict right"
-    return f"{line}, {length:,} {unit}, {summary['completion']:,} of them learned"
+    total = summary["prompt"] + summary["completion"]
+    return (
+        f"{summary['rows']:,} rows of {summary['questions']:,} questions, "
+        f"{total:,} {unit}, {summary['completion']:,} of them learned"
+    )

@@ -33,7 +33,7 @@ class BuildInputs:
 # --- what is learned from a row: (row, inputs) -> (prompt messages, completion) -------------------
 
 
-def format_cft(row: dict, system: str) -> tuple[list, str]:
+def format_cft(row: dict, system: str) -> tuple:
     """Return (prompt messages, completion) of a critiqued row: the model learns the critique."""
     prompt = prompts.critique_row_prompt(row["question"], row["response"], system)
     return prompt, f"Critique:\n{row['critique']}"
@@ -67,10 +67,6 @@ def _format_verdict(row, inputs):
 # --- which rows fit: (row, inputs) -> bool --------------------------------------------------------
 
 
-def _fits_always(row, inputs):
-    return True
-
-
 def _is_finished(row, inputs):
     """Return False for a response at its token limit: it would teach to stop in the middle."""
     return row["finish_reason"] != "length"
@@ -89,10 +85,6 @@ def _agrees_with_gold(row, inputs):
 
 
 # --- the rows to choose from, in order: (rows, inputs, size) -> rows ------------------------------
-
-
-def _take_all(rows, inputs, size):
-    return rows
 
 
 def _order_by_answer_length(rows, inputs, size):
@@ -130,10 +122,6 @@ def _take_rows_to_mix(rows, inputs, size):
 # --- what becomes of the chosen rows: (rows, inputs) -> rows --------------------------------------
 
 
-def _leave(rows, inputs):
-    return rows
-
-
 def _shuffle_critiques(rows, inputs):
     """Return each row with the critique of another question, or at least of another response.
 
@@ -161,10 +149,10 @@ def _add_other_responses(rows, inputs):
     """
     questions = {row["question_id"] for row in rows}
     pool = [row for row in inputs.other_responses if row["question_id"] not in questions]
-    others, _ = _choose(TRAINING_SETS["sft-other"], pool, inputs, len(rows))
-    if not others:
+    chosen, _ = _choose(TRAINING_SETS["sft-other"], pool, inputs, len(rows))
+    if not chosen:
         return []
-    return [row for pair in zip_longest(rows, others) for row in pair if row]
+    return [row for pair in zip_longest(rows, chosen) for row in pair if row]
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -172,15 +160,15 @@ def _add_other_responses(rows, inputs):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A row of the table. Only cft-clean looks at a gold: verified means by the teacher's verdict."""
+    """A row of the table. Only cft-clean looks at golds: verified is by the teacher's verdict."""
 
     format_row: Callable
     needs: str  # what a row must have, for messages
     fix: str = "choose less strictly: --wrong-share, --max-tokens, --decontaminate, ..."
     unique_by: tuple = ("id", "critique")  # rows equal in these would train on the same text
-    fits: Callable = _fits_always
-    pool: Callable = _take_all
-    transform: Callable = _leave
+    fits: Callable = lambda row, inputs: True
+    pool: Callable = lambda rows, inputs, size: rows
+    transform: Callable = lambda rows, inputs: rows
     uses_wrong_share: bool = True  # takes right and wrong responses, by --wrong-share
     keeps_verdict: bool = True  # the verdict is about what its rows hold
     is_control: bool = False  # built only if it is named
@@ -258,51 +246,36 @@ TRAINING_SETS = {
 # --- building one ---------------------------------------------------------------------------------
 
 
-def _first(rows, size, most, share):
-    """The first `size` rows that can stand together: at most `most` of a question (None: any number), of which this share is judged
-    wrong (None: whatever comes); fewer only where there are no more at that share.
+def choose_rows(rows: list, size: int, per_question=None, wrong_share=None) -> list:
+    """Return the first `size` rows: so many of a question at most, a share with the verdict wrong.
 
-    So many right and so many wrong ones can be taken just where neither, nor both together, are more than the questions hold of them,
-    `most` of each at most (a question is a polymatroid of two elements, and so is the sum of all of them). That is looked at before
-    each row: one is passed over where the rows behind it could not fill the rest.
+    None: no limit. Fewer than `size` only if there are no more at that share: 3 right rows and
+    plenty of wrong ones at a share of 0.7 are 10. Exact for one limit; under both, which only
+    sft-teacher has, earlier rows may use up what later ones need.
     """
-    ahead, free = (
-        {},
-        {},
-    )  # {question: [right, wrong rows to come]}, {question: how many of it may still be taken}
+    quotas = {}
+    if wrong_share is not None:
+        quotas = _share_quotas(Counter(row["verdict"] for row in rows), size, wrong_share)
+    n_question, n_verdict, chosen = Counter(), Counter(), []
     for row in rows:
-        ahead.setdefault(row["question_id"], [0, 0])[row["verdict"] == "wrong"] += 1
-        free[row["question_id"]] = most or len(rows)
+        question, verdict = row["question_id"], row["verdict"]
+        if n_verdict[verdict] == quotas.get(verdict, size):
+            continue
+        if n_question[question] == per_question or len(chosen) == size:
+            continue
+        n_question[question] += 1
+        n_verdict[verdict] += 1
+        chosen.append(row)
+    return chosen
 
-    def held(question):
-        """Right ones, wrong ones, and both together that can still be taken of it."""
-        return [min(n, free[question]) for n in (*ahead[question], sum(ahead[question]))]
 
-    total = [sum(n) for n in zip(*map(held, ahead))] or [0, 0, 0]
-    bounds = (
-        [] if share is None else [n / part for n, part in zip(total, (1 - share, share)) if part]
-    )
-    left = int(
-        min(size, total[2], *bounds) + 1e-6
-    )  # 3 right ones of 0.3 are 10 rows, whatever 3 / (1 - 0.7) is
-    quota = [left, left] if share is None else [left - round(left * share), round(left * share)]
-    taken = []
-    for row in rows:
-        question, is_wrong = row["question_id"], row["verdict"] == "wrong"
-        elsewhere = [n - own for n, own in zip(total, held(question))]
-        ahead[question][is_wrong] -= 1
-        if left and quota[is_wrong] and free[question]:
-            free[question] -= 1
-            quota[is_wrong] -= 1
-            right, wrong, both = (n + own for n, own in zip(elsewhere, held(question)))
-            if left - 1 <= both and left - 1 - quota[1] <= right and left - 1 - quota[0] <= wrong:
-                taken.append(row)
-                left -= 1
-            else:
-                free[question] += 1
-                quota[is_wrong] += 1
-        total = [n + own for n, own in zip(elsewhere, held(question))]
-    return taken
+def _share_quotas(available, size, wrong_share):
+    """Return {verdict: rows to take}, at most `size` in all, given how many are available."""
+    shares = {"right": 1 - wrong_share, "wrong": wrong_share}
+    bounds = [available[verdict] / share for verdict, share in shares.items() if share]
+    total = int(min(size, *bounds) + 1e-6)  # 3 / (1 - 0.7) is a little less than 10
+    n_wrong = round(total * wrong_share)
+    return {"right": total - n_wrong, "wrong": n_wrong}
 
 
 def _choose(definition, pool, inputs, size):
@@ -315,10 +288,10 @@ def _choose(definition, pool, inputs, size):
     n_fitting = len({row["question_id"] for row in rows}) if definition.per_question else len(rows)
     per_question = definition.per_question or inputs.per_question
     wrong_share = inputs.wrong_share if definition.uses_wrong_share else None
-    return _first(rows, size, per_question, wrong_share), n_fitting
+    return choose_rows(rows, size, per_question, wrong_share), n_fitting
 
 
-def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) -> tuple[list, int]:
+def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) -> tuple:
     """Return (the training rows of the first `size` rows that fit, how many fit).
 
     rows: critiqued rows in the order of selection.order_rows, the same for every set, so that sets
@@ -344,43 +317,17 @@ def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) ->
     return built, n_fitting
 
 
-def explain_shortfall(name: str, rows: list, n_fitting: int, inputs: BuildInputs, size: int) -> str:
+def explain_shortfall(name: str, rows: list, n_fitting: int, size: int) -> str:
     """Return why a set has fewer rows than requested, "" if it has them all."""
     definition = TRAINING_SETS[name]
     requested = size * definition.parts
     if len(rows) >= requested:
         return ""
-    limits = []
-    if definition.uses_wrong_share and inputs.wrong_share is not None:
-        limits.append("--wrong-share")
-    if inputs.per_question:
-        limits.append("--per-question")
-    under = f", under {' and '.join(limits)}" if limits and len(rows) < n_fitting else ""
-    return f" (rows with {definition.needs}{under}: {n_fitting:,}; --rows asks for {requested:,})"
+    limits = ", before --wrong-share or --per-question" if n_fitting > len(rows) else ""
+    return f" ({n_fitting:,} rows with {definition.needs}{limits}; --rows asks for {requested:,})"
 
 
-def describe_differences(summaries: dict) -> list[str]:
-    """Return notes on what sets training sets apart besides their definition.
-
-    summaries: {name: summary of selection.summarize}
-    """
-    notes, learned = [], {}
-    for name, summary in summaries.items():
-        learned[name] = summary["completion"] / summary["rows"]
-    sizes = {summary["rows"] / TRAINING_SETS[name].parts for name, summary in summaries.items()}
-    if len(sizes) > 1:
-        notes.append(
-            "the training sets differ in size: their scores compare different amounts of data"
-        )
-    if learned.get("cft-short", 0) >= learned.get("cft", math.inf):
-        notes.append(
-            "a row of cft-short is no shorter than one of cft: "
-            "here critiques are no longer than answers"
-        )
-    return notes
-
-
-def label_sets(names: list, suffix: str = "") -> dict:
+def label_sets(names: list, suffix: str) -> dict[str, str]:
     """Return {training set: its label, with --suffix}: the named ones, or all but the controls.
 
     Raises InputError for an unknown name, and for a suffix that makes no usable label.
@@ -390,11 +337,13 @@ def label_sets(names: list, suffix: str = "") -> dict:
         raise InputError(
             f"unknown training sets {unknown}.\nExpected some of: --arms {' '.join(TRAINING_SETS)}"
         )
-    defaults = [name for name, definition in TRAINING_SETS.items() if not definition.is_control]
-    labels = {name: f"{name}-{suffix}" if suffix else name for name in names or defaults}
+    names = names or [name for name in TRAINING_SETS if not TRAINING_SETS[name].is_control]
+    if not suffix:
+        return {name: name for name in names}
+    labels = {name: f"{name}-{suffix}" for name in names}
+    is_plain = re.fullmatch(r"[\w.-]{1,60}", suffix)
     # 04 calls second stages A-after-B.
-    is_plain = re.fullmatch(r"[\w.-]{0,60}", suffix) and "after-" not in suffix
-    if not is_plain or suffix and set(labels.values()) & set(TRAINING_SETS):
+    if not is_plain or "after-" in suffix or not TRAINING_SETS.keys().isdisjoint(labels.values()):
         raise InputError(
             f"--suffix {suffix[:99]!r} makes the name of another training set, or no plain name "
             "(letters, digits, '.', '_', '-').\nTake another: --suffix half"
@@ -402,18 +351,12 @@ def label_sets(names: list, suffix: str = "") -> dict:
     return labels
 
 
-def same_texts(rows: list, others: list) -> bool:
-    """Return True if both training sets hold the same prompts and completions, in any order."""
-
-    def texts(training_rows):
-        return {
-            (row["prompt"][-1]["content"], row["completion"][0]["content"]) for row in training_rows
-        }
-
-    return len(rows) == len(others) and texts(rows) == texts(others)
+def training_texts(rows: list) -> list[str]:
+    """Return what rows train on, sorted: equal if two sets differ in nothing but their names."""
+    return sorted(str(row["prompt"] + row["completion"]) for row in rows)
 
 
 def list_trained(folder: Path) -> list[str]:
-    """Return the sets that a run's 04_train holds: the paper's first, then mixed and two-stage ones."""
+    """Return the sets in a run's 04_train: those of the table first, then two-stage ones."""
     names = {settings.parent.name for settings in folder.glob("*/settings.json")}
     return [name for name in TRAINING_SETS if name in names] + sorted(names - set(TRAINING_SETS))

@@ -1,4 +1,4 @@
-"""Exports: what LLaMA-Factory and ms-swift put together from the files is what the kit trains on, byte for byte."""
+"""Exports: LLaMA-Factory and ms-swift put together the texts that the kit trains on."""
 
 import json
 
@@ -40,7 +40,7 @@ def row(prompt, completion):
 
 
 def sets_of(system, texts=TEXTS):
-    """Rows as 03 writes them, of every question with every response or answer; and a text that is asked without an instruction."""
+    """Return rows as 03 writes them: each question with each response; one without instruction."""
     pairs = [(a, b) for a in texts for b in texts]
     return {
         "cft": [
@@ -63,7 +63,7 @@ def sets_of(system, texts=TEXTS):
 
 
 def asked(row):
-    """A row -> (system, the user's text, the answer), as the kit has it; no system message is ""."""
+    """Return a row's (system, the user's text, the answer); no system message is ""."""
     texts = {m["role"]: m["content"] for m in row["prompt"] + row["completion"]}
     return texts.get("system", ""), texts["user"], texts["assistant"]
 
@@ -100,7 +100,9 @@ def test_every_text_comes_back_as_it_was(tmp_path, form, ending, read, system):
 
 
 def test_alpaca_rows_by_hand(tmp_path):
-    """The columns of the released data, whose instruction ends with two newlines of its own, and a system column. Where nothing
+    """The columns of the released data, and a system column.
+
+    Its instruction ends with two newlines of its own. If nothing
     follows the newline it stays in the instruction, since none is joined."""
     rows = [
         row(
@@ -113,7 +115,8 @@ def test_alpaca_rows_by_hand(tmp_path):
     file, _ = exports.write(tmp_path, {"cft": rows}, ["alpaca"])
     assert json.loads(file.read_text(encoding="utf-8")) == [
         {
-            "instruction": "Please critique whether the following solution to the question is correct.\n\n",
+            "instruction": "Please critique whether the following solution to the question is "
+            "correct.\n\n",
             "input": "Question:\n1 + 1?\n\nSolution:\nIt is 3.\n",
             "output": "Critique:\nNo.\n\nConclusion: wrong [END]",
             "system": "You are a helpful assistant.",

@@ -1,4 +1,4 @@
-"""Each arm's rows: which of the critiqued rows it takes, in which order, and the text that is trained on."""
+"""Training sets: which critiqued rows they take, in which order, and the text that is learned."""
 
 import random
 from collections import Counter
@@ -15,12 +15,11 @@ from common.data.sources import make_row
 from common.data.training_sets import (
     TRAINING_SETS,
     BuildInputs,
-    _first,
     build_training_set,
-    describe_differences,
+    choose_rows,
     explain_shortfall,
     label_sets,
-    same_texts,
+    training_texts,
 )
 from common.teacher.critiques import SELF
 
@@ -46,7 +45,7 @@ A, B, C = (
 )
 AGAIN = critiqued("q1", "r1", "right", teacher="u")
 ROWS = [A, B, C, AGAIN]
-GIVEN = BuildInputs(
+INPUTS = BuildInputs(
     answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused"},
     correct={
         A["id"]: False,
@@ -71,12 +70,12 @@ GIVEN = BuildInputs(
 )
 
 
-def made(name, rows=ROWS, size=10, given=GIVEN):
-    return build_training_set(name, rows, given, size)
+def made(name, rows=ROWS, size=10, inputs=INPUTS):
+    return build_training_set(name, rows, inputs, size)
 
 
 def responses(name, *arguments, **settings):
-    texts = {row["id"]: row["response"] for row in ROWS + GIVEN.other_responses}
+    texts = {row["id"]: row["response"] for row in ROWS + INPUTS.other_responses}
     return [texts[row["response_id"]] for row in made(name, *arguments, **settings)[0]]
 
 
@@ -146,7 +145,8 @@ def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction
             ["r1"],
         ),  # one answer a question, where the teacher gave one that is not blank
         ("cft-clean", ["r1"]),  # by A alone: what no gold speaks of is not clean
-        # Answers are 10, 20, 30 long, 20 in the mean; critiques 40, 9, 21, 22: ratios 2, 2.2, 1.05, 1.1.
+        # Answers are 10, 20, 30 long, 20 in the mean;
+        # critiques 40, 9, 21, 22: ratios 2, 2.2, 1.05, 1.1.
         ("cft-short", ["r3", "r1", "r1", "r2"]),
         ("cft-self-critique", ["r1", "r3"]),  # by the order of the teacher's rows
         ("sft-other", ["elsewhere", "is there", *["x"] * 8]),
@@ -189,9 +189,9 @@ def test_no_training_text_stands_twice_and_ids_differ(name):
 
 @pytest.mark.parametrize("name", [name for name in TRAINING_SETS if name != "cft-clean"])
 def test_a_gold_is_never_used(name):
-    """Verified means judged right by the teacher, as in the paper; a gold would be help that the other arms do not get."""
+    """Verified is by the teacher's verdict, as in the paper; a gold would help one set alone."""
     assert made(
-        name, [row | {"gold": None} for row in ROWS], given=replace(GIVEN, correct={})
+        name, [row | {"gold": None} for row in ROWS], inputs=replace(INPUTS, correct={})
     ) == made(name)
 
 
@@ -206,7 +206,7 @@ def test_a_gold_is_never_used(name):
     ],
 )
 def test_an_arm_without_its_input_is_empty(name, without):
-    assert made(name)[0] and made(name, given=replace(GIVEN, **without)) == ([], 0)
+    assert made(name)[0] and made(name, inputs=replace(INPUTS, **without)) == ([], 0)
 
 
 def test_an_arm_without_rows_is_empty():
@@ -216,7 +216,7 @@ def test_an_arm_without_rows_is_empty():
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_an_empty_system_message_is_left_out(name):
-    rows, _ = made(name, given=replace(GIVEN, system=""))
+    rows, _ = made(name, inputs=replace(INPUTS, system=""))
     assert rows and all([m["role"] for m in row["prompt"]] == ["user"] for row in rows)
 
 
@@ -230,7 +230,7 @@ def test_a_response_that_was_cut_is_judged_but_not_imitated():
     assert made("mix", [cut])[0][0]["response_id"] == A["id"]
 
 
-# --- controls -------------------------------------------------------------------------------------------------------
+# --- controls -------------------------------------------------------------------------------------
 
 
 def many(shape):
@@ -254,7 +254,7 @@ def many(shape):
     ],
 )
 def test_shuffled_critiques_never_stand_by_their_own_response(shape, other):
-    """Nor by their own question, unless one question has more than half of the rows. Prompts and critiques are those of cft."""
+    """Nor by their own question, unless one has most of the rows. All else is as in cft."""
     rows = many(shape)
     shuffled, fitting = made("cft-shuffled", rows)
     plain, _ = made("cft", rows)
@@ -276,7 +276,7 @@ def test_one_response_cannot_be_shuffled():
     assert made("cft-shuffled", [A, AGAIN]) == ([], 2) and made("cft-shuffled", [A]) == ([], 1)
 
 
-# --- shares ---------------------------------------------------------------------------------------------------------
+# --- shares ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_share_of_wrong_ones(share, size, n_right, n_wrong, got):
         for i in range(n_right + n_wrong)
     ]
     rows = rows[1::2] + rows[::2]
-    taken, _ = made("cft", rows, size, replace(GIVEN, wrong_share=share))
+    taken, _ = made("cft", rows, size, replace(INPUTS, wrong_share=share))
     counts = Counter(row["verdict"] for row in taken)
     assert (counts["right"], counts["wrong"]) == got
     place = {row["id"]: i for i, row in enumerate(rows)}
@@ -313,59 +313,34 @@ def test_a_share_of_wrong_ones(share, size, n_right, n_wrong, got):
 
 
 def test_a_share_leaves_the_verified_arm_alone():
-    assert made("sft-verified", given=replace(GIVEN, wrong_share=1.0)) == made("sft-verified")
-    assert responses("sft", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
+    assert made("sft-verified", inputs=replace(INPUTS, wrong_share=1.0)) == made("sft-verified")
+    assert responses("sft", inputs=replace(INPUTS, wrong_share=1.0)) == ["r1"]
 
 
 @pytest.mark.parametrize(
     "most, expected", [(1, ["r1", "r3"]), (2, ["r1", "r2", "r3"]), (3, ["r1", "r2", "r3", "r1"])]
 )
 def test_rows_of_one_question_at_most(most, expected):
-    assert responses("cft", given=replace(GIVEN, per_question=most)) == expected
-
-
-@pytest.mark.parametrize(
-    "share, most, expected",
-    [
-        (1.0, 1, (0, 20)),
-        (0.0, 1, (20, 0)),
-        (0.5, 1, (10, 10)),
-        (0.25, 2, (30, 10)),
-        (None, 1, (20, 0)),
-        (None, 3, (60, 0)),
-    ],
-)
-def test_a_share_with_rows_of_one_question_at_most(share, most, expected):
-    """20 questions, each with five right responses and then five wrong ones: all questions serve, whichever verdict is asked for."""
-    rows = [
-        critiqued(f"q{q}", f"r{i}", "right" if i < 5 else "wrong")
-        for q in range(20)
-        for i in range(10)
-    ]
-    taken, _ = made("cft", rows, 1000, replace(GIVEN, wrong_share=share, per_question=most))
-    counts = Counter(row["verdict"] for row in taken)
-    assert (counts["right"], counts["wrong"]) == expected
-    question = {row["id"]: row["question_id"] for row in rows}
-    assert set(Counter(question[row["response_id"]] for row in taken).values()) == {most}
+    assert responses("cft", inputs=replace(INPUTS, per_question=most)) == expected
 
 
 @pytest.mark.parametrize("share, n_right, size", [(0.7, 3, 10), (0.44, 14, 25), (0.9, 1, 10)])
 def test_a_share_is_not_lost_to_rounding(share, n_right, size):
     rows = [critiqued(f"q{i}", "r", "right" if i < n_right else "wrong") for i in range(60)]
-    taken, _ = made("cft", rows, 1000, replace(GIVEN, wrong_share=share))
+    taken, _ = made("cft", rows, 1000, replace(INPUTS, wrong_share=share))
     assert len(taken) == size and sum(row["verdict"] == "right" for row in taken) == n_right
 
 
 def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
     """Of the wrong responses alone: r1, 10 long, not r2 and r3."""
-    assert responses("cft-short", given=replace(GIVEN, wrong_share=1.0)) == ["r1"]
+    assert responses("cft-short", inputs=replace(INPUTS, wrong_share=1.0)) == ["r1"]
     rows = [critiqued(f"q{i}", "r", "wrong" if i < 3 else "right") for i in range(6)]
     length = {
         row["critique_id"]: Length(5, 40, 0) if i < 3 else Length(100, 100, 0)
         for i, row in enumerate(rows)
     }
     length[rows[1]["critique_id"]] = Length(5, 6, 0)
-    taken, _ = made("cft-short", rows, 1, replace(GIVEN, lengths=length, wrong_share=1.0))
+    taken, _ = made("cft-short", rows, 1, replace(INPUTS, lengths=length, wrong_share=1.0))
     assert taken[0]["response_id"] == rows[1]["id"]
 
 
@@ -377,27 +352,31 @@ def test_two_teachers_who_say_the_same_are_one_row():
         assert made(
             name,
             [A, echo],
-            given=replace(
-                GIVEN, lengths=GIVEN.lengths | {"another": GIVEN.lengths[A["critique_id"]]}
+            inputs=replace(
+                INPUTS, lengths=INPUTS.lengths | {"another": INPUTS.lengths[A["critique_id"]]}
             ),
         ) == made(name, [A])
 
 
 def test_a_mix_without_other_questions_is_none():
-    assert made("mix", given=replace(GIVEN, other_responses=[GIVEN.other_responses[1]])) == ([], 4)
+    assert made("mix", inputs=replace(INPUTS, other_responses=[INPUTS.other_responses[1]])) == (
+        [],
+        4,
+    )
 
 
-def test_same_texts():
+def test_sets_of_the_same_texts():
+    """cft-short takes all rows of cft here, in another order, under other ids."""
     cft, cft_short, cft_verdict = (made(name)[0] for name in ("cft", "cft-short", "cft-verdict"))
-    assert same_texts(cft, cft_short)
-    for others in (cft_short[1:], cft_verdict, []):
-        assert not same_texts(cft, others)
+    assert training_texts(cft) == training_texts(cft_short)
+    for rows in (cft_short[1:], cft_verdict):
+        assert training_texts(cft) != training_texts(rows)
 
 
 def test_labels_of_the_sets():
     defaults = [name for name, definition in TRAINING_SETS.items() if not definition.is_control]
-    assert list(label_sets([])) == defaults
-    assert label_sets(["cft", "cft"]) == {"cft": "cft"}
+    assert list(label_sets([], "")) == defaults
+    assert label_sets(["cft", "cft"], "") == {"cft": "cft"}
     assert label_sets(["cft-verdict"], "half") == {"cft-verdict": "cft-verdict-half"}
     assert list(label_sets([], "half").values()) == [f"{name}-half" for name in defaults]
 
@@ -419,130 +398,88 @@ def test_labels_that_cannot_be(names, suffix, flag):
 
 
 def test_a_shortfall_is_explained():
-    """Nothing if there are as many rows as requested; else how many fit, and the limits that cost some."""
-    assert explain_shortfall("cft", [1] * 5, 9, GIVEN, 5) == ""
-    assert explain_shortfall("mix", [1] * 10, 9, GIVEN, 5) == ""
-    short = explain_shortfall("cft", [1] * 4, 9, GIVEN, 5)
-    assert "a critique with a verdict: 9" in short and "--rows asks for 5" in short
-    assert "under" not in short
-    limited = replace(GIVEN, wrong_share=0.5, per_question=1)
-    short = explain_shortfall("mix", [], 9, limited, 1000)
-    assert "under --wrong-share and --per-question" in short and "2,000" in short
-    assert "under" not in explain_shortfall("mix", [1] * 9, 9, limited, 1000)  # they cost nothing
-    short = explain_shortfall("sft-verified", [], 9, limited, 5)  # which uses no share
-    assert "--per-question" in short and "--wrong-share" not in short
+    """Nothing if there are as many rows as requested; else how many fit."""
+    assert explain_shortfall("cft", [1] * 5, 9, 5) == ""
+    assert explain_shortfall("mix", [1] * 10, 9, 5) == ""
+    text = explain_shortfall("cft", [1] * 4, 4, 5)
+    assert "4 rows with a critique" in text and "--rows asks for 5" in text
+    assert "--wrong-share" not in text
+    text = explain_shortfall("mix", [], 9, 1000)  # a limit left out nine
+    assert "9 rows with" in text and "--wrong-share" in text and "2,000" in text
 
 
-def test_differences_between_sets_are_noted():
-    def summary(name, rows, learned):
-        parts = TRAINING_SETS[name].parts
-        return {name: {"rows": rows * parts, "completion": rows * learned * parts}}
-
-    equal = summary("sft", 4, 10) | summary("cft", 4, 10) | summary("mix", 4, 10)
-    assert describe_differences(equal) == []
-    assert len(describe_differences(equal | summary("sft", 3, 10))) == 1
-    assert len(describe_differences(equal | summary("cft-short", 4, 10))) == 1
-    assert describe_differences(equal | summary("cft-short", 4, 9)) == []
+# --- the first rows within a limit ----------------------------------------------------------------
 
 
-# --- the first rows that can stand together -------------------------------------------------------------------------
+def within_limits(rows, per_question, share):
+    n_wrong = sum(row["verdict"] == "wrong" for row in rows)
+    if share is not None and n_wrong != round(len(rows) * share):
+        return False
+    questions = Counter(row["question_id"] for row in rows)
+    return per_question is None or max(questions.values(), default=0) <= per_question
 
 
-def first_by_trying(rows, size, most, share):
-    """Of all sets of the right size that keep to both limits the first in the order of their places."""
-    for places in combinations(range(len(rows)), size):
-        chosen = [rows[place] for place in places]
-        n_wrong = sum(row["verdict"] == "wrong" for row in chosen)
-        of_question = Counter(row["question_id"] for row in chosen).values()
-        if max(of_question, default=0) <= (most or size) and (
-            share is None or n_wrong == round(size * share)
-        ):
-            return chosen
+def first_by_trying(rows, size, per_question, share):
+    """Return the first set of this size, in the order of its places, that keeps to the limits."""
+    for chosen in combinations(rows, size):
+        if within_limits(chosen, per_question, share):
+            return list(chosen)
     return None
 
 
-@pytest.mark.parametrize("share", [None, 0.0, 0.25, 0.5, 0.7, 1.0])
-def test_no_set_of_rows_comes_before_the_one_taken_nor_is_larger(share):
-    """Of up to 9 rows all sets are tried. Larger: within what both verdicts allow, so that no row stands beyond the share."""
-    rng = random.Random(f"sets {share}")
-    for _ in range(150):
+@pytest.mark.parametrize(
+    "per_question, share",
+    [(None, None), (1, None), (2, None), (3, None)]
+    + [(None, share) for share in (0.0, 0.25, 0.5, 0.7, 1.0)],
+)
+def test_no_set_of_rows_comes_before_the_chosen_one_nor_is_larger(per_question, share):
+    """Of up to 9 rows all sets are tried. Larger: at sizes of which the share is a whole number."""
+    rng = random.Random(f"sets {per_question} {share}")
+    for _ in range(100):
+        n_questions = rng.choice([1, 3, 6])
         rows = [
             {
-                "question_id": rng.randrange(rng.choice([1, 3, 6])),
+                "question_id": rng.randrange(n_questions),
                 "verdict": rng.choice(["right", "wrong"]),
                 "n": n,
             }
             for n in range(rng.randint(0, 9))
         ]
-        size, most = rng.randint(1, 10), rng.choice([None, 1, 2, 3])
-        taken = _first(rows, size, most, share)
-        assert taken == first_by_trying(rows, len(taken), most, share)
-        larger = len(taken) + 1
-        if larger <= min(size, len(rows)) and (share is None or (larger * share).is_integer()):
-            assert first_by_trying(rows, larger, most, share) is None
-
-
-def test_what_leaves_no_choice_is_kept_for_later():
-    """10 questions with both verdicts, then 10 with wrong ones alone: all 20 serve a half, since the first ten give right ones."""
-    rows = [
-        critiqued(f"q{q}", verdict, verdict)
-        for q in range(20)
-        for verdict in (["wrong", "right"] if q < 10 else ["wrong"])
-    ]
-    assert len(made("cft", rows, 100, replace(GIVEN, wrong_share=0.5, per_question=1))[0]) == 20
-
-
-def test_the_shortest_stay_the_shortest_under_both_limits():
-    """Three questions with a right and a wrong one each, in the order of choice: of two rows the first two that fit, whoever has more."""
-    rows = [
-        critiqued(q, v, v)
-        for q, v in (
-            ("a", "right"),
-            ("b", "wrong"),
-            ("a", "wrong"),
-            ("c", "right"),
-            ("b", "right"),
-            ("c", "wrong"),
-        )
-    ]
-    taken, _ = made("cft", rows, 2, replace(GIVEN, wrong_share=0.5, per_question=1))
-    assert [row["response_id"] for row in taken] == [rows[0]["id"], rows[1]["id"]]
+        size = rng.randint(1, 10)
+        chosen = choose_rows(rows, size, per_question, share)
+        assert chosen == first_by_trying(rows, len(chosen), per_question, share)
+        larger = len(chosen) + 1
+        is_possible = share is None or (larger * share).is_integer()
+        if larger <= min(size, len(rows)) and is_possible:
+            assert first_by_trying(rows, larger, per_question, share) is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, None])
-def test_the_teachers_answers_serve_whichever_verdict_is_asked_for(share):
-    """15 questions, each with a right response and two wrong ones, and an answer each: once each, as in cft with one row a question."""
-    rows = [
-        critiqued(f"q{q}", f"r{i}", verdict)
-        for i, verdict in enumerate(("wrong", "right", "wrong"))
-        for q in range(15)
-    ]
-    given = replace(
-        GIVEN, answers={row["question_id"]: "so" for row in rows}, wrong_share=share, per_question=2
+def test_the_teachers_answers_serve_whichever_verdict_is_requested(share):
+    """15 questions, each with a right response and two wrong ones: an answer each, once each."""
+    rows = []
+    for i, verdict in enumerate(("wrong", "right", "wrong")):
+        rows += [critiqued(f"q{q}", f"r{i}", verdict) for q in range(15)]
+    answers = {row["question_id"]: "so" for row in rows}
+    answered, n_fitting = made(
+        "sft-teacher", rows, 14, replace(INPUTS, answers=answers, wrong_share=share)
     )
-    (answered, n_fitting), (plain, _) = (
-        made("sft-teacher", rows, 14, given),
-        made("cft", rows, 14, replace(given, per_question=1)),
-    )
-    assert (
-        len({row["prompt"][1]["content"] for row in answered}) == len(answered) == 14 == len(plain)
-        and n_fitting == 15
-    )
-    assert [row["response_id"] for row in answered] == [row["response_id"] for row in plain]
+    assert len({row["prompt"][1]["content"] for row in answered}) == len(answered) == 14
+    assert n_fitting == 15
 
 
-def test_a_mix_takes_no_more_of_a_question_than_asked_for():
-    others = [
-        row | {"critique_id": None, "verdict": None}
-        for row in (make_row("other", f"r{i}", None, "s", "g") for i in range(5))
-    ]
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0, None])
+def test_with_one_response_a_question_answers_and_critiques_share_questions(share):
+    rows = [critiqued(f"q{q}", "r", ("right", "wrong")[q % 2]) for q in range(30)]
+    answers = {row["question_id"]: "so" for row in rows}
+    inputs = replace(INPUTS, answers=answers, wrong_share=share)
+    answered, critiques = (made(name, rows, 14, inputs)[0] for name in ("sft-teacher", "cft"))
+    assert [row["response_id"] for row in answered] == [row["response_id"] for row in critiques]
+
+
+def test_a_mix_takes_no_more_of_a_question_than_requested():
+    responses = [make_row("other", f"r{i}", None, "s", "g") for i in range(5)]
+    others = [row | {"critique_id": None, "verdict": None} for row in responses]
     rows = [critiqued(f"q{i}", "r", "right") for i in range(6)]
-    assert (
-        sum(
-            row["verdict"] is None
-            for row in made(
-                "mix", rows, given=replace(GIVEN, other_responses=others, per_question=1)
-            )[0]
-        )
-        == 1
-    )
+    mixed, _ = made("mix", rows, inputs=replace(INPUTS, other_responses=others, per_question=1))
+    assert sum(row["verdict"] is None for row in mixed) == 1
