@@ -285,10 +285,9 @@ def _choose(definition, pool, inputs, size):
         if definition.fits(row, inputs):
             fitting.setdefault(tuple(row[name] for name in definition.unique_by), row)
     rows = list(fitting.values())
-    n_fitting = len({row["question_id"] for row in rows}) if definition.per_question else len(rows)
     per_question = definition.per_question or inputs.per_question
     wrong_share = inputs.wrong_share if definition.uses_wrong_share else None
-    return choose_rows(rows, size, per_question, wrong_share), n_fitting
+    return choose_rows(rows, size, per_question, wrong_share), len(rows)
 
 
 def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) -> tuple:

@@ -461,11 +461,9 @@ def test_the_teachers_answers_serve_whichever_verdict_is_requested(share):
     for i, verdict in enumerate(("wrong", "right", "wrong")):
         rows += [critiqued(f"q{q}", f"r{i}", verdict) for q in range(15)]
     answers = {row["question_id"]: "so" for row in rows}
-    answered, n_fitting = made(
-        "sft-teacher", rows, 14, replace(INPUTS, answers=answers, wrong_share=share)
-    )
+    inputs = replace(INPUTS, answers=answers, wrong_share=share)
+    answered, _ = made("sft-teacher", rows, 14, inputs)
     assert len({row["prompt"][1]["content"] for row in answered}) == len(answered) == 14
-    assert n_fitting == 15
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, None])
