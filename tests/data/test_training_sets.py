@@ -156,12 +156,13 @@ def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction
         ),  # one half each, no question twice
     ],
 )
-def test_which_rows_an_arm_takes(name, expected):
-    rows, fitting = made(name)
-    assert responses(name) == expected and fitting == {"mix": 4, "sft-other": 11}.get(
-        name, len(expected)
-    )
-    assert all(row["verdict"] == "right" for row in rows) or name != "sft-verified"
+def test_which_rows_a_set_takes(name, expected):
+    """A question with two verdicts counts twice among the rows that fit sft-teacher."""
+    rows, n_fitting = made(name)
+    assert responses(name) == expected
+    assert n_fitting == {"mix": 4, "sft-other": 11, "sft-teacher": 2}.get(name, len(expected))
+    if name == "sft-verified":
+        assert {row["verdict"] for row in rows} == {"right"}
 
 
 def test_the_mean_answer_of_cft_short_is_that_of_the_sft_arm_of_the_same_size():
