@@ -73,19 +73,21 @@ def _largest(table):
 
 
 def _describe_rows(rows, gold_counts):
-    responses = list({row["id"]: row for row in rows}.values())
+    responses = {row["id"]: row for row in rows}.values()
     n_questions = len({row["question_id"] for row in rows})
-    counts = ", ".join(f"{name} {number:,}" for name, number in gold_counts.items())
-    lines = [
-        f"{len(rows):,} critiques of {len(responses):,} responses to {n_questions:,} questions.",
-        "",
-        f"- Responses: {counts}",
-    ]
-    for field, counted in (("teacher", rows), ("source", responses), ("generator", responses)):
-        largest = Counter(str(row[field]) for row in counted).most_common(SHOWN)
-        names = ", ".join(f"{cell(name)} ({number:,})" for name, number in largest)
-        lines.append(f"- By {field}: {names}")
-    return "\n".join(lines)
+    counts = {
+        "Responses": gold_counts,
+        "Teachers, by critiques": Counter(str(row["teacher"]) for row in rows),
+        "Sources, by responses": Counter(str(row["source"]) for row in responses),
+        "Generators, by responses": Counter(str(row["generator"]) for row in responses),
+    }
+    text = (
+        f"{len(rows):,} critiques of {len(responses):,} responses to {n_questions:,} questions.\n"
+    )
+    for title, numbers in counts.items():
+        largest = Counter(numbers).most_common(SHOWN)
+        text += f"\n- {title}: " + ", ".join(f"{cell(name)} {n:,}" for name, n in largest)
+    return text
 
 
 def _line(*values):

@@ -111,10 +111,10 @@ def test_the_page_by_hand(tmp_path):
     assert section(text, "What it was made from").splitlines() == [
         "6 critiques of 4 responses to 4 questions.",
         "",
-        "- Responses: graded 3, without a gold 1,000",
-        "- By teacher: a (3), b (3)",
-        "- By source: s (2), z (2)",
-        "- By generator: g (4)",
+        "- Responses: without a gold 1,000, graded 3",
+        "- Teachers, by critiques: a 3, b 3",
+        "- Sources, by responses: s 2, z 2",
+        "- Generators, by responses: g 4",
     ]
     assert table_lines(text, "Left out") == ["| too long | 12,345 |"]
     assert table_lines(text, "Training sets") == [
