@@ -199,12 +199,14 @@ left_out["rows of --mix whose question is in a test set"] = len(other_responses)
 # %% Measure how long the rows are
 tokenizer = selection.load_length_tokenizer(config, run)
 unit = "tokens" if tokenizer else "characters"
-lengths = selection.measure_lengths(clean_rows + self_critiques, tokenizer, config.system)
-rows = selection.drop_long_rows(clean_rows, lengths, config.max_tokens)
+rows = selection.add_lengths(clean_rows, tokenizer, config.system)
+self_critiques = selection.add_lengths(self_critiques, tokenizer, config.system)
+if config.max_tokens:
+    rows = [row for row in rows if row["row_length"] <= config.max_tokens]
+    self_critiques = [row for row in self_critiques if row["row_length"] <= config.max_tokens]
+left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
 response_ids = {row["id"] for row in rows}
 self_critiques = [row for row in self_critiques if row["id"] in response_ids]
-self_critiques = selection.drop_long_rows(self_critiques, lengths, config.max_tokens)
-left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
 
 # %% Grade the responses against their golds
 golds = critique_quality.collect_golds(all_rows)
@@ -226,14 +228,13 @@ if not rows:
 # %% Put the rows in one order, for all training sets
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest
 # critiques (--select longest).
-ordered = selection.order_rows(rows, config.select, config.seed, lengths)
+ordered = selection.order_rows(rows, config.select, config.seed)
 inputs = training_sets.BuildInputs(
     config.system,
     answers,
     correct,
-    lengths,
     self_critiques,
-    selection.order_rows(clean_responses, "random", config.seed, lengths),
+    selection.order_rows(clean_responses, "random", config.seed),
     config.wrong_share,
     config.per_question,
 )
@@ -292,7 +293,6 @@ report.write(
     gold_counts,
     left_out,
     list(summaries.values()),
-    selection.lengths_by_kind(rows, lengths),
     unit,
     notes,
 )

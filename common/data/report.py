@@ -25,18 +25,20 @@ def write(
     gold_counts: dict,
     left_out: dict,
     summaries: list,
-    lengths: dict,
     unit: str,
     notes: list,
 ) -> None:
     """Write 03_report.md and 03_report.png. Equal input gives equal bytes.
 
-    rows: critiqued rows, at least one. correct, gold_counts: of critique_quality.grade_responses.
+    rows: critiqued rows of selection.add_lengths, at least one. correct, gold_counts: of
+    critique_quality.grade_responses.
     left_out: {reason: number of rows}. summaries: of selection.summarize, one for each training
-    set. lengths: {"response": [...], "critique": [...], ...} in `unit`. notes: lines.
+    set. notes: lines.
     """
     teachers = _largest(critique_quality.confusion_table(rows, correct, "teacher"))
     graded = {name: line for (name,), line in teachers.items() if line["agrees"][0] is not None}
+    kinds = {"response": "response", "critique": "critique", "row": "cft row"}
+    lengths = {name: [row[f"{kind}_length"] for row in rows] for kind, name in kinds.items()}
     chart.draw(path_png, lengths, unit, graded)
     sections = {
         "What it was made from": _describe_rows(rows, gold_counts),

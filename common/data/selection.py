@@ -4,7 +4,6 @@ import math
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
@@ -147,16 +146,11 @@ def row_lengths(rows: list, tokenizer) -> list[tuple]:
     return lengths
 
 
-class Length(NamedTuple):
-    """How long a critiqued row is in training."""
+def add_lengths(rows: list, tokenizer, system: str) -> list[dict]:
+    """Return critiqued rows with their lengths in training, in the unit of row_lengths.
 
-    response: int
-    critique: int
-    row: int  # the whole cft row, prompt included
-
-
-def measure_lengths(rows: list, tokenizer, system: str) -> dict[str, Length]:
-    """Return {critique_id: Length} of critiqued rows."""
+    response_length, critique_length; row_length: of the whole cft row, prompt included.
+    """
     critique_rows, response_rows = [], []
     for row in rows:
         prompt, critique = training_sets.format_cft(row, system)
@@ -164,36 +158,24 @@ def measure_lengths(rows: list, tokenizer, system: str) -> dict[str, Length]:
         response_rows.append({"prompt": [], "completion": [{"content": row["response"]}]})
     critiques = row_lengths(critique_rows, tokenizer)
     responses = row_lengths(response_rows, tokenizer)
-    lengths = {}
+    measured = []
     for row, (prompt, critique), (_, response) in zip(rows, critiques, responses):
-        lengths[row["critique_id"]] = Length(response, critique, prompt + critique)
-    return lengths
-
-
-def lengths_by_kind(rows: list, lengths: dict) -> dict[str, tuple]:
-    """Return the lengths for the page: {"response": (...), "critique": (...), "cft row": (...)}."""
-    responses, critiques, cft_rows = zip(*(lengths[row["critique_id"]] for row in rows))
-    return {"response": responses, "critique": critiques, "cft row": cft_rows}
-
-
-def drop_long_rows(rows: list, lengths: dict, limit: int | None) -> list:
-    """Return the rows whose cft row, prompt included, is at most `limit` long (None: any)."""
-    if limit is None:
-        return rows
-    return [row for row in rows if lengths[row["critique_id"]].row <= limit]
+        lengths = {"response_length": response, "critique_length": critique}
+        measured.append(row | lengths | {"row_length": prompt + critique})
+    return measured
 
 
 # --- the order ------------------------------------------------------------------------------------
 
 
-SORT_KEYS = {  # of a Length, for --select
-    "longest": lambda length: -length.critique,
-    "shortest": lambda length: length.critique,
-    "length-matched": lambda length: abs(math.log(length.critique / length.response)),
+SORT_KEYS = {  # for --select
+    "longest": lambda row: -row["critique_length"],
+    "shortest": lambda row: row["critique_length"],
+    "length-matched": lambda row: abs(math.log(row["critique_length"] / row["response_length"])),
 }
 
 
-def order_rows(rows: list, select: str, seed: int, lengths: dict) -> list:
+def order_rows(rows: list, select: str, seed: int) -> list:
     """Return the rows in the order in which every training set takes them.
 
     With "random", and among equal lengths, by a hash of the seed and the response's id. So a row's
@@ -208,9 +190,7 @@ def order_rows(rows: list, select: str, seed: int, lengths: dict) -> list:
         parts = (seed, k, row["id"]) if k else (seed, row["id"])
         places[id(row)] = files.content_id(*parts)
     ordered = sorted(rows, key=lambda row: places[id(row)])
-    if select == "random":
-        return ordered
-    return sorted(ordered, key=lambda row: SORT_KEYS[select](lengths[row["critique_id"]]))
+    return ordered if select == "random" else sorted(ordered, key=SORT_KEYS[select])
 
 
 # --- what a training set holds --------------------------------------------------------------------

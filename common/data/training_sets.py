@@ -23,7 +23,6 @@ class BuildInputs:
     system: str = prompts.SYSTEM
     answers: dict = field(default_factory=dict)  # {question_id: the teacher's own answer}
     correct: dict = field(default_factory=dict)  # {response id: does it give the gold answer}
-    lengths: dict = field(default_factory=dict)  # {critique_id: Length}: selection.measure_lengths
     self_critiques: list = field(default_factory=list)  # by the base (02 --self-critique)
     other_responses: list = field(default_factory=list)  # of --mix; without critique and verdict
     wrong_share: float | None = None
@@ -95,13 +94,8 @@ def _order_by_answer_length(rows, inputs, size):
     answers, _ = _choose(TRAINING_SETS["sft"], rows, inputs, size)
     if not answers:
         return []
-    total = sum(inputs.lengths[row["critique_id"]].response for row in answers)
-    mean = total / len(answers)
-
-    def distance(row):
-        return abs(math.log(inputs.lengths[row["critique_id"]].critique / mean))
-
-    return sorted(rows, key=distance)
+    mean = sum(row["response_length"] for row in answers) / len(answers)
+    return sorted(rows, key=lambda row: abs(math.log(row["critique_length"] / mean)))
 
 
 def _take_self_critiques(rows, inputs, size):

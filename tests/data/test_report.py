@@ -40,9 +40,10 @@ SUMMARY = {
 }
 
 
-def critiqued(name, source, teacher, verdict):
+def critiqued(name, source, teacher, verdict, length=900):
     row = {"id": name, "question_id": f"q{name}", "source": source, "generator": "g"}
-    return ROW | row | {"teacher": teacher, "verdict": verdict}
+    lengths = {"response_length": 10, "critique_length": 20, "row_length": length}
+    return ROW | row | lengths | {"teacher": teacher, "verdict": verdict}
 
 
 def random_rows(teachers, sources, n=10, seed=0):
@@ -63,7 +64,6 @@ def write_report(folder, rows, correct, **arguments):
         "gold_counts": {"graded": len(correct)},
         "left_out": {},
         "summaries": [SUMMARY],
-        "lengths": {"response": [1, 2, 900]},
         "unit": "tokens",
         "notes": [],
     }
@@ -90,10 +90,10 @@ def table_lines(text, heading):
 def test_the_page_by_hand(tmp_path):
     """Teacher a judged three responses, b two of them; response 1 is right, 2 and 3 are wrong."""
     rows = [
-        critiqued("1", "s", "a", "right"),
-        critiqued("2", "s", "a", "right"),
-        critiqued("3", "z", "a", "wrong"),
-        critiqued("1", "s", "b", "right"),
+        critiqued("1", "s", "a", "right", 100),
+        critiqued("2", "s", "a", "right", 2_048),
+        critiqued("3", "z", "a", "wrong", 3_000),
+        critiqued("1", "s", "b", "right", 2_049),
         critiqued("2", "s", "b", "wrong"),
         critiqued("4", "z", "b", "unparsed"),
     ]
@@ -104,7 +104,6 @@ def test_the_page_by_hand(tmp_path):
         gold_counts={"graded": 3, "without a gold": 1_000},
         left_out={"too long": 12_345, "too short": 0},
         summaries=[SUMMARY, SUMMARY | {"arm": "sft-teacher", "right": None}],
-        lengths={"response": [10, 20, 30], "critique": [100, 2_048, 3_000, 2_049]},
         notes=["AceMath: CC-BY-NC-4.0, not for commercial use"],
     )
     assert text.startswith("# Training data of run\n\n![") and "](03_report.png)\n" in text
@@ -133,8 +132,9 @@ def test_the_page_by_hand(tmp_path):
         "| a | b | 2 | 2 | 1 | 1 | 50.0 | 0.00 |"
     ]
     assert table_lines(text, "Lengths in tokens") == [
-        "| response | 3 | 11 | 20 | 29 | 30 | 0.0 |",
-        "| critique | 4 | 392 | 2,048 | 2,857 | 3,000 | 50.0 |",
+        "| response | 6 | 10 | 10 | 10 | 10 | 0.0 |",
+        "| critique | 6 | 20 | 20 | 20 | 20 | 0.0 |",
+        "| cft row | 6 | 300 | 1,474 | 2,762 | 3,000 | 33.3 |",
     ]
     assert section(text, "Notes") == "- AceMath: CC-BY-NC-4.0, not for commercial use"
 
@@ -187,7 +187,7 @@ def test_hostile_names_break_neither_table_nor_picture(tmp_path):
             notes=names,
         )
         tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
-        assert [len(table.splitlines()) - 2 for table in tables] == [8, 8, 8 + 12, 12, 1]
+        assert [len(table.splitlines()) - 2 for table in tables] == [8, 8, 8 + 12, 12, 3]
         for table in tables:
             assert len({columns(line) for line in table.splitlines()}) == 1
         assert "<" not in re.sub(r"\\.", "", text)
@@ -256,10 +256,9 @@ def test_a_dot_is_at_its_share(tmp_path):
 
 def test_one_huge_text_leaves_the_others_to_be_seen(tmp_path):
     """The axis ends at the 99th percentile, though 1 of 1,000 texts has a million tokens."""
-    lengths = {"response": [*range(1, 1_000), 1_000_000]}
-    text = write_report(tmp_path, random_rows(["t"], ["s"])[0], {}, lengths=lengths)
-    assert "| 1,000,000 |" in text
-    seen_through = [0.45 * c + 0.55 for c in matplotlib.colors.to_rgb("C0")]
+    rows = [critiqued(str(n), "s", "t", "right", n) for n in [*range(1, 1_000), 1_000_000]]
+    assert "| 1,000,000 |" in write_report(tmp_path, rows, {})
+    seen_through = [0.45 * c + 0.55 for c in matplotlib.colors.to_rgb("C2")]
     _, bars = find_color(read_picture(tmp_path)[80:], seen_through)
     assert len(set(bars)) > 700
 

@@ -121,6 +121,10 @@ def test_an_id_names_one_text(change):
 # --- lengths --------------------------------------------------------------------------------------
 
 
+def lengths_of(row):
+    return [row[f"{kind}_length"] for kind in ("response", "critique", "row")]
+
+
 @pytest.mark.parametrize("folder", ["tiny", "qwen2.5-math", "deepseek-llm"])
 def test_lengths_are_those_of_training(folder):
     """As 04 tokenizes the same rows: the sums, the end token included."""
@@ -140,9 +144,9 @@ def test_lengths_are_those_of_training(folder):
     encoded = tokens.encode(built, tokenizer, prompts.template_for(tokenizer))
     expected = [(len(prompt), len(completion)) for prompt, completion in encoded]
     assert selection.row_lengths(built, tokenizer) == expected
-    lengths = selection.measure_lengths(rows, tokenizer, prompts.SYSTEM)
-    for row, cft, sft in zip(rows, expected[:3], expected[3:]):
-        assert lengths[row["critique_id"]] == (sft[1], cft[1], sum(cft))
+    measured = selection.add_lengths(rows, tokenizer, prompts.SYSTEM)
+    for row, cft, sft in zip(measured, expected[:3], expected[3:]):
+        assert lengths_of(row) == [sft[1], cft[1], sum(cft)]
     question_ids = {row["id"]: row["question_id"] for row in rows}
     assert selection.summarize("both", built, tokenizer, question_ids) == {
         "arm": "both",
@@ -159,16 +163,9 @@ def test_characters_if_there_is_no_tokenizer():
     row = critiqued("ab", "cde", "right")
     prompt, completion = training_sets.format_cft(row, "sys")
     n_prompt = 3 + len(prompt[1]["content"])
-    lengths = selection.measure_lengths([row], None, "sys")
-    assert lengths == {row["critique_id"]: (3, len(completion), n_prompt + len(completion))}
-    assert selection.measure_lengths([], None, "sys") == {}
-
-
-def test_the_limit_is_of_the_whole_row_and_inclusive():
-    rows = random_rows(3)
-    lengths = {row["critique_id"]: selection.Length(1, 1, n) for row, n in zip(rows, (9, 10, 12))}
-    assert selection.drop_long_rows(rows, lengths, 10) == rows[:2]
-    assert selection.drop_long_rows(rows, lengths, None) == rows
+    (measured,) = selection.add_lengths([row], None, "sys")
+    assert lengths_of(measured) == [3, len(completion), n_prompt + len(completion)]
+    assert selection.add_lengths([], None, "sys") == []
 
 
 def config(**settings):
@@ -204,24 +201,26 @@ def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
 
 
 def order_ids(rows, seed=0):
-    return [row["id"] for row in selection.order_rows(rows, "random", seed, {})]
+    return [row["id"] for row in selection.order_rows(rows, "random", seed)]
 
 
 @pytest.mark.parametrize(
     "select, key",
     [
-        ("longest", lambda n: -n.critique),
-        ("shortest", lambda n: n.critique),
-        ("length-matched", lambda n: max(n.critique / n.response, n.response / n.critique)),
+        ("longest", lambda response, critique: -critique),
+        ("shortest", lambda response, critique: critique),
+        (
+            "length-matched",
+            lambda response, critique: max(critique, response) / min(critique, response),
+        ),
     ],
 )
 def test_by_length(select, key):
     """And by the seed among equal lengths, of which 300 rows of at most 60 have many."""
-    rows = random_rows(300)
-    lengths = selection.measure_lengths(rows, None, "")
-    first, second = (selection.order_rows(rows, select, seed, lengths) for seed in (0, 1))
+    rows = selection.add_lengths(random_rows(300), None, "")
+    first, second = (selection.order_rows(rows, select, seed) for seed in (0, 1))
     for ordered in (first, second):
-        keys = [key(lengths[row["critique_id"]]) for row in ordered]
+        keys = [key(row["response_length"], row["critique_length"]) for row in ordered]
         assert keys == pytest.approx(sorted(keys)) and len(keys) == 300
         assert {row["id"] for row in ordered} == {row["id"] for row in rows}
     assert first != second

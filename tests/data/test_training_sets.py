@@ -10,7 +10,6 @@ import pytest
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id
-from common.data.selection import Length
 from common.data.sources import make_row
 from common.data.training_sets import (
     TRAINING_SETS,
@@ -26,24 +25,26 @@ from common.teacher.critiques import SELF
 PLAIN = ("sft", "sft-verified", "sft-teacher", "cft", "cft-verdict")  # each row for itself
 
 
-def critiqued(question, response, verdict, teacher="t", gold="gold", source="source"):
-    row = make_row(question, response, gold, source, "generator")
+def critiqued(question, response, verdict, teacher="t", source="source", lengths=(10, 20)):
+    row = make_row(question, response, "gold", source, "generator")
     critique = f"Checked by {teacher}: {response}.\n\nConclusion: {verdict} [END]"
     return row | {
         "critique_id": content_id(row["id"], teacher, critique),
         "critique": critique,
         "verdict": verdict,
         "teacher": teacher,
+        "response_length": lengths[0],
+        "critique_length": lengths[1],
     }
 
 
 # Two responses to q1, one judged twice; one to q2; the teacher answered q1 and q3 only.
 A, B, C = (
-    critiqued("q1", "r1", "wrong"),
-    critiqued("q1", "r2", "right"),
-    critiqued("q2", "r3", "right"),
+    critiqued("q1", "r1", "wrong", lengths=(10, 40)),
+    critiqued("q1", "r2", "right", lengths=(20, 9)),
+    critiqued("q2", "r3", "right", lengths=(30, 21)),
 )
-AGAIN = critiqued("q1", "r1", "right", teacher="u")
+AGAIN = critiqued("q1", "r1", "right", teacher="u", lengths=(10, 22))
 ROWS = [A, B, C, AGAIN]
 INPUTS = BuildInputs(
     answers={A["question_id"]: "the teacher's own", content_id("q3"): "unused"},
@@ -51,10 +52,6 @@ INPUTS = BuildInputs(
         A["id"]: False,
         B["id"]: False,
     },  # so A's verdict agrees with the gold, B's and AGAIN's do not, C has no gold
-    lengths={
-        row["critique_id"]: Length(*lengths)
-        for row, lengths in zip(ROWS, [(10, 40, 60), (20, 9, 60), (30, 21, 60), (10, 22, 60)])
-    },
     self_critiques=[
         critiqued("q2", "r3", "wrong", teacher=SELF),
         critiqued("q1", "r1", "right", teacher=SELF),
@@ -335,28 +332,22 @@ def test_a_share_is_not_lost_to_rounding(share, n_right, size):
 def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
     """Of the wrong responses alone: r1, 10 long, not r2 and r3."""
     assert responses("cft-short", inputs=replace(INPUTS, wrong_share=1.0)) == ["r1"]
-    rows = [critiqued(f"q{i}", "r", "wrong" if i < 3 else "right") for i in range(6)]
-    length = {
-        row["critique_id"]: Length(5, 40, 0) if i < 3 else Length(100, 100, 0)
-        for i, row in enumerate(rows)
-    }
-    length[rows[1]["critique_id"]] = Length(5, 6, 0)
-    taken, _ = made("cft-short", rows, 1, replace(INPUTS, lengths=length, wrong_share=1.0))
-    assert taken[0]["response_id"] == rows[1]["id"]
+    lengths = [(5, 40), (5, 6), (5, 40)] + [(100, 100)] * 3
+    rows = [
+        critiqued(f"q{i}", "r", "wrong" if i < 3 else "right", lengths=pair)
+        for i, pair in enumerate(lengths)
+    ]
+    chosen, _ = made("cft-short", rows, 1, replace(INPUTS, wrong_share=1.0))
+    assert chosen[0]["response_id"] == rows[1]["id"]
 
 
 def test_two_teachers_who_say_the_same_are_one_row():
-    """Of their verdict, or of the whole critique: a text that stood twice would count twice."""
-    assert len(made("cft-verdict", [A, critiqued("q1", "r1", "wrong", teacher="v"), AGAIN])[0]) == 2
+    """Of their verdict, or of the whole critique: a text that exists twice would count twice."""
+    rows = [A, critiqued("q1", "r1", "wrong", teacher="v"), AGAIN]
+    assert len(made("cft-verdict", rows)[0]) == 2
     echo = A | {"teacher": "v", "critique_id": "another"}
     for name in ("cft", "cft-clean", "cft-short"):
-        assert made(
-            name,
-            [A, echo],
-            inputs=replace(
-                INPUTS, lengths=INPUTS.lengths | {"another": INPUTS.lengths[A["critique_id"]]}
-            ),
-        ) == made(name, [A])
+        assert made(name, [A, echo]) == made(name, [A])
 
 
 def test_a_mix_without_other_questions_is_none():
