@@ -338,7 +338,7 @@ def test_what_was_left_out_is_the_same_in_print_page_and_manifest(everything):
     assert {reason: int(number) for reason, number in table(page, "Left out")} == LEFT_OUT
     assert "\n12 critiques of 8 responses to 6 questions.\n" in page
     assert f"- Teachers, by critiques: {A} 6, {B} 4, {SELF} 2\n" in page
-    assert "graded 6, without a gold, or with several 2, timed out 0" in page
+    assert "graded 6, without a clear gold 2, timed out 0" in page
 
 
 def test_the_sizes_of_the_sets_are_the_same_in_print_page_and_manifest(everything):
@@ -728,7 +728,7 @@ def test_conflicting_golds_leave_their_responses_ungraded(tmp_path):
         flags = ["--name", "own", "--arms", "cft", "--teacher", *teachers]
         must_run(tmp_path, "03_build.py", *flags)
         page = (run / "03_report.md").read_text()
-        assert "graded 1, without a gold, or with several 1, timed out 0" in page
+        assert "graded 1, without a clear gold 1, timed out 0" in page
         assert len(rows(run / "03_data" / "cft.jsonl")) == 2  # both teachers say the same
 
 

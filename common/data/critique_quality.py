@@ -45,7 +45,7 @@ def grade_responses(rows: list, golds: dict) -> tuple[dict, dict]:
     return correct, {
         "graded": len(correct),
         "timed out": len(gradable) - len(correct),
-        "without a gold, or with several": len(responses) - len(gradable),
+        "without a clear gold": len(responses) - len(gradable),
     }
 
 

@@ -52,7 +52,7 @@ def counts_of(graded=0, timed_out=0, without=0):
     return {
         "graded": graded,
         "timed out": timed_out,
-        "without a gold, or with several": without,
+        "without a clear gold": without,
     }
 
 
