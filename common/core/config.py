@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from common.core.errors import InputError
+from common.core.manifests import refuse_old_layout, run_folder, started_with
 from common.core.presets import PRESETS
-from common.core.runs import read_manifest, run_folder
 
 GROUPS = (  # the headings of --help, in this order
     "what you will use",
@@ -117,7 +117,6 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
         )
     config = config_class(**vars(settings))
     config.name = config.name or preset
-    run_folder(config.name)  # an error before anything is loaded
     for definition in fields(config_class):
         _check_range(definition, getattr(config, definition.name))
     return config
@@ -148,7 +147,9 @@ def _choose_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
     parser.add_argument("--preset", default=overrides.get("preset"))
     parser.add_argument("--name", default=overrides.get("name"))
     settings, _ = parser.parse_known_args(flags)
-    started = _started_with(settings.name or settings.preset or "tiny")
+    run = run_folder(settings.name or settings.preset or "tiny")
+    refuse_old_layout(run)
+    started = started_with(run)
     preset = settings.preset or started.get("preset", "tiny")
     if preset not in PRESETS:
         raise InputError(
@@ -156,11 +157,6 @@ def _choose_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
             "Leave --preset out for tiny, the default."
         )
     return started, preset
-
-
-def _started_with(name: str) -> dict:
-    config = read_manifest(run_folder(name), "01").get("config", {})
-    return {key: config[key] for key in ("preset", "seed") if key in config}
 
 
 def _build_parser(config_class: type, preset: str, preset_values: dict) -> ArgumentParser:

@@ -85,16 +85,20 @@ def outputs(run: Path, stage_folder: str) -> list[Path]:
 
 def refuse_old_layout(run: Path) -> None:
     """Raise InputError if an earlier version of the kit made this run."""
-    manifest = run / "01.run.json"
+    manifest, journal = run / "01.run.json", run / "02_journal.jsonl"
     if not manifest.exists() and not (run / "01_responses.jsonl").exists():
         return
     commit = _read_json(manifest).get("commit") or "unknown"
-    raise InputError(
+    message = (
         f"{run} was made by an earlier version of the kit (commit {commit}), "
-        "which kept its files in other places.\n"
-        "Use another --name. What was paid for can be used again, at no cost: copy the journal "
-        f"into the new run before 02 is run: cp {run}/02_journal.jsonl {run.parent}/NEW/"
+        "which kept its files in other places.\nUse another --name."
     )
+    if journal.exists():
+        message += (
+            " Take along what was paid for; the new run then asks for none of it again: "
+            f"mkdir -p {run.parent}/NEW && cp {journal} {run.parent}/NEW/"
+        )
+    raise InputError(message)
 
 
 def _origin(path: Path) -> tuple[Path, str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from common.core.errors import InputError
-from common.core.runs import stage_file
+from common.core.manifests import require
 
 
 def read_settings(path: Path) -> dict:
@@ -48,7 +48,7 @@ def last_checkpoint(run: Path, training_set: str) -> Path:
 
     Prints a note if the training has not come to its end.
     """
-    folder = stage_file(run, "04_train") / training_set
+    folder = require(run / "04_train") / training_set
     command = f"python 04_train.py --name {run.name}"
     trained = sorted(path.parent.name for path in folder.parent.glob("*/settings.json"))
     if training_set not in trained:
@@ -78,7 +78,7 @@ def find_base(run: Path) -> str:
     if not (run / "04_train").exists() and (run / "01_base").exists():
         return str(run / "01_base")
     bases = set()
-    for path in stage_file(run, "04_train").glob("*/settings.json"):
+    for path in require(run / "04_train").glob("*/settings.json"):
         settings = read_settings(path)
         if not settings.get("after"):
             bases.add(str(settings.get("base")))

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from common.core import config as configuration
+from common.core import files
 from common.core.config import configure, setting
 from common.core.errors import InputError, Stopped
 from common.core.presets import PRESETS
@@ -145,16 +146,21 @@ def test_a_keyword_that_is_no_setting_is_named(settings):
 
 
 def test_a_run_keeps_the_preset_and_seed_that_01_gave_it(settings, tmp_path):
-    """Else a forgotten flag would build, train or score something other than what was sampled."""
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    (tmp_path / "runs" / "mine" / "01.run.json").write_text(
-        '{"config": {"preset": "paper", "seed": 5, "rows": 3}}'
-    )
-    kept = settings("--name", "mine")
-    assert (kept.preset, kept.seed) == ("paper", 5)
+    """Else a forgotten flag would build, train or score something else than was sampled."""
+    manifest = {"finished": "2026-01-01", "config": {"preset": "paper", "seed": 5, "rows": 3}}
+    files.write_json(tmp_path / "runs" / "mine" / "01_responses" / "a.run.json", manifest)
+    inherited = settings("--name", "mine")
+    assert (inherited.preset, inherited.seed) == ("paper", 5)
     changed = settings("--name", "mine", "--preset", "tiny", "--seed", "6")
     assert (changed.preset, changed.seed) == ("tiny", 6)
     assert settings("--name", "other").preset == "tiny"
+
+
+def test_a_run_of_the_old_layout_is_refused_by_every_script(settings, tmp_path):
+    files.write_json(tmp_path / "runs" / "mine" / "01.run.json", {"commit": "6aaaad3"})
+    with pytest.raises(InputError, match="6aaaad3.*\n.*--name"):
+        settings("--name", "mine")
+    assert settings("--name", "other").name == "other"
 
 
 @pytest.mark.parametrize(

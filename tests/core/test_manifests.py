@@ -32,6 +32,16 @@ def add_responses(run, label, config=CONFIG, finished=None):
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["..", ".", "", "a/b", "../a", "/tmp/a", "a\\b", "-x", ".hidden", "a b", "a\n", "~", "é"],
+)
+def test_run_folder_refuses_what_is_no_plain_name(name):
+    assert manifests.run_folder("a.b-c_1").parts == ("runs", "a.b-c_1")
+    with pytest.raises(InputError, match="--name"):
+        manifests.run_folder(name)
+
+
+@pytest.mark.parametrize(
     "text, label",
     [
         ("gpt-4o-2024-11-20", "gpt-4o-2024-11-20"),
@@ -81,9 +91,11 @@ def test_a_run_of_the_old_layout_is_refused(run, old):
         with pytest.raises(InputError) as caught:
             refused(run / "01_responses")
         message = str(caught.value)
-        assert "--name" in message and "cp runs/mine/02_journal.jsonl" in message
+        assert "--name" in message and "rm " not in message and "journal" not in message
         assert ("6aaaad3" if old == "01.run.json" else "unknown") in message
-        assert "rm " not in message
+    (run / "02_journal.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="cp runs/mine/02_journal.jsonl"):
+        manifests.require(run / "01_responses")
 
 
 def test_a_manifest_says_what_made_the_output_and_holds_no_secret(run, monkeypatch):
