@@ -27,7 +27,7 @@ ONE_SHOT_TRAINING = dict(
 )
 ONE_SHOT = {
     # source: the file with the question
-    "01": dict(source="", limit=1, samples=10, temperature=0.6, top_p=0.95, add=True),
+    "01": dict(source="", limit=1, samples=10, temperature=0.6, top_p=0.95),
     "02": dict(prompt="one-shot"),
     "03": dict(arms=["cft"], rows=600, max_tokens=2048),
     "04": PAPER["04"] | ONE_SHOT_TRAINING,
@@ -57,7 +57,7 @@ TINY = {
 }
 # Of the micro-world: 100 samples of the base on one question. README adds generators and teachers.
 TINY_ONE_SHOT = {
-    "01": TINY["01"] | dict(limit=1, model="base", samples=100, add=True),
+    "01": TINY["01"] | dict(limit=1, model="base", samples=100),
     "02": TINY["02"] | dict(prompt="one-shot", answers=False),
     "03": TINY["03"] | dict(arms=["cft"], rows=600, max_tokens=512),
     "04": TINY["04"] | ONE_SHOT_TRAINING | dict(learning_rate=5e-5),
