@@ -123,7 +123,7 @@ def format_table(columns: tuple, rows: Rows) -> str:
         if set(cells) - {"-", ""}:
             head.append(heading)
             body.append(cells)
-    return markdown(head, list(zip(*body)))
+    return markdown(head, [list(line) for line in zip(*body)])
 
 
 # --- charts ---------------------------------------------------------------------------------------

@@ -294,9 +294,9 @@ def _average(model, rows):
     for key in COUNTS:
         average[key] = sum(filter(None, _column(rows, key)))
     for prefix in ("", "paper_"):
-        keys = f"{prefix}accuracy", f"{prefix}low", f"{prefix}high"
-        intervals = [[row[key] for key in keys] for row in rows]
-        average |= dict(zip(keys, stats.average_interval(intervals)))
+        mean, low, high = f"{prefix}accuracy", f"{prefix}low", f"{prefix}high"
+        intervals = [(row[mean], row[low], row[high]) for row in rows]
+        average[mean], average[low], average[high] = stats.average_interval(intervals)
     return average
 
 
