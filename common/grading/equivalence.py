@@ -10,18 +10,18 @@ from fractions import Fraction
 
 from common.grading import sympy_worker as worker
 from common.grading.numbers_and_units import rational, split_unit
-from common.grading.normalize_latex import WHERE, clean, squash
+from common.grading.normalize_latex import WHERE, normalize, remove_spaces
 from common.grading.parse_structure import (
-    ASKED,
+    QUESTION_LABEL,
     RELATION,
     Interval,
-    bracketed,
+    entries,
     chain,
-    flat,
+    hide_brackets,
     intervals,
-    label_of,
+    split_label,
     list_label,
-    parts,
+    elements,
 )
 
 SYMBOLIC_SECONDS = (
@@ -39,7 +39,7 @@ def equivalent(gold: str, answer: str, tolerance: float = 0) -> bool:
     when sympy needs more than SYMBOLIC_SECONDS."""
     if max(len(gold), len(answer)) > MAX_ANSWER:
         return gold.strip() == answer.strip()
-    gold, answer = clean(gold), clean(answer)
+    gold, answer = normalize(gold), normalize(answer)
     if not WHERE.search(gold):
         answer = WHERE.sub("", answer)  # names explained that the gold does not explain
     return _Comparison(tolerance).equal(gold, answer)
@@ -88,12 +88,12 @@ class _Comparison:
         """Whether two strings in normal form are the same answer; False where that cannot be decided."""
         if not gold or not answer or depth > MAX_DEPTH:
             return False
-        if squash(gold) == squash(answer):
+        if remove_spaces(gold) == remove_spaces(answer):
             return True
         unions = intervals(gold), intervals(answer)
         if (
             None not in unions
-            and not (bracketed(gold)[0] and bracketed(answer)[0])
+            and not (entries(gold)[0] and entries(answer)[0])
             and len({name for name, _ in unions} - {""}) < 2
         ):
             return self._unions(unions[0][1], unions[1][1], depth + 1)
@@ -104,12 +104,15 @@ class _Comparison:
             and self._all(chains[0][0], chains[1][0], depth + 1)
         ):
             return True
-        golds, answers = parts(gold), parts(answer)
+        golds, answers = elements(gold), elements(answer)
         if len(golds) != 1 or len(answers) != 1:
-            labels = {squash(list_label(side)) for side in (gold, answer)} - {""}
+            labels = {remove_spaces(list_label(side)) for side in (gold, answer)} - {""}
             return len(labels) < 2 and self._lists(golds, answers, depth + 1)
         gold, answer = golds[0], answers[0]
-        (gold_label, gold_value), (answer_label, answer_value) = label_of(gold), label_of(answer)
+        (gold_label, gold_value), (answer_label, answer_value) = (
+            split_label(gold),
+            split_label(answer),
+        )
         if gold_label and answer_label:  # x = 1 is not y = 1; f(x) = x is y = x, not g(x) = x
             bare = [re.sub(r"\([A-Za-z,]*\)$", "", label) for label in (gold_label, answer_label)]
             one_function = (bare[0] != gold_label) != (
@@ -123,7 +126,7 @@ class _Comparison:
             if same and self.equal(gold_value, answer_value, depth + 1):
                 return True
             return "(" not in gold_label + answer_label and self._symbolic(gold, answer)
-        equations = tuple("=" in flat(side) for side in (gold, answer))
+        equations = tuple("=" in hide_brackets(side) for side in (gold, answer))
         if gold_label or answer_label:
             equation = equations[1 if gold_label else 0]  # y = 1 - x against x + y = 1
             return (
@@ -135,7 +138,7 @@ class _Comparison:
             equations[0] != equations[1]
         ):  # 3 \cdot 4 = 12 and m + n = 12 say 12; 2x + z = 12 does not
             left, _, right = (answer if equations[1] else gold).rpartition("=")
-            asked = ASKED.fullmatch(squash(left)) or not re.search(
+            asked = QUESTION_LABEL.fullmatch(remove_spaces(left)) or not re.search(
                 r"[A-Za-df-hj-z]|\\", KNOWN.sub("", left)
             )  # e and i are numbers
             return bool(asked) and self.equal(
@@ -165,7 +168,7 @@ class _Comparison:
         """Lists and sets: the same elements in any order. (1, 2, 3) is the list 1, 2, 3 in this order."""
         if len(golds) != len(answers):
             pairs = [
-                bracketed(label_of(side[0])[1]) if len(side) == 1 else ("()", side)
+                entries(split_label(side[0])[1]) if len(side) == 1 else ("()", side)
                 for side in (golds, answers)
             ]
             (gold_kind, golds), (answer_kind, answers) = pairs
@@ -192,7 +195,7 @@ class _Comparison:
 
     def _values(self, gold: str, answer: str, depth: int) -> bool:
         """Two answers that are neither lists nor labelled."""
-        (gold_kind, golds), (answer_kind, answers) = bracketed(gold), bracketed(answer)
+        (gold_kind, golds), (answer_kind, answers) = entries(gold), entries(answer)
         if (
             gold_kind in ("()", "[]")
             and len(golds) == 1
@@ -243,7 +246,7 @@ class _Comparison:
             re.fullmatch(r"[\dA-Fa-f]+_(?:\d+|\{\w+\})|[^{}]*:[^{}]*|.*\\pmod\b.*", side)
             for side in (gold, answer)
         ):
-            return squash(gold) == squash(answer)
+            return remove_spaces(gold) == remove_spaces(answer)
         plain = [NO_WORDS.sub(" ", side) for side in (gold, answer)]
         if (
             all(re.fullmatch("[A-Za-z]{2,3}", side) for side in (gold, answer))

@@ -85,7 +85,7 @@ MONEY = {"€": "euros", "£": "pounds sterling", "¥": "yen"}
 WHERE = re.compile(r"(?<=\S)\s*[,(]?\s*\bwhere\b.*$")
 
 
-def clean(answer: str) -> str:
+def normalize(answer: str) -> str:
     """An answer in normal form: without TeX that only sets type, with one command for each operation."""
     answer = re.sub(
         "[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda raised: "^{" + raised[0].translate(RAISED) + "}", answer
@@ -111,7 +111,7 @@ def clean(answer: str) -> str:
     return answer
 
 
-def squash(answer: str) -> str:
+def remove_spaces(answer: str) -> str:
     """Without spaces (except between digits) and without braces around a single token: the form in which strings are compared."""
     return re.sub(
         r"([_^])\{(\w)\}|(?<=\d)(_)\{(\d+)\}",

@@ -19,7 +19,7 @@ RATIONAL = re.compile(
 
 
 def rational(answer: str) -> Fraction | None:
-    """The exact value of an integer, decimal, repeating decimal, fraction, mixed number or power of ten in normal form (spelling.clean);
+    """The exact value of an integer, decimal, repeating decimal, fraction, mixed number or power of ten in normal form (normalize_latex.normalize);
     None for anything else or too large."""
     match = RATIONAL.fullmatch(answer) if len(answer) <= MAX_DIGITS else None
     if not match:
@@ -66,7 +66,7 @@ NO_UNITS = (  # they change the value
 )
 WORD = rf"(?:(?:{SHORT})(?![A-Za-z])|(?!(?i:{NO_UNITS}))[A-Za-z]{{4,}}(?![A-Za-z]))"
 TOKEN = rf"(?:{WORD}|° ?[CF](?![A-Za-z])|\\mu ?[msgAFL](?![A-Za-z])|[%°]|\\Omega(?![a-z])|[A-Za-z](?![A-Za-z]))"
-POWER = r"(?: ?\^ ?\{? ?-?\d ?\}?|\d(?!\d))?"  # clean() leaves single spaces
+POWER = r"(?: ?\^ ?\{? ?-?\d ?\}?|\d(?!\d))?"  # normalize() leaves single spaces
 ONE = re.compile(rf"(/|\bper\b)|(?<![A-Za-z\\])({TOKEN})({POWER})")
 CHAIN = rf"{TOKEN}{POWER}(?:(?: ?(?:/|\\cdot|\\times|\*|-|\bper\b) ?| )\(?{TOKEN}{POWER}\)?)*"
 VALUE_END = rf"(?:\d\.?|[}})!]|\\pi|\\infty|(?<=[^A-Za-z\\])[a-z](?=\s+(?:{WORD})))"

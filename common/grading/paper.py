@@ -81,7 +81,8 @@ def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tupl
     being wrong."""
     if choices:
         return [
-            (extract_option(text, choices) == gold, False) for text, gold in zip(texts, golds, strict=True)
+            (extract_option(text, choices) == gold, False)
+            for text, gold in zip(texts, golds, strict=True)
         ]
 
     def timed(pair):

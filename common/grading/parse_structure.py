@@ -1,124 +1,164 @@
-r"""What an answer is made of: lists, tuples, matrices, unions of intervals, inequalities, labels. For strings in normal form (spelling.py)."""
+r"""Take an answer apart: lists, tuples, matrices, unions of intervals, inequalities, labels.
+
+All functions expect normal form (normalize_latex.normalize).
+"""
 
 import re
+from typing import NamedTuple
 
-from common.grading.normalize_latex import squash
+from common.grading.normalize_latex import remove_spaces
+
+# ---- brackets ----
+
+BRACKETS = re.compile(
+    r"(\\begin\{\w+\}|\\?\{|[(\[])|(\\end\{\w+\}|\\?\}|[)\]])|[^\\()\[\]{}]+|\\"
+)  # one that opens | one that closes | text between them
 
 
-def flat(answer: str) -> str:
-    """As long as the answer, with \0 for what stands in brackets (of any kind: (0,1] is a pair) and \1 where the outermost close."""
-    out, depth, last = [], 0, 0
-    for token in re.finditer(r"\\begin\{\w+\}|\\end\{\w+\}|\\[{}]|[()\[\]{}]", answer):
-        out.append("\0" * (token.start() - last) if depth else answer[last : token.start()])
-        depth = max(depth + (1 if token[0].startswith(r"\b") or token[0][-1] in "([{" else -1), 0)
-        out.append("\0" * (len(token[0]) - 1) + ("\0" if depth else "\1"))
-        last = token.end()
-    return "".join(out) + answer[last:]
+def hide_brackets(answer: str) -> str:
+    r"""Return a text of the same length, with \0 for what is in brackets, and \1 at the last ones.
+
+    Brackets of any kind close each other: (0,1] is a pair. What follows the last bracket is not
+    hidden, even if one is still open.
+
+    >>> hide_brackets("2(x+1), y")
+    '2\x00\x00\x00\x00\x01, y'
+    """
+    depth, last = 0, max(answer.rfind(bracket) for bracket in "()[]{}")
+
+    def hide(token):
+        nonlocal depth
+        opening, closing = token.groups()
+        depth = max(depth + bool(opening) - bool(closing), 0)
+        if closing and not depth:
+            return "\0" * (len(closing) - 1) + "\1"
+        return "\0" * len(token[0]) if depth and token.start() <= last else token[0]
+
+    return BRACKETS.sub(hide, answer)
 
 
 def split(answer: str, separator: str) -> list[str]:
-    """The parts of an answer between the separators outside all brackets."""
-    cuts = [
-        (0, 0),
-        *(match.span() for match in re.finditer(separator, flat(answer))),
-        (len(answer), len(answer)),
-    ]
-    return [
-        part for (_, start), (end, _) in zip(cuts, cuts[1:]) if (part := answer[start:end].strip())
-    ]
+    """Return the parts of an answer between the separators (a pattern) outside all brackets."""
+    pieces, start = [], 0
+    for found in re.finditer(separator, hide_brackets(answer)):
+        pieces.append(answer[start : found.start()].strip())
+        start = found.end()
+    pieces.append(answer[start:].strip())
+    return list(filter(None, pieces))
 
 
-def enclosed(answer: str) -> bool:
-    """Whether the first bracket closes at the end."""
-    return bool(answer) and flat(answer).find("\1") == len(answer) - 1
+def is_enclosed(answer: str) -> bool:
+    """Return whether the first bracket closes at the end."""
+    return bool(answer) and hide_brackets(answer).find("\1") == len(answer) - 1
 
 
 # ---- labels: x = 5, f(x) = 2x, \angle ABC = 30 ----
 
-LETTER = r"(?:\\[a-z]+|[A-Za-z])(?:_(?:\w|\{[^{}]*\}))?'*"
+LETTER = r"(?:\\[a-z]+|[A-Za-z])(?:_(?:\w|\{[^{}]*\}))?'*"  # x, \theta, x_1, x'
 NAME = (  # a letter, a vector or an angle, AB, a word; with a subscript, primes and arguments
-    r"(?!\\(?:sin|cos|tan|cot|sec|csc|log|ln|exp|frac|sqrt|max|min)(?![a-z]))(?:\\(?:angle|triangle|overline|vec|hat|mathbb)\s*)?"
-    r"(?:\\[A-Za-z]+|\{\w+\}|[A-Z]{2,3}|[A-Za-z]{4,}|[A-Za-z])(?:_(?:\w|\\[a-z]+|\{[^{}]*\}))?'*\s?(?:\([\w,.\s]*\))?"
+    r"(?!\\(?:sin|cos|tan|cot|sec|csc|log|ln|exp|frac|sqrt|max|min)(?![a-z]))"
+    r"(?:\\(?:angle|triangle|overline|vec|hat|mathbb)\s*)?"
+    r"(?:\\[A-Za-z]+|\{\w+\}|[A-Z]{2,3}|[A-Za-z]{4,}|[A-Za-z])"
+    r"(?:_(?:\w|\\[a-z]+|\{[^{}]*\}))?'*\s?(?:\([\w,.\s]*\))?"
 )
-LABEL = re.compile(
+LABEL = re.compile(  # x =, (x, y) =, x \in, |AB| =, area:
     rf"({NAME}(?::{NAME})*|\|\w+\||\({NAME}(?:,\s*{NAME})*\)|{NAME}(?:\s[a-z]+)*(?=:))"
     r"\s*(?:=|\\approx|\\in(?![a-z])|(?<=[a-z]{4}):)\s*(?=\S)"
 )
-ASKED = re.compile(
+QUESTION_LABEL = re.compile(  # m+n, V_o/V_i: the question names it. Without spaces
     rf"{NAME}(?:[+/]{NAME})*|\\frac\{{{NAME}\}}\{{{NAME}\}}"
-)  # m+n, V_o/V_i: the question names it. Without spaces
+)
 
 
-def label_of(answer: str) -> tuple[str, str]:
-    """x = 5 -> ("x", "5"); A = \\pi r^2 = 9\\pi -> ("A", "9\\pi"); an equation such as x + y = 1 has no label: ("", itself)."""
+def split_label(answer: str) -> tuple[str, str]:
+    r"""Return (label or "", value).
+
+    An equation such as x + y = 1 has no label.
+
+    >>> split_label("x = 5"), split_label(r"A = \pi r^2 = 9\pi"), split_label("x + y = 1")
+    (('x', '5'), ('A', '9\\pi'), ('', 'x + y = 1'))
+    """
     label = LABEL.match(answer)
-    return (
-        (squash(label[1]), answer[label.end() :].rpartition("=")[2].strip())
-        if label
-        else ("", answer)
-    )
+    if not label:
+        return "", answer
+    return remove_spaces(label[1]), answer[label.end() :].rpartition("=")[2].strip()
 
 
-# ---- lists and tuples ----
+# ---- lists and matrices ----
 
-COMMA = r",?\s*\b(?:and|or)\b\s*|[,;]"
+COMMA = r",?\s*\b(?:and|or)\b\s*|[,;]"  # 1, 2 and 3
+SET = re.compile(r"\\\{([^|:]*)\\\}|\{([^|:]*,[^|:]*)\}")  # \{1, 2\}, {1, 2}
 MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
 )
+CONDITION = re.compile(r"^(?:if|when|for)\b|,$")  # if x > 0,
 PLUS_MINUS, MINUS_PLUS = re.compile(r"\\pm(?![a-z])"), re.compile(r"\\mp(?![a-z])")
 
 
 def list_label(answer: str) -> str:
-    r"""The label that stands before a whole list, with its sign: of x = 1, 2 and S = \{1, 4\}, not of x = 1, y = 2; or ""."""
+    r"""Return the label of a whole list with its sign, or "".
+
+    x = 1, 2 and S = \{1, 4\} have one; x = 1, y = 2 has none.
+    """
     label = LABEL.match(answer)
-    rest = answer[label.end() :] if label else ""
+    if not label:
+        return ""
+    rest = answer[label.end() :]
     several = len(split(rest, COMMA)) > 1 and not re.search(r"[=<>]|\\[lg]e(?![a-z])", rest)
-    return label[0] if re.match(r"\\\{[^|:]*\\\}$", rest) or several else ""
+    return label[0] if several or re.match(r"\\\{[^|:]*\\\}$", rest) else ""
 
 
-def parts(answer: str) -> list[str]:
-    r"""The elements of a set or a bare list, the equations of a system, a \pm b as two; another answer is its only element."""
+def elements(answer: str) -> list[str]:
+    r"""Return the elements of a set or a bare list, or the equations of a system.
+
+    a \pm b is two elements. Any other answer is its only element.
+    """
     answer = answer.removeprefix(list_label(answer))
-    inner = re.fullmatch(r"\\\{([^|:]*)\\\}|\{([^|:]*,[^|:]*)\}", answer)
-    if inner and enclosed(answer):
+    inner = SET.fullmatch(answer)
+    if inner and is_enclosed(answer):
         answer = inner[1] or inner[2] or ""
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] == "cases" and "&" not in matrix[3]:
-        return [row.strip(" ,") for row in matrix[3].split("\\\\") if row.strip(" ,")]
-    doubled = [
-        MINUS_PLUS.sub(minus, PLUS_MINUS.sub(plus, part))
-        for part in split(answer, COMMA)
-        for plus, minus in ("+-", "-+")[: 2 if PLUS_MINUS.search(part) else 1]
-    ]
-    return [re.sub(r"(^|=)\s*\+\s*(?=\S)", r"\1", part) for part in doubled]
+        rows = [row.strip(" ,") for row in matrix[3].split(r"\\")]
+        return list(filter(None, rows))
+    signed = []
+    for part in split(answer, COMMA):
+        signed.append(_choose_signs(part, "+", "-"))
+        if PLUS_MINUS.search(part):
+            signed.append(_choose_signs(part, "-", "+"))
+    return signed
 
 
-def bracketed(answer: str) -> tuple[str, list[str]]:
-    r"""(2, 3] -> ("(]", ["2", "3"]); a matrix -> (its row lengths, its entries); anything else -> ("", [])."""
-    if not enclosed(answer):
+def _choose_signs(part, plus, minus):
+    part = MINUS_PLUS.sub(minus, PLUS_MINUS.sub(plus, part))
+    return re.sub(r"(^|=)\s*\+\s*(?=\S)", r"\1", part)  # +5 is 5
+
+
+def entries(answer: str) -> tuple[str, list[str]]:
+    r"""Return (kind, entries): the brackets of a tuple or interval, the row lengths of a matrix.
+
+    For anything else both are empty.
+
+    >>> entries("(2, 3]"), entries(r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"), entries("5")
+    (('(]', ['2', '3']), ('2 2', ['1', '2', '3', '4']), ('', []))
+    """
+    if not is_enclosed(answer):
         return "", []
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] not in ("vmatrix", "Vmatrix") and bool(matrix[1]) == bool(matrix[4]):
-        rows = [
-            [entry.strip() for entry in row.split("&")]
-            for row in matrix[3].split("\\\\")
-            if row.strip(" ,&")
-        ]
-        kind = " ".join(str(len(row)) for row in rows)
-        if matrix[2] == "cases":  # & \text{if } x > 0,
-            kind, rows = (
-                f"cases {kind}",
-                [
-                    [re.sub(r"^(?:if|when|for)\b|,$", "", entry).strip() for entry in row]
-                    for row in rows
-                ],
-            )
-        return kind, [entry for row in rows for entry in row]
-    return (
-        (answer[0] + answer[-1], split(answer[1:-1], "[,;]"))
-        if answer[0] in "([" and answer[-1] in ")]"
-        else ("", [])
-    )
+        return _matrix_entries(matrix[2], matrix[3].split(r"\\"))
+    if answer[0] in "([" and answer[-1] in ")]":
+        return answer[0] + answer[-1], split(answer[1:-1], "[,;]")
+    return "", []
+
+
+def _matrix_entries(environment, lines):
+    rows = [line.split("&") for line in lines if line.strip(" ,&")]
+    cells = [entry.strip() for row in rows for entry in row]
+    kind = " ".join(str(len(row)) for row in rows)
+    if environment != "cases":
+        return kind, cells
+    return f"cases {kind}", [CONDITION.sub("", entry).strip() for entry in cells]
 
 
 # ---- inequalities and intervals ----
@@ -126,98 +166,115 @@ def bracketed(answer: str) -> tuple[str, list[str]]:
 RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-z])|\\cup|\\cap|\\setminus|\\\{")
 ORDER = re.compile(r"<|>|\\(?:le|ge|ne)(?![a-z])")
 FLIPPED = {">": "<", r"\ge": r"\le", "<": ">", r"\le": r"\ge", r"\ne": r"\ne"}
-ALONE = re.compile(rf"(\|?)\s*({LETTER})\s*\1")  # x or |x|
+LESS = ("<", r"\le")
+CLOSED = (r"\le", r"\ge")
+VARIABLE = re.compile(rf"(\|?)\s*({LETTER})\s*\1")  # x or |x|
+MEMBER = re.compile(rf"({LETTER})\s*\\in\s*(?=[(\[])")  # x \in [1,2]
+POINT = re.compile(r"\\\{([^,]*)\\\}")  # \{3\}
+CUP = r"\\cup(?![a-z])"
+ALTERNATIVES = rf"{CUP}|,?\s*\bor\b\s*|,(?![^<>]*$)"  # x < 1 or x > 2; x < 1, x > 2
 EVERYTHING = re.compile(
-    r"\\mathbb\{R\}|(?:all|any) real(?: number)?s?|reals?|[a-z]\s*\\in\s*\\mathbb\{R\}|-\s*\\infty\s*<\s*[a-z]\s*<\s*\+?\\infty"
+    r"\\mathbb\{R\}|(?:all|any) real(?: number)?s?|reals?|[a-z]\s*\\in\s*\\mathbb\{R\}"
+    r"|-\s*\\infty\s*<\s*[a-z]\s*<\s*\+?\\infty"
 )
+ABOVE, BELOW = r"\infty", r"-\infty"
 
-Interval = tuple[str, str, str, str]  # bracket, lower end, upper end, bracket
+
+class Interval(NamedTuple):
+    """An interval: ("(", "0", "1", "]") is 0 < x <= 1."""
+
+    opening: str
+    low: str
+    high: str
+    closing: str
+
+
+Union = tuple[str, list[Interval]]  # the variable or "", its intervals
 
 
 def chain(answer: str) -> tuple[list[str], list[str]] | None:
-    """An inequality as (its sides, its signs), all written with < and \\le: b > a is a < b; None for anything else."""
-    sides, signs = [side.strip() for side in ORDER.split(answer)], ORDER.findall(answer)
-    if signs and set(signs) <= {">", r"\ge"}:
-        sides, signs = sides[::-1], [FLIPPED[sign] for sign in signs[::-1]]
-    return (sides, signs) if signs else None
+    r"""Return an inequality as (its sides, its signs), or None for anything else.
+
+    Signs that all point one way are written with < and \le: b > a is a < b.
+    """
+    sides, signs = ORDER.split(answer), ORDER.findall(answer)
+    if not signs:
+        return None
+    sides = [side.strip() for side in sides]
+    if LESS[0] in signs or LESS[1] in signs or r"\ne" in signs:
+        return sides, signs
+    return sides[::-1], [FLIPPED[sign] for sign in reversed(signs)]
 
 
-def intervals(answer: str) -> tuple[str, list[Interval]] | None:
-    r"""(the variable or "", the pieces of a union): (0,1] \cup (2,\infty), 0 < x \le 1 or x > 2; None for anything else."""
+def intervals(answer: str) -> Union | None:
+    r"""Return a union of intervals, or None for anything else.
+
+    (0,1] \cup (2,\infty) and 0 < x \le 1 or x > 2 have the same pieces.
+    """
     variables, pieces = set(), []
-    if member := re.match(rf"({LETTER})\s*\\in\s*(?=[(\[])", answer):
+    member = MEMBER.match(answer)
+    if member:
         answer, variables = answer[member.end() :], {member[1]}
     if EVERYTHING.fullmatch(answer):
-        return "", [("(", r"-\infty", r"\infty", ")")]
-    for part in split(
-        answer,
-        r"\\cup(?![a-z])|,?\s*\bor\b\s*|,(?![^<>]*$)"
-        if ORDER.search(answer)
-        else r"\\cup(?![a-z])",
-    ):
-        kind, ends = bracketed(part)
-        if len(ends) == 2 and kind in ("()", "(]", "[)", "[]"):
-            pieces.append((kind[0], *(re.sub(r"^\+\s*", "", end) for end in ends), kind[1]))
-        elif point := re.fullmatch(r"\\\{([^,]*)\\\}", part):
-            pieces.append(("[", point[1], point[1], "]"))
-        elif ordered := _inequality(part) or _between(part):
-            variables.add(ordered[0])
-            pieces += ordered[1]
-        else:
+        return "", [Interval("(", BELOW, ABOVE, ")")]
+    for part in split(answer, ALTERNATIVES if ORDER.search(answer) else CUP):
+        union = _bracketed(part) or _inequality(part) or _between(part)
+        if union is None:
             return None
+        variables.add(union[0])
+        pieces += union[1]
+    variables.discard("")
     return ("".join(variables), pieces) if pieces and len(variables) <= 1 else None
 
 
-def _between(part: str) -> tuple[str, list[Interval]] | None:
-    """x > a and x < b."""
-    both = [_inequality(side) for side in split(part, r",?\s*\band\b\s*")]
-    if (
-        len(both) != 2
-        or None in both
-        or both[0][0] != both[1][0]
-        or any(len(pieces) != 1 for _, pieces in both)
-    ):
-        return None
-    (low,), (high,) = sorted(
-        (pieces for _, pieces in both), key=lambda pieces: pieces[0][1] == r"-\infty"
-    )
-    return (
-        (both[0][0], [(*low[:2], *high[2:])])
-        if low[2] == r"\infty" and high[1] == r"-\infty"
-        else None
-    )
+def _bracketed(part) -> Union | None:
+    r"""Read (0,1] or the point \{3\}."""
+    kind, ends = entries(part)
+    if len(ends) == 2 and kind[0] in "([":
+        low, high = (re.sub(r"^\+\s*", "", end) for end in ends)
+        return "", [Interval(kind[0], low, high, kind[1])]
+    point = POINT.fullmatch(part)
+    return ("", [Interval("[", point[1], point[1], "]")]) if point else None
 
 
-def _inequality(part: str) -> tuple[str, list[Interval]] | None:
-    r"""(the variable, the intervals) of an inequality in which it stands alone: a < x \le b, x > a, |x| < a, x \ne a."""
-    ordered = chain(part)
-    if ordered is None:
-        return None
-    sides, signs = ordered
-    if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= {"<", r"\le"}:
-        return sides[1], [
-            ("[" if "e" in signs[0] else "(", sides[0], sides[2], "]" if "e" in signs[1] else ")")
-        ]
+def _inequality(part) -> Union | None:
+    r"""Read an inequality with its variable alone: a < x \le b, x > a, |x| < a, x \ne a."""
+    sides, signs = chain(part) or ([], [])
+    if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= set(LESS):
+        opening, closing = _brackets(signs[0])[0], _brackets(signs[1])[1]
+        return sides[1], [Interval(opening, sides[0], sides[2], closing)]
     if len(sides) != 2:
         return None
     sign = signs[0]
-    if not ALONE.fullmatch(sides[0]):
+    if not VARIABLE.fullmatch(sides[0]):
         sides, sign = sides[::-1], FLIPPED[sign]
-    if not (variable := ALONE.fullmatch(sides[0])):
+    variable, end = VARIABLE.fullmatch(sides[0]), sides[1]
+    if not variable or variable[1] and sign == r"\ne":
         return None
-    absolute, name, end = variable[1], variable[2], sides[1]
-    opening, closing = "[" if "e" in sign else "(", "]" if "e" in sign else ")"
-    below, above = (
-        ("(", r"-\infty", f"-({end})" if absolute else end, closing),
-        (opening, end, r"\infty", ")"),
-    )
-    if sign == r"\ne":
-        return (
-            None if absolute else (name, [("(", r"-\infty", end, ")"), ("(", end, r"\infty", ")")])
-        )
-    if absolute:
-        return name, [(opening, f"-({end})", end, closing)] if sign in ("<", r"\le") else [
-            below,
-            above,
-        ]
-    return name, [below if sign in ("<", r"\le") else above]
+    opening, closing = _brackets(sign)
+    opposite = f"-({end})" if variable[1] else end
+    below = Interval("(", BELOW, opposite, closing)
+    above = Interval(opening, end, ABOVE, ")")
+    if variable[1] and sign in LESS:
+        return variable[2], [Interval(opening, opposite, end, closing)]
+    if variable[1] or sign == r"\ne":
+        return variable[2], [below, above]
+    return variable[2], [below if sign in LESS else above]
+
+
+def _brackets(sign):
+    return "[]" if sign in CLOSED else "()"
+
+
+def _between(part) -> Union | None:
+    """Read x > a and x < b."""
+    sides = [_inequality(side) for side in split(part, r",?\s*\band\b\s*")]
+    if len(sides) != 2 or None in sides:
+        return None
+    (name, pieces), (other_name, others) = sides
+    if name != other_name or len(pieces) != 1 or len(others) != 1:
+        return None
+    low, high = sorted(pieces + others, key=lambda piece: piece.low == BELOW)
+    if low.high != ABOVE or high.low != BELOW:
+        return None
+    return name, [Interval(low.opening, low.low, high.high, high.closing)]

@@ -11,7 +11,7 @@ import pytest
 from common.grading.equivalence import equivalent
 from common.grading.grader import extract_answer, grade, grade_many, is_correct
 from common.grading.numbers_and_units import rational, split_unit
-from common.grading.normalize_latex import clean
+from common.grading.normalize_latex import normalize
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 CASES = Path(__file__).resolve().parents[1] / "cases"
@@ -188,7 +188,7 @@ def test_rational(answer, value):
     (r"35 \text{ g/mol}", ("35", "g*mol^-1")), (r"16 \text{ cubic feet}", ("16", "ft^3")), (r"\$36", ("36", "$")),
 ])  # fmt: skip
 def test_units(answer, split):
-    assert split_unit(clean(answer)) == split
+    assert split_unit(normalize(answer)) == split
 
 
 def test_tolerance_is_relative_and_not_for_integers():
