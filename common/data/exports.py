@@ -12,11 +12,11 @@ them. LLaMA-Factory cuts the prompt's end if the answer is shorter than half the
 answer or both.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.core import files, prompts
+from common.core import files
 from common.core.errors import InputError
 
 
@@ -24,9 +24,9 @@ from common.core.errors import InputError
 class Form:
     """How a form is written, and its entry in dataset_info.json besides the file's name."""
 
-    convert: Callable[[dict], dict]
+    convert: Callable
     suffix: str
-    write_rows: Callable[[Path, Iterable[dict]], None]
+    write_rows: Callable
     entry: dict
 
 
@@ -37,10 +37,6 @@ def _to_alpaca(row):
     """
     *system, user, answer = (message["content"] for message in row["prompt"] + row["completion"])
     instruction, _, rest = user.partition("\n")
-    if user.startswith(prompts.CRITIQUE_INSTRUCTION + "\n"):
-        # As in the released data, whose instruction ends with two newlines.
-        instruction = prompts.CRITIQUE_INSTRUCTION
-        rest = user.removeprefix(instruction + "\n")
     if not instruction or not rest:
         instruction, rest = user, ""
     return {"instruction": instruction, "input": rest, "output": answer, "system": "".join(system)}

@@ -100,10 +100,7 @@ def test_every_text_comes_back_as_it_was(tmp_path, form, ending, read, system):
 
 
 def test_alpaca_rows_by_hand(tmp_path):
-    """The columns of the released data, and a system column.
-
-    Its instruction ends with two newlines of its own. If nothing
-    follows the newline it stays in the instruction, since none is joined."""
+    """The user's text is split at its first newline, unless one side would be empty."""
     rows = [
         row(
             prompts.critique_row_prompt("1 + 1?", "It is 3."),
@@ -116,8 +113,8 @@ def test_alpaca_rows_by_hand(tmp_path):
     assert json.loads(file.read_text(encoding="utf-8")) == [
         {
             "instruction": "Please critique whether the following solution to the question is "
-            "correct.\n\n",
-            "input": "Question:\n1 + 1?\n\nSolution:\nIt is 3.\n",
+            "correct.",
+            "input": "\n\nQuestion:\n1 + 1?\n\nSolution:\nIt is 3.\n",
             "output": "Critique:\nNo.\n\nConclusion: wrong [END]",
             "system": "You are a helpful assistant.",
         },
