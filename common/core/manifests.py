@@ -185,11 +185,9 @@ def environment() -> dict:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    for package in importlib.metadata.distributions():
+        if package.name in PACKAGES:
+            versions[package.name] = package.version
     return versions
 
 

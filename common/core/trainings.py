@@ -49,22 +49,19 @@ def last_checkpoint(run: Path, training_set: str) -> Path:
     Prints a note if the training has not come to its end.
     """
     folder = require(run / "04_train") / training_set
-    command = f"python 04_train.py --name {run.name}"
-    trained = sorted(path.parent.name for path in folder.parent.glob("*/settings.json"))
-    if training_set not in trained:
-        raise InputError(
-            f"{training_set} was not trained in {run}; these were: {' '.join(trained) or 'none'}\n"
-            f"Run: {command} --arms {training_set}"
-        )
     checkpoints = sorted(folder.glob("step-*[0-9]"))
     if not checkpoints:
-        raise InputError(f"{folder} holds no checkpoint.\nRun: {command} --arms {training_set}")
+        trained = " ".join(sorted(path.name for path in folder.parent.iterdir() if path.is_dir()))
+        raise InputError(
+            f"{training_set} has no checkpoint in {folder.parent}; there are: {trained or 'none'}\n"
+            f"Run: python 04_train.py --name {run.name} --arms {training_set}"
+        )
     newest = checkpoints[-1]
     steps = read_settings(folder / "settings.json").get("steps", 0)
     if newest.name != f"step-{steps:06d}":
         print(
             f"note: {training_set} is not trained to its end: {newest.name} of {steps} steps "
-            f"({command} goes on)"
+            f"(python 04_train.py --name {run.name} goes on)"
         )
     merged = newest / "merged"
     return merged if merged.exists() else newest
