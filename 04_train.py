@@ -99,7 +99,7 @@ import torch
 from common.core import files, prompts, runs
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.core.trainings import check_settings, last_checkpoint
-from common.train import adapters, checkpoints, estimate, model, tokens, training_log
+from common.train import adapters, checkpoints, distributed, estimate, model, tokens, training_log
 from common.train import training_run as plans
 from common.train.loop import (
     adamw,
@@ -112,7 +112,7 @@ from common.train.loop import (
 
 run = runs.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
-rank, world, device = model.init_distributed()
+rank, world, device = distributed.init_distributed()
 if config.dry_run:
     world = config.gpus or world
 log = print if rank == 0 else lambda *text: None
@@ -298,4 +298,4 @@ if rank == 0:
 for training in trainings:
     log(training_log.summary(training, config.merge))
 log(f"next: python 05_eval.py --name {config.name}")
-model.end_distributed()
+distributed.end_distributed()

@@ -78,7 +78,6 @@ class Config:
         "local models: float32 and one prompt at a time, for texts that rounding does not touch",
     )
     load_in_4bit: bool = setting(False, "local models: in 4 bits (a 7B model on 24 GB and less)")
-    processes: int = setting(0, "processes of a local model; 0: one per GPU of this machine")
     base_url: str | None = setting(
         None, "OpenAI-compatible server of all --model, such as http://localhost:8000/v1"
     )

@@ -32,6 +32,7 @@ from common.generate.responses import (
     parse_answer,
     parse_retry_after,
 )
+from common.train import distributed
 
 # Failures before the first good answer until the run ends: each of them may have been paid.
 MAX_FIRST_FAILURES = 24
@@ -56,6 +57,11 @@ class Client:
             raise InputError(
                 "no model was named for the server.\n"
                 "Add --model NAME (and --base-url for your own server)"
+            )
+        if distributed.world_size() > 1:
+            raise InputError(
+                f"{model} on a server was to be asked by {distributed.world_size()} processes.\n"
+                "One process asks it, with --concurrency: start with plain python, not torchrun."
             )
         self.model = self.identity = model
         self.base_url = check_base_url(base_url)

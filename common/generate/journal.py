@@ -1,13 +1,18 @@
 """The append-only record of generated text."""
 
+import glob
 import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from common.core.errors import Stopped
 from common.core.files import json_line, lock
+from common.train import distributed
+
+UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)  # of a line that holds no record
 
 
 class Journal:
@@ -16,15 +21,21 @@ class Journal:
     Of equal keys the last counts. Append-only; a record is one write, so kill -9 loses nothing that
     was recorded (a power cut: the last second). A torn last line is cut off at the next start, a
     bad line elsewhere is reported and skipped. A second process that opens it gets an InputError.
+
+    Under torchrun each process but the first writes a file of its own, <journal>.rank1.jsonl. All
+    files are read, whatever the number of processes now.
     """
 
     def __init__(self, path: str | Path):
-        self.path = path = Path(path)
-        self._lock = lock(path)
+        self.main_path = self.path = Path(path)
+        if not distributed.is_main():
+            self.path = self.main_path.with_suffix(f".rank{distributed.rank()}.jsonl")
+        self._lock = lock(self.path)
         self.records, self.skipped = {}, []
-        if path.exists():
+        if self.path.exists():
             self._read()
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
+        self.read_others()
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
         self._closed, self._broken = threading.Event(), None
         self._syncing = threading.Thread(target=self._sync, daemon=True)
         self._syncing.start()
@@ -37,7 +48,7 @@ class Journal:
                     self.records[record["key"]] = record
                     if not line.endswith(b"\n"):
                         f.write(b"\n")  # a kill took the newline alone
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except UNREADABLE:
                     if not line.endswith(b"\n"):
                         f.truncate(f.tell() - len(line))
                         break
@@ -48,6 +59,20 @@ class Journal:
                 f"the first is line {self.skipped[0]}",
                 file=sys.stderr,
             )
+
+    def read_others(self):
+        """Take in what other processes, of this run or an earlier one, wrote to their files.
+
+        An answer counts more than an error, which may have been asked again.
+        """
+        pattern = glob.escape(self.main_path.stem) + ".rank*.jsonl"
+        paths = {self.main_path, *self.main_path.parent.glob(pattern)} - {self.path}
+        for path in sorted(path for path in paths if path.exists()):
+            for line in path.read_bytes().split(b"\n"):
+                with suppress(*UNREADABLE):  # a torn last line is for its own process to repair
+                    record = json.loads(line)
+                    if "text" not in self.records.get(record["key"], {}):
+                        self.records[record["key"]] = record
 
     def _sync(self):
         """Sync once a second, never in the way of an answer: on some disks it takes a while."""

@@ -1,10 +1,12 @@
-"""Generation with transformers on this machine: one process per GPU, each with a refilled batch."""
+"""Generation with transformers on this machine: a refilled batch in each process.
+
+Under torchrun each process has a GPU and does its stride of the chunks.
+"""
 
 import gc
 import json
-import os
+import math
 import warnings
-from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,7 @@ from common.core.errors import InputError, Stopped
 from common.core.files import content_id, model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.decoder import Decoder
-from common.generate.pool import Pool
-from common.generate.requests import Sampling
+from common.train import distributed
 from common.train.model import build_on_meta
 
 CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
@@ -43,32 +44,25 @@ class Local:
 
     exact: float32 and one prompt at a time, for texts that rounding does not touch; otherwise
     bfloat16 on a GPU, float32 on a CPU. load_in_4bit: the base in 4-bit NormalFloat.
-    processes: 0 is one per visible GPU (CPU: 1). device: of a process that such an engine started.
     Weights are loaded when the first text has to be generated.
     """
 
     def __init__(
-        self, model, batch_size=32, exact=False, load_in_4bit=False, processes=0, device=None
+        self, model, batch_size: int = 32, exact: bool = False, load_in_4bit: bool = False
     ):
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ:
-            raise InputError(
-                "this script uses all GPUs of the node by itself.\n"
-                "Start it with plain python, not with torchrun."
-            )
         is_adapter = (Path(model) / "adapter_config.json").is_file()
         self.folder = str(model) if is_adapter else local_folder(model)
         self.base = _base_of(self.folder) if is_adapter else None
         self.weights = self.base or self.folder
-        cuda = torch.cuda.is_available()
-        self.device = device or ("cuda:0" if cuda else "cpu")
-        self.dtype = torch.bfloat16 if cuda and not exact else torch.float32
+        self.device = distributed.local_device()
+        self.cuda = self.device.type == "cuda"
+        self.dtype = torch.bfloat16 if self.cuda and not exact else torch.float32
         self.batch_size = 1 if exact else batch_size
         self.exact = exact
         self.load_in_4bit = load_in_4bit
-        self.processes = processes or max(torch.cuda.device_count(), 1)
         has_tokenizer = any((Path(self.folder) / name).is_file() for name in TOKENIZER_FILES)
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
-        self.pool = None
+        distributed.note_idle_gpus()
 
     @cached_property
     def identity(self) -> str:
@@ -85,14 +79,13 @@ class Local:
             parts.append("nf4")
         if self.exact:
             parts.append("exact")
-        if self.device != "cpu":
+        if self.cuda:
             parts.append("cuda")
         return content_id(*parts) if len(parts) > 1 else parts[0]
 
     @property
     def settings(self) -> dict:
         """Return what a score's manifest says of the engine; no weights are loaded for it."""
-        cuda = self.device != "cpu"
         return {
             "folder": self.folder,
             "content": self.identity,
@@ -101,8 +94,8 @@ class Local:
             "batch_size": self.batch_size,
             "load_in_4bit": self.load_in_4bit,
             "exact": self.exact,
-            "processes": self.processes,
-            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "processes": distributed.world_size(),
+            "device": torch.cuda.get_device_name(self.device) if self.cuda else "cpu",
             "adapter_of": self.base,
         }
 
@@ -144,12 +137,10 @@ class Local:
 
     def approve(self, tasks, journal):
         """Load the weights, so that no text has to wait for them; generation costs nothing."""
-        if self.processes == 1:
-            _ = self.model
+        _ = self.model
 
     def close(self):
-        """Give up the weights and the processes: the next model needs their room."""
-        self.pool = None
+        """Give up the weights: the next model needs their room."""
         if self.__dict__.pop("model", None) is not None:
             gc.collect()  # transformers' modules may hold each other
             if torch.cuda.is_available():
@@ -162,82 +153,36 @@ class Local:
         return ""
 
     def generate(self, tasks, deliver, show=lambda: None):
-        """Call deliver(task, answer) for each open task as its text ends, from this thread.
+        """Call deliver(task, answer) for each open task of this process as its text ends.
 
-        Chunks are cut from all tasks, whatever the number of processes. A chunk runs as a whole if
-        anything of it is missing. So a resumed run has the same batches and, in bfloat16 too, the
-        same text.
+        A chunk runs as a whole if anything of it is missing. So a resumed run has the same batches
+        and, in bfloat16 too, the same text.
         """
-        order = sorted(tasks, key=lambda task: (-len(task.request.prompt), task.key))
-        size = min(
-            max(-(-len(order) // CHUNKS), MIN_BATCHES * self.batch_size),
-            MAX_BATCHES * self.batch_size,
-        )
-        n = -(-len(order) // size)
-        chunks = [
-            chunk
-            for chunk in (order[at::n] for at in range(n))
-            if not all(task.settled for task in chunk)
-        ]  # prompts of all lengths
-        asked: list = [
-            {
-                "prompts": [task.request.prompt for task in chunk],
-                "keys": [task.key for task in chunk],
-                "limits": [task.sampling.max_new_tokens for task in chunk],
-                "sampling": vars(chunk[0].sampling),
-            }
-            for chunk in chunks
-        ]
-        if n < self.processes and len(order) > self.batch_size:
-            print(
-                f"note: at --batch-size {self.batch_size} {len(order)} prompts are {n} chunks: "
-                f"{n} of {self.processes} processes have work"
-            )
-        if self.pool or min(self.processes, len(chunks)) > 1:
-            answers = self._everywhere(asked)
-        else:
-            answers = (
-                (n, *found) for n, chunk in enumerate(asked) for found in self.texts(**chunk)
-            )
-        with closing(
-            answers
-        ):  # what deliver raises must end the processes now, not when the exception is forgotten
-            for n, at, answer in answers:
-                if not chunks[n][at].settled:
-                    deliver(chunks[n][at], answer | {"batch_size": self.batch_size})
+        chunks = _chunks(tasks, self.batch_size)
+        for chunk in chunks[distributed.rank() :: distributed.world_size()]:
+            if all(task.settled for task in chunk):
+                continue
+            for index, answer in self._texts(chunk):
+                if not chunk[index].settled:
+                    deliver(chunk[index], answer | {"batch_size": self.batch_size})
                     show()
 
-    def _everywhere(self, asked):
-        """The answers to chunks from processes that this engine keeps as long as it lives."""
-        if not self.pool:
-            devices = [f"cuda:{n}" for n in range(torch.cuda.device_count())] or ["cpu"]
-            settings = {
-                "model": self.folder,
-                "exact": self.exact,
-                "load_in_4bit": self.load_in_4bit,
-                "processes": 1,
-                "threads": max(torch.get_num_threads() // self.processes, 1),
-            }
-            self.pool = Pool(
-                [settings | {"device": devices[n % len(devices)]} for n in range(self.processes)]
-            )
-        return self.pool.texts([chunk | {"batch_size": self.batch_size} for chunk in asked])
-
-    def texts(self, prompts, keys, limits, sampling, batch_size=None):
-        """Yield (index, answer) of a chunk, by this process.
-
-        Stopped (status 4) if the GPU's memory is not enough.
-        """
-        sampling = Sampling(**sampling)
-        batch_size = batch_size or self.batch_size
+    def _texts(self, chunk):
+        """Yield (index, answer) of a chunk's tasks; Stopped (status 4) if the GPU is too small."""
+        sampling = chunk[0].sampling
         context = getattr(self._config.get_text_config(), "max_position_embeddings", None) or 2**31
         end_tokens = self._end_tokens(sampling.stop)
-        decoder = Decoder(self.model, self.tokenizer, sampling, end_tokens, context, batch_size)
+        decoder = Decoder(
+            self.model, self.tokenizer, sampling, end_tokens, context, self.batch_size
+        )
+        prompts = [task.request.prompt for task in chunk]
+        keys = [task.key for task in chunk]
+        limits = [task.sampling.max_new_tokens for task in chunk]
         try:
             yield from decoder.generate(prompts, keys, limits)
         except torch.OutOfMemoryError as error:
             raise Stopped(
-                f"the GPU's memory is not enough for {batch_size} texts at a time "
+                f"the GPU's memory is not enough for {self.batch_size} texts at a time "
                 f"({str(error)[:200]})\n"
                 "Give a smaller --batch-size; what was answered is kept.",
                 4,
@@ -257,6 +202,18 @@ class Local:
         vocabulary = self.tokenizer.get_vocab()
         ends = {*model_ends, *(vocabulary.get(text) for text in stop)}
         return ends - {None}
+
+
+def _chunks(tasks, batch_size):
+    """Return the tasks in chunks of equal size, each with prompts of all lengths.
+
+    They depend neither on what is done already nor on the number of processes.
+    """
+    order = sorted(tasks, key=lambda task: (-len(task.request.prompt), task.key))
+    size = math.ceil(len(order) / CHUNKS)
+    size = min(max(size, MIN_BATCHES * batch_size), MAX_BATCHES * batch_size)
+    n_chunks = math.ceil(len(order) / size)
+    return [order[first::n_chunks] for first in range(n_chunks)]
 
 
 def _base_of(folder):
@@ -297,7 +254,7 @@ def _quantization(device, dtype):
     from common.train.adapters import check_bitsandbytes
 
     try:
-        check_bitsandbytes(torch.device(device))
+        check_bitsandbytes(device)
     except InputError as error:
         raise InputError(
             f"{str(error).splitlines()[0]}\n"

@@ -1,6 +1,7 @@
 """Prompts -> texts, through a journal.
 
 An engine (`local`, `client`, `batch`) only generates; what counts as an answer is decided here.
+Under torchrun each process generates its stride, and all of them get all records.
 """
 
 import sys
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from common.core.errors import InputError, Stopped
 from common.core.files import content_id
+from common.train import distributed
 
 # Too many bad ones among the first answers end a run: a wrong model must not burn a budget.
 N_FIRST = 200
@@ -183,7 +185,7 @@ class _Recorder:
     """The journal's side of a run: records each answer, and ends it if too many are bad."""
 
     def __init__(self, tasks, journal, retries, retry_failed, bad_share):
-        self.tasks, self.journal = tasks, journal
+        self.tasks, self.journal, self.retries = tasks, journal, retries
         self.max_bad = bad_share * N_FIRST
         reasons = {}  # of all answers that the journal holds for these tasks
         for task in tasks:
@@ -207,10 +209,18 @@ class _Recorder:
             self.journal.append(answer)
         task.settle(answer)
         self.counts[task.state] += 1
-        self.bar.update(task.settled)
+        if task.settled:  # the main process shows its own share for all
+            self.bar.update(distributed.world_size())
         if len(self.first_reasons) < N_FIRST:
             self.first_reasons.append(task.reason)
         self.refuse_bad()
+
+    def collect(self):
+        """Take the answers that the other processes have written since the start."""
+        self.journal.read_others()
+        for task in self.tasks:
+            if not task.settled:
+                task.replay(self.journal, self.retries, retry_failed=False)
 
     def refuse_bad(self):
         """Raise Stopped if too many of the first answers cannot be used."""
@@ -241,6 +251,7 @@ class _Recorder:
             initial=n_settled,
             desc=label,
             unit="row",
+            disable=not distributed.is_main(),
             mininterval=0.1 if is_terminal else 10,
         ) as self.bar:
             engine.generate(self.tasks, self.deliver, show)
@@ -302,6 +313,9 @@ def complete(
             recorder.generate(engine, label)
         elif tasks:
             print(f"{label}: all {n_settled:,} answers are in {journal.path}, nothing is asked")
+        if distributed.world_size() > 1:
+            distributed.barrier()
+            recorder.collect()
     except Stopped as end:
         end.answers = [task.record() for task in order]
         raise

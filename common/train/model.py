@@ -5,12 +5,9 @@ device, sharded, and filled from the safetensors files, each process reading its
 weights are float32; on a GPU the computation is bfloat16 with float32 gradient reduction.
 """
 
-import os
 import types
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -32,32 +29,6 @@ LOGIT_CHANGES = (
     "logits_scaling",
     "lm_head_multiplier",
 )
-
-
-def init_distributed():
-    """Start the process group torchrun describes, or one of a single process. -> (rank, world size, device)."""
-    cuda = torch.cuda.is_available()
-    device = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    )
-    if cuda:
-        torch.cuda.set_device(device)
-    if not dist.is_initialized():
-        backend = "nccl" if cuda else "gloo"
-        if "RANK" in os.environ:
-            dist.init_process_group(
-                backend, timeout=timedelta(hours=1)
-            )  # the others wait while process 0 writes a large model
-        else:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    return dist.get_rank(), dist.get_world_size(), device
-
-
-def end_distributed():
-    """Several processes end together: one that leaves while another still waits for it may abort it."""
-    if dist.get_world_size() > 1:
-        dist.barrier()
-        dist.destroy_process_group()
 
 
 # --- a model without weights ----------------------------------------------------------------------

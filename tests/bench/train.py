@@ -39,7 +39,7 @@ from common.core import prompts
 from common.core.files import read_jsonl
 from common.core.tokenizer import load_tokenizer
 from common.tiny.base import build_tokenizer
-from common.train import estimate, model, tokens
+from common.train import distributed, estimate, model, tokens
 from common.train.loop import adamw, training_steps
 
 ROOT = Path(__file__).parent.parent.parent
@@ -204,7 +204,7 @@ def as_they_stand(job):
 
 def train_kit(job, rows):
     """As 04 does."""
-    _, _, device = model.init_distributed()
+    _, _, device = distributed.init_distributed()
     if job["lora"]:
         from common.train import adapters
 
@@ -327,7 +327,7 @@ def check(job, rows):
     a call cannot take it."""
     from common.train import adapters
 
-    _, _, device = model.init_distributed()
+    _, _, device = distributed.init_distributed()
     batch = input_ids, labels = tokens.collate(rows)
     plain = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32)
     found = {"plain": plain(input_ids=input_ids, labels=labels).loss.item()}

@@ -31,7 +31,7 @@ from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import adapters, estimate, tokens
+from common.train import adapters, distributed, estimate, tokens
 from common.train import checkpoints as C
 from common.train import model as M
 from common.train.loop import adamw, check_flags, training_steps
@@ -66,7 +66,7 @@ NF4 = BitsAndBytesConfig(
     bnb_4bit_use_double_quant=True,
     bnb_4bit_compute_dtype=torch.float32,
 )
-M.init_distributed()
+distributed.init_distributed()
 
 
 @pytest.fixture(scope="module")

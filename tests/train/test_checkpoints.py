@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from common.tiny.base import build_tokenizer
-from common.train import adapters, tokens
+from common.train import adapters, distributed, tokens
 from common.train import checkpoints as C
 from common.train import model as M
 from common.train.loop import adamw, training_steps
@@ -226,7 +226,7 @@ def test_the_best_checkpoint_is_kept_besides_the_last(run, rate, expected):
 
 def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp_path):
     """Written only after the last step, it is the folder that a writer who stops the training leaves."""
-    M.init_distributed()
+    distributed.init_distributed()
     words = build_tokenizer()
     examples, _ = tokens.examples(ROWS["cft"], words, "chatml", 512)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 7, 1, 0, 1, 2048)
@@ -250,7 +250,7 @@ def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp
 def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
     """transformers makes a model's shell under another default dtype, which is the whole process's: a tensor made in the
     meantime by the training would be bfloat16, too, and two processes would then sum different types. 24 layers take a while."""
-    M.init_distributed()
+    distributed.init_distributed()
     words = build_tokenizer()
     config = Qwen2Config(
         vocab_size=len(words),

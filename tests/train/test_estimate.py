@@ -9,7 +9,7 @@ from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from common.train import adapters, checkpoints, estimate
+from common.train import adapters, checkpoints, distributed, estimate
 from common.train import model as M
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ HALF_B = Qwen2Config(
     intermediate_size=4864,
     tie_word_embeddings=True,
 )
-M.init_distributed()
+distributed.init_distributed()
 
 
 def shape_of(config, folder, **options):

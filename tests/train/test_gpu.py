@@ -12,7 +12,7 @@ from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import adapters, checkpoints, estimate, tokens
+from common.train import adapters, checkpoints, distributed, estimate, tokens
 from common.train import model as M
 from common.train.loop import adamw, training_steps
 
@@ -63,7 +63,7 @@ def losses(net, examples, rate=1e-3):
 
 def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
     """Oracle: the same first step in float32 by a plain Hugging Face model on the same GPU."""
-    _, _, device = M.init_distributed()
+    _, _, device = distributed.init_distributed()
     net = M.load(tiny_model, device)
     assert {p.dtype for p in net.parameters()} == {
         torch.float32
@@ -79,7 +79,7 @@ def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
 
 @pytest.mark.parametrize("four_bits", [False, True])
 def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, four_bits):
-    _, _, device = M.init_distributed()
+    _, _, device = distributed.init_distributed()
     adapters.check_bitsandbytes(device)
     net = adapters.load(tiny_model, device, 8, 16, four_bits)
     assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
@@ -95,7 +95,7 @@ def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, fo
 
 def test_attention_takes_the_flash_path(larger):
     """No other kernel is allowed here, so anything but flash raises."""
-    _, _, device = M.init_distributed()
+    _, _, device = distributed.init_distributed()
     net = M.load(larger, device)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         net.completion_loss(*tokens.collate(long_rows(2, 512), device)).backward()
@@ -104,7 +104,7 @@ def test_attention_takes_the_flash_path(larger):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_memory_is_what_the_dry_run_says(larger, checkpointing):
     """An upper estimate, and not an idle one: what was used is at least half of it."""
-    _, _, device = M.init_distributed()
+    _, _, device = distributed.init_distributed()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

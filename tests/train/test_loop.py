@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from common.core import files, prompts, runs, trainings  # noqa: F401
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import estimate, loop, model, tokens
+from common.train import distributed, estimate, loop, model, tokens
 from tests.runs import ROOT, contents, n_lines, rows, write_rows
 
 CPU = torch.device("cpu")
@@ -545,7 +545,7 @@ def by_hand(folder, examples, plan, peak, weight_decay):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
     """At a constant rate (warmup 0, floor 1). Decay of 0.5 at 1e-2 over three steps shrinks every weight by 1.5 %."""
-    model.init_distributed()
+    distributed.init_distributed()
     examples, _ = tokens.examples(ROWS["cft"], build_tokenizer(), "chatml", 512)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 300)
     net = model.load(str(tiny_model), CPU)
