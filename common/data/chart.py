@@ -23,7 +23,7 @@ def shorten(text: str, limit: int) -> str:
     return line if len(line) <= limit else f"{line[: half - 1]}…{line[-half:]}"
 
 
-def draw(path, lengths: dict[str, list], unit: str, teachers: dict[str, dict]) -> None:
+def draw(path, lengths: dict, unit: str, teachers: dict) -> None:
     """Draw the lengths and, if there are golds, the verdicts of each teacher against them.
 
     lengths: {kind of text: lengths in `unit`}. teachers: {name: its line of the confusion table}.

@@ -16,7 +16,7 @@ from common.core.verdicts import VERDICTS
 CASES = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")  # response, verdict
 
 
-def collect_golds(rows: list) -> dict[str, set]:
+def collect_golds(rows: list) -> dict:
     """Return {question_id: its golds}: none if all are blank, several if they conflict."""
     golds = {}
     for row in rows:
@@ -25,7 +25,7 @@ def collect_golds(rows: list) -> dict[str, set]:
     return golds
 
 
-def grade_responses(rows: list, golds: dict) -> tuple[dict, dict]:
+def grade_responses(rows: list, golds: dict) -> tuple:
     """Return ({response id: does it give the gold answer}, counts). Each response is graded once.
 
     golds: as collect_golds gives them; a row without a gold shares that of its question. Not graded
@@ -49,7 +49,7 @@ def grade_responses(rows: list, golds: dict) -> tuple[dict, dict]:
     }
 
 
-def confusion_table(rows: list, correct: dict[str, bool], *fields: str) -> dict[tuple, dict]:
+def confusion_table(rows: list, correct: dict, *fields: str) -> dict:
     """Return {values of the fields: line} over groups of critiques, sorted.
 
     fields: of a row, such as "teacher", "source". A line counts critiques = right + wrong +
@@ -92,7 +92,7 @@ def share(k: int, n: int) -> tuple:
     return (k / n, *wilson(k, n)) if n else (None, None, None)
 
 
-def teacher_agreement(rows: list) -> list[dict]:
+def teacher_agreement(rows: list) -> list:
     """Return a line for every two teachers with verdicts on the same responses, sorted.
 
     a, b: the teachers; n: responses; a_right, b_right: those with the verdict right; agree: those

@@ -87,14 +87,14 @@ FORMS = {
 }
 
 
-def check(names: list[str]) -> None:
+def check(names: list) -> None:
     """Raise InputError for a form that is not in FORMS."""
     unknown = [name for name in names if name not in FORMS]
     if unknown:
         raise InputError(f"unknown export forms {unknown}.\nExpected: --export {' '.join(FORMS)}")
 
 
-def write(folder: Path, sets: dict[str, list], names: list[str]) -> list[Path]:
+def write(folder: Path, sets: dict, names: list) -> list:
     """Write training sets, one file for each set and form, and dataset_info.json; return the paths.
 
     sets: {label: rows of 03}, a row's prompt being [system, user] or [user]. names: of FORMS,

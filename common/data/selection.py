@@ -19,7 +19,7 @@ RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", 
 CRITIQUE_FIELDS = (*RESPONSE_FIELDS, "critique_id", "teacher")
 
 
-def select_teachers(rows: list, names: list) -> list[str]:
+def select_teachers(rows: list, names: list) -> list:
     """Return the named teachers, all if none is named; InputError if there is no such critique."""
     available = sorted({row["teacher"] for row in rows})
     missing = [name for name in names if name not in available]
@@ -36,7 +36,7 @@ def is_text(value) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def read_answers(paths: list, teachers: list) -> dict[str, str]:
+def read_answers(paths: list, teachers: list) -> dict:
     """Return {question_id: a teacher's own answer}; of several teachers the first one's."""
     rows = []
     for path in paths:
@@ -49,7 +49,7 @@ def read_answers(paths: list, teachers: list) -> dict[str, str]:
     return answers
 
 
-def read_finished_responses(paths: list) -> list[dict]:
+def read_finished_responses(paths: list) -> list:
     """Return the finished responses of another run, once each, without critique and verdict."""
     finished = {}
     for path in paths:
@@ -63,7 +63,7 @@ def read_finished_responses(paths: list) -> list[dict]:
 # --- what is usable -------------------------------------------------------------------------------
 
 
-def usable_critiques(rows: list) -> tuple[list, Counter]:
+def usable_critiques(rows: list) -> tuple:
     """Return (the critiqued rows that can be trained on, counts of why the others cannot).
 
     A file from several sources may hold a critique twice, one without a verdict, or blank texts.
@@ -131,7 +131,7 @@ def load_length_tokenizer(config, run: Path):
     return None
 
 
-def row_lengths(rows: list, tokenizer) -> list[tuple]:
+def row_lengths(rows: list, tokenizer) -> list:
     """Return (prompt length, completion length) of training rows, as 04 tokenizes them.
 
     The end token counts, for it is learned. Characters if the tokenizer is None.
@@ -146,7 +146,7 @@ def row_lengths(rows: list, tokenizer) -> list[tuple]:
     return lengths
 
 
-def add_lengths(rows: list, tokenizer, system: str) -> list[dict]:
+def add_lengths(rows: list, tokenizer, system: str) -> list:
     """Return critiqued rows with their lengths in training, in the unit of row_lengths.
 
     response_length, critique_length; row_length: of the whole cft row, prompt included.

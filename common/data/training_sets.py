@@ -320,7 +320,7 @@ def explain_shortfall(name: str, rows: list, n_fitting: int, size: int) -> str:
     return f" ({n_fitting:,} rows with {definition.needs}{limits}; --rows asks for {requested:,})"
 
 
-def label_sets(names: list, suffix: str) -> dict[str, str]:
+def label_sets(names: list, suffix: str) -> dict:
     """Return {training set: its label, with --suffix}: the named ones, or all but the controls.
 
     Raises InputError for an unknown name, and for a suffix that makes no usable label.
@@ -344,12 +344,12 @@ def label_sets(names: list, suffix: str) -> dict[str, str]:
     return labels
 
 
-def training_texts(rows: list) -> list[str]:
+def training_texts(rows: list) -> list:
     """Return what rows train on, sorted: equal if two sets differ in nothing but their names."""
     return sorted(str(row["prompt"] + row["completion"]) for row in rows)
 
 
-def list_trained(folder: Path) -> list[str]:
+def list_trained(folder: Path) -> list:
     """Return the sets in a run's 04_train: those of the table first, then two-stage ones."""
     names = {settings.parent.name for settings in folder.glob("*/settings.json")}
     return [name for name in TRAINING_SETS if name in names] + sorted(names - set(TRAINING_SETS))
