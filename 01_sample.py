@@ -2,18 +2,21 @@
 """
 # 01 Sample: question -> response
 
-In: a source of questions, with or without responses. Out: `runs/<name>/01_responses.jsonl`, one noisy response a row.
+In: a source of questions, with or without responses.
+Out: `runs/NAME/01_responses/LABEL.jsonl`, one noisy response a row. Each command writes one file.
 
-    python 01_sample.py                                        # tiny: the micro-world, its base and its forum
-    python 01_sample.py --preset paper                         # the released WebInstruct-CFT-50K, with its critiques
-    python 01_sample.py --preset paper --name mine --source my.jsonl --columns question=problem response=solution
-    python 01_sample.py --preset paper --name numina --source numina             # 50,000 of its rows, a random sample by seed
-    python 01_sample.py --preset paper --name mine --source my.jsonl --model Qwen/Qwen2.5-Math-7B --samples 4   # draw responses
-    python 01_sample.py --preset one-shot --name one --source question.jsonl --model NAME --base-url URL        # once for each generator
+    python 01_sample.py                   # tiny: the micro-world, its base and its forum
+    python 01_sample.py --preset paper    # the released WebInstruct-CFT-50K, with its critiques
+    python 01_sample.py --preset paper --name numina --source numina        # 50,000 at random
+    python 01_sample.py --preset paper --name mine --source my.jsonl --columns question=problem
+    python 01_sample.py --preset paper --name drawn --source my.jsonl --model Qwen/Qwen2.5-Math-7B
 
-CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds. The tiny preset first
-pretrains a base model on a small web, where half of the solutions hold an error (a minute or two), then takes forum
-answers to new questions, 56 % of them right.
+The last one draws responses to the questions of a file (`--samples 4`: four to each), under
+`torchrun` on all GPUs. One-Shot CFT gives such a command for each generator of one question.
+
+CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds.
+The tiny preset first pretrains a base model on a small web, in which half of the solutions hold an
+error (a minute or two). It then takes forum answers to new questions, 56 % of them right.
 """
 
 # %% Settings
@@ -21,250 +24,263 @@ from dataclasses import dataclass
 
 from common.core.config import configure, setting
 
+USE, DATA, GENERATION = "what you will use", "data", "generation"
+SERVER, MINIATURE = "server and money", "miniature"
+
 
 @dataclass
 class Config:
-    name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
+    name: str | None = setting(
+        None, "the run: files go to runs/NAME (default: the preset's name)", group=USE
+    )
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, tiny for a new run",
-    )
-    seed: int = setting(0, "of the world, the base and the sampling")
-    limit: int | None = setting(
-        None, "read at most this many rows of the source, from its beginning"
-    )
-    rows: int = setting(
-        50_000,
-        "take at most this many of those, a random sample by seed (one pass over the source, in bounded memory)",
+        "tiny, paper, one-shot, ... (common/core/presets.py); "
+        "default: what 01 was run with, tiny for a new run",
+        group=USE,
     )
     source: str = setting(
         "webinstruct-cft-50k",
-        "tiny; a name in common/data/sources.py; a hub id; a .jsonl, .json or .parquet file; "
+        "tiny; a name in common/data/sources.py; a hub id; a .jsonl or .parquet file; "
         "NAME=FILE: a known source, downloaded",
-    )
-    revision: str | None = setting(None, "revision of a hub source")
-    columns: list[str] = setting(
-        [], "which column holds which field: question=problem response=solution ..."
-    )
-    verdict_values: list[str] = setting(
-        [], "what a verdict column's values mean: true=right false=wrong"
-    )
-    drop_bad: bool = setting(
-        False,
-        "leave rows without question or response out, counted (also among --rows), instead of stopping",
+        group=USE,
     )
     model: str | None = setting(
         None,
-        "draw responses from this model instead: folder, hub id, served name; `base`: the tiny base",
+        "draw responses from this model instead: folder, hub id, served name; base: the tiny base",
+        group=USE,
     )
     base_url: str | None = setting(
-        None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1"
+        None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1", group=USE
     )
-    add: bool = setting(
-        False,
-        "keep the rows that stand, but for those of this very --source and --model (without it all are replaced)",
+    label: str | None = setting(
+        None, "name of the output file (default: by --model, else by --source)", group=USE
     )
+    rows: int = setting(
+        50_000, "rows at most, a random sample of the source by seed", minimum=1, group=DATA
+    )
+    limit: int | None = setting(
+        None, "read at most this many rows, from the source's beginning", minimum=1, group=DATA
+    )
+    seed: int = setting(
+        0, "of the sample, the draws, the world and the base", minimum=0, group=DATA
+    )
+    columns: list[str] = setting(
+        [], "which column holds which field: question=problem response=solution ...", group=DATA
+    )
+    verdict_values: list[str] = setting(
+        [], "what a verdict column's values mean: true=right false=wrong", group=DATA
+    )
+    drop_bad: bool = setting(
+        False, "leave bad rows out and count them, instead of stopping", group=DATA
+    )
+    revision: str | None = setting(None, "revision of a hub source", group=DATA)
+    samples: int = setting(1, "responses per question", minimum=1, group=GENERATION)
+    temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group=GENERATION)
+    top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group=GENERATION)
+    max_new_tokens: int = setting(2048, "tokens per response", minimum=1, group=GENERATION)
     template: str = setting(
-        "auto", "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)"
+        "auto",
+        "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)",
+        group=GENERATION,
     )
-    samples: int = setting(1, "responses per question")
-    temperature: float = setting(0.7, "of the sampling; 0 is greedy")
-    top_p: float = setting(1.0, "nucleus of the sampling")
-    max_new_tokens: int = setting(2048, "tokens per response at most")
-    batch_size: int = setting(32, "prompts per batch of a local model")
-    concurrency: int = setting(256, "requests in flight to a server at most")
-    timeout: float = setting(300.0, "seconds for one request to a server in all")
+    batch_size: int = setting(32, "prompts per batch of a local model", minimum=1, group=GENERATION)
+    concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
+    timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
     budget: float | None = setting(
-        None, "USD that the server's model may cost in this run, over all starts: a hard stop"
+        None, "USD that --model may cost in this run: a hard stop", minimum=0, group=SERVER
     )
-    yes: bool = setting(False, "a server's model that costs money: go on without a budget")
+    yes: bool = setting(False, "a model that costs money: go on without a budget", group=SERVER)
     price_in: float | None = setting(
-        None, "USD per million prompt tokens, where common/generate/budget.py has another or none"
+        None,
+        "USD per million prompt tokens (default: common/generate/budget.py)",
+        minimum=0,
+        group=SERVER,
     )
-    price_out: float | None = setting(None, "USD per million tokens of responses")
-    threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
-    base_steps: int = setting(2000, "tiny: pretraining steps of the base")
+    price_out: float | None = setting(
+        None, "USD per million tokens of responses", minimum=0, group=SERVER
+    )
+    base_steps: int = setting(2000, "pretraining steps of the base", minimum=1, group=MINIATURE)
     base_knows_gaps: float = setting(
-        0.0, "tiny: share of the web's authors who leave lines out as the teacher does"
+        0.0,
+        "share of the web that leaves lines out, as the teacher does",
+        minimum=0,
+        maximum=1,
+        group=MINIATURE,
     )
 
 
 config = configure(Config, "01")
 
-# %% The run's folder
-import os
+# %% The run's folder and the output
 import sys
+from collections import Counter
 
-import torch
-
-from common.core import files, prompts, runs
+from common.core import files, manifests, prompts
 from common.core.errors import InputError
 from common.data import readers, sources
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.grading import without_thinking
+from common.train import distributed
 
-run = runs.run_folder(config.name)
+distributed.start()  # under torchrun the GPUs share the draws; the first process does the rest
+run = manifests.run_folder(config.name)
 tiny = config.source == "tiny"
 if config.preset.startswith("tiny") and not tiny:
     raise InputError(
-        f"the preset {config.preset} is the micro-world, with its small limits, and does not fit --source {config.source}\n"
-        "Add --preset paper: the paper's values, which further flags change. Later scripts take the run's preset."
+        f"the preset {config.preset} is the micro-world, with its small limits, "
+        f"and does not fit --source {config.source}\n"
+        "Add --preset paper: the paper's values. Later scripts keep the run's preset."
     )
 if tiny and not config.limit:
-    raise InputError("the micro-world has no end: say how many questions, for example --limit 1600")
-if config.threads:
-    torch.set_num_threads(config.threads)
+    raise InputError("the micro-world has no end. Say how many questions: --limit 1600")
+source_name, source_file = "tiny", None
+if not tiny:
+    source_name, _, source_file = sources.parse_source(config.source)
+label = manifests.file_label(config.label or config.model or source_name)
+output = run / "01_responses" / f"{label}.jsonl"
+previous = manifests.read_manifest(output).get("config", vars(config))
+if (previous["source"], previous["model"]) != (config.source, config.model):
+    raise InputError(
+        f"{output} was made by --source {previous['source']} --model {previous['model']}.\n"
+        "Each command writes a file of its own: add --label NAME."
+    )
 
 # %% [markdown]
 """
 ## The tiny base
-Any other run starts from a model that exists. The miniature makes its own: a Qwen2 of 0.2 M parameters, trained with
-the loop of 04 on documents in the very prompts that later stages use.
+Any other run starts from a model that exists. The miniature makes its own: a Qwen2 of 0.2 M
+parameters, trained by the loop of 04 on documents in the very prompts that later stages use.
 """
 
-# %% Pretrain the tiny base, unless it stands
+# %% Pretrain the tiny base, unless it exists
 if tiny:
+    import torch
+
     from common.tiny import base, world
 
-    base_accuracy = base.pretrain(
-        run / "01_base", config.seed, config.base_steps, config.base_knows_gaps
-    )
-    print(f"base: {run / '01_base'}, {base_accuracy:.1%} of 200 held-out questions right")
+    torch.set_num_threads(1)  # more threads are slower for so small a model
+    base_folder = run / "01_base"
+    if distributed.world_size() > 1:
+        manifests.require(base_folder)  # one process makes it
+    accuracy = base.pretrain(base_folder, config.seed, config.base_steps, config.base_knows_gaps)
+    print(f"base: {base_folder}, {accuracy:.1%} of 200 new questions right")
 
 # %% Read the source
 if tiny:
-    taken, _ = readers.sample_records(
-        world.forum_rows(config.seed, config.limit), config.rows, config.seed
-    )
-    source_rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in taken]
-    read_counts = {}
+    forum = world.forum_rows(config.seed, config.limit)
+    sample, _ = readers.sample_records(forum, config.rows, config.seed)
+    rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in sample]
+    counts = Counter()
 else:
-    source_rows, read_counts = sources.load_rows(
+    rows, counts = sources.load_rows(
         config.source,
-        config.columns,
-        config.verdict_values,
-        config.revision,
-        config.limit,
-        config.rows,
-        config.seed,
+        columns=config.columns,
+        verdict_values=config.verdict_values,
+        revision=config.revision,
+        limit=config.limit,
+        size=config.rows,
+        seed=config.seed,
         need_response=config.model is None,
         drop_bad=config.drop_bad,
     )
-    license_line = sources.describe_license(sources.parse_source(config.source)[0])
+    license_line = sources.describe_license(source_name)
     if license_line:
         print(f"license of {license_line}")
-print(
-    f"{config.source}: {len(source_rows)} rows"
-    + "".join(f", {n} {what}" for what, n in read_counts.items() if n)
-)
+print(f"{config.source}: {len(rows)} rows{sources.describe_counts(counts)}")
 
 # %% [markdown]
 """
 ## Responses of a model
-With `--model` the source gives only questions, and the responses are drawn (Table 6: from the base itself). Each sample
-has its own seed, and all of them are journalled, so a killed run goes on where it was and draws the same.
+With `--model` the source gives only questions, and the responses are drawn (Table 6: from the base
+itself). Each sample has its own seed, and all of them are journalled. So a killed run goes on from
+where it was, and draws the same.
 """
 
-# %% Draw responses from a model
+# %% Open the model
+if config.model and config.base_url:
+    from common.generate.budget import Budget
+    from common.generate.client import Client
+
+    budget = Budget(config.model, config.price_in, config.price_out, config.budget, config.yes)
+    engine = Client(config.model, config.base_url, config.concurrency, config.timeout, budget)
+    tokenizer, auto_template = None, "chatml"
+elif config.model:
+    from common.generate.local import Local
+
+    engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
+    tokenizer, auto_template = engine.tokenizer, prompts.template_for(engine.tokenizer)
 if config.model:
-    if config.base_url:
-        from common.generate.budget import Budget
-        from common.generate.client import Client
+    template = auto_template if config.template == "auto" else config.template
+    prompts.check_template(template, tokenizer)
 
-        budget = Budget(config.model, config.price_in, config.price_out, config.budget, config.yes)
-        engine = Client(config.model, config.base_url, config.concurrency, config.timeout, budget)
-        template = "chatml" if config.template == "auto" else config.template
-    else:
-        from common.generate.local import Local
-
-        engine = Local(
-            run / "01_base" if config.model == "base" else config.model, config.batch_size
-        )
-        template = (
-            prompts.template_for(engine.tokenizer) if config.template == "auto" else config.template
-        )
-    prompts.check_template(template, getattr(engine, "tokenizer", None))
-    questions = {
-        (row["question_id"], row["gold"]): row for row in source_rows
-    }  # of two golds both; equal requests are asked once
-    asked = [(row, k) for row in questions.values() for k in range(config.samples)]
-    requests = [
-        Request(prompts.solve_prompt(row["question"], template), sample=k) for row, k in asked
-    ]
+# %% Draw the responses
+cost = {}
+if config.model:
+    questions = {}  # one for each gold; equal requests are sent once
+    for row in rows:
+        questions.setdefault((row["question_id"], row["gold"]), row)
+    draws = [(row, k) for row in questions.values() for k in range(config.samples)]
+    requests = []
+    for row, k in draws:
+        requests.append(Request(prompts.solve_prompt(row["question"], template), sample=k))
     sampling = Sampling(
         config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed
     )
     with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
-        cost = budget.summary(journal) if config.base_url else {}
+        if config.base_url:
+            cost = budget.summary(journal)
+distributed.leave_to_main()
 
-# %% The rows: drawn responses, or those of the source
-rows, counts = source_rows, read_counts
+# %% Turn them into rows
+errors = []
 if config.model:
-    failed = [a["error"] for a in answers if "error" in a]
-    drawn = [
-        sources.make_row(
-            row["question"], text, row["gold"], row["source"], config.model, k, a["finish_reason"]
-        )
-        for (row, k), a in zip(asked, answers)
-        if "error" not in a and (text := without_thinking(a["text"])).strip()
-    ]
-    rows = list({sources.key(row): row for row in reversed(drawn)}.values())[
-        ::-1
-    ]  # the first of equal responses
-    counts = {
-        "failed": len(failed),
-        "empty, or all of it thinking": len(asked) - len(failed) - len(drawn),
-        "equal responses": len(drawn) - len(rows),
-        "cut at max_new_tokens": sum(row["finish_reason"] == "length" for row in rows),
-    }
-    print(f"{len(rows)} responses" + "".join(f", {n} {what}" for what, n in counts.items() if n))
-    if failed:
-        print(
-            f"the first failure: {failed[0]}\nrun the same command again to ask for the {len(failed)} that failed (status 3)"
-        )
-    n_questions, n_different = (len({row[key] for row in rows}) for key in ("question_id", "id"))
-    if config.samples > 1 and config.temperature > 0 and 1 < n_questions == n_different:
-        print(
-            f"note: all samples of a question are equal: {config.model} or its server ignores --temperature"
-        )
+    rows, counts = [], Counter()
+    for (row, k), answer in zip(draws, answers):
+        if "error" in answer:
+            errors.append(answer["error"])
+            continue
+        response = without_thinking(answer["text"])
+        if not response.strip():
+            counts["empty, or all of it thinking"] += 1
+            continue
+        counts["truncated at --max-new-tokens"] += answer["finish_reason"] == "length"
+        fields = (row["question"], response, row["gold"], row["source"], config.model)
+        rows.append(sources.make_row(*fields, k, answer["finish_reason"]))
+    rows = sources.drop_duplicates(rows, counts)
+    counts["failed"] = len(errors)
+    print(f"{config.model}: {len(rows)} responses{sources.describe_counts(counts)}")
+
+# %% What can be wrong with drawn responses
+if config.model:
+    if errors:
+        print(f"the first failure: {errors[0]}")
+        print(f"Run the same command again to ask for the {len(errors)} that failed (status 3).")
     if not rows:
         raise InputError(f"{config.model} gave no usable response.")
-
-# %% Beside those that other commands took (One-Shot CFT: ten generators of one question)
-local = [file for file in (config.source, config.source.partition("=")[2]) if os.path.isfile(file)]
-made = {
-    "source": sources.identity(config.source),
-    "called": "tiny" if tiny else sources.parse_source(config.source)[0],
-    "model": config.model,
-    "inputs": {file: files.file_hash(file) for file in local},
-    "config": vars(config),
-}
-kept, lines = runs.standing(run, made) if config.add else ([], [])
-known = {sources.key(row) for _, some in kept for row in some}
-new = [row for row in rows if sources.key(row) not in known]
-if n_equal := len(rows) - len(new):
-    lines.append(f"{n_equal} rows are equal to one that stands, and left out")
-print("".join(f"{line}\n" for line in lines), end="")
-commands = [one for one, _ in kept] + [made | {"rows": len(new), "equal": n_equal}]
-rows = [row for _, some in kept for row in some] + new
+    n_questions = len({row["question_id"] for row in rows})
+    if config.samples > 1 and config.temperature > 0 and 1 < n_questions == len(rows):
+        print(
+            f"note: all samples of a question are equal: {config.model} or its server "
+            "ignores --temperature"
+        )
 
 # %% Write the rows
-files.write_jsonl(run / "01_responses.jsonl", rows)
-runs.write_manifest(
-    run / "01.run.json",
+files.write_jsonl(output, rows)
+manifests.write_manifest(
+    output,
     config,
-    local,
+    [source_file] if source_file else [],
     rows=len(rows),
-    output_sha256=files.file_hash(run / "01_responses.jsonl"),
-    counts=dict(counts),
     questions=len({row["question_id"] for row in rows}),
-    commands=commands,
     with_critique=sum("critique" in row for row in rows),
-    **(cost if config.model else {}),
+    counts=dict(counts),
+    **cost,
 )
-print(f"wrote {run / '01_responses.jsonl'}: {len(rows)} responses")
+print(f"\nthe first of them:\n{rows[0]['question'][:500]}\n-> {rows[0]['response'][:500]}\n")
+print(f"wrote {output}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
-if config.model and failed:
+if errors:
     sys.exit(3)

@@ -263,9 +263,7 @@ for table in tables:
 
 # %% Write tables, charts, the page and the manifest
 notes += scores.list_notes(results)
-notes += decontamination.report_overlap(
-    checkpoint_selection.trained_on(run), tests, config.benchmarks_dir, revisions, config.seed
-)
+notes += decontamination.report_overlap(checkpoint_selection.trained_on(run), tests)
 notes.append("On another CPU or GPU the last digits differ.")
 sections = {
     f"Against {baseline}": report.format_table(report.COMPARISONS, comparison_rows),

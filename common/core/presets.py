@@ -40,7 +40,7 @@ ONE_SHOT = {
 # A laptop CPU, no key, no download, minutes: the micro-world of common/tiny.
 TINY_GENERATION = dict(max_new_tokens=96, batch_size=250)
 TINY = {
-    "01": TINY_GENERATION | dict(source="tiny", limit=1600, temperature=1.0, threads=1),
+    "01": TINY_GENERATION | dict(source="tiny", limit=1600, temperature=1.0),
     "02": TINY_GENERATION
     | dict(model="tiny-teacher", base_url="tiny", answers=True, concurrency=8),
     "03": dict(rows=800, tokenizer="base"),

@@ -19,7 +19,6 @@ from common.core.files import read_jsonl
 from common.data import near_duplicates, test_sets
 
 REMOVE = 0.6  # from near_duplicates.LOOK on a pair is listed
-COLUMNS = ("question", "problem", "prompt")  # of a test set in a file of the user's
 OPTION = re.compile(
     r"(?:\s(?i:answer choices|choices|options)\s?:)?"
     r"(?:\s|\$?\\[a-z]+\s?\{)\(?([A-J])[.):](?=[\s}\\])"
@@ -30,74 +29,50 @@ OPTION = re.compile(
 
 
 def load_test_sets(names: list[str], folder=None, seed: int = 0) -> dict[str, list[dict]]:
-    """Return {test set: [{"id", "question"}]}, each question alone, the ids those of 05.
+    """Return {test set: its items}, of which "id" and "stem" are used here.
 
     names: of common/data/test_sets.py; "all" of them (if there is a `folder`, those in it, else
-    those that need no login; a note says which are left out); or paths of .jsonl files with the
-    text, or the first of a list of turns, in a column question, problem or prompt. Such a set is
-    called like its file, or like its folder if the file is test.jsonl. seed: of GPQA's ids.
-    Raises InputError for an unknown name, two sets of one name, and what cannot be read.
+    those that need no login; a note says which are left out); or paths of .jsonl files with a
+    column "question". Such a set is called like its file. seed: of GPQA's ids.
+    Raises InputError for an unknown name, and for what cannot be read.
     """
-    for name in names:
-        if not name.endswith(".jsonl") and name not in ("all", *test_sets.TEST_SETS):
+    tests = {}
+    for name in dict.fromkeys(_expand_all(names, folder)):
+        title = Path(name).stem
+        if title in tests:
+            raise InputError(f"{name}: there is a test set {title} already; rename the file.")
+        if name in test_sets.TEST_SETS:
+            tests[title] = test_sets.load_items(name, folder, seed=seed)
+        elif name.endswith(".jsonl"):
+            items = [{"question": row["question"]} for row in read_jsonl(Path(name), ["question"])]
+            test_sets.assign_ids(items)
+            tests[title] = [item | {"stem": item["question"]} for item in items]
+        else:
             raise InputError(
                 f"--decontaminate {name}: expected all, a .jsonl file, or of: "
                 f"{' '.join(test_sets.TEST_SETS)}\n"
                 "(The micro-world never trains on a question that it tests.)"
             )
-    if "all" in names:
-        names = [*_find_all(folder), *names]
-    tests = {}
-    for name in dict.fromkeys(names):
-        if name == "all":
-            continue
-        path = Path(name)
-        title = path.parent.resolve().name if path.stem == "test" else path.stem
-        if title in tests:
-            raise InputError(
-                f"{name}: there is a test set {title} already; rename the file, or leave one out"
-            )
-        if path.suffix:
-            tests[title] = _read_file(path)
-        else:
-            tests[title] = test_sets.load_questions(name, folder, seed=seed)
     return tests
+
+
+def _expand_all(names, folder):
+    if "all" not in names:
+        return names
+    present, missing = [], []
+    for name, test_set in test_sets.TEST_SETS.items():
+        is_there = test_sets.local_path(name, folder) if folder else not test_set.private
+        (present if is_there else missing).append(name)
+    if missing:
+        reason = f"not in {folder}" if folder else "it needs a login (name it)"
+        print(f"note: not checked, since {reason}: {' '.join(missing)}")
+    return [*present, *(name for name in names if name != "all")]
 
 
 def list_local_files(names: list[str], folder, tests: dict) -> list[str]:
     """Return the files that `load_test_sets(names, folder)` read. tests: what it returned."""
     files = [name for name in names if name.endswith(".jsonl")]
     return files + test_sets.list_local_files(folder, tests)
-
-
-def _find_all(folder):
-    """Return the test sets that "all" means; print those that it leaves out."""
-    names, reason = [], f"not in {folder}" if folder else "it needs a login (name it)"
-    for name, test_set in test_sets.TEST_SETS.items():
-        if test_sets.is_local(name, folder) if folder else not test_set.private:
-            names.append(name)
-    missing = [name for name in test_sets.TEST_SETS if name not in names]
-    if missing:
-        print(f"note: not checked, since {reason}: {' '.join(missing)}")
-    return names
-
-
-def _read_file(path):
-    items = []
-    for number, row in enumerate(read_jsonl(path), 1):
-        texts = [row[column] for column in COLUMNS if column in row]
-        text = texts[0] if texts else None
-        if isinstance(text, list) and text:
-            text = text[0]  # later turns of MT-Bench lean on the first
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(
-                f"{path}, row {number} holds no text in a column {', '.join(COLUMNS)}; "
-                f"its columns are {', '.join(row) or 'none'}.\n"
-                "Expected the question there, or a list of turns."
-            )
-        items.append({"question": text})
-    test_sets.assign_ids(items)
-    return items
 
 
 def tokenize_variants(question: str) -> list[list[str]]:
@@ -128,29 +103,27 @@ def find_matches(questions: dict[str, str], tests: dict[str, list[dict]]) -> lis
 
     questions: {question_id: text}. tests: as `load_test_sets` returns them.
     A pair: question_id, question, benchmark, item (its id), item_question, ratio (1.0 if equal),
-    how ("exact" or "10-gram"), removed (ratio >= 0.6). In the order of the questions, then of
-    `tests`, then the best first. Of a private benchmark both texts are None: they are its
-    question, or nearly. A question, or an item, without a token matches nothing.
+    how ("exact" or "10-gram"), removed (ratio >= 0.6). In the order of the questions, the best
+    first. Of a private benchmark both texts are None: they are its question, or nearly.
+    A question, or an item, without a token matches nothing.
     """
     items, owners, texts = [], [], []  # texts[i] is a variant of the question of items[owners[i]]
     for name, test_items in tests.items():
         for item in test_items:
-            variants = tokenize_variants(item["question"])
+            variants = tokenize_variants(item["stem"])
             owners += [len(items)] * len(variants)
             texts += variants
             items.append((name, item))
     index = near_duplicates.Index(texts)
-    order = list(tests)
     pairs, n_without_token = [], 0
     for question_id, question in questions.items():
         variants = tokenize_variants(question)
         n_without_token += not variants
         ratios = {}  # {number of the item: its best ratio}
         for tokens in variants:
-            for i, ratio, _ in index.near(tokens):
+            for i, ratio in index.find(tokens).items():
                 ratios[owners[i]] = max(ratio, ratios.get(owners[i], 0.0))
-        # Items are numbered in the order of `tests`.
-        for i in sorted(ratios, key=lambda i: (order.index(items[i][0]), -ratios[i], i)):
+        for i in sorted(ratios, key=lambda i: -ratios[i]):
             name, item = items[i]
             pairs.append(_describe_pair(question_id, question, name, item, ratios[i]))
     if n_without_token:
@@ -165,7 +138,7 @@ def _describe_pair(question_id, question, benchmark, item, ratio):
         "question": None if private else question,
         "benchmark": benchmark,
         "item": item["id"],
-        "item_question": None if private else item["question"],
+        "item_question": None if private else item["stem"],
         "ratio": ratio,
         "how": "exact" if ratio == 1.0 else "10-gram",
         "removed": ratio >= REMOVE,
@@ -217,22 +190,13 @@ def normalize_question(question: str) -> str:
     return "".join(question.lower().split())
 
 
-def report_overlap(
-    trained: dict[str, set | None], tests: dict, folder=None, revisions=None, seed: int = 0
-) -> list[str]:
+def report_overlap(trained: dict[str, set], tests: dict[str, list[dict]]) -> list[str]:
     """Return lines that say how many items of each test set a training set holds word for word.
 
-    trained: {training set: its questions by `normalize_question`, None if they are not known}.
-    tests: {benchmark: items}, as 05 asks them.
+    trained: {training set: its questions by `normalize_question`}. tests: {benchmark: items}.
     """
     lines = []
-    for name, questions in trained.items():
-        if questions is None:
-            lines.append(f"what {name} was trained on is not known: not compared with test sets")
     for benchmark, items in tests.items():
-        if test_sets.get_test_set(benchmark).user_turn:  # it adds something to the question
-            revision = (revisions or {}).get(benchmark)
-            items = test_sets.load_questions(benchmark, folder, revision, seed, len(items))
         counts = []
         for name, questions in trained.items():
             n_hits = count_overlap(questions or set(), items)
@@ -248,5 +212,5 @@ def report_overlap(
 
 
 def count_overlap(questions: set, items: list[dict]) -> int:
-    """Return how many items' questions are among `normalize_question` questions."""
-    return sum(normalize_question(item["question"]) in questions for item in items)
+    """Return how many items' stems are among `normalize_question` questions."""
+    return sum(normalize_question(item["stem"]) in questions for item in items)

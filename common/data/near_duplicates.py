@@ -1,119 +1,70 @@
-"""Texts that equal another one or nearly do: a shared 10-gram of words and difflib's ratio, in near-linear time over many texts.
+"""Texts that equal another one or nearly do: a shared 10-gram of tokens, and a ratio.
 
-The ratio of (text, question) is SequenceMatcher(None, text, question, autojunk=False).ratio(), in this order: difflib is not symmetric,
-but few pairs cross a threshold when turned round. With autojunk the ratio of a long text would depend on how often its words occur.
+The ratio of two token lists a, b is 2 x (tokens of their longest common subsequence) / (len(a) +
+len(b)), by rapidfuzz. It is at least difflib's, whose matching blocks are a common subsequence.
 """
 
-from collections import Counter, defaultdict
-from difflib import SequenceMatcher
+from collections import defaultdict
+from itertools import chain
 
-import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import Indel
 
-GRAM, LOOK = 10, 0.5  # words in a row; the least ratio that is told
-EFFORT = 30_000_000  # steps of difflib for one pair at the very most, about a second (see _ratio); real pairs take up to 3 million
+GRAM = 10  # tokens in a row
+LOOK = 0.5  # the least ratio that is reported
+# A text is compared with at most so many others. Contest boilerplate, a sentence that thousands
+# share, would otherwise make the work quadratic.
+MAX_COMPARED = 200
+UNKNOWN = chr(0x10FFFF)  # a token that no text of the index has
 
 
 class Index:
-    """Texts (lists of words) by their 10-grams and words, in flat arrays: 20,700 take 40 MB. Its filters lose no match."""
+    """Texts by their 10-grams. 20,000 questions of 70 tokens need about 150 MB.
 
-    def __init__(self, texts):
-        self.texts, self.equal, self.terms = texts, defaultdict(list), {}
-        for number, words in enumerate(texts):
-            self.equal[" ".join(words)].append(number)
-        # Postings: the texts of grams[i] are owners[bounds[i] : bounds[i + 1]].
-        hashes = [_grams(words) for words in texts]
-        owners, hashes = (
-            np.repeat(np.arange(len(texts)), [len(h) for h in hashes]),
-            np.concatenate([_grams([]), *hashes]),
-        )
-        order = np.argsort(hashes, kind="stable")
-        self.owners, (self.grams, starts) = (
-            owners[order],
-            np.unique(hashes[order], return_index=True),
-        )
-        self.bounds = np.append(starts, len(order))
-        # The words of text i, as numbers: words[ends[i] - lengths[i] : ends[i]].
-        self.words = np.array(
-            [
-                self.terms.setdefault(term, len(self.terms))
-                for words in texts
-                for term in _terms(words)
-            ],
-            dtype=np.int32,
-        )
-        self.lengths = np.array([len(words) for words in texts], dtype=np.int64)
-        self.ends, self.in_question = np.cumsum(self.lengths), np.zeros(len(self.terms), dtype=bool)
-
-    def near(self, words):
-        """The texts that equal a question, or share a 10-gram and have a ratio of at least LOOK -> [(number of the text, ratio, how)], how "exact"
-        (ratio 1.0) or "10-gram"."""
-        equal = self.equal.get(" ".join(words), [])
-        found = [(number, 1.0, "exact") for number in equal]
-        matcher = None
-        for number in self._candidates(words).tolist():
-            if number not in equal:
-                matcher = matcher or SequenceMatcher(
-                    None, (), words, autojunk=False
-                )  # what it knows of `words` serves all texts
-                if (ratio := _ratio(matcher, self.texts[number])) >= LOOK:
-                    found.append((number, ratio, "10-gram"))
-        return found
-
-    def _candidates(self, words):
-        """Numbers of the texts that share a 10-gram and pass difflib's two upper bounds of the ratio: by length, and by common multiset.
-
-        For all at once, as boilerplate brings thousands: real_quick_ratio and quick_ratio do the same pair by pair.
-        """
-        grams = _grams(words)
-        at = np.searchsorted(self.grams, grams)
-        grams, at = grams[at < len(self.grams)], at[at < len(self.grams)]
-        shares = np.zeros(len(self.texts), dtype=bool)
-        for i in at[self.grams[at] == grams].tolist():
-            shares[self.owners[self.bounds[i] : self.bounds[i + 1]]] = True
-        numbers = np.flatnonzero(shares)
-        lengths = self.lengths[numbers]
-        keep = 2.0 * np.minimum(lengths, len(words)) / (lengths + len(words)) >= LOOK
-        numbers, lengths = numbers[keep], lengths[keep]
-        if not len(numbers):
-            return numbers
-        known = [self.terms[term] for term in _terms(words) if term in self.terms]
-        self.in_question[known] = True
-        offsets = np.cumsum(lengths) - lengths
-        cells = np.repeat(self.ends[numbers] - lengths - offsets, lengths) + np.arange(
-            lengths.sum()
-        )
-        common = np.add.reduceat(self.in_question[self.words[cells]], offsets, dtype=np.int64)
-        self.in_question[known] = False
-        return numbers[2.0 * common / (lengths + len(words)) >= LOOK]
-
-
-def _grams(words):
-    """A hash of each different 10-gram; that two are really equal, the longest common block shows (see _ratio)."""
-    return np.unique(
-        np.array([hash(gram) for gram in zip(*(words[i:] for i in range(GRAM)))], dtype=np.int64)
-    )
-
-
-def _terms(words):
-    """Each word with its how-manieth occurrence, so that the terms which two texts share are their common multiset."""
-    seen = Counter()
-    for word in words:
-        seen[word] += 1
-        yield word, seen[word]
-
-
-def _ratio(matcher, text):
-    """difflib's ratio of a text and the matcher's question, 0 where they share no 10-gram: their longest common block is shorter.
-
-    difflib takes at most one step a word of the shorter text, times the words of the other, times their occurrences in the question. A pair
-    that might take more than EFFORT (hostile, or a list of the same few words) is judged by quick_ratio, an upper bound: it is removed
-    rather than kept.
+    A text is a string with one character for each token, so that equality and 10-grams are those
+    of strings, and rapidfuzz compares tokens.
     """
-    matcher.set_seq1(text)
-    if (
-        min(len(text), len(matcher.b)) * sum(1 + len(matcher.b2j.get(word, ())) for word in text)
-        > EFFORT
-    ):
-        return matcher.quick_ratio()
-    longest = max(block.size for block in matcher.get_matching_blocks())
-    return matcher.ratio() if longest >= GRAM else 0.0
+
+    def __init__(self, token_lists: list[list[str]]):
+        tokens = dict.fromkeys(chain.from_iterable(token_lists))
+        self.characters = {token: chr(i) for i, token in enumerate(tokens)}
+        self.texts = [self._encode(tokens) for tokens in token_lists]
+        self.equal = defaultdict(list)  # text -> numbers of the texts
+        self.owners = defaultdict(list)  # 10-gram -> numbers of the texts that hold it
+        for number, text in enumerate(self.texts):
+            self.equal[text].append(number)
+            for gram in _grams(text):
+                self.owners[gram].append(number)
+
+    def find(self, tokens: list[str]) -> dict[int, float]:
+        """Return {number of a text: ratio} of the texts that equal `tokens` (ratio 1.0), or
+        share a 10-gram and have a ratio of at least LOOK.
+        """
+        text = self._encode(tokens)
+        ratios = dict.fromkeys(self.equal.get(text, []), 1.0)
+        candidates = {number: self.texts[number] for number in self._candidates(text)}
+        similar = process.extract_iter(
+            text, candidates, scorer=Indel.normalized_similarity, score_cutoff=LOOK
+        )
+        return {number: ratio for _, ratio, number in similar} | ratios
+
+    def _candidates(self, text):
+        """Return numbers of texts that share a 10-gram, those of rare ones first.
+
+        A near copy nearly always shares a rare one, too: the grams at the edge of boilerplate
+        hold words of the question.
+        """
+        owners = [self.owners[gram] for gram in _grams(text) if gram in self.owners]
+        numbers = set()
+        for few_first in sorted(owners, key=len):
+            if len(numbers) >= MAX_COMPARED:
+                break
+            numbers.update(few_first[:MAX_COMPARED])
+        return numbers
+
+    def _encode(self, tokens):
+        return "".join([self.characters.get(token, UNKNOWN) for token in tokens])
+
+
+def _grams(text):
+    return {text[i : i + GRAM] for i in range(len(text) - GRAM + 1)}

@@ -1,7 +1,6 @@
 """Records of a local file or of a dataset on the hub, as a stream, and a random sample of one."""
 
 import heapq
-import json
 import random
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
@@ -10,7 +9,7 @@ from pathlib import Path
 from common.core.errors import InputError
 from common.core.files import iter_jsonl
 
-READABLE = (".jsonl", ".json", ".parquet")
+READABLE = (".jsonl", ".parquet")
 
 
 def sample_records(records: Iterable, size: int | None, seed: int) -> tuple[list, int]:
@@ -36,30 +35,17 @@ def sample_records(records: Iterable, size: int | None, seed: int) -> tuple[list
 
 
 def read_local(path: Path) -> Iterator[dict]:
-    """Yield the records of a local file; raise InputError if it is no such file.
-
-    A .json is one list and is read whole.
-    """
+    """Yield the records of a local file; raise InputError if it is no such file."""
     if path.suffix == ".jsonl":
         yield from iter_jsonl(path)
-    elif path.suffix == ".json":
-        yield from _read_json_list(path)
     elif path.suffix == ".parquet":
         yield from _read_parquet(path)
     else:
-        raise InputError(f"{path}: expected a file that ends in {', '.join(READABLE)}")
-
-
-def _read_json_list(path):
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise InputError(
-            f"{path}: expected a JSON list of objects; a file with one object per line is .jsonl"
+            f"{path}: expected a file that ends in {' or '.join(READABLE)}\n"
+            "One object per line is .jsonl; from a JSON list: "
+            f"jq -c '.[]' {path} > {path.with_suffix('.jsonl')}"
         )
-    return records
 
 
 def _read_parquet(path):
@@ -73,22 +59,23 @@ def _read_parquet(path):
         raise InputError(f"{path} is not a readable Parquet file ({error}).") from error
 
 
-def read_hub(dataset, revision: str | None) -> Iterator[dict]:
-    """Yield the records of a HubDataset (sources.py), streamed: nothing is kept on disk.
+def read_hub(
+    path: str, config: str | None, split: str, revision: str | None, streaming: bool = True
+) -> Iterator:
+    """Yield the records of a dataset of the hub; nothing of a stream is kept on disk.
 
     Raises InputError if it cannot be read, also if the connection breaks off on the way.
     """
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetsError
 
     try:
-        yield from load_dataset(
-            dataset.path, dataset.config, split=dataset.split, streaming=True, revision=revision
-        )
-    except (OSError, ValueError, DatasetNotFoundError) as error:
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        yield from load_dataset(path, config, split=split, streaming=streaming, revision=revision)
+    except (OSError, ValueError, DatasetsError) as error:
         raise InputError(
-            f"{dataset.path} could not be read from the hub ({reason})\n"
-            "Check the name and the connection, or download it and name the file: "
-            "--source FILE.parquet (NAME=FILE.parquet for a source that the kit knows)"
+            f"{path} could not be read from the hub ({type(error).__name__}: {str(error)[:200]})\n"
+            "Check the name and the connection. If its page asks for it, request access and log "
+            "in: hf auth login. Or download it and name the file: --source FILE.parquet "
+            "(NAME=FILE.parquet for a source that the kit knows), --benchmarks-dir DIR for a test "
+            "set (not for GPQA, which is only read from the hub)"
         ) from error

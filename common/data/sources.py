@@ -5,7 +5,7 @@ data brings a critique, also critique (normalized), critique_raw, verdict and te
 """
 
 import json
-import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -57,17 +57,15 @@ def unpack_webinstruct_cft(record: dict) -> dict:
     ... )
     {'question': 'q', 'response': 'a', 'critique': 'c'}
     """
-    text, critique = record.get("input"), record.get("output")
-    if not isinstance(text, str) or not isinstance(critique, str):
-        raise ValueError(f"no text in its columns input and output; it has {', '.join(record)}")
     # Split once only: a response may itself contain "Solution:".
-    question, separator, response = text.partition("\n\nSolution:\n")
-    if not separator:
-        raise ValueError("its input column has no 'Question: ... Solution: ...'")
+    form = "(?:Question:\n)?(.*?)\n\nSolution:\n(.*?)\n?"
+    match = re.fullmatch(form, str(record.get("input")), re.DOTALL)
+    if not match or "output" not in record:
+        raise ValueError("its columns input and output have no 'Question: ... Solution: ...'")
     return {
-        "question": question.removeprefix("Question:\n"),
-        "response": response.removesuffix("\n"),
-        "critique": critique.removeprefix("Critique:\n"),
+        "question": match[1],
+        "response": match[2],
+        "critique": record["output"].removeprefix("Critique:\n"),
     }
 
 
@@ -79,15 +77,11 @@ def unpack_acemath(record: dict) -> dict:
     >>> unpack_acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
     {'question': 'q', 'response': 'a'}
     """
-    messages = [turn for turn in record.get("messages") or () if isinstance(turn, dict)]
-    turns = [turn for turn in messages if turn.get("role") != "system"]
-    roles = [turn.get("role") for turn in turns]
+    turns = [turn for turn in record.get("messages", []) if turn["role"] != "system"]
+    roles = [turn["role"] for turn in turns]
     if roles != ["user"]:
-        raise ValueError(
-            f"expected one user message in its column messages, seen {roles}; "
-            f"it has {', '.join(record)}"
-        )
-    return {"question": turns[0].get("content"), "response": record.get("answer")}
+        raise ValueError(f"expected one user message in its column messages, not {roles}")
+    return {"question": turns[0]["content"], "response": record.get("answer")}
 
 
 def _webinstruct_cft(config):
@@ -166,14 +160,6 @@ def parse_source(source: str) -> tuple[str, HubDataset, Path | None]:
     return source, HubDataset(source), None
 
 
-def identity(source):
-    """Return what tells a --source from others, however it is spelled."""
-    if source == "tiny":
-        return source
-    name, _, path = parse_source(source)
-    return os.path.relpath(path.resolve()) if path else name
-
-
 # --- reading ------------------------------------------------------------------------------------
 
 
@@ -197,14 +183,10 @@ def load_rows(
     seed, in bounded memory.
     Raises InputError for a bad row; with drop_bad it is left out and counted.
     """
-    column_map = _parse_pairs(columns, "--columns", "FIELD=COLUMN")
-    if not set(column_map) <= set(FIELDS):
-        raise InputError(f"--columns {' '.join(columns)}: the fields are {', '.join(FIELDS)}")
-    verdict_map = _parse_pairs(verdict_values, "--verdict-values", "VALUE=right or VALUE=wrong")
-    if not set(verdict_map.values()) <= set(verdicts.VERDICTS):
-        raise InputError(f"--verdict-values {' '.join(verdict_values)}: expected right or wrong")
+    column_map = _parse_pairs(columns, "--columns", names=FIELDS)
+    verdict_map = _parse_pairs(verdict_values, "--verdict-values", values=verdicts.VERDICTS)
     name, dataset, path = parse_source(source)
-    records = readers.read_local(path) if path else readers.read_hub(dataset, revision)
+    records = _open(dataset, path, revision)
     columns_seen = set()
     stream = _watch_columns(islice(records, limit), columns_seen)
     sample, n_read = readers.sample_records(stream, size, seed)
@@ -216,6 +198,13 @@ def load_rows(
     required = ("question", "response") if need_response else ("question",)
     mapping = _map_columns(source, dataset, columns_seen, column_map, required)
     reader = RowReader(name, dataset.unpack, mapping, verdict_map, required, counts)
+    rows = drop_duplicates(_read_rows(reader, sample, source, drop_bad), counts)
+    if not rows:
+        raise InputError(f"{source} holds no usable rows ({dict(counts) or 'it is empty'}).")
+    return rows, counts
+
+
+def _read_rows(reader, sample, source, drop_bad):
     rows = []
     for number, record in sample:
         place = f"{source}, row {number}"
@@ -227,22 +216,29 @@ def load_rows(
                     f"{place}: {error}\n"
                     "Fix the row, or add --drop-bad to leave such rows out and count them."
                 ) from None
-            counts["bad rows dropped"] += 1
-    rows = drop_duplicates(rows, counts)
-    if not rows:
-        raise InputError(f"{source} holds no usable rows ({dict(counts) or 'it is empty'}).")
-    return rows, counts
+            reader.counts["bad rows dropped"] += 1
+    return rows
 
 
-def _parse_pairs(texts, flag, form):
+def _parse_pairs(texts, flag, names=None, values=None):
     """Return {"question": "problem"} for ["question=problem"]."""
     pairs = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if not name or not value:
-            raise InputError(f"{flag}: cannot read {text!r}; expected {form}")
+        is_known = (names is None or name in names) and (values is None or value in values)
+        if not name or not value or not is_known:
+            raise InputError(
+                f"{flag} {text!r}: expected NAME=VALUE, "
+                f"NAME of: {', '.join(names or ['any'])}; VALUE of: {', '.join(values or ['any'])}"
+            )
         pairs[name] = value
     return pairs
+
+
+def _open(dataset, path, revision):
+    if path:
+        return readers.read_local(path)
+    return readers.read_hub(dataset.path, dataset.config, dataset.split, revision)
 
 
 def _watch_columns(records, columns):
@@ -386,11 +382,6 @@ class RowReader:
         )
 
 
-def key(row):
-    """Return what makes two rows one."""
-    return row["id"], row.get("critique_raw"), row.get("teacher"), row["gold"]
-
-
 def drop_duplicates(rows: list[dict], counts: Counter) -> list[dict]:
     """Return the first of equal rows: same response, critique, teacher and gold.
 
@@ -409,3 +400,8 @@ def drop_duplicates(rows: list[dict], counts: Counter) -> list[dict]:
             golds.add((critique_key, row["gold"]))
             kept_rows.append(row)
     return kept_rows
+
+
+def describe_counts(counts: Counter) -> str:
+    """Return ", 3 bad rows dropped" and so on."""
+    return "".join(f", {n:,} {text}" for text, n in counts.items() if n)

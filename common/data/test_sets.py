@@ -10,26 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from common import grading
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
+from common.data import readers
 from common.tiny import world
 
 LETTERS = "ABCDEFGHIJ"
-Folder = str | Path | None  # None: the hub
-
-
-class PromptForm(NamedTuple):
-    """The system line of a prompt, and the strings that end its answer."""
-
-    system: str
-    stop: tuple | list
-
-
-MATH_FORM = PromptForm(prompts.SOLVE_SYSTEM, prompts.STOP)
+MATH_FORM = (prompts.SOLVE_SYSTEM, prompts.STOP)  # the system line, strings that end an answer
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class TestSet:
     user_turn: Callable | None = None  # record -> what the model is asked
     parse_gold: Callable | None = None  # the gold's column -> gold
     # The prompt around the user's turn.
-    prompt_form: PromptForm = MATH_FORM
+    prompt_form: tuple = MATH_FORM
     # How answers are graded.
     tolerance: float = 0  # relative, for golds that are measured numbers
     units: bool = True  # the paper's grader deletes unit words
@@ -202,7 +192,7 @@ TEST_SETS = {
         items=12032,
         digest="b0ef0b8f047743bc",
         user_turn=_ask_mmlu_pro,
-        prompt_form=PromptForm(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
+        prompt_form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
         choices=LETTERS,
         license="MIT",
     ),
@@ -215,7 +205,7 @@ TEST_SETS = {
         question="Question",
         prepare=_shuffle_options,
         user_turn=_ask_gpqa,
-        prompt_form=PromptForm(prompts.SYSTEM, prompts.GPQA_STOP),
+        prompt_form=(prompts.SYSTEM, prompts.GPQA_STOP),
         choices="ABCD",
         license="CC-BY-4.0, not to be posted",
     ),
@@ -247,90 +237,45 @@ def find_private(names: Iterable[str]) -> list[str]:
 
 def load_items(
     name: str,
-    folder: Folder = None,
+    folder: str | Path | None = None,
     revision: str | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> list[dict]:
-    """Return [{"id", "question", "gold"}], at most `limit`, in the test set's order.
+    """Return a test set's items, at most `limit`, in its order: id, question, stem, gold.
 
-    question: what the user's turn says. seed: of the micro-world, and of GPQA's options.
-    Items of a set with options also say how many "options" they have.
+    question: what the user's turn says. stem: the question alone, without options or what else
+    the prompt adds to it. options: how many, if the set has some.
+    folder: read it from folder/NAME/test.jsonl, not from the hub. seed: of the micro-world, and of
+    the order of GPQA's options.
     """
-    return [item for item, _ in _load_pairs(name, folder, revision, limit, seed)]
-
-
-def load_questions(
-    name: str,
-    folder: Folder = None,
-    revision: str | None = None,
-    seed: int = 0,
-    limit: int | None = None,
-) -> list[dict]:
-    """Return [{"id", "question"}] with the ids of `load_items`.
-
-    question: the question alone, without options or what else a prompt adds to it.
-    """
-    column = get_test_set(name).question
-    pairs = _load_pairs(name, folder, revision, limit, seed)
-    return [{"id": item["id"], "question": record[column]} for item, record in pairs]
-
-
-def _load_pairs(name, folder, revision, limit, seed):
-    """Return [(item, the record that it was made of)]."""
     test_set = get_test_set(name)
     if name == HELDOUT:
-        raise InputError(
-            "heldout is a set to choose checkpoints on, not to report: --selection heldout"
-        )
+        raise InputError("heldout is a set to choose checkpoints on: --selection heldout")
     if name in TINY:
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
     elif folder and not test_set.private:
-        records = _read_local(name, Path(folder))
+        records = read_jsonl(_require_local(name, folder))
     else:
         records = _read_hub(test_set, revision)
-    pairs = []
+    items = []
     for number, record in enumerate(records, 1):
-        pairs.append((_make_item(f"{name}, row {number}", test_set, record, seed), record))
+        items.append(_make_item(f"{name}, row {number}", test_set, record, seed))
+    assign_ids(items)
     if test_set.subset_file:
         subset = set((Path(__file__).parent / test_set.subset_file).read_text().split())
-        pairs = [pair for pair in pairs if content_id(pair[0]["question"])[:8] in subset]
-    items = [item for item, _ in pairs]
-    assign_ids(items)
+        items = [item for item in items if item["id"][:8] in subset]
     if name in TEST_SETS and limit is None:
         _print_differences(name, items)
-    return pairs[:limit]
+    return items[:limit]
 
 
 def _make_item(place, test_set, record, seed):
-    question, gold, n_options = _read_columns(place, test_set, record, seed)
-    if type(gold) in (int, float) and math.isfinite(gold):
-        gold = str(gold)
-    for field, text in (("question", question), ("gold", gold)):
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{place} has no {field}.")
-    if test_set.prompt_form is MATH_FORM:  # as the released code writes a maths question
-        question = question.strip()
-        if gold in ("True", "False"):
-            question += " (True or False)"
-    item = {"question": question, "gold": gold}
-    if test_set.choices:
-        if gold not in list(test_set.choices[:n_options]):
-            raise InputError(
-                f"{place}: its gold {gold[:20]!r} is not one of its {n_options} options."
-            )
-        item["options"] = n_options
-    return item
-
-
-def _read_columns(place, test_set, record, seed):
-    """Return the user's turn, the gold and the number of options (0: the set has none)."""
     try:
         if test_set.prepare:
             record = test_set.prepare(record, seed)
-        question, gold = record[test_set.question], record[test_set.gold]
-        if test_set.user_turn:
-            question = test_set.user_turn(record)
+        stem, gold = record[test_set.question], record[test_set.gold]
+        question = test_set.user_turn(record) if test_set.user_turn else stem
         if test_set.parse_gold:
             gold = test_set.parse_gold(gold)
         n_options = len(_options(record)) if test_set.choices else 0
@@ -338,10 +283,23 @@ def _read_columns(place, test_set, record, seed):
         missing = error if isinstance(error, KeyError) else "a usable answer"
         raise InputError(
             f"{place} lacks {missing}; it has {', '.join(record)}.\n"
-            "Expected the columns that its row in common/data/test_sets.py reads "
-            f"({test_set.path} on the hub)."
+            f"Expected the columns of {test_set.path} on the hub (common/data/test_sets.py)."
         ) from None
-    return question, gold, n_options
+    if type(gold) in (int, float) and math.isfinite(gold):
+        gold = str(gold)
+    for field, text in (("question", stem), ("gold", gold)):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{place} has no {field}.")
+    item = {"question": question, "stem": stem, "gold": gold}
+    if test_set.choices:
+        if gold not in list(test_set.choices[:n_options]):
+            raise InputError(f"{place}: its gold {gold!r} is not one of its {n_options} options.")
+        return item | {"options": n_options}
+    # As the released code writes a maths question.
+    item["question"] = question.strip()
+    if gold in ("True", "False"):
+        item["question"] += " (True or False)"
+    return item
 
 
 def assign_ids(items: list[dict]) -> None:
@@ -377,77 +335,52 @@ def _print_differences(name, items):
         )
 
 
-def _local_path(name, folder):
-    """Return the file of a set, or of the larger set that it is a part of."""
-    path = folder / name / "test.jsonl"
-    if TEST_SETS[name].subset_file and not path.is_file():
-        whole_path = folder / "math" / "test.jsonl"
-        return whole_path if whole_path.is_file() else path
+def local_path(name: str, folder: str | Path) -> Path | None:
+    """Return the file of a test set in `folder`, None if there is none.
+
+    A private set is never read from there. A part of MATH is cut out of MATH's file.
+    """
+    if TEST_SETS[name].private:
+        return None
+    paths = [Path(folder) / name / "test.jsonl"]
+    if TEST_SETS[name].subset_file:
+        paths.append(Path(folder) / "math" / "test.jsonl")
+    paths = [path for path in paths if path.is_file()]
+    return paths[0] if paths else None
+
+
+def _require_local(name, folder):
+    path = local_path(name, folder)
+    if not path:
+        raise InputError(
+            f"{folder}/{name}/test.jsonl does not exist; --benchmarks-dir expects "
+            "DIR/NAME/test.jsonl.\nLeave --benchmarks-dir out to read the benchmark from the hub."
+        )
     return path
 
 
-def is_local(name: str, folder: str | Path) -> bool:
-    """Return whether `folder` holds the test set; a private one is never read from there."""
-    return not TEST_SETS[name].private and _local_path(name, Path(folder)).is_file()
-
-
-def _read_local(name, folder):
-    path = _local_path(name, folder)
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; --benchmarks-dir expects DIR/NAME/test.jsonl.\n"
-            "Leave --benchmarks-dir out to read the benchmark from the hub."
-        )
-    return read_jsonl(path)
-
-
 def _read_hub(test_set, revision):
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
     records = []
-    try:
-        for config in test_set.configs:
-            # A private set is streamed: not even a cache of it remains.
-            records += load_dataset(
-                test_set.path,
-                config,
-                split=test_set.split,
-                revision=revision,
-                streaming=test_set.private,
-            )
-    except (OSError, ValueError, DatasetsError) as error:
-        advice = (
-            "Check the connection, or give local files: --benchmarks-dir DIR (DIR/NAME/test.jsonl)"
+    for config in test_set.configs:
+        # A private set is streamed: not even a cache of it remains.
+        records += readers.read_hub(
+            test_set.path, config, test_set.split, revision, test_set.private
         )
-        if test_set.private:
-            advice = (
-                "It is read from the hub only, never from a local file: check the connection, "
-                "ask for access on its page, log in: hf auth login"
-            )
-        raise InputError(
-            f"{test_set.path} could not be read from the hub "
-            f"({type(error).__name__}: {str(error)[:200]})\n{advice}"
-        ) from error
     return records
 
 
 def parse_revisions(texts: list[str], names: Iterable[str]) -> dict[str, str]:
     """Return {"math": "abc"} for ["math=abc"].
 
-    The name may be left out if only one of the test sets is from the hub. The sets that
-    checkpoints are chosen on may be named, too.
+    Raises InputError for a name that is neither among `names` nor a set to choose checkpoints on.
     """
-    hub_names = [name for name in names if name in TEST_SETS]
-    if len(texts) == 1 and "=" not in texts[0] and len(hub_names) == 1:
-        return {hub_names[0]: texts[0]}
+    hub_names = [name for name in (*names, *VALIDATION) if name in TEST_SETS]
     revisions = {}
     for text in texts:
         name, _, revision = text.partition("=")
-        if name not in (*hub_names, *VALIDATION) or not revision:
+        if name not in hub_names or not revision:
             raise InputError(
-                f"--revision {text}: expected NAME=REVISION for benchmarks of this run: "
-                f"{' '.join(hub_names) or 'none is from the hub'}"
+                f"--revision {text}: expected NAME=REVISION, of: {' '.join(hub_names)}"
             )
         revisions[name] = revision
     return revisions
@@ -466,9 +399,9 @@ def describe(name: str, items: list[dict], revision: str | None) -> dict:
     }
 
 
-def list_local_files(folder: Folder, names: Iterable[str]) -> list[str]:
-    """Return the files in `folder` from which these test sets are read."""
+def list_local_files(folder: str | Path | None, names: Iterable[str]) -> list[str]:
+    """Return the files in `folder` (None: the hub) from which these test sets are read."""
     if folder is None:
         return []
-    local_names = [name for name in names if name in TEST_SETS and is_local(name, folder)]
-    return [str(_local_path(name, Path(folder))) for name in local_names]
+    paths = [local_path(name, folder) for name in names if name in TEST_SETS]
+    return [str(path) for path in paths if path]

@@ -1,32 +1,41 @@
-"""The index behind decontamination: which texts it compares, and that hashes decide nothing. The rule itself: test_decontaminate.py."""
+"""The index behind decontamination: what it compares. The rule: test_decontamination.py."""
 
-from difflib import SequenceMatcher
-
-import numpy as np
+import pytest
 
 from common.data import near_duplicates
-from tests.data.test_decontamination import WORDS, one, real_looking, text, tokens
+from tests.data.test_decontamination import WORDS, real_looking, tokens
 
 
-def test_only_what_difflibs_bounds_leave_is_compared():
-    """The items that share a 10-gram and whose quick_ratio is at least 0.5: those, and no others, cost a ratio."""
-    texts = [tokens(question) for question in real_looking(7, 150)]
+def test_a_text_equals_another_or_shares_a_10_gram():
+    """By hand: 12 of 12 + 13 tokens in common, 2 x 12 / 25 = 0.96; without a 10-gram nothing."""
+    index = near_duplicates.Index([WORDS[:12], WORDS[:9], WORDS[:9]])
+    assert index.find([*WORDS[:12], "new"]) == {0: pytest.approx(24 / 25)}
+    assert index.find(WORDS[:9]) == {1: 1.0, 2: 1.0}
+    assert index.find(["new"]) == index.find([]) == {}
+
+
+def test_only_texts_that_share_a_10_gram_are_compared():
+    texts = [tokens(question) for question in real_looking(7, 60)]
     index = near_duplicates.Index(texts)
-    grams = [set(zip(*(words[i:] for i in range(10)))) for words in texts]
-    for words in map(tokens, real_looking(8, 100)):
-        mine = set(zip(*(words[i:] for i in range(10))))
-        assert index._candidates(words).tolist() == [
-            i
-            for i, item in enumerate(texts)
-            if mine & grams[i] and SequenceMatcher(None, item, words, False).quick_ratio() >= 0.5
-        ]
+    grams = [near_duplicates._grams(text) for text in index.texts]
+    for words in map(tokens, real_looking(8, 40)):
+        text = index._encode(words)
+        sharing = [i for i in range(60) if grams[i] & near_duplicates._grams(text)]
+        assert sorted(index._candidates(text)) == sharing
 
 
-def test_two_grams_of_one_hash_are_not_taken_for_each_other(monkeypatch):
-    """The index holds hashes; whether a 10-gram is shared, the texts themselves say."""
-    monkeypatch.setattr(
-        near_duplicates, "_grams", lambda words: np.zeros(max(0, len(words) - 9), dtype=np.int64)
-    )
-    a, b = text(*WORDS[:9], "x", *WORDS[9:14]), text(*WORDS[:9], "y", *WORDS[9:14])
-    assert SequenceMatcher(None, a.split(), b.split(), False).ratio() > 0.9 and one(a, b) is None
-    assert one(text(*WORDS[:12], "x"), text(*WORDS[:12])) == (24 / 25, "10-gram", True)
+def test_boilerplate_is_not_quadratic_and_hides_no_copy(monkeypatch):
+    """1,000 texts end in one sentence of 14 tokens, so that each shares a 10-gram with each.
+
+    A question that ends in it, too, is compared with few of them, and its near copy is among them:
+    that shares rarer 10-grams.
+    """
+    monkeypatch.setattr(near_duplicates, "MAX_COMPARED", 20)
+    ending = WORDS[:14]
+    texts = [[f"t{i}w{j}" for j in range(30)] + ending for i in range(1000)]
+    index = near_duplicates.Index(texts)
+    for i in range(0, 1000, 100):
+        question = [word for j, word in enumerate(texts[i]) if j != 15]
+        candidates = index._candidates(index._encode(question))
+        assert i in candidates and len(candidates) < 2 * near_duplicates.MAX_COMPARED
+        assert index.find(question) == {i: pytest.approx(86 / 87)}

@@ -1,7 +1,6 @@
 """Rows of any source have one schema; a bad source is an error, a bad row is one or is counted."""
 
 import itertools
-import json
 import tracemalloc
 from collections import Counter
 
@@ -44,8 +43,6 @@ def write(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(records))
     else:
         path.write_text("".join(json_line(r) for r in records))
 
@@ -152,23 +149,6 @@ def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_co
         sources.load_rows(f"another={tmp_path / 'd.jsonl'}")
     with pytest.raises(InputError, match="(?s)'query' for question.*--columns question="):
         sources.load_rows(f"metamath={tmp_path / 'd.jsonl'}")
-
-
-@pytest.mark.parametrize(
-    "one, other, same",
-    [
-        ("d.jsonl", "../{folder}/d.jsonl", True),
-        ("metamath=d.jsonl", "d.jsonl", True),
-        ("d.jsonl", "e.jsonl", False),
-        ("metamath", "meta-math/MetaMathQA", True),
-        ("org/name", "org/other", False),
-    ],
-)
-def test_what_tells_a_source_from_others(tmp_path, monkeypatch, one, other, same):
-    monkeypatch.chdir(tmp_path)
-    for name in "de":
-        write(tmp_path / f"{name}.jsonl", [GOOD])
-    assert (sources.identity(one) == sources.identity(other.format(folder=tmp_path.name))) is same
 
 
 def test_a_verdict_that_contradicts_that_of_an_equal_row_is_counted(read):
@@ -330,9 +310,10 @@ def test_all_file_types_give_the_same_rows(read):
         {"question": "q", "response": "r", "gold": None},
         {"question": "q2", "response": "½ 🙂\n"},
     ]
-    rows = [read(records, name)[0] for name in ("data.parquet", "data.json", "data.jsonl")]
-    plain = [[{k: v for k, v in row.items() if k != "source"} for row in some] for some in rows]
-    assert len(plain[0]) == 3 and plain[0] == plain[1] == plain[2]
+    rows = [read(records, name)[0] for name in ("data.parquet", "data.jsonl")]
+    for row in (*rows[0], *rows[1]):
+        del row["source"]
+    assert len(rows[0]) == 3 and rows[0] == rows[1]
 
 
 def test_half_a_character_is_a_question_mark(read):
@@ -434,7 +415,7 @@ BAD_SOURCES = [  # (records, settings, facts of the message)
     ([GOOD], {"columns": ["question=problem"], "drop_bad": True}, ["'problem' for question"]),
     ([GOOD], {"columns": ["gold=answer"]}, ["'answer' for gold"]),
     ([GOOD], {"columns": ["source=answer"]}, ["'answer' for source"]),
-    ([GOOD], {"columns": ["questoin=question"]}, ["--columns questoin", "question, response"]),
+    ([GOOD], {"columns": ["questoin=question"]}, ["questoin", "question, response"]),
     ([GOOD], {"columns": ["question"]}, ["--columns", "'question'"]),
     ([GOOD], {"columns": ["=x"]}, ["--columns", "'=x'"]),
     ([GOOD], {"verdict_values": ["true"]}, ["--verdict-values", "'true'"]),
@@ -484,22 +465,24 @@ def test_questions_alone_where_responses_will_be_drawn(read):
     assert row["response"] is None
 
 
+def test_a_json_list_is_answered_with_the_way_to_jsonl(tmp_path):
+    (tmp_path / "d.json").write_text("[]")
+    with pytest.raises(InputError, match="jq .*d.json > .*d.jsonl"):
+        sources.load_rows(str(tmp_path / "d.json"))
+
+
 @pytest.mark.parametrize(
     "name, data",
     [
         ("d.jsonl", b""),
-        ("d.json", b""),
-        ("d.json", b"[]"),
-        ("d.json", b'{"question": 1}'),
-        ("d.json", b"[1]"),
-        ("d.json", b"\xff"),
+        ("d.json", b'[{"question": "q", "response": "r"}]'),
         ("d.parquet", b""),
         ("d.parquet", b"PAR1 no PAR1"),
         ("d.parquet", b"PAR1" + b"\xff" * 40 + (40).to_bytes(4, "little") + b"PAR1"),
         ("d.csv", b"question,response\nq,r\n"),
         ("d", b"x"),
     ],
-    ids=range(11),
+    ids=range(7),
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
