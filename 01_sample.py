@@ -90,7 +90,6 @@ class Config:
     budget: float | None = setting(
         None, "USD that --model may cost in this run: a hard stop", minimum=0, group=SERVER
     )
-    yes: bool = setting(False, "a model that costs money: go on without a budget", group=SERVER)
     price_in: float | None = setting(
         None,
         "USD per million prompt tokens (default: common/generate/budget.py)",
@@ -203,7 +202,7 @@ if config.model and config.base_url:
     from common.generate.budget import Budget
     from common.generate.client import Client
 
-    budget = Budget(config.model, config.price_in, config.price_out, config.budget, config.yes)
+    budget = Budget(config.model, config.price_in, config.price_out, config.budget)
     engine = Client(config.model, config.base_url, config.concurrency, config.timeout, budget)
     tokenizer, auto_template = None, "chatml"
 elif config.model:

@@ -2,19 +2,21 @@
 """
 # 02 Critique: response -> critique with a verdict
 
-In: `01_responses.jsonl`. Out: `02_critiques.jsonl`, the same rows with a teacher's critique and its verdict;
-`02_failed.jsonl`, rows without one and why; with `--answers`, `02_answers.jsonl`, the teacher's own answers.
+In: all files of `01_responses/`. Out, for each teacher: `02_critiques/<teacher>.jsonl`, the same
+rows with a critique and its verdict; `02_failed/<teacher>.jsonl`, rows without one and why; with
+`--answers`, `02_answers/<teacher>.jsonl`, the teacher's own answers. Critiques that came with the
+data go to `carried.jsonl`, those of `--self-critique` to `self-critique.jsonl`.
 
-    python 02_critique.py                                                              # tiny: a rule-based teacher
-    python 02_critique.py --name mine --model gpt-4o-mini --budget 5                   # needs OPENAI_API_KEY, costs money
-    python 02_critique.py --name mine --model gpt-4o-mini --budget 5 --batch           # half the price, within 24 hours
-    python 02_critique.py --name mine --model Qwen/Qwen2.5-72B-Instruct --base-url http://localhost:8000/v1
-    python 02_critique.py --name mine --self-critique base                             # a control: the base's own critiques
+    python 02_critique.py                                             # tiny: a rule-based teacher
+    python 02_critique.py --name mine --model gpt-4o-mini --budget 5  # needs OPENAI_API_KEY
+    python 02_critique.py --name mine --model gpt-4o-mini --budget 5 --batch     # half the price
+    python 02_critique.py --name mine --model NAME --base-url http://localhost:8000/v1
+    python 02_critique.py --name mine --self-critique base            # a control: by the base
 
-The teacher is asked with the paper's prompt; the verdict is read from its last line. Rows that came with a critique pass
-through and nobody is asked. Every answer is journalled as it arrives, so whatever ends a run, the same command goes on
-where it was; a kill loses what was in flight. Another `--model` adds its critiques to those that stand. Status 0: all
-rows; 3: some failed (02_failed.jsonl; 03 goes on without them); 2: input; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C.
+The teacher is asked with the paper's prompt; the verdict is read from its last line. Each answer is
+journalled as it arrives. After any end the same command goes on where it was, and a kill loses what
+was in flight. Status 0: all rows; 3: some failed (03 goes on without them); 2: input; 4: key,
+quota, budget, server; 5: disk; 130: Ctrl-C.
 """
 
 # %% Settings
@@ -22,81 +24,121 @@ from dataclasses import dataclass, replace
 
 from common.core.config import configure, setting
 
+USE, DATA, GENERATION = "what you will use", "data", "generation"
+SERVER, TINY = "server and money", "miniature"
+
 
 @dataclass
 class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
+    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset)", group=USE)
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, tiny for a new run",
+        "tiny, paper, ... (common/core/presets.py); default: what 01 was run with",
+        group=USE,
     )
-    seed: int = setting(0, "of --self-critique; a teacher's answers are not seeded")
-    limit: int | None = setting(None, "use at most this many responses")
-    model: str | None = setting("gpt-4o-2024-11-20", "the teacher's name on the server")
+    model: str = setting("gpt-4o-2024-11-20", "the teacher's name on the server", group=USE)
     base_url: str | None = setting(
         None,
-        "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a set of rules",
+        "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a rule set",
+        group=USE,
+    )
+    budget: float | None = setting(
+        None,
+        "USD that this teacher may cost in this run, over all starts: a hard stop; inf: no limit",
+        minimum=0,
+        group=USE,
     )
     answers: bool = setting(
-        False, "also ask for the teacher's own answer to every question, for the sft-teacher arm"
+        False, "also ask for the teacher's own answers, for the training set sft-teacher", group=USE
+    )
+    self_critique: str | None = setting(
+        None,
+        "ask no teacher but this model, loaded here (folder, hub id, or base: the run's own), as "
+        "in training; for the training set cft-self-critique",
+        group=USE,
+    )
+    limit: int | None = setting(None, "use at most this many responses", minimum=1, group=DATA)
+    existing_critiques: str = setting(
+        "keep",
+        "critiques that came with the data: keep them and ask about the other responses, ask about "
+        "all (redo), or ask about none (only)",
+        choices=["keep", "redo", "only"],
+        group=DATA,
+    )
+    retry_failed: bool = setting(
+        False, "ask again for rows that failed for good in an earlier run", group=DATA
     )
     prompt: str = setting(
         "paper",
         "how the teacher is asked: as in the paper, or as in One-Shot CFT",
         choices=["paper", "one-shot"],
+        group=GENERATION,
     )
-    self_critique: str | None = setting(
-        None,
-        "instead of a teacher, this model, loaded here (folder, hub id, or base: the run's own), is asked as "
-        "in training; for the control arm cft-self-critique of 03",
-    )
-    carried_only: bool = setting(
-        False, "ask nobody: responses that came without a critique are left out"
-    )
-    ask_carried: bool = setting(False, "also ask about responses that came with a critique")
-    temperature: float = setting(0.3, "of the teacher")
-    top_p: float = setting(0.95, "of the teacher")
+    temperature: float = setting(0.3, "of the teacher", minimum=0, group=GENERATION)
+    top_p: float = setting(0.95, "of the teacher", minimum=0, maximum=1, group=GENERATION)
     max_new_tokens: int = setting(
-        3200, "tokens per critique or answer at most (cut ones: 2.5 times as many, once)"
+        3200,
+        "tokens per critique or answer at most (cut ones: 2.5 times as many, once)",
+        minimum=1,
+        group=GENERATION,
     )
     reasoning: bool = setting(
         False,
-        "the teacher is a reasoning model: send max_completion_tokens, no temperature, no top_p",
+        "a reasoning model: send max_completion_tokens, no temperature, no top_p",
+        group=GENERATION,
     )
-    retries: int = setting(3, "how often to ask again for what is cut, empty or without a verdict")
+    retries: int = setting(
+        3,
+        "how often to ask again for what is cut, empty or without a verdict",
+        minimum=0,
+        group=GENERATION,
+    )
     max_bad_share: float = setting(
-        0.2, "stop when more than this share of the first 200 answers cannot be used"
+        0.2,
+        "stop when more than this share of the first 200 answers cannot be used",
+        minimum=0,
+        maximum=1,
+        group=GENERATION,
     )
-    retry_failed: bool = setting(False, "ask again for rows that failed for good in an earlier run")
-    partial: bool = setting(
-        False, "write what there is when the run is stopped; the rest goes to 02_failed.jsonl"
+    batch_size: int = setting(
+        32, "prompts per batch of --self-critique", minimum=1, group=GENERATION
     )
-    batch_size: int = setting(32, "prompts per batch of --self-critique")
-    concurrency: int = setting(256, "requests in flight at most")
-    timeout: float = setting(300.0, "seconds for one request in all")
+    seed: int = setting(0, "of --self-critique; a teacher has none", minimum=0, group=GENERATION)
+    concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
+    timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
     batch: bool = setting(
-        False,
-        "by the server's Batch API (half the price, within 24 hours); what comes back bad is asked live",
+        False, "use the server's Batch API: half the price, within 24 hours", group=SERVER
     )
     batch_tokens: int = setting(
-        2_000_000, "prompt tokens in the Batch API's queue at once; your account's limit"
+        2_000_000,
+        "prompt tokens in the Batch API's queue at once; your account's limit",
+        minimum=1,
+        group=SERVER,
     )
-    budget: float | None = setting(
-        None, "USD that this teacher may cost in this run, over all starts: a hard stop"
-    )
-    yes: bool = setting(False, "go on without a budget")
     price_in: float | None = setting(
-        None, "USD per million prompt tokens, where common/generate/budget.py has another or none"
+        None,
+        "USD per million prompt tokens, if common/generate/budget.py has another or none",
+        minimum=0,
+        group=SERVER,
     )
-    price_out: float | None = setting(None, "USD per million tokens of answers")
+    price_out: float | None = setting(
+        None, "USD per million tokens of answers", minimum=0, group=SERVER
+    )
     teacher_skip: float = setting(
-        0.1, "tiny: share of lines the teacher leaves out of its own answers (0 to 1)"
+        0.1, "share of lines that its own answers leave out", minimum=0, maximum=1, group=TINY
     )
     teacher_errors: float = setting(
-        0.0, "tiny: share of the critiques in which the teacher calculates as sloppily as the web"
+        0.0,
+        "share of the critiques in which the teacher calculates as sloppily as the web",
+        minimum=0,
+        maximum=1,
+        group=TINY,
     )
     critique_style: str = setting(
-        "full", "tiny: how critiques are written", choices=["full", "terse", "brief", "verdict"]
+        "full",
+        "how critiques are written",
+        choices=["full", "terse", "brief", "verdict"],
+        group=TINY,
     )
 
 
@@ -105,191 +147,161 @@ config = configure(Config, "02")
 # %% Read the responses
 import sys
 
-from common.core import files, prompts, runs
+from common.core import files, manifests, prompts, runs
 from common.core.errors import InputError, Stopped
 from common.generate.batch import Batch
-from common.generate.budget import Budget, format_usd
+from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.teacher import critiques
 
 run = runs.run_folder(config.name)
-everything = files.read_jsonl(
-    runs.stage_file(run, "01_responses.jsonl"),
-    ("id", "question_id", "question", "response", "gold", "source", "generator"),
-)
-rows = everything[: config.limit]
-if (
-    config.base_url == "tiny"
-    and not config.self_critique
-    and (foreign := [row["source"] for row in rows if row["source"] != "tiny"])
-):
+rows = critiques.read_responses(run)[: config.limit]
+carried = [row for row in rows if "critique" in row]
+print(f"{len(rows)} responses, {len(carried)} of them with a critique already")
+if config.self_critique:
+    carried, to_ask = [], rows
+elif config.existing_critiques == "only":
+    to_ask = []
+elif config.existing_critiques == "redo":
+    to_ask = rows
+else:
+    to_ask = [row for row in rows if "critique" not in row]
+if not carried and not to_ask:
     raise InputError(
-        f"the tiny teacher knows only the micro-world's questions, not those of {foreign[0]}.\n"
-        "Name a teacher: --preset paper --model NAME (and --base-url for your own server)"
+        "no response came with a critique, so --existing-critiques only leaves nothing.\n"
+        "Ask a teacher: --model NAME (--base-url URL); or name the column that holds the critiques "
+        "in 01: --columns critique=COLUMN"
     )
-itself = config.self_critique
-given = [] if itself else [row for row in rows if "critique" in row]
-to_ask = (
-    []
-    if config.carried_only
-    else [row for row in rows if config.ask_carried or itself or "critique" not in row]
-)
-to_ask = list(
-    {(row["id"], str(row["gold"])): row for row in to_ask}.values()
-)  # of two golds both, in one request
-with_answers = config.answers and not (itself or config.carried_only)
-questions = list({row["question_id"]: row for row in rows}.values()) if with_answers else []
-print(
-    f"{len(rows)} responses, {len(given)} of them with a critique already"
-    + ", the others are left out" * config.carried_only
-)
-if not given and not to_ask:
-    raise InputError(
-        "not one response came with a critique, so --carried-only leaves nothing.\nAsk a teacher: --model NAME (--base-url URL); "
-        "or name the column that holds the critiques in 01: --columns critique=COLUMN"
-    )
+questions = {}
+if config.answers and to_ask and not config.self_critique:
+    questions = {row["question_id"]: row for row in rows}
 
 # %% [markdown]
 """
 ## The teacher
-For the tiny preset it is a set of rules behind a real HTTP server here; the client below is the one that asks GPT-4o.
+For the tiny preset it is a set of rules behind a real HTTP server here; the client below is the one
+that asks GPT-4o.
 """
 
 # %% Start the tiny teacher, or name the real one; or load the model that critiques itself
-model, base_url, engine, stop_teacher = config.model, config.base_url, None, lambda: None
-temperature, top_p = (None, None) if config.reasoning else (config.temperature, config.top_p)
+model, base_url = config.model, config.base_url
+temperature, top_p = config.temperature, config.top_p
+if config.reasoning:
+    temperature = top_p = None
 sampling = Sampling(temperature, top_p, config.max_new_tokens)
-settings = dict(
-    retries=config.retries, retry_failed=config.retry_failed, bad_share=config.max_bad_share
-)
-if itself:
-    from common.generate.local import Local
-
-    model, engine = (
-        critiques.SELF,
-        Local(runs.stage_file(run, "01_base") if itself == "base" else itself, config.batch_size),
-    )
-    sampling, settings = (
-        replace(sampling, stop=prompts.STOP, seed=config.seed),
-        {},
-    )  # asked once: a critique without a verdict is its own fault
-elif config.base_url == "tiny":
+if config.base_url == "tiny" and not config.self_critique:
     from common.tiny import teacher
 
-    if config.model != "tiny-teacher":
+    foreign = [row["source"] for row in rows if row["source"] != "tiny"]
+    if foreign or config.model != "tiny-teacher":
         raise InputError(
-            f"--model {config.model} needs a server of its own: add --base-url (OpenAI's is https://api.openai.com/v1)"
+            f"the tiny teacher is no {config.model}, and knows only the micro-world's questions, not "
+            f"those of {foreign[:1]}.\nName a teacher and its server: --model NAME --base-url URL "
+            "(OpenAI's is https://api.openai.com/v1)"
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
-budget = Budget(model, config.price_in, config.price_out, config.budget, config.yes)
-engine = engine or Client(model, base_url, config.concurrency, config.timeout, budget)
+budget = Budget(model, config.price_in, config.price_out, config.budget)
+if config.self_critique:
+    from common.generate.local import Local
+
+    model, label = critiques.SELF, "self-critique"
+    own_base = config.self_critique == "base"
+    folder = manifests.require(run / "01_base") if own_base else config.self_critique
+    engine = Local(folder, config.batch_size)
+    sampling = replace(sampling, stop=prompts.STOP, seed=config.seed)
+    retries = {}  # asked once: a critique without a verdict is its own fault
+else:
+    label = manifests.file_label(model)
+    engine = Client(model, base_url, config.concurrency, config.timeout, budget)
+    retries = {
+        "retries": config.retries,
+        "retry_failed": config.retry_failed,
+        "bad_share": config.max_bad_share,
+    }
+
+output = run / "02_critiques" / f"{label}.jsonl"
+earlier = manifests.read_manifest(output).get("teacher", model)
+if earlier != model:
+    raise InputError(
+        f"{output} holds critiques of {earlier}, and those of {model} would go to the same file.\n"
+        "Use another --name"
+    )
 
 # %% Ask for critiques, and for the teacher's own answers
-# Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the released script asks once.
-requests = [
-    Request(
-        critiques.build_prompt(row, config.prompt, engine.tokenizer if itself else None),
-        check=critiques.check_critique,
-    )
-    for row in to_ask
-]
-requests += [
-    Request(prompts.teacher_answer_prompt(row["question"]), check=lambda text: None)
-    for row in questions
-]
-files.check_disk(
-    run, 8_000 * len(requests), ""
-)  # an answer of 2 to 4 KB, in the journal and in its row
-stopped = None
+# Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the
+# released script asks once.
+tokenizer = engine.tokenizer if config.self_critique else None
+requests = []
+for row in to_ask:
+    prompt = critiques.build_prompt(row, config.prompt, tokenizer)
+    requests.append(Request(prompt, check=critiques.check_critique))
+for row in questions.values():
+    prompt = prompts.teacher_answer_prompt(row["question"])
+    requests.append(Request(prompt, check=lambda text: None))
+if requests:
+    print(f"the first of {len(requests):,} requests to {model}:")
+    print(critiques.format_prompt(requests[0].prompt), end="\n\n")
+files.check_disk(run, 8_000 * len(requests), "")  # answers of 2 to 4 KB, in the journal and in rows
 with Journal(run / "02_journal.jsonl") as journal:
     batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
     if batch.outstanding() and not config.batch:
         raise InputError(
-            f"a batch of an earlier start is not collected yet, and may have been paid: add --batch.\nTo give it up, and "
-            f"pay for its requests again: rm {run / '02_batches.jsonl'}"
+            "a batch of an earlier start is not collected yet, and may have been paid.\n"
+            f"Add --batch. To give it up, and pay for its requests again: rm {batch.path}"
         )
-    try:
-        if config.batch and not itself:
-            complete(batch, requests, sampling, journal, "02 batch", **settings)
-        got = complete(engine, requests, sampling, journal, "02 critique", **settings)
-    except Stopped as end:
-        if not config.partial:
-            raise
-        stopped, got = end, end.answers
+    if config.batch and not config.self_critique:
+        complete(batch, requests, sampling, journal, "02 batch", **retries)
+    answers = complete(engine, requests, sampling, journal, "02 critique", **retries)
     cost = budget.summary(journal)
-stop_teacher()
+if config.base_url == "tiny" and not config.self_critique:
+    stop_teacher()
 
-# %% One row each: carried critiques as they are, new ones with their verdict; the rest to 02_failed.jsonl
-judged = [
-    critiques.carry_over(row)
-    for row in given
-    if row["verdict"] != "unparsed" or not config.ask_carried
+# %% One row each: critiques that came with the data as they are, new ones with their verdict
+written = {}
+if carried:
+    written["carried"] = [critiques.carry_over(row) for row in carried]
+if to_ask:
+    written[label] = [
+        critiques.add_critique(row, answer, model) for row, answer in zip(to_ask, answers)
+    ]
+own_answers = [
+    critiques.add_answer(row, answer, model)
+    for row, answer in zip(questions.values(), answers[len(to_ask) :])
 ]
-judged += [critiques.make_row(row, answer, model) for row, answer in zip(to_ask, got)]
-good = [row for row, reason in judged if not reason]
-failed = [row | {"reason": reason} for row, reason in judged if reason]
-own, unanswered = critiques.make_answer_rows(questions, got[len(to_ask) :], model)
 
-
-# %% Write, beside what other teachers have written
-def write(name, new, key, teachers):
-    """New rows, in place of what these teachers had there."""
-    files.write_jsonl(
-        run / name, critiques.beside(new, files.read_jsonl_if_exists(run / name), teachers, everything, key)
-    )
-    print(
-        f"wrote {run / name}: {len(new)} rows{f' of {teachers[0]}' if len(teachers) == 1 else ''}"
-    )
-
-
-teachers = sorted({row["teacher"] for row in good + failed})
-if to_ask or good:
-    write("02_failed.jsonl", failed + unanswered, "id", teachers)
-if not good:
-    raise stopped or Stopped(
-        critiques.explain_no_critiques(failed, run / "02_failed.jsonl" if to_ask else None, itself),
-        3 if to_ask else 2,
-    )
-write("02_critiques.jsonl", good, "id", teachers)
-if not itself and (config.answers or (run / "02_answers.jsonl").exists()):
-    write("02_answers.jsonl", own, "question_id", [model] if config.answers else [])
-
-# %% Report
-report = critiques.summarize(good, failed)
-last = (
-    runs.read_manifest(run, "02").get("teachers", [])
-    if itself
-    else sorted({row["teacher"] for row in good})
-)  # those that 03 takes
-runs.write_manifest(
-    run / "02.run.json",
-    config,
-    [run / "01_responses.jsonl"],
-    rows=len(good),
-    report=report,
-    **cost,
-    teachers=last,
-    answers=len(own),
-    unanswered=len(unanswered),
-    server=None if itself else engine.base_url,
-    partial=stopped is not None,
-    output_sha256=files.file_hash(run / "02_critiques.jsonl"),
-)
-print(critiques.format_summary(report))
-if budget.prices and (to_ask or questions):
-    perhaps = (
-        f", perhaps {format_usd(budget.lost)} more for requests that failed" if budget.lost else ""
-    )
-    print(f"cost of {model} in this run: {format_usd(budget.spent)}{perhaps}")
+# %% Write a file for each teacher, and report
+inputs = manifests.outputs(run, "01_responses")
+n_good = n_failed = 0
+for name, rows in written.items():
+    good, failed = critiques.split_failed(rows)
+    if name == label:
+        answered, unanswered = critiques.split_failed(own_answers)
+        failed += unanswered
+        if answered:
+            files.write_jsonl(run / "02_answers" / f"{name}.jsonl", answered)
+            print(f"wrote {run / '02_answers' / name}.jsonl: {len(answered)} rows")
+    files.write_jsonl(run / "02_failed" / f"{name}.jsonl", failed)
+    n_good += len(good)
+    n_failed += len(failed)
+    if good:
+        output = run / "02_critiques" / f"{name}.jsonl"
+        report = critiques.summarize(good, failed)
+        files.write_jsonl(output, good)
+        manifests.write_manifest(
+            output, config, inputs, teacher=good[0]["teacher"], report=report, **cost
+        )
+        print(f"wrote {output}\n{critiques.format_summary(report)}")
+if not n_good:
+    raise Stopped(critiques.explain_failure(failed, run / "02_failed"), 3 if to_ask else 2)
+if budget.prices and requests:
+    print(f"cost of {model} in this run: {budget.describe_cost()}")
 print(f"next: python 03_build.py --name {config.name}")
-if stopped:
-    raise stopped
-if (failed or unanswered) and not itself:
+if n_failed and not config.self_critique:
     print(
-        f"{len(failed)} responses have no critique, {len(unanswered)} questions no answer of the teacher (status 3): "
-        f"{run / '02_failed.jsonl'} says why, --retry-failed asks again"
+        f"{n_failed} rows have no critique or no answer of the teacher (status 3): "
+        f"{run / '02_failed'} says why, --retry-failed asks again"
     )
     sys.exit(3)

@@ -84,9 +84,9 @@ class Config:
     concurrency: int = setting(256, "requests in flight to a server at most")
     timeout: float = setting(300.0, "seconds for one request to a server in all")
     budget: float | None = setting(
-        None, "USD that a server's model may cost on one benchmark, over all starts: a hard stop"
+        None,
+        "USD that a server's model may cost on one benchmark, over all starts: a hard stop; inf: none",
     )
-    yes: bool = setting(False, "a server's model that costs money: go on without a budget")
     price_in: float | None = setting(
         None, "USD per million prompt tokens, where common/generate/budget.py has none"
     )

@@ -1,62 +1,39 @@
 """02_critique.py as a user runs it, against a server that fails.
 
-Its files, exit statuses, signals, kills, money and secrets.
+Its files, exit statuses, signals, kills, money and secrets. Only kills, signals and a full disk
+need a process of their own.
 """
 
 import json
-import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from common.core import verdicts
 from tests.faults import TEXTS, FaultServer
-from tests.runs import kill_when, n_lines, rows, run_script, write_rows
+from tests.runs import kill_when, n_lines, rows, run_process, run_script, write_rows
 
+ROOT = Path(__file__).parent.parent
+CASES = Path(__file__).parent / "cases"
 KEY = "sk-very-secret"
-SCENES = []
-# Starts a script with a limit to the size of a file (0: none) and with the signals of a shell; its
-# number goes to the file pid.
-LAUNCHER = """
-import os, resource, signal, sys
-if int(sys.argv[1]):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-with open("pid", "w") as f:
-    f.write(str(os.getpid()))
+COMMAND = ["02_critique.py", "--name", "x", "--preset", "paper"]
+# Starts a script with a limit to the size of a file, as if the disk were full.
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-def scene(function):
-    SCENES.append(function)
-    return function
-
-
-@pytest.fixture(scope="module")
-def played(request, tmp_path_factory):
-    """All scenes that were asked for, at once.
-
-    A script starts slowly and then mostly waits. -> {scene: its future}
-    """
-    plays = [
-        i.callspec.params["play"]
-        for i in request.session.items
-        if i.path == request.path and "played" in i.fixturenames
-    ]
-    with ThreadPoolExecutor(5) as threads:
-        return {
-            play: threads.submit(play, tmp_path_factory.mktemp(play.__name__)) for play in plays
-        }
-
-
-def responses(folder, n):
-    """A run `x` of n responses. -> its folder"""
+def make_responses(folder, n):
+    """Make a run `x` of n responses and return its folder."""
     made = [
         {
             "id": f"{i}",
@@ -71,457 +48,402 @@ def responses(folder, n):
         }
         for i in range(n)
     ]
-    return write_rows(folder / "runs" / "x" / "01_responses.jsonl", made).parent
+    run = folder / "runs" / "x"
+    write_rows(run / "01_responses" / "mine.jsonl", made)
+    return run
 
 
-COMMAND = ["02_critique.py", "--name", "x", "--preset", "paper"]
+def flags_for(url, model="teacher"):
+    return ["--model", model, *(["--base-url", url] if url else [])]
 
 
-def collect(folder, url, *flags, model="teacher", limit=0, **environment):
-    """-> CompletedProcess of 02, as a user would start it. limit: bytes that a file may have."""
-    prefix = [sys.executable, "-c", LAUNCHER, str(limit)]
-    server = ["--base-url", url] if url else []
-    return run_script(
-        folder,
-        *COMMAND,
-        "--model",
-        model,
-        *server,
-        *flags,
-        prefix=prefix,
-        timeout=120,
-        **environment,
-    )
+def collect(folder, url, *flags, model="teacher", **environment):
+    """Run 02 inside this process, and return its CompletedProcess."""
+    return run_script(folder, *COMMAND, *flags_for(url, model), *flags, **environment)
 
 
-def ends(done, status, *said):
-    """The status, what stdout or stderr say, and that it is no traceback."""
+def critiques_of(run, teacher="teacher"):
+    return rows(run / "02_critiques" / f"{teacher}.jsonl")
+
+
+def failed_of(run, teacher="teacher"):
+    return rows(run / "02_failed" / f"{teacher}.jsonl")
+
+
+def manifest_of(run, teacher="teacher"):
+    return json.loads((run / "02_critiques" / f"{teacher}.run.json").read_text())
+
+
+def ends(done, status, *parts):
+    """Assert the status, what is printed, and that it is no traceback; return what is printed."""
     text = done.stdout + done.stderr
     assert done.returncode == status and "Traceback" not in text, (
         f"{done.returncode}\n{text[-3000:]}"
     )
-    assert all(part in text for part in said), text[-3000:]
+    missing = [part for part in parts if part not in text]
+    assert not missing, f"{missing} are not in:\n{text[-3000:]}"
     return text
 
 
-def started(folder, threads, *arguments, **options):
-    """Start 02 in another thread. -> (future of its CompletedProcess, the number of its process)"""
-    running = threads.submit(collect, folder, *arguments, **options)
-    wait(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
-    number = int((folder / "pid").read_text())
-    (folder / "pid").unlink()
-    return running, number
-
-
-def wait(ready, seconds=60):
+def wait_for(ready, seconds=120):
     until = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < until, "it never came"
         time.sleep(0.005)
 
 
+class Process:
+    """02 as a process, for signals. stderr: its lines so far."""
+
+    def __init__(self, folder, *flags):
+        # A shell's child gets Ctrl-C; the child of a test runner may have been told to ignore it.
+        start = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        start += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        script = [str(ROOT / COMMAND[0]), *COMMAND[1:]]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", start, *script, *map(str, flags)],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.stderr = []
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.stderr.append(line)
+
+    def interrupt(self, number, announced="stopping"):
+        """Send a signal and wait until the script says that it has seen it."""
+        self.process.send_signal(number)
+        wait_for(lambda: announced in "".join(self.stderr))
+
+    def wait(self):
+        stdout = self.process.stdout.read()
+        status = self.process.wait(120)
+        self.reader.join()
+        return subprocess.CompletedProcess([], status, stdout, "".join(self.stderr))
+
+
 def number_of(body):
-    """The row that a request asks about."""
+    """Return the row that a request asks about."""
     return int(body["messages"][-1]["content"].split("What is ")[1].split(" + 1?")[0])
 
 
 def nowhere():
-    """A URL where nobody listens."""
+    """Return a URL where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
-def written(run):
-    """02_critiques.jsonl without what a batch or another attempt may change."""
-    return [
-        {k: v for k, v in row.items() if k not in ("usage", "usd")}
-        for row in rows(run / "02_critiques.jsonl")
-    ]
-
-
 def assert_whole(run, server, n):
-    """Each response has its critique once, in the order of the responses, as the server gave it;
-    nothing else is there.
-    """
-    got = rows(run / "02_critiques.jsonl")
-    assert [row["id"] for row in got] == [f"{i}" for i in range(n)] and rows(
-        run / "02_failed.jsonl"
-    ) == []
-    texts = {number_of(e["body"]): server.text(e["body"]) for e in server.asked}
-    for row in got:
+    """Assert that each response has its critique once, in their order, as the server gave it."""
+    critiques = critiques_of(run)
+    assert [row["id"] for row in critiques] == [f"{i}" for i in range(n)] and failed_of(run) == []
+    texts = {number_of(entry["body"]): server.text(entry["body"]) for entry in server.asked}
+    for row in critiques:
         assert row["critique_raw"] == texts[int(row["id"])]
         assert row["verdict"] == verdicts.parse_verdict(row["critique_raw"])
         assert row["critique"].endswith(f"\n\nConclusion: {row['verdict']} [END]")
-        assert (
-            row["teacher"] == "teacher"
-            and row["critique_finish_reason"] == "stop"
-            and row["question_id"] == f"q{row['id']}"
-        )
-    assert not [p.name for p in run.iterdir() if ".part" in p.name]
+        assert row["teacher"] == "teacher" and row["critique_finish_reason"] == "stop"
+        assert row["question_id"] == f"q{row['id']}"
+    assert not [path for path in run.rglob("*") if ".part" in path.name]
     keys = [record["key"] for record in rows(run / "02_journal.jsonl") if "error" not in record]
     assert len(keys) == len(set(keys))
 
 
 def texts_of(run):
-    return "".join(path.read_text(encoding="utf-8") for path in run.iterdir() if path.is_file())
+    return "".join(path.read_text(encoding="utf-8") for path in run.rglob("*") if path.is_file())
 
 
 # --- the whole thing ------------------------------------------------------------------------------
 
 
-@scene
-def faults_of_every_kind_leave_no_trace(folder):
-    """All rows come.
-
-    Another start, with another server that is not even there and other concurrency, asks for
+def test_faults_of_every_kind_leave_no_trace(tmp_path):
+    """All rows come. Another start, with other concurrency and a server that is not there, asks for
     nothing and writes the same bytes.
     """
-    run, n = responses(folder, 80), 80
-    names = [
-        "429",
-        "500",
-        "503",
-        "408",
-        "reset-before",
-        "reset-inside",
-        "broken-json",
-        "no-choices",
-        "empty",
-        "cut",
-        "verdictless",
-    ]
+    run, n = make_responses(tmp_path, 80), 80
+    names = ["429", "500", "503", "408", "reset-before", "reset-inside", "broken-json"]
+    names += ["no-choices", "empty", "cut", "verdictless"]
     with FaultServer(faults=dict.fromkeys(names, 0.02), seed=5, latency=0.02) as server:
-        done = collect(folder, server.url, "--concurrency", 20, OPENAI_API_KEY=KEY)
-        text = ends(
-            done, 0, "80 responses", "estimate: 80 requests", "next: python 03_build.py --name x"
-        )
+        done = collect(tmp_path, server.url, "--concurrency", 20, OPENAI_API_KEY=KEY)
+        text = ends(done, 0, "80 responses", "80 requests", "next: python 03_build.py --name x")
         assert_whole(run, server, n)
-        assert (
-            server.stats()["paid_twice"] == 0
-            and server.stats()["asked"] > n
-            and server.asked[0]["key"] == f"Bearer {KEY}"
-        )
-        assert KEY not in text + texts_of(run)
-        made = json.loads((run / "02.run.json").read_text())
-        assert (made["rows"], made["teachers"], made["partial"], made["usd"]) == (
-            n,
-            ["teacher"],
-            False,
-            None,
-        )
+        stats = server.stats()
+        assert stats["paid_twice"] == 0 and stats["asked"] > n
+        assert server.asked[0]["key"] == f"Bearer {KEY}" and KEY not in text + texts_of(run)
+        made = manifest_of(run)
+        assert made["teacher"] == "teacher" and made["usd"] is None
         assert made["report"]["critiques"] == n
-    before = (run / "02_critiques.jsonl").read_bytes()
-    ends(collect(folder, nowhere(), "--concurrency", 3), 0)
-    assert (run / "02_critiques.jsonl").read_bytes() == before
+    before = (run / "02_critiques" / "teacher.jsonl").read_bytes()
+    ends(collect(tmp_path, nowhere(), "--concurrency", 3), 0)
+    assert (run / "02_critiques" / "teacher.jsonl").read_bytes() == before
 
 
-@scene
-def rows_that_fail_are_named_and_asked_again_on_demand(folder):
-    """Status 3, and why for each in 02_failed.jsonl; --retry-failed asks for these, and for nothing
-    else.
-    """
-    run, faults = (
-        responses(folder, 40),
-        {3: "context", 5: "refusal", 7: "verdictless", 9: "cut", 11: "filter-400"},
-    )
+def test_the_messages_that_are_sent_are_printed_first(tmp_path):
+    """Role and content of the first request, as the server receives them, before the estimate."""
+    make_responses(tmp_path, 3)
+    with FaultServer() as server:
+        text = ends(collect(tmp_path, server.url, "--concurrency", 1), 0)
+        (message,) = server.asked[0]["body"]["messages"]
+        shown = f"[{message['role']}]\n{message['content']}"
+        assert shown in text and text.index(shown) < text.index("estimate")
+
+
+def test_rows_that_fail_are_named_and_asked_again_on_demand(tmp_path):
+    """Status 3, and the reason of each; --retry-failed asks for these, and for nothing else."""
+    run = make_responses(tmp_path, 40)
+    faults = {3: "context", 5: "refusal", 7: "verdictless", 9: "cut", 11: "filter-400"}
+    reasons = {
+        3: "maximum context length",
+        5: "I'm sorry",
+        7: "no verdict",
+        9: "cut at 8000 tokens",
+        11: "content_filter",
+    }
     with FaultServer(fault=lambda body, nth: faults.get(number_of(body))) as server:
-        ends(collect(folder, server.url), 3, "5 ", "02_failed.jsonl")
+        ends(collect(tmp_path, server.url), 3, "5 ", "02_failed", "--retry-failed")
         assert len(server.asked) == 40 + 3 + 1
-        failed = {int(row["id"]): row for row in rows(run / "02_failed.jsonl")}
-        reasons = {
-            3: "maximum context length",
-            5: "I'm sorry",
-            7: "no verdict",
-            9: "cut at 8000 tokens",
-            11: "content_filter",
-        }
-        assert list(failed) == list(faults) and all(
-            reasons[i] in failed[i]["reason"] for i in faults
-        )
+        failed = {int(row["id"]): row for row in failed_of(run)}
+        assert list(failed) == list(faults)
+        assert all(reason in failed[i]["reason"] for i, reason in reasons.items())
         assert failed[7]["critique_raw"] and failed[7]["response"] == "It is \\boxed{8}."
-        assert [int(row["id"]) for row in rows(run / "02_critiques.jsonl")] == [
-            i for i in range(40) if i not in faults
-        ]
+        good = [int(row["id"]) for row in critiques_of(run)]
+        assert good == [i for i in range(40) if i not in faults]
         faults.clear()
-        ends(collect(folder, server.url, "--retry-failed"), 0)
+        ends(collect(tmp_path, server.url, "--retry-failed"), 0)
         assert len(server.asked) == 44 + 5
         assert_whole(run, server, 40)
 
 
-@scene
-def another_teacher_and_answers_stand_beside(folder):
-    """The first teacher's rows stay; the teacher's own answers go to a file of their own; where the
-    server is may come from the environment.
-    """
-    run = responses(folder, 12)
+def test_each_teacher_has_its_files(tmp_path):
+    """Another teacher leaves the first one's file as it is; the environment may name the server."""
+    run = make_responses(tmp_path, 12)
     with FaultServer() as server:
-        ends(collect(folder, None, OPENAI_BASE_URL=server.url, OPENAI_API_KEY=KEY), 0)
-        ends(collect(folder, server.url, "--answers", model="other", OPENAI_BASE_URL=nowhere()), 0)
-        pairs = [(row["id"], row["teacher"]) for row in rows(run / "02_critiques.jsonl")]
-        assert [name for name, _ in pairs] == [f"{i // 2}" for i in range(24)] and len(
-            set(pairs)
-        ) == 24
-        assert [row["question_id"] for row in rows(run / "02_answers.jsonl")] == [
-            f"q{i}" for i in range(12)
-        ]
-        assert {row["teacher"] for row in rows(run / "02_answers.jsonl")} == {
-            "other"
-        } and server.paid() == 12 + 24
+        ends(collect(tmp_path, None, OPENAI_BASE_URL=server.url, OPENAI_API_KEY=KEY), 0)
+        before = (run / "02_critiques" / "teacher.jsonl").read_bytes()
+        environment = {"OPENAI_BASE_URL": nowhere()}
+        ends(collect(tmp_path, server.url, "--answers", model="a/b", **environment), 0)
+        assert (run / "02_critiques" / "teacher.jsonl").read_bytes() == before
+        answers = rows(run / "02_answers" / "a-b.jsonl")
+        assert [row["question_id"] for row in answers] == [f"q{i}" for i in range(12)]
+        assert {row["teacher"] for row in answers + critiques_of(run, "a-b")} == {"a/b"}
+        assert server.paid() == 12 + 24
         assert server.asked[0]["key"] == f"Bearer {KEY}" and KEY not in texts_of(run)
+        ends(collect(tmp_path, server.url, model="a-b"), 2, "a/b", "--name")
+
+
+def test_critiques_that_came_with_the_data(tmp_path):
+    """They are kept in a file of their own: the others are asked for, or all, or none."""
+    run = make_responses(tmp_path, 4)
+    path = run / "01_responses" / "mine.jsonl"
+    carried = {"critique": "Old.", "critique_raw": "Old.", "teacher": "data"}
+    data = rows(path)
+    data[1] |= carried | {"verdict": "right"}
+    data[2] |= carried | {"verdict": "unparsed"}
+    write_rows(path, data)
+    with FaultServer() as server:
+        ends(collect(tmp_path, server.url, "--existing-critiques", "only"), 3)
+        assert server.asked == [] and not (run / "02_critiques" / "teacher.jsonl").exists()
+        for choice, asked in (("keep", ["0", "3"]), ("redo", ["0", "1", "2", "3"])):
+            ends(collect(tmp_path, server.url, "--existing-critiques", choice), 3)
+            assert [row["id"] for row in critiques_of(run)] == asked
+            assert [row["id"] for row in critiques_of(run, "carried")] == ["1"]
+            assert [row["id"] for row in failed_of(run, "carried")] == ["2"]
+        assert server.paid() == 4 and "Old." not in json.dumps(critiques_of(run))
+
+
+def test_a_journal_of_an_earlier_version_is_used_as_it_is(tmp_path):
+    """It was paid for. These are lines of a run of commit 6aaaad3, and the responses to them."""
+    run = tmp_path / "runs" / "tiny"
+    shutil.copytree(CASES / "old_journal", run)
+    done = run_script(tmp_path, "02_critique.py")
+    ends(done, 0, "nothing is asked")
+    journal = rows(run / "02_journal.jsonl")
+    assert journal == rows(CASES / "old_journal" / "02_journal.jsonl")
+    (path,) = (run / "02_critiques").glob("*.jsonl")
+    texts = {record["text"] for record in journal}
+    critiques, answers = rows(path), rows(run / "02_answers" / path.name)
+    assert len(critiques) == 3 and {row["critique_raw"] for row in critiques} <= texts
+    assert len(answers) == 3 and {row["answer"] for row in answers} <= texts
 
 
 # --- what ends it ---------------------------------------------------------------------------------
 
 
-@scene
-def a_refused_key_is_not_repeated(folder):
-    """The server says it in full.
-
-    4, nothing written but the journal; with --partial what there is, and the rest as failed.
-    """
-    run, answered = responses(folder, 30), []
+def test_a_refused_key_is_not_repeated(tmp_path):
+    """The server says it in full. Status 4, and nothing is written but the journal."""
+    run, answered = make_responses(tmp_path, 30), []
 
     def fault(body, nth):
         answered.append(1)
         return None if len(answered) <= 10 else "key"
 
     with FaultServer(fault=fault, latency=0.01) as server:
-        done = collect(folder, server.url, "--concurrency", 4, OPENAI_API_KEY=KEY)
+        done = collect(tmp_path, server.url, "--concurrency", 4, OPENAI_API_KEY=KEY)
         text = ends(done, 4, "OPENAI_API_KEY", "same command again")
         assert KEY not in text + texts_of(run) and server.asked[0]["key"] == f"Bearer {KEY}"
-        assert not [
-            name
-            for name in ("02_critiques.jsonl", "02_failed.jsonl", "02.run.json")
-            if (run / name).exists()
-        ]
-        text = ends(
-            collect(folder, server.url, "--partial", OPENAI_API_KEY=KEY), 4, "OPENAI_API_KEY"
-        )
-        assert KEY not in text + texts_of(run)
-        failed = rows(run / "02_failed.jsonl")
-        assert len(rows(run / "02_critiques.jsonl")) == 10 and len(failed) == 20
-        assert json.loads((run / "02.run.json").read_text())["partial"] is True
-        assert all("not asked" in row["reason"] for row in failed) and server.paid() == 10
+        assert not list(run.glob("02_critiques/*")) and not list(run.glob("02_failed/*"))
+        assert n_lines(run / "02_journal.jsonl") == server.paid() == 10
 
 
-@scene
-def a_refused_parameter_is_named_by_its_flag(folder):
-    """A reasoning model.
-
-    The first rows cost nothing, the message says --reasoning, and with it the run goes through.
-    """
-    run = responses(folder, 20)
+def test_a_refused_parameter_is_named_by_its_flag(tmp_path):
+    """A reasoning model: the first rows cost nothing, and with --reasoning the run goes through."""
+    run = make_responses(tmp_path, 20)
     with FaultServer(
         fault=lambda body, nth: "max_tokens" if "max_tokens" in body else None
     ) as server:
-        ends(collect(folder, server.url), 2, "--reasoning")
+        ends(collect(tmp_path, server.url), 2, "--reasoning")
         assert len(server.asked) <= 16
-        ends(collect(folder, server.url, "--reasoning"), 0)
+        ends(collect(tmp_path, server.url, "--reasoning"), 0)
         assert_whole(run, server, 20)
 
 
-@scene
-def nobody_there_is_4(folder):
-    responses(folder, 20)
-    began = time.monotonic()
-    ends(collect(folder, nowhere()), 4, "no server answers", "--base-url")
-    assert time.monotonic() - began < 40
-
-
-@scene
-def a_second_process_is_refused(folder):
-    """Both would pay for the same rows. The first goes on; Ctrl-C twice gives up what hangs."""
-    responses(folder, 20)
-    with FaultServer(latency=600) as server, ThreadPoolExecutor(1) as threads:
-        running, process = started(folder, threads, server.url)
-        wait(lambda: server.asked)
-        ends(collect(folder, server.url), 2, "another process")
-        os.kill(process, signal.SIGINT)
-        time.sleep(0.7)
-        assert not running.done()
-        began = time.monotonic()
-        os.kill(process, signal.SIGINT)
-        ends(running.result(60), 130, "interrupted", "same command again")
-        assert time.monotonic() - began < 15 and server.paid() == 0
+def test_nobody_there_is_4(tmp_path):
+    make_responses(tmp_path, 20)
+    ends(collect(tmp_path, nowhere()), 4, "Connect", "--base-url")
 
 
 # --- signals and kills ----------------------------------------------------------------------------
 
 
-def interrupted(folder, number, status):
-    """One signal in the middle.
-
-    What is in flight comes in and is kept, and nothing more is sent.
-    """
-    run = responses(folder, 60)
-    with FaultServer(latency=0.4) as server, ThreadPoolExecutor(1) as threads:
-        running, process = started(folder, threads, server.url, "--concurrency", 6)
-        wait(lambda: server.paid() >= 6)
-        time.sleep(0.1)
-        sent = len(server.asked)
-        os.kill(process, number)
-        ends(running.result(60), status, "interrupted", "same command again")
-        assert sent <= len(server.asked) <= sent + 6  # one may be on its way
-        assert n_lines(run / "02_journal.jsonl") == server.paid() == len(server.asked)
-        assert not (run / "02_critiques.jsonl").exists()
+def test_a_second_process_is_refused_and_two_ctrl_c_give_up_what_hangs(tmp_path):
+    """Both processes would pay for the same rows."""
+    make_responses(tmp_path, 20)
+    with FaultServer(latency=600) as server:
+        first = Process(tmp_path, *flags_for(server.url))
+        wait_for(lambda: server.asked)
+        ends(collect(tmp_path, server.url), 2, "another process")
+        first.interrupt(signal.SIGINT)
+        assert first.process.poll() is None
+        first.process.send_signal(signal.SIGINT)
+        ends(first.wait(), 130, "interrupted", "same command again")
+        assert server.paid() == 0
 
 
-@scene
-def one_ctrl_c_loses_nothing(folder):
-    interrupted(folder, signal.SIGINT, 130)
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_loses_nothing(tmp_path, number, status):
+    """What is in flight comes in and is kept, and nothing more is sent."""
+    run = make_responses(tmp_path, 60)
+    with FaultServer() as server:
+        server.pause()
+        process = Process(tmp_path, *flags_for(server.url), "--concurrency", 6)
+        wait_for(lambda: server.paid() == 6)  # generated, paid, and held back
+        process.interrupt(number)
+        server.resume()
+        ends(process.wait(), status, "interrupted", "same command again")
+        assert len(server.asked) == server.paid() == n_lines(run / "02_journal.jsonl") == 6
+        assert not (run / "02_critiques").exists()
 
 
-@scene
-def one_sigterm_loses_nothing(folder):
-    interrupted(folder, signal.SIGTERM, 143)
+def kill(folder, server, ready, concurrency):
+    command = [*COMMAND, *flags_for(server.url), "--concurrency", concurrency]
+    kill_when(ready, folder, *command, timeout=120)
 
 
-@scene
-def kills_after_what_was_delivered_cost_nothing(folder):
-    """kill -9 three times, when all that was paid had arrived.
-
-    None of 60 answers is paid twice, none is lost.
-    """
-    run, n, room = responses(folder, 60), 60, []
+@pytest.mark.parametrize("kills", [(13,), pytest.param((13, 27, 44), marks=pytest.mark.slow)])
+def test_kills_after_what_was_delivered_cost_nothing(tmp_path, kills):
+    """kill -9 when all that was paid had arrived: no answer is paid twice, none is lost."""
+    run, n, room = make_responses(tmp_path, 60), 60, []
 
     def latency(body):
         return room.pop() if room else 600  # for the rest nothing is even generated
 
     with FaultServer(latency=latency) as server:
-        for until in (13, 27, 44):
+        for until in kills:
+
+            def delivered(until=until):
+                return server.paid() == until == n_lines(run / "02_journal.jsonl")
+
             room += [0.0] * (until - server.paid())
-            kill_when(
-                lambda: server.paid() == until == n_lines(run / "02_journal.jsonl"),
-                folder,
-                *COMMAND,
-                "--model",
-                "teacher",
-                "--base-url",
-                server.url,
-                "--concurrency",
-                7 if until % 2 else 1,
-                timeout=60,
-            )
+            kill(tmp_path, server, delivered, 7 if until % 2 else 1)
         server.latency = 0
-        ends(collect(folder, server.url), 0)
+        ends(collect(tmp_path, server.url), 0)
         assert_whole(run, server, n)
         assert server.paid() == n and server.stats()["paid_twice"] == 0
 
 
-@scene
-def kills_without_warning_cost_what_was_in_flight(folder):
-    """kill -9 at any moment, also in the middle of a line.
-
-    At most what was in flight is paid again.
-    """
-    run, n = responses(folder, 80), 80
+@pytest.mark.slow
+def test_kills_without_warning_cost_what_was_in_flight(tmp_path):
+    """kill -9 at any moment, also in the middle of a line: at most that is paid again."""
+    run, n = make_responses(tmp_path, 80), 80
     with FaultServer(latency=lambda body: 0.02 + number_of(body) % 7 / 50) as server:
         for until in (15, 45):
-            kill_when(
-                lambda: n_lines(run / "02_journal.jsonl") >= until,
-                folder,
-                *COMMAND,
-                "--model",
-                "teacher",
-                "--base-url",
-                server.url,
-                "--concurrency",
-                8,
-                timeout=60,
-            )
-        ends(collect(folder, server.url), 0)
+
+            def reached(until=until):
+                return n_lines(run / "02_journal.jsonl") >= until
+
+            kill(tmp_path, server, reached, 8)
+        ends(collect(tmp_path, server.url), 0)
         assert_whole(run, server, n)
         assert server.paid() <= n + 2 * 8 and server.stats()["paid_twice"] <= 2 * 8
 
 
-@scene
-def a_full_disk_is_5_and_then_it_goes_on(folder):
-    """Full within the journal.
+def test_a_full_disk_is_5_and_then_it_goes_on(tmp_path):
+    """Full within the journal: whole lines stay. Full within the result: no half of it."""
+    run, n = make_responses(tmp_path, 60), 60
 
-    Whole lines stay. Full within the result: no half of it. Then there is room.
-    """
-    run, n = responses(folder, 60), 60
+    def collect_with_a_limit(limit, *flags):
+        prefix = [sys.executable, "-c", LIMITED, str(limit)]
+        return run_process(tmp_path, *COMMAND, *flags_for(server.url), *flags, prefix=prefix)
+
     with FaultServer(latency=0.01) as server:
-        ends(
-            collect(folder, server.url, "--concurrency", 4, limit=8000),
-            5,
-            "disk",
-            "same command again",
-        )
+        done = collect_with_a_limit(8000, "--concurrency", 4)
+        ends(done, 5, "disk", "same command again")
         kept = (run / "02_journal.jsonl").read_bytes()
-        assert (
-            10 < len(rows(run / "02_journal.jsonl")) < n
-            and kept.endswith(b"\n")
-            and not (run / "02_critiques.jsonl").exists()
-        )
-        ends(collect(folder, server.url, limit=35_000), 5, "02_critiques.jsonl")
-        assert (run / "02_journal.jsonl").read_bytes().startswith(kept) and not list(
-            run.glob("02_critiques*")
-        )
-        ends(collect(folder, server.url), 0)
+        assert 10 < len(rows(run / "02_journal.jsonl")) < n and kept.endswith(b"\n")
+        assert not (run / "02_critiques").exists()
+        ends(collect_with_a_limit(35_000), 5, "02_critiques")
+        assert (run / "02_journal.jsonl").read_bytes().startswith(kept)
+        assert not list(run.glob("02_critiques/*"))
+        ends(collect(tmp_path, server.url), 0)
         assert_whole(run, server, n)
-        assert (
-            server.paid() <= n + 8 and server.stats()["paid_twice"] <= 8
-        )  # what was in flight when it was full
+        stats = server.stats()  # what was in flight when it was full
+        assert stats["paid_twice"] <= 8 and server.paid() <= n + 8
 
 
 # --- money ----------------------------------------------------------------------------------------
 
 
-@scene
-def money_is_asked_for_first_and_never_exceeded(folder):
-    """The estimate, and then 2 with nothing sent; a budget is a hard stop over all starts; what is
-    resumed costs nothing more.
-    """
-    run, n = responses(folder, 40), 40
+def server_usd(server, price_in, price_out):
+    """Return what the server would write on the bill."""
+    usd = 0.0
+    for entry in server.asked:
+        if entry["paid"]:
+            text = TEXTS[entry["fault"]](server.text(entry["body"]))[0]
+            usd += len(entry["prompt"]) // 4 * price_in + len(text) // 4 * price_out
+    return usd / 1e6
+
+
+def test_money_is_asked_for_first_and_never_exceeded(tmp_path):
+    """The estimate, and then 2 with nothing sent; a budget is a hard stop over all starts."""
+    run, n = make_responses(tmp_path, 40), 40
     prices = ["--price-in", 10, "--price-out", 1000, "--max-new-tokens", 100]
     with FaultServer(latency=0.01, faults={"reset-before": 0.05, "verdictless": 0.05}) as server:
-
-        def usd():  # what the server would write on the bill
-            return (
-                sum(
-                    len(e["prompt"]) // 4 * 10 + len(said(e)) // 4 * 1000
-                    for e in server.asked
-                    if e["paid"]
-                )
-                / 1e6
-            )
-
-        def said(entry):
-            return TEXTS[entry["fault"]](server.text(entry["body"]))[0]
-
-        done = collect(folder, server.url, model="gpt-4o-mini")
-        ends(done, 2, "estimate: 40 requests", "nothing was sent", "--budget USD", "--yes")
-        assert not server.asked and not (run / "02_critiques.jsonl").exists()
-        ends(
-            collect(folder, server.url, *prices, "--budget", 0.8),
-            4,
-            "--budget 0.8",
-            "larger --budget",
-        )
-        assert 0.3 < usd() <= 0.8 and not (run / "02_critiques.jsonl").exists()
-        ends(collect(folder, server.url, *prices, "--budget", 40), 0, "were spent before")
+        done = collect(tmp_path, server.url, model="gpt-4o-mini")
+        ends(done, 2, "40 requests", "nothing was sent", "--budget USD", "--budget inf")
+        assert not server.asked and not (run / "02_critiques").exists()
+        done = collect(tmp_path, server.url, *prices, "--budget", 0.8)
+        ends(done, 4, "--budget 0.8", "larger --budget")
+        assert 0.3 < server_usd(server, 10, 1000) <= 0.8 and not (run / "02_critiques").exists()
+        ends(collect(tmp_path, server.url, *prices, "--budget", 40), 0, "spent before")
         assert_whole(run, server, n)
-        made = json.loads((run / "02.run.json").read_text())
-        assert (
-            server.stats()["paid_twice"] == 0
-            and made["usd"] == pytest.approx(usd())
-            and KEY not in texts_of(run)
-        )
-        assert 0 < sum(row["usd"] for row in rows(run / "02_critiques.jsonl")) <= made["usd"]
+        usd = manifest_of(run)["usd"]
+        assert server.stats()["paid_twice"] == 0 and KEY not in texts_of(run)
+        assert usd == pytest.approx(server_usd(server, 10, 1000))
+        assert 0 < sum(row["usd"] for row in critiques_of(run)) <= usd
 
 
 # --- the Batch API --------------------------------------------------------------------------------
 
 
-@scene
-def a_batch_writes_what_a_live_run_writes(folder):
-    """Lines that fail, come twice, never, or from elsewhere.
-
-    The same file in the end, and no key in any of them.
-    """
+def test_a_batch_writes_what_a_live_run_writes(tmp_path):
+    """Lines that fail, come twice, never, or from elsewhere: the same file in the end."""
     n = 40
-    runs = [responses(folder / name, n) for name in ("live", "batch")]
+    live, batched = (make_responses(tmp_path / name, n) for name in ("live", "batch"))
     options = {
         "line_error": 0.1,
         "duplicate": 0.2,
@@ -534,64 +456,54 @@ def a_batch_writes_what_a_live_run_writes(folder):
     def once(body, nth):
         return "verdictless" if number_of(body) == 4 and not nth else None
 
+    def without_cost(run):
+        costs = ("usage", "usd")
+        return [{k: v for k, v in row.items() if k not in costs} for row in critiques_of(run)]
+
     prices = ["--price-in", 1, "--price-out", 2, "--budget", 9]
     with FaultServer() as server, FaultServer(batch=options, fault=once) as other:
-        ends(collect(folder / "live", server.url, *prices), 0)
-        text = ends(collect(folder / "batch", other.url, *prices, "--batch", OPENAI_API_KEY=KEY), 0)
-        assert written(runs[0]) == written(runs[1]) and rows(runs[1] / "02_failed.jsonl") == []
-        assert KEY not in text + texts_of(runs[1])
-        assert other.stats()["paid_twice"] == 0 and [
-            number_of(e["body"]) for e in other.asked if e["path"] != "batch"
-        ] == [4]
-        usd = [json.loads((run / "02.run.json").read_text())["usd"] for run in runs]
-        assert 0.5 * usd[0] < usd[1] < 0.6 * usd[0]  # half, and one row twice
+        ends(collect(tmp_path / "live", server.url, *prices), 0)
+        flags = [*prices, "--batch"]
+        text = ends(collect(tmp_path / "batch", other.url, *flags, OPENAI_API_KEY=KEY), 0)
+        assert without_cost(live) == without_cost(batched) and failed_of(batched) == []
+        assert KEY not in text + texts_of(batched)
+        asked_live = [number_of(e["body"]) for e in other.asked if e["path"] != "batch"]
+        assert other.stats()["paid_twice"] == 0 and asked_live == [4]
+        usd_live, usd_batched = (manifest_of(run)["usd"] for run in (live, batched))
+        assert 0.5 * usd_live < usd_batched < 0.6 * usd_live  # half, and one row twice
 
 
-@scene
-def a_batch_outlives_kill_9_and_ctrl_c(folder):
+@pytest.mark.slow
+def test_a_batch_outlives_kill_9_and_ctrl_c(tmp_path):
     """Killed when the server has made the batch and said nothing yet; then interrupted while it
     waits: one batch, paid once.
     """
-    run, n, made, go_on = responses(folder, 30), 30, threading.Event(), threading.Event()
+    run, n = make_responses(tmp_path, 30), 30
+    made, go_on, retrieved = threading.Event(), threading.Event(), threading.Event()
 
     def crash():
         made.set()
         go_on.wait(60)
 
-    server, listed = FaultServer(batch={"seconds": 8, "crash": crash}), threading.Event()
-    find = server._list
-    server._list = lambda request: listed.set() or find(request)
-    with server, ThreadPoolExecutor(1) as threads:
-        kill_when(
-            made.is_set,
-            folder,
-            *COMMAND,
-            "--model",
-            "teacher",
-            "--base-url",
-            server.url,
-            "--batch",
-            timeout=60,
-        )
+    server = FaultServer(batch={"seconds": 8, "crash": crash})
+    find = server._batch
+
+    def note_retrieved(request):
+        retrieved.set()
+        return find(request)
+
+    server._batch = note_retrieved
+    with server:
+        flags = [*flags_for(server.url), "--batch"]
+        kill_when(made.is_set, tmp_path, *COMMAND, *flags, timeout=120)
         server.batch["crash"] = lambda: None
         go_on.set()
-        running, process = started(folder, threads, server.url, "--batch")
-        wait(listed.is_set)
-        time.sleep(0.3)  # it has found its batch, and waits for it
-        os.kill(process, signal.SIGINT)
-        ends(running.result(60), 130, "interrupted", "same command again")
-        ends(
-            collect(folder, server.url),
-            2,
-            "a batch of an earlier start is not collected",
-            "--batch",
-        )
-        ends(collect(folder, server.url, "--batch"), 0)
-        ends(collect(folder, server.url), 0, "nothing is asked")
+        process = Process(tmp_path, *flags)
+        wait_for(retrieved.is_set)  # it has found its batch, and waits for it
+        process.process.send_signal(signal.SIGINT)
+        ends(process.wait(), 130, "interrupted", "same command again")
+        ends(collect(tmp_path, server.url), 2, "is not collected", "--batch")
+        ends(collect(tmp_path, server.url, "--batch"), 0)
+        ends(collect(tmp_path, server.url), 0, "nothing is asked")
         assert_whole(run, server, n)
         assert len(server.batches) == 1 and server.paid() == n and len(server.asked) == n
-
-
-@pytest.mark.parametrize("play", SCENES, ids=lambda play: play.__name__)
-def test_scene(played, play):
-    played[play].result()

@@ -282,7 +282,7 @@ def open_model(spec: ModelSpec, config) -> OpenedModel:
 
 
 def _open_server(spec, config):
-    budget = Budget(spec.location, config.price_in, config.price_out, config.budget, config.yes)
+    budget = Budget(spec.location, config.price_in, config.price_out, config.budget)
     engine = Client(spec.location, spec.url, config.concurrency, config.timeout, budget)
     # A name says little of what is served: another server is another model.
     engine.identity = f"{spec.location} at {spec.url}"

@@ -1,5 +1,6 @@
 """What answers cost: prices, the estimate before anything is sent, and the budget, a hard limit."""
 
+import math
 import re
 
 from common.core.errors import InputError, Stopped
@@ -45,12 +46,13 @@ def format_usd(usd: float) -> str:
 class Budget:
     """The account of one model: prices, cost so far, and what requests in flight may cost.
 
-    limit: USD that the model may cost in this run of the kit, over all starts of the command.
+    limit: USD that the model may cost in this run of the kit, over all starts of the command;
+    inf: as much as it takes.
     spent: what the journal holds; lost: what failed requests may have cost (a timeout may have
     been paid); reserved: the worst case of the requests in flight.
     """
 
-    def __init__(self, model, price_in=None, price_out=None, limit=None, yes=False):
+    def __init__(self, model, price_in=None, price_out=None, limit=None):
         if (price_in is None) != (price_out is None):
             raise InputError(
                 "--price-in and --price-out go together, and only one of them was given.\n"
@@ -60,9 +62,9 @@ class Budget:
             self.prices = _listed_prices(model)
         else:
             self.prices = (price_in, price_in, price_out)
-        self.model, self.limit, self.yes = model, limit, yes
+        self.model, self.limit = model, limit
         self.spent = self.lost = self.reserved = 0.0
-        if limit is not None and not self.prices:
+        if not self.prices and limit not in (None, math.inf):
             raise InputError(
                 f"--budget needs the price of {model!r}, which is not in the kit's table.\n"
                 "Give USD per million tokens: --price-in 0.15 --price-out 0.60 "
@@ -148,18 +150,18 @@ class Budget:
         commercial: the server may be one that has to be paid.
         """
         print(self._estimate([task for task in tasks if not task.settled], journal))
-        if self.yes or self.limit is not None:
+        if self.limit is not None:
             return
         if self.prices and any(self.prices):
             raise InputError(
                 f"{self.model} costs money, and nothing was sent yet.\n"
-                "Give --budget USD (a hard stop) or --yes (no limit)."
+                "Give --budget USD (a hard stop) or --budget inf (no limit)."
             )
         if not self.prices and commercial:
             raise InputError(
                 f"the price of {self.model!r} is not in the kit's table, and nothing was sent yet."
                 "\nGive --price-in and --price-out, USD per million tokens, with --budget; "
-                "or --yes to go on without any count."
+                "or --budget inf to go on without any count."
             )
 
     def _estimate(self, tasks, journal) -> str:

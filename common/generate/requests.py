@@ -174,11 +174,7 @@ class Task:
 
     def record(self) -> dict:
         """Return the last answer {"key", "text", ...}, with "error" if it cannot be used."""
-        if self.answer is None:
-            return {"error": "not asked: the run was stopped before"}
-        if self.reason:
-            return self.answer | {"error": self.reason}
-        return self.answer
+        return self.answer | {"error": self.reason} if self.reason else self.answer
 
 
 class _Recorder:
@@ -304,19 +300,15 @@ def complete(
         order.append(tasks.setdefault(task.key, task))
     recorder = _Recorder(list(tasks.values()), journal, retries, retry_failed, bad_share)
     n_settled = recorder.counts.total()
-    try:
-        if n_settled < len(tasks) or engine.outstanding():
-            recorder.refuse_bad()
-            engine.approve(recorder.tasks, journal)
-            if probe and sampling.temperature:
-                refuse_greedy(engine, sampling)
-            recorder.generate(engine, label)
-        elif tasks:
-            print(f"{label}: all {n_settled:,} answers are in {journal.path}, nothing is asked")
-        if distributed.world_size() > 1:
-            distributed.barrier()
-            recorder.collect()
-    except Stopped as end:
-        end.answers = [task.record() for task in order]
-        raise
+    if n_settled < len(tasks) or engine.outstanding():
+        recorder.refuse_bad()
+        engine.approve(recorder.tasks, journal)
+        if probe and sampling.temperature:
+            refuse_greedy(engine, sampling)
+        recorder.generate(engine, label)
+    elif tasks:
+        print(f"{label}: all {n_settled:,} answers are in {journal.path}, nothing is asked")
+    if distributed.world_size() > 1:
+        distributed.barrier()
+        recorder.collect()
     return [task.record() for task in order]

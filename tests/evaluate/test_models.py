@@ -141,7 +141,6 @@ def test_an_engine_and_its_template(run, tiny_model):
         price_in=None,
         price_out=None,
         budget=None,
-        yes=False,
         concurrency=1,
         timeout=9,
     )

@@ -5,6 +5,7 @@ out is what the live engine gives, and nothing is paid twice.
 """
 
 import json
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -217,12 +218,7 @@ def test_a_batch_that_fails_for_good_says_so(tmp_path):
     with FaultServer(batch=FAST | {"fail": "billing_hard_limit_reached"}) as server:
         with pytest.raises(Stopped, match="billing_hard_limit_reached") as end:
             collect(server, tmp_path)
-        assert (
-            end.value.status == 4
-            and "--batch" in str(end.value)
-            and len(end.value.answers) == N
-            and len(server.batches) == 1
-        )
+        assert end.value.status == 4 and "--batch" in str(end.value) and len(server.batches) == 1
         server.batch["fail"] = None
         assert (
             not any("error" in r for r in collect(server, tmp_path)[0])
@@ -233,13 +229,13 @@ def test_a_batch_that_fails_for_good_says_so(tmp_path):
 
 def test_a_part_that_is_larger_than_the_accounts_queue_says_how_to_make_it_smaller(tmp_path):
     """Nothing is paid, and with smaller parts the same command goes on."""
-    with FaultServer(batch=FAST | {"max_tokens_enqueued": 25}) as server:
+    with FaultServer(batch=FAST | {"max_tokens_enqueued": 10}) as server:
         with pytest.raises(Stopped, match="token_limit_exceeded") as end:
             collect(server, tmp_path, 8)
         assert "--batch-tokens" in str(end.value) and server.paid() == 0
-        records, _ = collect(server, tmp_path, 8, queue=80)
+        records, _ = collect(server, tmp_path, 8, queue=40)
         assert not any("error" in record for record in records) and server.paid() == 8
-        assert len(server.batches) > 2
+        assert len(server.batches) == 3
 
 
 @pytest.mark.parametrize(
@@ -444,7 +440,7 @@ def test_hostile_lines_are_passed_over(tmp_path):
             return store(content, purpose, filename, entries)
 
         server._store = spoiled
-        got, _ = collect(server, tmp_path, price_in=1, price_out=1, yes=True)
+        got, _ = collect(server, tmp_path, price_in=1, price_out=1, limit=math.inf)
         assert (
             seen and not any("error" in r for r in got[1:]) and got[1]["text"] == good("prompt 1")
         )

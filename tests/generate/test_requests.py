@@ -295,12 +295,9 @@ def test_a_run_that_was_ended_anywhere_goes_on_there(tmp_path, answers, tokens, 
     for n in range(len(answers)):
         (tmp_path / str(n)).mkdir()
         left = {"p": list(answers)}
-        with pytest.raises(Stopped) as end:
+        with pytest.raises(Stopped):
             run(Script(left, stop_after=n), ["p"], tmp_path / str(n))
-        (so_far,) = end.value.answers
-        assert "error" in so_far and so_far.get("text") == (
-            answers[n - 1].get("text") if n else None
-        )
+        assert len(rows(tmp_path / str(n) / "journal.jsonl")) == n
         engine = Script(left)
         (record,) = run(engine, ["p"], tmp_path / str(n))
         assert (
@@ -480,25 +477,6 @@ def test_more_retries_ask_on_and_fewer_do_not(tmp_path):
 # --- when a run ends early ------------------------------------------------------------------------
 
 
-def test_a_run_that_ends_early_hands_over_what_it_has(tmp_path):
-    """02 --partial writes it.
-
-    In order, each with its newest answer, and a reason where there is none that can be used.
-    """
-    engine = Script({"s": [GOOD], "r": [REFUSED], "q": [BAD, BAD]}, stop_after=4)
-    with pytest.raises(Stopped, match="the server is gone") as end:
-        run(engine, ["p", "q", "r", "s", "p"], tmp_path)
-    p, q, r, s, again = end.value.answers
-    assert (
-        end.value.status == 4
-        and (p, again) == ({"error": "not asked: the run was stopped before"},) * 2
-    )
-    assert (q["text"], q["error"]) == (BAD["text"], "no verdict") and r[
-        "error"
-    ] == "refused: I cannot help with that."
-    assert "error" not in s and s["text"] == GOOD["text"]
-
-
 BADS = [
     BAD,
     EMPTY,
@@ -556,7 +534,7 @@ def test_too_many_bad_answers_among_the_first_200_end_the_run(
         and "--max-bad-share 1" in str(end.value)
         and str(tmp_path / "journal.jsonl") in str(end.value)
     )
-    assert len(engine.asked) == asked and len(end.value.answers) == good + bad
+    assert len(engine.asked) == asked
 
 
 def test_bad_answers_of_earlier_starts_count(tmp_path):
@@ -581,20 +559,6 @@ def test_bad_answers_of_earlier_starts_count(tmp_path):
         sum("error" in r for r in run(engine, prompts, tmp_path, bad_share=1.0)) == 242
         and len(engine.asked) == 201
     )
-
-
-def test_a_run_that_may_not_start_again_hands_over_what_it_has(tmp_path):
-    """02 --partial after too many bad answers writes what there is, also when the earlier answers
-    alone are too many.
-    """
-    prompts = [f"{n}" for n in range(60)]
-    with pytest.raises(Stopped):
-        run(Script({p: [REFUSED] for p in prompts}), prompts, tmp_path, bad_share=0.2)
-    with pytest.raises(Stopped) as end:
-        run(Script({}), prompts, tmp_path, bad_share=0.2)
-    assert [r["error"].split(":")[0] for r in end.value.answers] == ["not asked"] * 19 + [
-        "refused"
-    ] * 41
 
 
 def test_what_nobody_agreed_to_is_not_asked(tmp_path):
