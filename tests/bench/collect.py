@@ -67,10 +67,14 @@ def stats(url):
         return json.load(response)
 
 
+def read(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
 def write_run(folder, n):
     """A run with n responses to critique. -> its folder."""
     run = Path(folder) / "runs" / "bench"
-    run.mkdir(parents=True)
+    (run / "01_responses").mkdir(parents=True)
     rows = [
         {
             "id": f"{i}",
@@ -85,7 +89,9 @@ def write_run(folder, n):
         }
         for i in range(n)
     ]
-    (run / "01_responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "01_responses" / "bench.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     return run
 
 
@@ -145,16 +151,10 @@ def released(folder, url, n, processes=20):
     ]
     for process in running:
         process.wait()
-    rows = [
-        json.loads(line)["critique"]
-        for i in range(processes)
-        for line in open(f"{folder}/{i}.jsonl")
-    ]
-    return (
-        time.monotonic() - began,
-        len(rows),
-        sum(verdicts.parse_verdict(text or "") != "unparsed" for text in rows),
-    )
+    seconds = time.monotonic() - began
+    texts = [row["critique"] for i in range(processes) for row in read(f"{folder}/{i}.jsonl")]
+    verdict_of = [verdicts.parse_verdict(text or "") for text in texts]
+    return seconds, len(texts), sum(verdict != "unparsed" for verdict in verdict_of)
 
 
 if __name__ == "__main__":
@@ -168,15 +168,15 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             result = method(folder, url, n)
             if name == "02":
-                rows = [
-                    json.loads(line) for line in open(f"{folder}/runs/bench/02_critiques.jsonl")
-                ]
+                rows = read(f"{folder}/runs/bench/02_critiques/teacher.jsonl")
                 print(
-                    f"02: {result[0]:.1f} s, {len(rows)} of {n} rows, status {result[2]}, {1000 * result[1] / n:.1f} ms CPU a request"
+                    f"02: {result[0]:.1f} s, {len(rows)} of {n} rows, status {result[2]}, "
+                    f"{1000 * result[1] / n:.1f} ms CPU a request"
                 )
             else:
                 print(
-                    f"released method: {result[0]:.1f} s, {result[1]} of {n} rows, {result[2]} of them with a verdict"
+                    f"released method: {result[0]:.1f} s, {result[1]} of {n} rows, "
+                    f"{result[2]} of them with a verdict"
                 )
         times[name] = result[0]
         print(f"  the server says: {stats(url)}")

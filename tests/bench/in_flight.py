@@ -26,7 +26,9 @@ async def main(url, n, most):
         async def ask(i):
             async with gate:
                 prompt = f"What is {i} + 1?" + "x" * 500
-                done = await client.chat.completions.create(model="teacher", messages=[{"role": "user", "content": prompt}], max_tokens=3200)
+                messages = [{"role": "user", "content": prompt}]
+                done = await client.chat.completions.create(
+                    model="teacher", messages=messages, max_tokens=3200)
                 return done.choices[0].message.content
         await asyncio.gather(*map(ask, range(n)))
 
@@ -59,7 +61,8 @@ if __name__ == "__main__":
                 )
             cpu[name, requests] = result[1]
             print(
-                f"{name}, {requests} requests: {result[0]:.1f} s, {result[1]:.1f} s CPU; the server saw at most {stats(url)['peak']} at once"
+                f"{name}, {requests} requests: {result[0]:.1f} s, {result[1]:.1f} s CPU; "
+                f"the server saw at most {stats(url)['peak']} at once"
             )
             server.kill()
         print(f"{name}: {1000 * (cpu[name, n] - cpu[name, 1]) / (n - 1):.2f} ms CPU a request")

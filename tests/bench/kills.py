@@ -55,11 +55,8 @@ if __name__ == "__main__":
                         for a in server.asked
                     ):
                         time.sleep(0.05)
-                    time.sleep(
-                        8
-                        # those that were sent before have their answers, and the client has taken them
-                        # in
-                    )
+                    # Those sent before have their answers, and the client has taken them in.
+                    time.sleep(8)
                 in_flight.append(server.in_flight)
                 process.kill()
                 process.wait()
@@ -68,9 +65,10 @@ if __name__ == "__main__":
             server.fault = None
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             answers = Counter(a["prompt"] for a in server.asked if a["paid"] and a["fault"] is None)
-            rows = (run / "02_critiques.jsonl").read_text().splitlines()
+            rows = (run / "02_critiques" / "teacher.jsonl").read_text().splitlines()
             twice = sum(count - 1 for count in answers.values())
             print(
-                f"{'everything delivered before' if warned else 'without warning'}: status {done.returncode}, {len(rows)} rows; in the journal "
-                f"at the kills {kept}, in flight {in_flight}; good answers paid twice: {twice}; of {server.paid()} paid"
+                f"{'everything delivered before' if warned else 'without warning'}: "
+                f"status {done.returncode}, {len(rows)} rows; in the journal at the kills {kept}, "
+                f"in flight {in_flight}; good answers paid twice: {twice}; of {server.paid()} paid"
             )

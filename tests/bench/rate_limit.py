@@ -24,7 +24,7 @@ if __name__ == "__main__":
             seconds, _, status = ours(folder, url, 900)
         told = stats(url)
         print(
-            f"{name}: {seconds:.1f} s, status {status}, {told['good']} of 900 answered, {told['refused']} refused "
-            f"({told['refused'] / 9:.1f} %)"
+            f"{name}: {seconds:.1f} s, status {status}, {told['good']} of 900 answered, "
+            f"{told['refused']} refused ({told['refused'] / 9:.1f} %)"
         )
         server.kill()

@@ -37,9 +37,9 @@ if __name__ == "__main__":
     sampling = asdict(Sampling(0.3, 0.95, 3200))
     with tempfile.TemporaryDirectory() as folder, FaultServer() as server:
         run = Path(folder) / "runs" / "bench"
-        run.mkdir(parents=True)
+        (run / "01_responses").mkdir(parents=True)
         with (
-            open(run / "01_responses.jsonl", "w") as rows,
+            open(run / "01_responses" / "bench.jsonl", "w") as rows,
             open(run / "02_journal.jsonl", "w") as journal,
         ):
             for i in range(n):
@@ -80,7 +80,7 @@ if __name__ == "__main__":
                         + "\n"
                     )
         began = time.monotonic()
-        for name in ("01_responses.jsonl", "02_journal.jsonl"):
+        for name in ("01_responses/bench.jsonl", "02_journal.jsonl"):
             with open(run / name, "rb") as lines:
                 kept = [json.loads(line) for line in lines]
         reading = time.monotonic() - began
@@ -111,6 +111,8 @@ if __name__ == "__main__":
         first = server.asked[0]["at"] - began
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(
-            f"{n} rows, {(run / '02_journal.jsonl').stat().st_size / 1e6:.0f} MB of journal: asked for the missing one after {first:.1f} s, {first / reading:.1f} times the reading of the two files alone; "
-            f"peak memory then {at_start[0]:.0f} MB; all written after {took:.1f} s, peak memory {peak:.0f} MB"
+            f"{n} rows, {(run / '02_journal.jsonl').stat().st_size / 1e6:.0f} MB of journal: "
+            f"asked for the missing one after {first:.1f} s, {first / reading:.1f} times the "
+            f"reading of the two files alone; peak memory then {at_start[0]:.0f} MB; "
+            f"all written after {took:.1f} s, peak memory {peak:.0f} MB"
         )
