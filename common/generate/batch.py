@@ -225,7 +225,7 @@ class Batch:
                 if kind is not ErrorKind.ROW:
                     return False
                 answer = {"error": reason}
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError):  # not what a server of this API sends
             return False
         del self.open[key]
         self.deliver(task, answer)
@@ -238,16 +238,10 @@ def _endpoint(task) -> str:
 
 
 def _parse_line(line):
-    """Return (key, HTTP status, body) of a line of results, each None if the line has none."""
-    status = body = None
+    """Return (key, HTTP status, body) of a line of results; Nones if it is no such line."""
     try:
-        line = json.loads(line)
-        key = line.get("custom_id")
-        if line.get("response"):  # None: expired, cancelled
-            status = line["response"].get("status_code")
-            body = line["response"].get("body")
-    except (ValueError, AttributeError, RecursionError):
+        record = json.loads(line)
+        response = record["response"] or {}  # None: expired, cancelled
+        return str(record["custom_id"]), response.get("status_code"), response.get("body")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, None, None
-    if not isinstance(key, str):
-        key = None
-    return key, status if type(status) is int else None, body

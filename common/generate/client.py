@@ -38,6 +38,7 @@ from common.train import distributed
 MAX_FIRST_FAILURES = 24
 MAX_FIRST_CONNECTIONS = 4  # nobody listens: with the pauses in between these are a few seconds
 
+PAUSES = (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION)
 GO_ON = "To go on, run the same command again: what was answered is kept."
 
 
@@ -49,7 +50,7 @@ class Client:
     key comes from OPENAI_API_KEY.
     """
 
-    tries, pauses = 6, 50  # of one request: failures, and refusals while others are served
+    tries = 6  # of one request; a wait for the rate limit or for a lost server is none
     patience = 600  # seconds without a good answer until the run ends
 
     def __init__(self, model, base_url=None, concurrency=256, timeout=300, budget=None):
@@ -175,7 +176,10 @@ class Client:
 
     def status(self) -> str:
         """Return retries, refusals, requests in flight and USD, for the progress bar."""
-        text = self.run.status() if self.run else ""
+        run = self.run
+        if run is None:
+            return ""
+        text = f", retried {run.n_retried}, 429s {run.n_refused}, in flight {run.limiter.in_flight}"
         return f"{text}, {format_usd(self.budget.spent)}" if self.budget.prices else text
 
     def generate(self, tasks, deliver, show=lambda: None):
@@ -215,12 +219,6 @@ class _Run:
         self.halt = asyncio.Event()
         self.n_good = self.n_retried = self.n_refused = self.n_first_failures = 0
         self.last_good = time.monotonic()
-
-    def status(self):
-        text = f", retried {self.n_retried}, 429s {self.n_refused}"
-        text += f", in flight {self.limiter.in_flight}"
-        seconds = self.limiter.seconds_to_wait(time.monotonic())
-        return f"{text}, waiting for {seconds:.0f} s" if seconds > 1 else text
 
     # --- workers ----------------------------------------------------------------------------------
 
@@ -264,8 +262,7 @@ class _Run:
 
     async def _ask(self, task):
         """Return an answer to deliver ({"error"} if none can come), or None: the run is ending."""
-        failures = pauses = 0
-        began = time.monotonic()
+        failures = 0
         worst = self.client.budget.worst(task)
         tokens = estimate_tokens(task.request.prompt) + task.sampling.max_new_tokens
         while await self.limiter.enter(tokens, worst):
@@ -281,16 +278,13 @@ class _Run:
                 self.limiter.leave(worst)
             if kind is ErrorKind.ROW:
                 return {"error": reason}
-            pausing = kind in (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION)
-            pauses += pausing
-            failures += not pausing
-            waited = time.monotonic() - began
-            too_long = pauses >= self.client.pauses and waited > self.client.patience
-            if failures >= self.client.tries or too_long:
+            if kind in PAUSES or self.ending:
+                continue  # the limiter lets it in again after the pause
+            failures += 1
+            if failures >= self.client.tries:
                 return {"error": reason, "passing": True}
-            if not pausing and not self.ending:
-                self.n_retried += 1
-                await self._back_off(failures)
+            self.n_retried += 1
+            await self._back_off(failures)
         if not self.ending:  # the limiter has closed by itself
             self.stop(self.client.budget.exhausted())
         return None
@@ -328,7 +322,7 @@ class _Run:
         self.limiter.observe(headers)
         if kind is ErrorKind.UNCERTAIN:
             self._record_loss(task, worst)
-        if kind in (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION):
+        if kind in PAUSES:
             self._pause(kind, sent, parse_retry_after(headers), reason)
         if kind.exit_status:
             self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)

@@ -22,7 +22,8 @@ FLAGS = {
     "seed": "another server",
     "stop": "another server",
 }
-TOO_LONG = (
+TOO_LONG = (  # of a prompt or its answer; OpenAI refuses one over the account's limit with a 429
+    "request too large",
     "context length",
     "context_length",
     "maximum context",
@@ -204,24 +205,23 @@ def classify_status(
     if status in (401, 402, 403) or code in NO_ACCESS:
         fix = "Check OPENAI_API_KEY, the account's balance, and --base-url"
         return ErrorKind.ACCESS, f"{reason}\n{fix}"
-    if status in (429, 529) or (status == 503 and has_wait):
+    too_long = any(sign in f"{code} {message}".lower() for sign in TOO_LONG)
+    if (status in (429, 529) and not too_long) or (status == 503 and has_wait):
         return ErrorKind.RATE_LIMIT, reason
     if status in (404, 405, 501) or code == "model_not_found":
         fix = f"Check --model {model} and --base-url (most end in /v1)"
         return ErrorKind.SETTINGS, f"{reason}\n{fix}"
     if status in (408, 409) or status >= 500:
         return ErrorKind.RETRY, reason
-    field = _refused_field(body, code, message)
-    if field:
+    field = _refused_field(body, message)
+    if field and not too_long:  # it may name max_tokens though only this row is too long
         fix = f"The server refuses {field}: give {FLAGS[field]}"
         return ErrorKind.SETTINGS, f"{reason}\n{fix}"
     return ErrorKind.ROW, reason
 
 
-def _refused_field(body, code, message) -> str | None:
-    """Return the field of the request that a server refuses for every row, or None."""
-    if any(sign in f"{code} {message}".lower() for sign in TOO_LONG):
-        return None  # it names max_tokens, but only this row is too long
+def _refused_field(body, message) -> str | None:
+    """Return the field of the request that a server refuses, or None."""
     for name in FLAGS:
         if name == body.get("param") or f"'{name}'" in message or f'"{name}"' in message:
             return name

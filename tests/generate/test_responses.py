@@ -68,6 +68,13 @@ STATUSES = [
     (400, {"param": "max_completion_tokens"}, False, "SETTINGS", "--max-new-tokens"),
     (400, CONTEXT_CODE, False, "ROW", "context_length"),
     (400, {"message": f"'max_tokens' is too large: 3200. {CONTEXT}"}, False, "ROW", "too large"),
+    (
+        429,
+        {"message": "Request too large for m: limit 10, requested 12"},
+        False,
+        "ROW",
+        "too large",
+    ),
     (400, {"code": "content_filter"}, False, "ROW", "content_filter"),
     (400, {"code": "invalid_prompt"}, False, "ROW", "invalid_prompt"),
     (400, {}, False, "ROW", "400 no"),
