@@ -185,7 +185,7 @@ For the tiny preset it is a set of rules behind a real HTTP server here; the cli
 that asks GPT-4o.
 """
 
-# %% Start the tiny teacher, or name the real one; or load the model that critiques itself
+# %% Name the teacher; the tiny one is started
 model, base_url = config.model, config.base_url
 temperature, top_p = config.temperature, config.top_p
 if config.reasoning:
@@ -204,6 +204,8 @@ if config.base_url == "tiny" and not config.self_critique:
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
 budget = Budget(model, config.price_in, config.price_out, config.budget)
+
+# %% How to ask
 if config.self_critique:
     from common.generate.local import Local
 
@@ -211,29 +213,28 @@ if config.self_critique:
     own_base = config.self_critique == "base"
     folder = manifests.require(run / "01_base") if own_base else config.self_critique
     engine = Local(folder, config.batch_size)
+    tokenizer = engine.tokenizer
     sampling = replace(sampling, stop=prompts.STOP, seed=config.seed)
     retries = {}  # asked once: a critique without a verdict is its own fault
 else:
-    label = manifests.file_label(model)
+    label, tokenizer = manifests.file_label(model), None
     engine = Client(model, base_url, config.concurrency, config.timeout, budget)
     retries = {
         "retries": config.retries,
         "retry_failed": config.retry_failed,
         "bad_share": config.max_bad_share,
     }
-
 output = run / "02_critiques" / f"{label}.jsonl"
 earlier = manifests.read_manifest(output).get("teacher", model)
 if earlier != model:
     raise InputError(
         f"{output} holds critiques of {earlier}, and those of {model} would go to the same file.\n"
-        "Use another --name"
+        "Use another --name for one of them."
     )
 
 # %% Ask for critiques, and for the teacher's own answers
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the
 # released script asks once.
-tokenizer = engine.tokenizer if config.self_critique else None
 requests = []
 for row in to_ask:
     prompt = critiques.build_prompt(row, config.prompt, tokenizer)

@@ -872,7 +872,7 @@ def test_with_ask_carried_the_teacher_is_asked_about_all(taught):
     """What came along stands beside it; the teacher's row holds nothing of it."""
     run, server, ask = taught
     write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED, THREE[2]])
-    ask(B, "--ask-carried")
+    ask(B, "--existing-critiques", "redo")
     asked = [(n, B, f"By {B} at 0.3.") for n in range(3)]
     assert said(run) == [asked[0], (1, "carrier", "Came along."), *asked[1:]]
     assert len(server.asked) == 3 and "Came along" not in json.dumps(
@@ -886,7 +886,7 @@ def test_with_ask_carried_the_teacher_is_asked_about_all(taught):
         about_the_same["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]"
         and about_the_same["verdict"] == "right"
     )
-    ask(A, "--ask-carried")
+    ask(A, "--existing-critiques", "redo")
     assert len(said(run)) == 7 and sum(teacher == "carrier" for _, teacher, _ in said(run)) == 1
 
 
@@ -925,7 +925,7 @@ def test_a_response_that_came_with_two_critiques_is_asked_about_once(taught):
         run / "01_responses.jsonl",
         [CARRIED, CARRIED | {"critique_raw": "And again.", "teacher": "another"}],
     )
-    ask(B, "--ask-carried")
+    ask(B, "--existing-critiques", "redo")
     assert len(server.asked) == 1 and len(
         {r["critique_id"] for r in rows(run / "02_critiques.jsonl")}
     ) == 3 == len(said(run))

@@ -92,7 +92,7 @@ class Task:
     def __init__(self, request, sampling, identity):
         self.request, self.sampling, self.identity = request, sampling, identity
         self.attempt = self.last_attempt = 0
-        self.state, self.answer, self.reason = State.OPEN, None, None
+        self.state, self.answer, self.reason = State.OPEN, {}, None
         self.enlarged = False
         self._set_key()
 

@@ -87,7 +87,7 @@ def real_chain(folder):
             "--verdict-values",
             *VERDICTS,
         )
-    run(folder, "02_critique.py", "--name", "real", "--carried-only")
+    run(folder, "02_critique.py", "--name", "real", "--existing-critiques", "only")
     run(
         folder,
         "03_build.py",
