@@ -155,7 +155,9 @@ from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.teacher import critiques
+from common.train import distributed
 
+distributed.start()  # --self-critique may run on several GPUs, by torchrun
 run = runs.run_folder(config.name)
 rows = critiques.read_responses(run)[: config.limit]
 carried = [row for row in rows if "critique" in row]
@@ -174,9 +176,6 @@ if not carried and not to_ask:
         "Ask a teacher: --model NAME (--base-url URL); or name the column that holds the critiques "
         "in 01: --columns critique=COLUMN"
     )
-questions = {}
-if config.answers and to_ask and not config.self_critique:
-    questions = {row["question_id"]: row for row in rows}
 
 # %% [markdown]
 """
@@ -187,43 +186,21 @@ that asks GPT-4o.
 
 # %% Name the teacher; the tiny one is started
 model, base_url = config.model, config.base_url
-temperature, top_p = config.temperature, config.top_p
-if config.reasoning:
-    temperature = top_p = None
-sampling = Sampling(temperature, top_p, config.max_new_tokens)
-if config.base_url == "tiny" and not config.self_critique:
+if config.self_critique:
+    model = critiques.SELF
+elif base_url == "tiny":
     from common.tiny import teacher
 
-    foreign = [row["source"] for row in rows if row["source"] != "tiny"]
+    foreign = {row["source"] for row in rows} - {"tiny"}
     if foreign or config.model != "tiny-teacher":
         raise InputError(
-            f"the tiny teacher is no {config.model}, and knows only the micro-world's questions, not "
-            f"those of {foreign[:1]}.\nName a teacher and its server: --model NAME --base-url URL "
-            "(OpenAI's is https://api.openai.com/v1)"
+            f"the tiny teacher is no {config.model}, and knows the micro-world's questions only: "
+            f"here are others, of {sorted(foreign)}.\nName a teacher and its server: --model NAME "
+            "--base-url URL (OpenAI's is https://api.openai.com/v1)"
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
-budget = Budget(model, config.price_in, config.price_out, config.budget)
-
-# %% How to ask
-if config.self_critique:
-    from common.generate.local import Local
-
-    model, label = critiques.SELF, "self-critique"
-    own_base = config.self_critique == "base"
-    folder = manifests.require(run / "01_base") if own_base else config.self_critique
-    engine = Local(folder, config.batch_size)
-    tokenizer = engine.tokenizer
-    sampling = replace(sampling, stop=prompts.STOP, seed=config.seed)
-    retries = {}  # asked once: a critique without a verdict is its own fault
-else:
-    label, tokenizer = manifests.file_label(model), None
-    engine = Client(model, base_url, config.concurrency, config.timeout, budget)
-    retries = {
-        "retries": config.retries,
-        "retry_failed": config.retry_failed,
-        "bad_share": config.max_bad_share,
-    }
+label = "self-critique" if config.self_critique else manifests.file_label(model)
 output = run / "02_critiques" / f"{label}.jsonl"
 earlier = manifests.read_manifest(output).get("teacher", model)
 if earlier != model:
@@ -232,40 +209,71 @@ if earlier != model:
         "Use another --name for one of them."
     )
 
-# %% Ask for critiques, and for the teacher's own answers
-# Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the
-# released script asks once.
-requests = []
-for row in to_ask:
-    prompt = critiques.build_prompt(row, config.prompt, tokenizer)
-    requests.append(Request(prompt, check=critiques.check_critique))
-for row in questions.values():
-    prompt = prompts.teacher_answer_prompt(row["question"])
-    requests.append(Request(prompt, check=lambda text: None))
+# %% Write the requests: for critiques, and for the teacher's own answers
+requests, questions = [], {}
+if config.self_critique:
+    from common.generate.local import Local
+
+    folder = config.self_critique
+    if folder == "base":
+        folder = manifests.require(run / "01_base")
+    local = Local(folder, config.batch_size)
+    for row in to_ask:
+        prompt = critiques.build_self_prompt(row, local.tokenizer)
+        requests.append(Request(prompt, check=critiques.check_critique))
+else:
+    for row in to_ask:
+        prompt = critiques.build_prompt(row, config.prompt)
+        requests.append(Request(prompt, check=critiques.check_critique))
+    if config.answers and to_ask:
+        questions = {row["question_id"]: row for row in rows}
+    for row in questions.values():
+        prompt = prompts.teacher_answer_prompt(row["question"])
+        requests.append(Request(prompt, check=lambda text: None))
 if requests:
     print(f"the first of {len(requests):,} requests to {model}:")
     print(critiques.format_prompt(requests[0].prompt), end="\n\n")
+
+# %% Ask
+# Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the
+# released script asks once.
+budget = Budget(model, config.price_in, config.price_out, config.budget)
+temperature, top_p = config.temperature, config.top_p
+if config.reasoning:
+    temperature = top_p = None
+sampling = Sampling(temperature, top_p, config.max_new_tokens)
+retries = {
+    "retries": config.retries,
+    "retry_failed": config.retry_failed,
+    "bad_share": config.max_bad_share,
+}
 files.check_disk(run, 8_000 * len(requests), "")  # answers of 2 to 4 KB, in the journal and in rows
 with Journal(run / "02_journal.jsonl") as journal:
-    batch = Batch(engine, run / "02_batches.jsonl", config.batch_tokens)
-    if batch.outstanding() and not config.batch:
-        raise InputError(
-            "a batch of an earlier start is not collected yet, and may have been paid.\n"
-            f"Add --batch. To give it up, and pay for its requests again: rm {batch.path}"
-        )
-    if config.batch and not config.self_critique:
-        complete(batch, requests, sampling, journal, "02 batch", **retries)
-    answers = complete(engine, requests, sampling, journal, "02 critique", **retries)
+    if config.self_critique:  # asked once: a critique without a verdict is its own fault
+        sampling = replace(sampling, stop=prompts.STOP, seed=config.seed)
+        answers = complete(local, requests, sampling, journal, "02 self-critique")
+    else:
+        client = Client(model, base_url, config.concurrency, config.timeout, budget)
+        batch = Batch(client, run / "02_batches.jsonl", config.batch_tokens)
+        if batch.outstanding() and not config.batch:
+            raise InputError(
+                "a batch of an earlier start is not collected yet, and may have been paid.\n"
+                f"Add --batch. To give it up, and pay for its requests again: rm {batch.path}"
+            )
+        if config.batch:
+            complete(batch, requests, sampling, journal, "02 batch", **retries)
+        answers = complete(client, requests, sampling, journal, "02 critique", **retries)
     cost = budget.summary(journal)
-if config.base_url == "tiny" and not config.self_critique:
+distributed.leave_to_main()
+if base_url != config.base_url:
     stop_teacher()
 
 # %% One row each: critiques that came with the data as they are, new ones with their verdict
-written = {}
+critiqued = {}
 if carried:
-    written["carried"] = [critiques.carry_over(row) for row in carried]
+    critiqued["carried"] = [critiques.carry_over(row) for row in carried]
 if to_ask:
-    written[label] = [
+    critiqued[label] = [
         critiques.add_critique(row, answer, model) for row, answer in zip(to_ask, answers)
     ]
 own_answers = [
@@ -276,7 +284,7 @@ own_answers = [
 # %% Write a file for each teacher, and report
 inputs = manifests.outputs(run, "01_responses")
 n_good = n_failed = 0
-for name, rows in written.items():
+for name, rows in critiqued.items():
     good, failed = critiques.split_failed(rows)
     if name == label:
         answered, unanswered = critiques.split_failed(own_answers)

@@ -26,19 +26,23 @@ def read_responses(run: Path) -> list[dict]:
 # --- what is asked --------------------------------------------------------------------------------
 
 
-def build_prompt(row: dict, form: str, tokenizer=None) -> list | str:
-    """Return the prompt for a critique of a response.
+def build_prompt(row: dict, form: str) -> list:
+    """Return the messages that ask a teacher for a critique of a response.
 
-    A teacher gets messages, as in the paper or as in One-Shot CFT (form "one-shot"). A model that
-    critiques itself (its tokenizer is given) gets the text that it would be trained on, which is
-    also how the paper has it critique (A.4).
+    form: as in the paper, or as in One-Shot CFT ("one-shot").
     """
-    if tokenizer:
-        messages = prompts.critique_row_prompt(row["question"], row["response"])
-        return prompts.render(messages, prompts.template_for(tokenizer))
     return prompts.teacher_critique_prompt(
         row["question"], row["response"], one_shot=form == "one-shot"
     )
+
+
+def build_self_prompt(row: dict, tokenizer) -> str:
+    """Return the text that asks a model for a critique, as it would be trained on it.
+
+    The paper has it critique in this form, too (A.4).
+    """
+    messages = prompts.critique_row_prompt(row["question"], row["response"])
+    return prompts.render(messages, prompts.template_for(tokenizer))
 
 
 def format_prompt(prompt: list | str) -> str:

@@ -55,7 +55,7 @@ def test_what_is_asked():
     asked = critiques.build_prompt(ROW, "one-shot")
     assert asked == prompts.teacher_critique_prompt("1+1?", ROW["response"], one_shot=True)
     trained, _ = training_sets.format_cft(ROW | {"critique": "c"}, prompts.SYSTEM)
-    asked = critiques.build_prompt(ROW, "paper", base.build_tokenizer())
+    asked = critiques.build_self_prompt(ROW, base.build_tokenizer())
     assert asked == prompts.render(trained, "chatml")
 
 
