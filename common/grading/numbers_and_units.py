@@ -18,7 +18,7 @@ RATIONAL = re.compile(
 )
 
 
-def rational(answer: str) -> Fraction | None:
+def read_number(answer: str) -> Fraction | None:
     """The exact value of an integer, decimal, repeating decimal, fraction, mixed number or power of ten in normal form (normalize_latex.normalize);
     None for anything else or too large."""
     match = RATIONAL.fullmatch(answer) if len(answer) <= MAX_DIGITS else None
@@ -97,7 +97,7 @@ def split_unit(answer: str) -> tuple[str, str]:
     factor = len(tokens) == 1 and (letters or tokens[0] in FACTORS)
     if factor and (
         not match["gap"]
-        or rational(value) is None
+        or read_number(value) is None
         or letters
         and "^" in unit
         and letters[0] not in "ms"
@@ -106,7 +106,7 @@ def split_unit(answer: str) -> tuple[str, str]:
     if (
         not match["gap"]
         and unit[0].isalpha()
-        and (len(tokens) > 1 or tokens[0] in GLUED or rational(value) is None)
+        and (len(tokens) > 1 or tokens[0] in GLUED or read_number(value) is None)
     ):
         return answer, ""  # 2mg may be a product, and \frac{1}{3}mL^2
     if any(letter not in SYMBOLS for letter in letters) or re.search(

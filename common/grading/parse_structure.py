@@ -192,18 +192,15 @@ class Interval(NamedTuple):
 Union = tuple[str, list[Interval]]  # the variable or "", its intervals
 
 
-def chain(answer: str) -> tuple[list[str], list[str]] | None:
-    r"""Return an inequality as (its sides, its signs), or None for anything else.
+def chain(answer: str) -> tuple[list[str], list[str]]:
+    r"""Return an inequality as (its sides, its signs); without signs it is none.
 
     Signs that all point one way are written with < and \le: b > a is a < b.
     """
-    sides, signs = ORDER.split(answer), ORDER.findall(answer)
-    if not signs:
-        return None
-    sides = [side.strip() for side in sides]
-    if LESS[0] in signs or LESS[1] in signs or r"\ne" in signs:
-        return sides, signs
-    return sides[::-1], [FLIPPED[sign] for sign in reversed(signs)]
+    sides, signs = [side.strip() for side in ORDER.split(answer)], ORDER.findall(answer)
+    if set(signs) <= {">", r"\ge"}:
+        return sides[::-1], [FLIPPED[sign] for sign in reversed(signs)]
+    return sides, signs
 
 
 def intervals(answer: str) -> Union | None:
@@ -239,7 +236,7 @@ def _bracketed(part) -> Union | None:
 
 def _inequality(part) -> Union | None:
     r"""Read an inequality with its variable alone: a < x \le b, x > a, |x| < a, x \ne a."""
-    sides, signs = chain(part) or ([], [])
+    sides, signs = chain(part)
     if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= set(LESS):
         opening, closing = _brackets(signs[0])[0], _brackets(signs[1])[1]
         return sides[1], [Interval(opening, sides[0], sides[2], closing)]

@@ -10,7 +10,7 @@ import pytest
 
 from common.grading.equivalence import equivalent
 from common.grading.grader import extract_answer, grade, grade_many, is_correct
-from common.grading.numbers_and_units import rational, split_unit
+from common.grading.numbers_and_units import read_number, split_unit
 from common.grading.normalize_latex import normalize
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -179,7 +179,7 @@ def test_polynomials_are_equal_exactly_when_their_coefficients_are():
     (r"3 \times 10^{-2}", Fraction(3, 100)), ("1/0", None), ("x", None), ("1e999999", None), ("9" * 5_000, None), ("²", None),
 ])  # fmt: skip
 def test_rational(answer, value):
-    assert rational(answer) == value
+    assert read_number(answer) == value
 
 
 @pytest.mark.parametrize("answer, split", [
