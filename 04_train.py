@@ -25,108 +25,165 @@ from common.core.config import configure, setting
 
 @dataclass
 class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
+    name: str | None = setting(
+        None,
+        "the run: files in runs/NAME (default: the preset's name)",
+        group="what you will use",
+    )
     preset: str = setting(
         "tiny",
         "tiny, paper, lora, qlora, one-shot (common/core/presets.py); "
         "default: what 01 was run with, tiny for a new run",
+        group="what you will use",
     )
-    seed: int = setting(0, "of the row order, and of new adapters")
-    limit: int | None = setting(None, "train on at most this many rows of each training set")
-    model: str | None = setting(None, "base model: folder or hub id (default: the run's 01_base)")
+    model: str | None = setting(
+        None,
+        "base model: folder or hub id (default: 01_base)",
+        group="what you will use",
+    )
     arms: list[str] = setting(
         [],
-        "which training sets (default: those 03 built last); cft+sft trains on the rows of both",
+        "which training sets (default: all of 03_data); cft+sft trains on the rows of both",
+        group="what you will use",
     )
-    after: str | None = setting(
-        None, "start from the last checkpoint of this set instead of the base"
+    dry_run: bool = setting(
+        False,
+        "say what the training takes and stop; no weights are loaded",
+        group="what you will use",
     )
-    template: str = setting("auto", "chat template: chatml, deepseek, or auto (by the tokenizer)")
+    gpus: int | None = setting(
+        None,
+        "dry run: how many GPUs (default: the processes started)",
+        minimum=1,
+        group="what you will use",
+    )
+    gpu: str = setting(
+        "H100",
+        "dry run: which, by its name in common/train/estimate.py",
+        group="what you will use",
+    )
+    limit: int | None = setting(
+        None,
+        "train on at most this many rows of each training set",
+        minimum=1,
+        group="data",
+    )
+    template: str = setting(
+        "auto",
+        "chat template: chatml, deepseek, or auto (by the tokenizer)",
+        group="data",
+    )
+    cutoff: int = setting(2048, "tokens per row", minimum=1, group="data")
+    overlong: str = setting(
+        "truncate",
+        "rows over the cutoff: cut at the end, or dropped",
+        choices=["truncate", "drop"],
+        group="data",
+    )
+    holdout: int = setting(
+        0,
+        "rows put aside, on which each checkpoint's loss is measured",
+        minimum=0,
+        group="data",
+    )
     method: str = setting(
         "full",
         "what is trained: all weights, or adapters on a frozen base, in 4 bits with qlora",
         choices=["full", "lora", "qlora"],
+        group="training",
     )
-    lora_rank: int = setting(32, "of the adapters, which sit on every linear layer but the head")
-    lora_alpha: int = setting(64, "adapters are scaled by this / rank")
-    merge: bool = setting(
-        False,
-        "write the base with the last checkpoint's adapter added: step-N/merged, a plain model",
+    lora_rank: int = setting(
+        32,
+        "of the adapters, on every linear layer but the head",
+        minimum=1,
+        group="training",
     )
-    learning_rate: float = setting(5e-6, "peak")
+    after: str | None = setting(
+        None,
+        "start from the last checkpoint of this set instead of the base",
+        group="training",
+    )
+    seed: int = setting(0, "of the row order, and of new adapters", minimum=0, group="training")
+    learning_rate: float = setting(5e-6, "peak", minimum=0, maximum=1, group="training")
     warmup_ratio: float = setting(
-        0.1, "share of the steps with rising learning rate; then cosine to 0"
+        0.1,
+        "share of the steps with rising learning rate; then cosine to 0",
+        minimum=0,
+        maximum=1,
+        group="training",
     )
-    epochs: int = setting(1, "passes over the rows")
-    global_batch: int = setting(512, "rows per optimizer step, over all processes")
-    cutoff: int = setting(2048, "tokens per row")
-    overlong: str = setting(
-        "truncate", "rows over the cutoff: cut at the end, or dropped", choices=["truncate", "drop"]
+    weight_decay: float = setting(
+        0.0, "of AdamW, whose betas are 0.9 and 0.999", minimum=0, group="training"
     )
-    optimizer: str = setting(
-        "adamw", "adamw8bit (bitsandbytes) is for adapters", choices=["adamw", "adamw8bit"]
+    epochs: int = setting(1, "passes over the rows", minimum=1, group="training")
+    global_batch: int = setting(
+        512, "rows per optimizer step, over all processes", minimum=1, group="training"
     )
-    weight_decay: float = setting(0.0, "of AdamW, whose betas are 0.9 and 0.999")
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     tokens_per_microbatch: int = setting(
-        16_384, "padded tokens that one process takes at a time; memory grows with it"
+        16_384,
+        "padded tokens that one process takes at a time; memory grows with it",
+        minimum=1,
+        group="training",
     )
     activation_checkpointing: bool = setting(
-        True, "compute activations again in the backward pass to save memory"
+        True,
+        "compute activations again in the backward pass to save memory",
+        group="training",
     )
-    holdout: int = setting(0, "rows put aside, on which each checkpoint's loss is measured")
+    threads: int = setting(
+        0, "CPU threads of torch; 0: torch's own choice", minimum=0, group="training"
+    )
     save_every: int = setting(
-        2, "a checkpoint every so many steps or epochs, and at the end; 0: only at the end"
+        2,
+        "a checkpoint every so many steps, and at the end; 0: only at the end",
+        minimum=0,
+        group="checkpoints",
     )
-    save_unit: str = setting("step", "of --save-every", choices=["step", "epoch"])
-    keep_last: int = setting(0, "keep only so many newest checkpoints; 0: all")
-    keep_best: bool = setting(False, "keep the checkpoint with the lowest held-out loss, too")
+    keep_last: int = setting(
+        0,
+        "keep only so many newest checkpoints; 0: all",
+        minimum=0,
+        group="checkpoints",
+    )
     state_every: int = setting(
-        20, "what a resume needs, every so many steps (the newest is kept); 0: only when stopped"
+        20,
+        "what a resume needs, every so many steps (the newest is kept); 0: only when stopped",
+        minimum=0,
+        group="checkpoints",
     )
-    dry_run: bool = setting(False, "say what the training takes and stop; no weights are loaded")
-    gpus: int | None = setting(None, "dry run: how many GPUs (default: the processes started)")
-    gpu: str = setting("H100", "dry run: which, by its name in common/train/estimate.py")
-    mfu: float = setting(0.4, "dry run: share of the GPUs' peak that useful computation reaches")
-    threads: int = setting(0, "CPU threads of torch; 0: torch's own choice")
 
 
 config = configure(Config, "04")
 
 # %% Start
+from pathlib import Path
+
 import torch
 
-from common.core import files, prompts, runs
+from common.core import files, manifests, prompts, runs
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.core.trainings import check_settings, last_checkpoint
 from common.train import adapters, checkpoints, distributed, estimate, model, tokens, training_log
 from common.train import training_run as plans
-from common.train.loop import (
-    adamw,
-    check_flags,
-    check_stop,
-    mean_loss,
-    stop_signals,
-    training_steps,
-)
+from common.train.loop import adamw, check_stop, mean_loss, stop_signals, training_steps
 
 run = runs.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
 rank, world, device = distributed.init_distributed()
 if config.dry_run:
     world = config.gpus or world
-log = print if rank == 0 else lambda *text: None
-full = config.method == "full"
-check_flags(config, world)
+log = distributed.log
+full, four_bits = config.method == "full", config.method == "qlora"
+plans.check_processes(config, world)
 
 # %% The training sets and the base model
 set_names = plans.choose_sets(run, config.arms)
-source = config.model or runs.stage_file(run, "01_base")
+source = config.model or manifests.require(run / "01_base")
 if config.after:
     source = last_checkpoint(run, config.after)
 base = local_folder(source, weights=not config.dry_run)
-base_id = None if config.dry_run else files.model_id(base)
-shape = estimate.model_shape(base, 0 if full else config.lora_rank, config.method == "qlora")
+base_id = None if config.dry_run else files.model_id(Path(base))
+shape = estimate.model_shape(base, 0 if full else config.lora_rank, four_bits)
 # The type of saved models; training keeps float32.
 dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
 
@@ -147,10 +204,10 @@ which is why a resume needs no data state.
 
 # %% One training: its rows, in which order, and where it is saved
 def prepare(set_name):
-    paths = [runs.stage_file(run, f"03_data/{part}.jsonl") for part in set_name.split("+")]
+    paths = plans.set_files(run, set_name)
     rows = plans.read_rows(paths, config.limit)
     examples, counts = tokens.examples(rows, tokenizer, template, config.cutoff, config.overlong)
-    plans.check_enough_rows(set_name, len(examples), len(rows), counts, config)
+    plans.check_rows(set_name, len(examples), len(rows), counts, config)
     tokens.check_fit(examples, shape.vocabulary, shape.positions, base)
     examples, holdout = tokens.split_holdout(examples, config.holdout, config.seed)
     plan = tokens.batch_plan(
@@ -161,7 +218,7 @@ def prepare(set_name):
         world,
         config.tokens_per_microbatch,
     )
-    plans.check_warmup(set_name, len(examples), len(plan), config)
+    folder = f"{set_name}-after-{config.after}" if config.after else set_name
     return plans.TrainingRun(
         set_name=set_name,
         files=paths,
@@ -169,8 +226,8 @@ def prepare(set_name):
         counts=counts,
         holdout=holdout,
         plan=plan,
-        folder=run / "04_train" / plans.folder_name(set_name, config.after),
-        save_steps=plans.save_steps(len(plan), config),
+        folder=run / "04_train" / folder,
+        save_steps=plans.regular_steps(config.save_every, len(plan)) | {len(plan)},
         state_steps=plans.regular_steps(config.state_every, len(plan)),
     )
 
@@ -178,29 +235,25 @@ def prepare(set_name):
 # %% Prepare all of them first, so that a mistake costs no training
 trainings = [prepare(set_name) for set_name in set_names]
 for training in trainings:
+    plans.check_warmup(training, config)
     log(training_log.plan_line(training))
     log(training_log.supervised_text(training.examples[0], tokenizer))
     if config.dry_run:
-        log(estimate.table(shape, training, config, world) + "\n")
+        log(estimate.dry_run(shape, training, config, world))
 if config.dry_run:
     raise SystemExit
 
-# %% What the result depends on: a training of the same name must be the same one
+# %% What the results depend on: a folder that exists must hold the same training
 settings = {}
 for training in trainings:
-    facts = dict(base_id=base_id, template=template, steps=len(training.plan))
-    settings[training.set_name] = plans.result_settings(config, training.files, **facts)
+    settings[training.set_name] = plans.result_settings(training, config, base_id, template)
     check_settings(training.folder / "settings.json", settings[training.set_name])
-    for name in plans.changed_since_03(run, training.files):
-        log(f"note: {name} is not as 03 wrote it")
 
-# %% Disk, memory and libraries
-to_write = plans.all_remaining_writes(trainings, config)
-needed = estimate.disk(shape, *to_write, dtype.itemsize)
+# %% Disk and libraries
+checkpoints_to_write, states, merged = plans.count_writes(trainings, config)
+needed = estimate.disk(shape, checkpoints_to_write, states, merged, dtype.itemsize)
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
-if config.merge:
-    log(adapters.check_memory_to_merge(shape.parameters))
-if config.method == "qlora" or config.optimizer == "adamw8bit":
+if four_bits:
     adapters.check_bitsandbytes(device)
 
 
@@ -208,26 +261,17 @@ if config.method == "qlora" or config.optimizer == "adamw8bit":
 def load_model():
     if full:
         return model.load(base, device, config.activation_checkpointing)
-    return adapters.load(
-        base,
-        device,
-        config.lora_rank,
-        config.lora_alpha,
-        config.method == "qlora",
-        config.activation_checkpointing,
-        config.seed,
-    )
+    options = four_bits, config.activation_checkpointing, config.seed
+    return adapters.load(base, device, config.lora_rank, *options)
 
 
 # %% One training, from the base or from where it was stopped
 def train(training, stop_status):
-    plans.write_settings(training, settings[training.set_name], base)
+    if rank == 0:
+        plans.write_settings(training, settings[training.set_name], base)
     net = load_model()
-    optimizer = adamw(net, config.weight_decay, eight_bit=config.optimizer == "adamw8bit")
-    saver = checkpoints.Saver(
-        net, optimizer, training, tokenizer, template, dtype, config.keep_last
-    )
-    start = saver.resume()
+    optimizer = adamw(net, config.weight_decay, eight_bit=four_bits)
+    start = checkpoints.load_state(net, optimizer, training.folder)
     record = training_log.TrainingLog(training, start)
     if start:
         log(f"{training.set_name}: going on after step {start}")
@@ -239,37 +283,39 @@ def train(training, stop_status):
         training.plan,
         config.learning_rate,
         config.warmup_ratio,
-        config.max_grad_norm,
         start,
-        skipped=record.skipped,
+        skipped=training_log.count_skipped(record.metrics),
     )
-    for update in steps:
-        after_step(update, training, net, record, saver)
-        status = stop_status()
-        unfinished = update.step < len(training.plan)
-        if update.step in training.state_steps or (status and unfinished):
-            saver.save_state(update.step)
-        if status:
-            record.draw()
-        check_stop(
-            status, f"after step {update.step} of {len(training.plan)} of {training.set_name}"
-        )
+    with checkpoints.Saver(
+        net, optimizer, training, tokenizer, template, dtype, config.keep_last
+    ) as saver:
+        for update in steps:
+            after_step(update, training, net, record, saver)
+            status = stop_status()
+            unfinished = update.step < len(training.plan)
+            if update.step in training.state_steps or (status and unfinished):
+                saver.save_state(update.step)
+            if status:
+                record.draw()
+            check_stop(
+                status,
+                f"after step {update.step} of {len(training.plan)} of {training.set_name}",
+            )
 
 
 # %% After a step: its line in the log, and perhaps a checkpoint
 def after_step(update, training, net, record, saver):
-    row = vars(update) | {"arm": training.set_name}
-    row |= estimate.progress(update, shape, training, world, device)
+    row = vars(update) | estimate.progress(update, shape, training, world, device)
     saving = update.step in training.save_steps
     if saving and training.holdout:
-        row["held_out_loss"] = mean_loss(net, training.holdout, config.tokens_per_microbatch)
+        row["holdout_loss"] = mean_loss(net, training.holdout, config.tokens_per_microbatch)
     record.add(row)
     if saving:
         record.draw()  # before the last checkpoint, which says that the training is finished
-        saver.write_checkpoint(update.step, record.best if config.keep_best else None)
+        saver.write_checkpoint(update.step)
 
 
-# %% Train each set, and merge its adapter
+# %% Train each set
 # The lock is kept until the process ends.
 lock = files.lock(run / "04_train" / "training", reentrant=True) if rank == 0 else None
 with stop_signals() as stop_status:
@@ -278,24 +324,22 @@ with stop_signals() as stop_status:
             log(f"{training.set_name}: {training.last_checkpoint} exists, nothing to do")
         else:
             train(training, stop_status)
-            log(f"{training.set_name}: trained")
-        checkpoints.finish(training.folder, config.keep_last, config.keep_best)
-if config.merge and rank == 0:
-    for training in trainings:
-        adapters.merge_once(training.last_checkpoint, base, dtype)
+        checkpoints.finish(training.folder, config.keep_last)
 
-# %% Write the manifest
-if rank == 0:
-    runs.write_manifest(
-        run / "04.run.json",
-        config,
-        plans.all_files(trainings),
-        base=str(base),
-        base_id=base_id,
-        processes=world,
-        checkpoints={t.folder.name: checkpoints.checkpoint_names(t.folder) for t in trainings},
-    )
-for training in trainings:
-    log(training_log.summary(training, config.merge))
+# %% Merge the adapters, and write the manifests
+for training in trainings if rank == 0 else []:
+    if not full:
+        log(adapters.merge_if_possible(training.last_checkpoint, base, dtype, shape.parameters))
+    if not manifests.manifest_path(training.folder).exists():
+        manifests.write_manifest(
+            training.folder,
+            config,
+            training.files,
+            base=str(base),
+            base_id=base_id,
+            processes=world,
+            checkpoints=checkpoints.checkpoint_names(training.folder),
+        )
+    log(training_log.summary(training))
 log(f"next: python 05_eval.py --name {config.name}")
 distributed.end_distributed()

@@ -225,6 +225,6 @@ def contents(run):
     files = [
         p
         for p in sorted(Path(run).rglob("*"))
-        if p.is_file() and not re.search(r"\.run\.json$|\.lock$", p.name)
+        if p.is_file() and not re.search(r"(^|\.)run\.json$|\.lock$", p.name)
     ]
     return {str(p.relative_to(run)): _content(p) for p in files}

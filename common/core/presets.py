@@ -9,10 +9,10 @@ PAPER = {
     "05": dict(),
 }
 # Differs from the paper: adapters on the frozen base, which want a larger learning rate.
-LORA_TRAINING = dict(model="Qwen/Qwen2.5-Math-7B", method="lora", learning_rate=1e-4, merge=True)
+LORA_TRAINING = dict(model="Qwen/Qwen2.5-Math-7B", method="lora", learning_rate=1e-4)
 LORA = PAPER | {"04": LORA_TRAINING}  # one GPU of 40 GB
 QLORA = PAPER | {  # one GPU of 24 GB
-    "04": LORA_TRAINING | dict(method="qlora", optimizer="adamw8bit", tokens_per_microbatch=8192),
+    "04": LORA_TRAINING | dict(method="qlora", tokens_per_microbatch=8192),
 }
 
 # One-Shot CFT (arXiv 2506.03295): many responses to one question, one row for each response and
@@ -22,8 +22,7 @@ ONE_SHOT_TRAINING = dict(
     warmup_ratio=0.05,
     weight_decay=0.05,
     overlong="drop",
-    save_every=1,
-    save_unit="epoch",
+    save_every=2,  # an epoch: 600 rows in batches of 512
 )
 ONE_SHOT = {
     # source: the file with the question
@@ -60,7 +59,7 @@ TINY_ONE_SHOT = {
     "01": TINY["01"] | dict(limit=1, model="base", samples=100),
     "02": TINY["02"] | dict(prompt="one-shot", answers=False),
     "03": TINY["03"] | dict(arms=["cft"], rows=600, max_tokens=512),
-    "04": TINY["04"] | ONE_SHOT_TRAINING | dict(learning_rate=5e-5),
+    "04": TINY["04"] | ONE_SHOT_TRAINING | dict(learning_rate=5e-5, save_every=38),
     "05": TINY["05"] | dict(selection="validation"),
 }
 

@@ -69,7 +69,7 @@ def _check_model_folder(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise InputError(
             f"{folder} is an adapter, not a model.\nMerge it: the command that trained it, "
-            f"with --merge; then give {folder}/merged"
+            f"once more; then give {folder}/merged"
         )
     if not (folder / "config.json").is_file():
         raise InputError(

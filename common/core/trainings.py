@@ -6,6 +6,12 @@ from pathlib import Path
 from common.core.errors import InputError
 from common.core.manifests import require
 
+# In settings.json these are hashes; if one has changed, this is what has happened.
+HASHES = {
+    "data_sha256": "it was trained on other rows (03 has been run since)",
+    "base_id": "it was trained from another base model",
+}
+
 
 def read_settings(path: Path) -> dict:
     """Return the settings of a training, or an adapter's; raise InputError if they are torn."""
@@ -30,10 +36,10 @@ def check_settings(path: Path, settings: dict) -> None:
     changes = []
     for name in sorted(settings):
         if existing.get(name) != settings[name]:
-            changes.append(f"{name} {existing.get(name)!r} -> {settings[name]!r}")
+            change = f"{name} {existing.get(name)!r} -> {settings[name]!r}"
+            changes.append(HASHES.get(name, change))
     if changes:
-        reason = f"{folder} was made with other settings or data: {', '.join(changes)}"
-        raise _train_elsewhere(folder, reason)
+        raise _train_elsewhere(folder, f"{folder} was trained otherwise: {'; '.join(changes)}")
 
 
 def _train_elsewhere(folder: Path, reason: str) -> InputError:

@@ -228,7 +228,7 @@ def _base_of(folder):
         raise InputError(
             f"{folder} is an adapter of {name!r}, which cannot be found ({reason})\n"
             f"Name that model's folder as base_model_name_or_path in {path}; or merge the adapter "
-            "on the machine that trained it (--merge) and give the merged folder."
+            "on the machine that trained it (04 does it) and give the merged folder."
         ) from error
 
 

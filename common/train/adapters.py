@@ -4,6 +4,7 @@ The base is not sharded: each process holds all of it, in bfloat16 or 4 bits (on
 the adapters in float32. The training loop averages their gradients over the processes.
 """
 
+import math
 import re
 import warnings
 from pathlib import Path
@@ -22,14 +23,14 @@ def load(
     folder,
     device: torch.device,
     rank: int,
-    alpha: int,
     four_bits: bool = False,
     activation_checkpointing: bool = False,
     seed: int = 0,
 ):
     """Return a frozen base with trainable adapters on every linear layer but the head.
 
-    It has the interface of model.load's.
+    They are scaled by 2, as is usual (lora_alpha = 2 x rank). The model has the interface of
+    model.load's.
     """
     LoraConfig = _import_peft().LoraConfig  # noqa: N806  a class
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -42,7 +43,12 @@ def load(
     )
     torch.manual_seed(seed)  # the same adapters on every process, whatever was trained before
     model.add_adapter(
-        LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+        LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
     )
     for p in model.parameters():
         if p.requires_grad:  # made in the base's type, in which small updates are lost
@@ -94,18 +100,12 @@ def check_bitsandbytes(device: torch.device) -> None:
         raise InputError(
             f"bitsandbytes does not work on this {device.type} "
             f"({type(error).__name__}: {str(error)[:300]})\n"
-            "Train without it: --method lora --optimizer adamw; or install the build for your "
-            "CUDA: pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
+            "Train without it: --method lora; or install the build for your CUDA: "
+            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
         ) from error
 
 
 # --- merging --------------------------------------------------------------------------------------
-
-
-def merge_once(folder: Path, base, dtype: torch.dtype) -> None:
-    """Merge unless that was done before."""
-    if not (folder / "merged").exists():
-        merge(folder, base, dtype)
 
 
 def merge(folder: Path, base, dtype: torch.dtype) -> None:
@@ -126,16 +126,26 @@ def merge(folder: Path, base, dtype: torch.dtype) -> None:
     publish(part, merged_folder)
 
 
-def check_memory_to_merge(n_parameters: int) -> str:
-    """Return a line that says what a merge needs; raise InputError if less memory is free."""
-    needed = f"merging holds the base in float32 on the CPU: {4 * n_parameters / 1e9:.2f} GB"
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():  # Linux
-        free = 1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text())[0])
+def merge_if_possible(folder: Path, base, dtype: torch.dtype, n_parameters: int) -> str:
+    """Merge an adapter if that was not done before; return a line that says where it is.
+
+    If this machine has too little free memory, the line says what to do.
+    """
+    if not (folder / "merged").exists():
+        free = _free_memory()
         if free < 4 * n_parameters:
-            raise InputError(
-                f"{needed}, and {free / 1e9:.2f} GB are free.\n"
-                "Train with --no-merge; the same command with --merge, on a machine with more "
-                "memory, then merges what was trained."
+            return (
+                f"note: {folder} is not merged: that holds the base in float32 on the CPU, "
+                f"{4 * n_parameters / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free. "
+                "The same command on a machine with more memory merges it."
             )
-    return needed
+        merge(folder, base, dtype)
+    return f"merged: {folder / 'merged'}"
+
+
+def _free_memory() -> float:
+    """Return the free memory in bytes; infinity if this is not Linux."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return math.inf
+    return 1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text())[0])

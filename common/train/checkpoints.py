@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -31,7 +30,6 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from common.core import prompts
 from common.core.errors import InputError, cannot_write
 from common.train.model import without_tied_head
-from common.train.training_log import best_checkpoint, read_metrics
 
 TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, the adapters alone
 
@@ -43,7 +41,7 @@ class Snapshot(NamedTuple):
     """A CPU copy of a model: an empty model or an adapter's configuration, and trained weights."""
 
     form: Any
-    weights: dict[str, torch.Tensor]
+    weights: dict
 
 
 def snapshot(model, dtype: torch.dtype) -> Snapshot | None:
@@ -70,11 +68,11 @@ def snapshot(model, dtype: torch.dtype) -> Snapshot | None:
     return Snapshot(adapter, weights)
 
 
-def _is_adapter(model) -> bool:
+def _is_adapter(model):
     return hasattr(model, "peft_config")
 
 
-def _only_trained(model, state: dict) -> dict:
+def _only_trained(model, state):
     """Return what of a state dict is trained.
 
     bitsandbytes counts the scales of a frozen base's 4 bits to the state, too.
@@ -84,18 +82,10 @@ def _only_trained(model, state: dict) -> dict:
     return {name: tensor for name, tensor in state.items() if "lora_" in name}
 
 
-def write(
-    copied: Snapshot,
-    tokenizer,
-    template: str,
-    folder: Path,
-    keep_last: int = 0,
-    best: str | None = None,
-) -> None:
+def write(copied: Snapshot, tokenizer, template: str, folder: Path, keep_last: int = 0) -> None:
     """Write a snapshot as a folder that transformers and peft read.
 
-    It holds weights, configuration, tokenizer, chat template and stop tokens. Among the training's
-    other checkpoints the last `keep_last` stay (0: all) and `best`.
+    It holds weights, configuration, tokenizer, chat template and stop tokens. Then drop_older.
     """
     part = empty_part(folder)
     tokenizer.chat_template = prompts.JINJA[template]
@@ -111,10 +101,10 @@ def write(
         publish(part, folder)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from error
-    drop_older(folder.parent, keep_last, best)
+    drop_older(folder.parent, keep_last)
 
 
-def _peft_names(weights: dict) -> dict:
+def _peft_names(weights):
     """Return an adapter's weights under the names that peft reads."""
     renamed = {}
     for name, tensor in weights.items():
@@ -128,7 +118,9 @@ def generation_config(tokenizer, template: str) -> GenerationConfig:
     if tokenizer.eos_token_id not in (None, *stops):
         stops.append(tokenizer.eos_token_id)
     return GenerationConfig(
-        eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
 
 
@@ -140,110 +132,79 @@ def save(model, tokenizer, template: str, folder, dtype: torch.dtype) -> None:
     dist.barrier()
 
 
-class Writer:
-    """A thread of process 0 that writes one checkpoint at a time.
+class Saver:
+    """Writes the checkpoints of one training, in the background, and its states.
 
-    An error in it is raised by the next `wait`.
+    A thread of process 0 writes one checkpoint at a time. An error in it is raised by the next
+    call of `wait`.
     """
 
-    def __init__(self):
+    def __init__(self, model, optimizer, training, tokenizer, template, dtype, keep_last=0):
+        """dtype: of the saved model; an adapter is saved in float32."""
+        self.model = model
+        self.optimizer = optimizer
+        self.training = training
+        self.form = tokenizer, template
+        self.dtype = torch.float32 if _is_adapter(model) else dtype
+        self.keep_last = keep_last
         self.thread = ThreadPoolExecutor(1)
         self.writing: Future | None = None
 
-    def wait(self) -> None:
-        """Return once nothing is being written, on all processes.
+    def __enter__(self):
+        return self
 
-        Called before a snapshot, so that one copy at most is in memory.
-        """
+    def __exit__(self, *error):
+        self.thread.shutdown()  # also after an error: what is being written is whole
+
+    def wait(self) -> None:
+        """Return once nothing is being written, on all processes."""
         writing, self.writing = self.writing, None
         if writing:
             writing.result()
         dist.barrier()
 
-    def start(self, function, *arguments) -> None:
-        """Run the function in the thread, on process 0 only."""
-        if dist.get_rank() == 0:
-            self.writing = self.thread.submit(function, *arguments)
-
-
-class Saver:
-    """Writes the checkpoints of one training, in the background, and its states."""
-
-    def __init__(self, model, optimizer, training, tokenizer, template, dtype, keep_last: int):
-        """dtype: of the saved model; an adapter is saved in float32."""
-        self.model = model
-        self.optimizer = optimizer
-        self.training = training
-        self.tokenizer = tokenizer
-        self.template = template
-        self.dtype = torch.float32 if _is_adapter(model) else dtype
-        self.keep_last = keep_last
-        self.writer = Writer()
-
-    def resume(self) -> int:
-        """Load the newest state; return the step it was saved after, 0 if there is none."""
-        start = load_state(self.model, self.optimizer, self.training.folder)
-        clear(self.training.folder)
-        return start
-
-    def write_checkpoint(self, step: int, best: str | None) -> None:
+    def write_checkpoint(self, step: int) -> None:
         """Begin to write the checkpoint of a step; the last one is waited for."""
-        self.writer.wait()
-        self.writer.start(
-            write,
-            snapshot(self.model, self.dtype),
-            self.tokenizer,
-            self.template,
-            self.training.checkpoint(step),
-            self.keep_last,
-            best,
-        )
+        self.wait()  # so that one copy at most is in memory
+        copied = snapshot(self.model, self.dtype)
+        if copied:
+            folder = self.training.checkpoint(step)
+            self.writing = self.thread.submit(write, copied, *self.form, folder, self.keep_last)
         if step == len(self.training.plan):
-            self.writer.wait()
+            self.wait()
 
     def save_state(self, step: int) -> None:
         """Save what a resume needs. A state promises the checkpoints before it: wait for them."""
-        self.writer.wait()
+        self.wait()
         save_state(self.model, self.optimizer, step, self.training.folder)
 
 
-def checkpoint_names(folder: Path) -> list[str]:
+def checkpoint_names(folder: Path) -> list:
     """Return the names of the checkpoints in a training's folder, in order."""
     return sorted(path.name for path in folder.glob("step-*[0-9]"))
 
 
-def drop_older(folder: Path, keep_last: int, best: str | None = None) -> None:
-    """Remove all of a training's checkpoints but the last `keep_last` (0: none) and `best`."""
-    if not keep_last:
-        return
-    for name in checkpoint_names(folder)[:-keep_last]:
-        if name != best:
+def drop_older(folder: Path, keep_last: int) -> None:
+    """Remove all of a training's checkpoints but the last `keep_last`; 0: keep all."""
+    if keep_last:
+        for name in checkpoint_names(folder)[:-keep_last]:
             remove(folder / name)
 
 
-def clear(folder: Path) -> None:
-    """Remove what a kill left half-written or half-removed."""
-    if dist.get_rank() > 0:
-        return
-    for path in [*folder.glob("*.part"), *folder.glob("*.old")]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def finish(folder: Path, keep_last: int, keep_best: bool) -> None:
+def finish(folder: Path, keep_last: int) -> None:
     """Remove what a finished training does not need.
 
     That is its states, the checkpoints that are not kept, and whatever a kill left.
     """
     if dist.get_rank() > 0:
         return
-    clear(folder)
-    for state in folder.glob("state-*[0-9]"):
-        shutil.rmtree(state)
-    best = best_checkpoint(read_metrics(folder / "metrics.jsonl")) if keep_best else None
-    drop_older(folder, keep_last, best)
+    for pattern in ("state-*[0-9]", "*.part", "*.old"):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    drop_older(folder, keep_last)
 
 
 # --- training states ------------------------------------------------------------------------------
@@ -286,7 +247,6 @@ def load_state(model, optimizer, folder: Path) -> int:
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
     state = {"model": _only_trained(model, weights), "optimizer": moments}
     try:
-        _check_shapes(state["model"], newest)
         state_dict_loader.load(state, checkpoint_id=newest)
     except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
         raise InputError(
@@ -302,18 +262,6 @@ def load_state(model, optimizer, folder: Path) -> int:
         options=StateDictOptions(ignore_frozen_params=True, strict=False),
     )
     return int(newest.name.split("-")[1])
-
-
-def _check_shapes(weights: dict, folder: Path) -> None:
-    """Raise InputError if a saved state is another model's."""
-    stored = FileSystemReader(folder).read_metadata().state_dict_metadata
-    for name, tensor in weights.items():
-        shape = getattr(stored.get(f"model.{name}"), "size", None)
-        if shape != tensor.shape:
-            raise InputError(
-                f"{folder} is a state of another model: {name} is {shape and tuple(shape)} there "
-                f"and {tuple(tensor.shape)} here.\nUse another --name."
-            )
 
 
 # --- atomic folders -------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""What a training will take, by arithmetic: FLOPs, memory, disk, time. The model is never loaded: its shape is enough."""
+"""What a training will take, by arithmetic: FLOPs, memory, disk, time.
+
+The weights are never loaded: a model's configuration is enough.
+"""
 
 import re
 import resource
@@ -6,10 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from common.core.errors import InputError
 from common.train import loss, tokens
 from common.train.model import build_on_meta, layers_of, read_config
+from common.train.training_run import count_writes
 
-# Dense bfloat16 TFLOP/s (float32 accumulation) and GiB of memory, from the makers' data sheets, by what CUDA calls the device.
+# Dense bfloat16 TFLOP/s (float32 accumulation) and GiB of memory, from the makers' data sheets, by
+# what CUDA calls the device.
 GPUS = {
     "B200": (2250, 180),
     "H200 NVL": (835, 141),
@@ -28,26 +34,30 @@ GPUS = {
     "RTX 4090": (165, 24),
     "RTX 3090": (71, 24),
 }
+MFU = 0.4  # share of the GPUs' peak that a good training of 7B reaches; the paper's hour is 0.05
+NF4_BYTES = 0.52  # per parameter of a base in 4 bits, its scales included
 
 
-def peak_flops(device_name):
-    """FLOP/s of a GPU in bfloat16, None where it is not in the table: a slice or a lesser card of a like name, too."""
+def peak_flops(device_name: str) -> float | None:
+    """Return a GPU's FLOP/s in bfloat16, None if it is not in the table.
+
+    A slice or a lesser card of a similar name is not in it, either.
+    """
     if re.search(r"MIG|Laptop| Ti\b| D\b", device_name):
         return None
-    return next(
-        (1e12 * peak for name, (peak, _) in GPUS.items() if re.search(rf"\b{name}\b", device_name)),
-        None,
-    )
+    for name, (tera_flops, _) in GPUS.items():
+        if re.search(rf"\b{name}\b", device_name):
+            return 1e12 * tera_flops
+    return None
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model's configuration says of its size. Counts are of parameters unless said otherwise."""
+    """A model's size by its configuration: counts of parameters unless said otherwise."""
 
-    parameters: int  # in all, a tied head once
+    parameters: int  # in total, a tied head once
     matmul: int  # of the layers' matrices
     layer: int  # of one layer
-    root: int  # outside the layers: embedding, head, norm
     head: int  # lm_head's matrix
     layers: int  # how many
     hidden: int  # widths from here on
@@ -57,187 +67,163 @@ class Shape:
     vocabulary: int
     positions: int | None  # tokens of context
     adapters: int = 0  # trainable, on a frozen base; 0: all weights are trained
-    base_bytes: float = (
-        2.0  # per parameter of a frozen base's layers: 2 in bfloat16, about 0.52 in 4 bits
-    )
+    four_bits: bool = False  # the frozen base
+
+    @property
+    def root(self) -> int:
+        """Return the parameters outside the layers: embedding, head, norm."""
+        return self.parameters - self.layers * self.layer
 
 
-def model_shape(folder, adapter_rank=0, four_bits=False):
-    """The Shape of a model folder, of whose files only config.json is read; adapter_rank 0: all weights are trained."""
+def model_shape(folder, adapter_rank: int = 0, four_bits: bool = False) -> Shape:
+    """Return the Shape of a model folder, reading only its config.json.
+
+    adapter_rank 0: all weights are trained.
+    """
     config = read_config(folder).get_text_config()
     model = build_on_meta(config)
     layers = layers_of(model)
     matrices = [p for p in layers.parameters() if p.dim() == 2]
-    everything, in_layers = (sum(p.numel() for p in m.parameters()) for m in (model, layers))
     heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
     return Shape(
-        parameters=everything,
-        matmul=sum(p.numel() for p in matrices),
-        layer=in_layers // len(layers),
-        root=everything - in_layers,
+        parameters=_count(model.parameters()),
+        matmul=_count(matrices),
+        layer=_count(layers[0].parameters()),
         head=model.get_output_embeddings().weight.numel(),
         layers=len(layers),
         hidden=config.hidden_size,
-        attention=heads * size,
-        key_value=(getattr(config, "num_key_value_heads", None) or heads) * size,
+        attention=heads * head_size,
+        key_value=key_value_heads * head_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
         positions=getattr(config, "max_position_embeddings", None),
         adapters=sum(adapter_rank * sum(p.shape) for p in matrices),
-        base_bytes=0.52 if four_bits else 2.0,
+        four_bits=four_bits,
     )
 
 
-def flops(shape, lengths, supervised, recompute=False):
-    """Floating-point operations of training on rows of these lengths, `supervised` tokens of which pass lm_head.
+def _count(parameters) -> int:
+    return sum(p.numel() for p in parameters)
 
-    A matrix costs 2 per parameter and token forwards, 2 for the gradient of its input and, where it is trained, 2 for its own;
-    causal attention half of the full one's 4 x length^2 x width forwards and twice that backwards. Padding is not counted,
-    nor, by default, what activation checkpointing computes again (`recompute`), so this is the numerator of MFU.
+
+def flops(shape: Shape, lengths: list, supervised: int) -> float:
+    """Return the floating-point operations of training on rows of these lengths.
+
+    `supervised` of their tokens pass lm_head. A matrix costs 2 per parameter and token forwards,
+    2 for the gradient of its input and, if it is trained, 2 for its own. Causal attention costs
+    half of the full one's 4 x length^2 x width forwards, and twice that backwards. Neither padding
+    nor what activation checkpointing computes again is counted, so this is the numerator of MFU.
     """
     matrix = 4 if shape.adapters else 6
+    per_token = matrix * shape.matmul + 6 * shape.adapters
     attention = 6 * shape.layers * shape.attention * sum(n * n for n in lengths)
-    passed = sum(lengths)
-    unneeded = (
-        0 if shape.adapters else shape.layers * shape.hidden * shape.intermediate
-    )  # nobody asks for a layer's output again
-    again = (
-        (2 * (shape.matmul + shape.adapters - unneeded) * passed + attention / 3)
-        if recompute
-        else 0
-    )
-    return (
-        (matrix * shape.matmul + 6 * shape.adapters) * passed
-        + matrix * shape.head * supervised
-        + attention
-        + again
-    )
+    return per_token * sum(lengths) + matrix * shape.head * supervised + attention
 
 
-def memory(shape, world, n, checkpointing, eight_bit=False):
-    """{what: bytes} on each GPU with micro-batches of `n` padded tokens; an upper estimate, since not everything is at its
-    largest at once."""
-    # What one layer keeps for its backward pass, bytes per token: two RMSNorms (float32 input, its normalised form and the output),
-    # queries, keys, values and output of attention, gate, activation, up and their product. Measured in tests/test_estimate.py.
-    kept = 16 * shape.hidden + 4 * shape.attention + 4 * shape.key_value + 8 * shape.intermediate
+def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
+    """Return {part: bytes} on each GPU with micro-batches of `n` padded tokens.
+
+    An upper estimate, since not everything is at its largest at the same time.
+    """
+    # What one layer keeps for its backward pass, in bytes per token: two RMSNorms (float32 input,
+    # its normalized form and the output), queries, keys, values and output of attention, gate,
+    # activation, up and their product. Measured in tests/train/test_estimate.py.
+    per_token = 16 * shape.hidden + 4 * shape.attention
+    per_token += 4 * shape.key_value + 8 * shape.intermediate
     if shape.adapters:
-        trained = {
-            "base (frozen)": shape.base_bytes * shape.layer * shape.layers + 2 * shape.root,
-            "adapters, gradients, AdamW moments": shape.adapters
-            * (4 + 4 + (2 if eight_bit else 8)),
+        base_bytes = NF4_BYTES if shape.four_bits else 2
+        moments = 2 if shape.four_bits else 8  # qlora trains with 8-bit moments
+        parts = {
+            "base (frozen)": base_bytes * shape.layer * shape.layers + 2 * shape.root,
+            "adapters, gradients, AdamW moments": shape.adapters * (4 + 4 + moments),
         }
-        kept += (
-            2 * shape.hidden + 2 * shape.attention
-        )  # each adapter keeps its own cast of its input
+        # Each adapter keeps its own cast of its input.
+        per_token += 2 * shape.hidden + 2 * shape.attention
     else:
-        trained = {
+        parts = {
             "weights and AdamW moments (float32, sharded)": 12 * shape.parameters / world,
             "gradients (float32, sharded)": 4 * shape.parameters / world,
             "gathered: embedding, head, 2 layers (bfloat16)": 2 * (shape.root + 2 * shape.layer),
             "their gradients before the reduction": 6 * shape.root,
         }
-    again = n * 2 * shape.hidden * shape.layers if checkpointing else 0
-    return trained | {
-        f"activations of {n:,} tokens" + (", checkpointed" if checkpointing else ""): n
-        * kept
-        * (1 if checkpointing else shape.layers)
-        + again,
-        "logits of one chunk": 16
-        * min(
-            loss.CHUNK["cuda"], n * shape.vocabulary
-        ),  # bfloat16 and float32, and their gradients
-    }
+    if checkpointing:  # one layer's activations, and the input of each
+        parts[f"activations of {n:,} tokens, checkpointed"] = n * (
+            per_token + 2 * shape.hidden * shape.layers
+        )
+    else:
+        parts[f"activations of {n:,} tokens"] = n * per_token * shape.layers
+    # bfloat16 and float32, and their gradients
+    parts["logits of one chunk"] = 16 * min(loss.CHUNK["cuda"], n * shape.vocabulary)
+    return parts
 
 
-def disk(shape, n_checkpoints, n_states, n_merged, bytes_each):
-    """Bytes on disk of so many checkpoints (an adapter's are float32), training states (three float32 numbers a trained weight)
-    and merged models."""
+def disk(shape: Shape, checkpoints: int, states: int, merged: int, bytes_each: int) -> int:
+    """Return the bytes on disk of so many checkpoints, training states and merged models.
+
+    An adapter's checkpoint is float32; a state has three float32 numbers a trained weight.
+    """
     trained = shape.adapters or shape.parameters
-    return (
-        n_checkpoints * trained * (4 if shape.adapters else bytes_each)
-        + n_states * 12 * trained
-        + n_merged * bytes_each * shape.parameters
-    )
+    checkpoint = trained * (4 if shape.adapters else bytes_each)
+    return checkpoints * checkpoint + states * 12 * trained + merged * bytes_each * shape.parameters
 
 
-def progress(update, shape, job, world, device):
-    """-> what a step adds to the metrics: mfu (model FLOPs over what the GPUs could do in that time, 0 to 1; None where their
-    peak is not known) and memory_gb (the largest so far: of the GPU, on a CPU of the process)."""
-    cuda = device.type == "cuda"
-    peak = peak_flops(torch.cuda.get_device_name(device)) if cuda else None
-    lengths = [
-        job.lengths[i] for rank in job.plan[update.step - 1] for group in rank for i in group
+def progress(update, shape: Shape, training, world: int, device: torch.device) -> dict:
+    """Return what a step adds to the metrics: mfu and memory_gb.
+
+    mfu is model FLOPs over what the GPUs could do in that time, 0 to 1; None if their peak is not
+    known. memory_gb is the largest so far, of the GPU or, on a CPU, of the process.
+    """
+    if device.type != "cuda":
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"mfu": None, "memory_gb": round(1024 * kilobytes / 1e9, 3)}
+    mfu = None
+    peak = peak_flops(torch.cuda.get_device_name(device))
+    if peak:
+        rows = tokens.step_rows(training.plan[update.step - 1])
+        lengths = [training.lengths[i] for i in rows]
+        mfu = flops(shape, lengths, update.supervised) / (update.seconds * world * peak)
+    return {
+        "mfu": mfu,
+        "memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3),
+    }
+
+
+# --- the dry run ----------------------------------------------------------------------------------
+
+
+def dry_run(shape: Shape, training, config, world: int) -> str:
+    """Return the lines of what one training takes on `world` GPUs named config.gpu."""
+    if config.gpu not in GPUS:
+        raise InputError(f"--gpu {config.gpu} is not known.\nExpected one of: {', '.join(GPUS)}")
+    tera_flops, capacity = GPUS[config.gpu]
+    supervised = sum(map(tokens.n_supervised, training.examples))
+    operations = config.epochs * flops(shape, training.lengths, supervised)
+    minutes = operations / (MFU * world * 1e12 * tera_flops) / 60
+    largest = max(config.tokens_per_microbatch, max(training.lengths))
+    parts = memory(shape, world, largest, config.activation_checkpointing)
+    checkpoints, states, merged = count_writes([training], config)
+    lines = [
+        f"parameters: {shape.parameters:,}, trained {shape.adapters or shape.parameters:,}",
+        f"supervised tokens: {supervised:,} of {sum(training.lengths):,}",
+        f"FLOPs: {operations:.3g}",
+        f"time: {minutes:.1f} minutes at {MFU:.0%} MFU of {world} x {config.gpu}",
+        f"memory per GPU: at most about {_gib(sum(parts.values()))} of {capacity}",
     ]
-    used = (
-        torch.cuda.max_memory_allocated(device)
-        if cuda
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    )
-    mfu = (
-        flops(shape, lengths, update.supervised) / (update.seconds * world * peak) if peak else None
-    )
-    return {"mfu": mfu, "memory_gb": round(used / 1e9, 3)}
+    lines += [f"  {part}: {_gib(size)}" for part, size in parts.items()]
+    lines += [
+        f"disk for {checkpoints} checkpoints: {_gb(disk(shape, checkpoints, 0, 0, 2))}",
+        f"disk for {states} training states: {_gb(disk(shape, 0, states, 0, 2))}",
+    ]
+    if merged:
+        lines.append(f"disk for the merged model: {_gb(disk(shape, 0, 0, merged, 2))}")
+    return "\n".join(f"  {line}" for line in lines)
 
 
-def _bytes(n):
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
-def table(shape, job, config, world):
-    """The dry run of one arm: lines of what and how much."""
-    from common.train.training_run import remaining_writes
-
-    n_checkpoints, n_states, n_merged = remaining_writes(job, config)
-    supervised = sum(map(tokens.n_supervised, job.examples))
-    useful, computed = (
-        config.epochs * flops(shape, job.lengths, supervised, again)
-        for again in (False, config.activation_checkpointing)
-    )
-    peak, capacity = 1e12 * GPUS[config.gpu][0], GPUS[config.gpu][1]
-    largest = max(
-        job.lengths[group[0]] * len(group)
-        for step in job.plan
-        for rank in step
-        for group in rank
-        if group
-    )
-    parts = memory(
-        shape, world, largest, config.activation_checkpointing, config.optimizer == "adamw8bit"
-    )
-    slots = sum(tokens.packing_efficiency(step, job.lengths) for step in job.plan) / len(job.plan)
-    lines = {
-        "settings": f"preset {config.preset}, method {config.method}, learning rate {config.learning_rate:g}, seed {config.seed}",
-        "rows": f"{len(job.examples):,}"
-        + "".join(f"; {n:,} {what}" for what, n in job.counts.items())
-        + (f"; {len(job.holdout)} held out" if job.holdout else ""),
-        "tokens": f"{sum(job.lengths):,} a pass ({sum(job.lengths) / len(job.lengths):.0f} a row), {supervised:,} of them supervised; passes: {config.epochs}",
-        "steps": f"{len(job.plan)} of {config.global_batch} rows; the first: {len(job.plan[0][0])} micro-batches on each of {world} GPUs, "
-        f"each at most {largest:,} tokens",
-        "token slots": f"{tokens.padding_share(job.plan, job.lengths):.1%} padding; {slots:.1%} useful, counting that GPUs wait for each other",
-        "parameters": f"{shape.parameters:,}"
-        + (
-            f" frozen, {shape.adapters:,} of the adapters trained"
-            if shape.adapters
-            else ", all trained"
-        ),
-        "FLOPs": f"{useful:.3g}"
-        + (
-            f"; {computed:.3g} with activations computed again"
-            if config.activation_checkpointing
-            else ""
-        ),
-        "memory per GPU": f"at most about {sum(parts.values()) / 2**30:.1f} GiB of {capacity} ({config.gpu})",
-    }
-    lines |= {f"  {what}": f"{size / 2**30:.1f} GiB" for what, size in parts.items()}
-    size = lambda *counts: _bytes(disk(shape, *counts, 2))
-    lines |= {
-        "disk": f"{size(n_checkpoints, n_states, n_merged)}: {n_checkpoints} checkpoints to write of {size(1, 0, 0)} each, {n_states} training states of {size(0, 1, 0)}"
-        + (f", a merged model of {size(0, 0, 1)}" if n_merged else ""),
-        "CPU memory": f"{size(1, 0, 0)} while a checkpoint is written"
-        + (f"; {_bytes(4 * shape.parameters)} to merge" if n_merged else ""),
-        "time": f"{useful / (world * peak * config.mfu) / 60:.1f} minutes at {config.mfu:.0%} MFU of {world} x {config.gpu} ({peak / 1e12:.0f} TFLOP/s each); "
-        f"never less than {computed / (world * peak) / 60:.1f}",
-    }
-    width = max(map(len, lines))
-    return "\n".join(f"  {what:<{width}}  {figure}" for what, figure in lines.items())
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.4g} GB"

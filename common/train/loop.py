@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from common.core.errors import InputError, Stopped
 from common.train import tokens
-from common.train.estimate import GPUS
 
+MAX_GRAD_NORM = 1.0  # the paper's framework's default
 MAX_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
 
 
@@ -32,10 +32,9 @@ class Update:
     learning_rate: float
     tokens: int  # real tokens in the global batch, prompts included
     supervised: int  # completion tokens among them
-    useful: float  # packing efficiency: share of the token slots with real tokens, 0 to 1
+    packing_efficiency: float  # share of the token slots with real tokens, 0 to 1
     seconds: float
-    # If not empty, nothing was learned: the ids of the rows at fault.
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[str]  # if not empty, nothing was learned: the ids of the step's rows
 
 
 def learning_rate_at(
@@ -65,63 +64,16 @@ def adamw(model, weight_decay=0.0, betas=(0.9, 0.999), eight_bit=False) -> torch
     return torch.optim.AdamW(trainable, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
 
 
-def check_flags(config, world):
-    """InputError for settings of 04 that do not go together."""
-    full = config.method == "full"
-    for wrong, says in [
-        (
-            config.global_batch < world,
-            f"--global-batch {config.global_batch} is smaller than the {world} processes.\nGive one of at least {world}.",
-        ),
-        (
-            full and config.optimizer == "adamw8bit",
-            "--optimizer adamw8bit is for adapters.\nGive --method lora or qlora with it, or --optimizer adamw.",
-        ),
-        (
-            full and config.merge,
-            "--merge adds an adapter to its base, and --method full trains none.\nGive --method lora or qlora, or leave it out.",
-        ),
-        (
-            config.keep_best and not config.holdout,
-            "--keep-best goes by the held-out loss.\nGive rows for it: --holdout 200",
-        ),
-        (
-            config.keep_best and not config.keep_last,
-            "--keep-best spares a checkpoint that --keep-last would remove; without that all are kept.\n"
-            "Give both: --keep-best --keep-last 1",
-        ),
-        (
-            not math.isfinite(config.learning_rate),
-            f"--learning-rate {config.learning_rate}: expected a finite number, such as 5e-6",
-        ),
-        (
-            config.gpu not in GPUS,
-            f"--gpu {config.gpu} is not known.\nExpected one of: {', '.join(GPUS)}",
-        ),
-        (
-            not config.mfu,
-            "--mfu 0 would take for ever.\nExpected more than 0, at most 1; the paper's own hour is about 0.05.",
-        ),
-        (
-            config.gpus and not config.dry_run,
-            f"--gpus is for --dry-run.\nStart so many processes: torchrun --nproc-per-node {config.gpus} 04_train.py ...",
-        ),
-    ]:
-        if wrong:
-            raise InputError(says)
-
-
 # --- steps ----------------------------------------------------------------------------------------
 
 
 def training_steps(
     model,
     optimizer: torch.optim.Optimizer,
-    examples: list[dict],
-    plan: tokens.BatchPlan,
+    examples: list,
+    plan: list,
     peak: float,
     warmup_ratio: float = 0.1,
-    max_grad_norm: float = 1.0,
     start: int = 0,
     floor: float = 0.0,
     skipped: int = 0,
@@ -129,11 +81,8 @@ def training_steps(
     """Train through `plan` (tokens.batch_plan) from step `start`; yield an Update after each step.
 
     The loss of a step is the sum over all ranks and micro-batches, divided by the global count of
-    supervised tokens. So the curve is the same on any number of processes. max_grad_norm 0:
-    gradients are not clipped.
-
-    A step whose loss or gradient is not finite is skipped. The third one raises InputError with the
-    ids of its rows, in place of its Update. skipped: how many there were before a resume.
+    supervised tokens, so the curve is the same on any number of processes. A step whose loss or
+    gradient is not finite is skipped; the third one (`skipped` before a resume) is an InputError.
     """
     lengths = [len(e["input_ids"]) for e in examples]
     for step in range(start, len(plan)):
@@ -141,19 +90,16 @@ def training_steps(
         rows = tokens.step_rows(plan[step])
         supervised = sum(tokens.n_supervised(examples[i]) for i in rows)
         loss = _accumulate_gradients(model, examples, plan[step], supervised)
-        norm = _clip_gradients(model, max_grad_norm)
+        norm = _clip_gradients(model)
         rate = learning_rate_at(step, len(plan), peak, warmup_ratio, floor)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        culprits = []
+        skipped_ids = []
         if math.isfinite(loss) and math.isfinite(norm):
-            optimizer.step()
+            _update_weights(optimizer, rate)
         else:
-            ids = [examples[i]["id"] for i in rows]
-            culprits = _culprits(model, examples, plan[step][dist.get_rank()]) or ids
+            skipped_ids = [examples[i]["id"] for i in rows]
             skipped += 1
             if skipped >= MAX_SKIPPED:
-                raise InputError(_not_finite(step + 1, loss, norm, culprits, len(rows)))
+                raise _not_finite(step + 1, loss, norm, skipped_ids)
         optimizer.zero_grad()
         yield Update(
             step=step + 1,
@@ -162,10 +108,17 @@ def training_steps(
             learning_rate=rate,
             tokens=sum(lengths[i] for i in rows),
             supervised=supervised,
-            useful=tokens.packing_efficiency(plan[step], lengths),
+            packing_efficiency=tokens.packing_efficiency(plan[step], lengths),
             seconds=time.perf_counter() - start_time,
-            skipped=culprits,
+            skipped=skipped_ids,
         )
+
+
+def _update_weights(optimizer, rate):
+    """Take one step at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
 
 
 def _accumulate_gradients(model, examples, step, supervised: int) -> float:
@@ -196,28 +149,19 @@ def _device(model):
     return next(model.parameters()).device
 
 
-def _clip_gradients(model, max_grad_norm: float) -> float:
+def _clip_gradients(model) -> float:
     """Clip the gradients; return their norm over all processes, from before."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    _average_adapters([p for p in trainable if not isinstance(p, DTensor)])
-    norm = torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
+    for p in trainable:
+        if not isinstance(p, DTensor):  # an adapter, of which each rank holds all
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+    norm = torch.nn.utils.clip_grad_norm_(trainable, MAX_GRAD_NORM)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
 
-def _average_adapters(parameters) -> None:
-    """Average the gradients of adapters over the processes: each rank holds all of them."""
-    world = dist.get_world_size()
-    if world == 1 or not parameters:
-        return
-    flat = torch.cat([p.grad.flatten() for p in parameters])
-    dist.all_reduce(flat)
-    parts = flat.div_(world).split([p.numel() for p in parameters])
-    for p, part in zip(parameters, parts):
-        p.grad.copy_(part.view_as(p))
-
-
 @torch.no_grad()
-def mean_loss(model, examples: list[dict], tokens_per_microbatch: int) -> float:
+def mean_loss(model, examples: list, tokens_per_microbatch: int) -> float:
     """Return the mean loss per supervised token over all of `examples` (nats), without training."""
     lengths = [len(e["input_ids"]) for e in examples]
     world = dist.get_world_size()
@@ -226,42 +170,20 @@ def mean_loss(model, examples: list[dict], tokens_per_microbatch: int) -> float:
     for group in step[dist.get_rank()]:
         total += _loss(model, examples, group, scale=1.0)
     dist.all_reduce(total)
-    _reshard(model)
+    if hasattr(model, "reshard"):
+        # Without a backward pass FSDP's root stays gathered; optimizer and checkpoints need it
+        # sharded.
+        model.reshard()
     return total.item() / sum(map(tokens.n_supervised, examples))
 
 
-def _reshard(model):
-    """A forward pass without a backward one leaves FSDP's root gathered; optimizer and checkpoints need it sharded."""
-    if hasattr(model, "reshard"):
-        model.reshard()
-
-
-@torch.no_grad()
-def _culprits(model, examples, groups):
-    """Ids of the rows whose own loss is not finite, over all ranks, which look through as many rows each."""
-    mine, found = [i for group in groups for i in group], []
-    counts = [None] * dist.get_world_size()
-    dist.all_gather_object(counts, len(mine))
-    for i in mine + [None] * (max(counts) - len(mine)):
-        loss = _loss(model, examples, [] if i is None else [i], 1.0)
-        if i is not None and not torch.isfinite(loss):
-            found.append(examples[i]["id"])
-    _reshard(model)
-    of_all = [None] * dist.get_world_size()
-    dist.all_gather_object(of_all, found)
-    return [name for some in of_all for name in some]
-
-
-def _not_finite(step, loss, norm, culprits, n_rows):
-    which = (
-        "each of these rows alone has no finite loss"
-        if len(culprits) < n_rows
-        else "no row stands out, so all of the batch"
-    )
-    return (
-        f"step {step}: loss {loss}, gradient norm {norm}, the third step without a finite one; the weights are as they were "
-        f"before those steps.\nRow ids ({which}): {' '.join(culprits[:20])}{' ...' if len(culprits) > 20 else ''}\n"
-        "Look at those rows and at the base model's weights; a smaller --learning-rate helps where the loss grew before."
+def _not_finite(step, loss, norm, ids):
+    return InputError(
+        f"step {step}: loss {loss}, gradient norm {norm}, the third step without a finite one; "
+        "the weights are as they were before those steps.\n"
+        f"Row ids: {' '.join(ids[:20])}{' ...' if len(ids) > 20 else ''}\n"
+        "Look at those rows and at the base model's weights; a smaller --learning-rate helps if "
+        "the loss grew before."
     )
 
 

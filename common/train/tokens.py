@@ -12,9 +12,6 @@ from common.core.errors import InputError
 IGNORE = -100  # label of a position that is not supervised (torch's cross-entropy default)
 TOKENIZER_ROWS = 1000  # rows per call of the tokenizer, which spreads them over the cores
 
-# steps -> ranks -> micro-batches -> row indexes
-BatchPlan = list[list[list[list[int]]]]
-
 
 def encode(rows: list[dict], tokenizer, template: str) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (prompt ids, completion ids) of each row of 03.
@@ -34,7 +31,7 @@ def encode(rows: list[dict], tokenizer, template: str) -> Iterator[tuple[list[in
         yield from zip(prompt_ids, completion_ids)
 
 
-def lengths(texts: list[str], tokenizer, special: bool) -> Iterator[int]:
+def lengths(texts: list, tokenizer, special: bool) -> Iterator:
     """Yield how many tokens each text has.
 
     special: with the tokens that the tokenizer puts around a prompt.
@@ -48,8 +45,8 @@ def lengths(texts: list[str], tokenizer, special: bool) -> Iterator[int]:
 # out between prompt and answer: an answer under half of it stays whole, and the end of the prompt
 # goes, "assistant" included.
 def examples(
-    rows: list[dict], tokenizer, template: str, cutoff: int, overlong: str = "truncate"
-) -> tuple[list[dict], Counter]:
+    rows: list, tokenizer, template: str, cutoff: int, overlong: str = "truncate"
+) -> tuple[list, Counter]:
     """Return (examples, counts of what was dropped or truncated).
 
     An example is {"id", "input_ids" (int32 tensor), "n_prompt"}. A row longer than `cutoff` tokens
@@ -110,7 +107,7 @@ def n_supervised(example: dict) -> int:
     return len(example["input_ids"]) - example["n_prompt"]
 
 
-def collate(batch: list[dict], device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
+def collate(batch: list, device="cpu") -> tuple:
     """Return input_ids and labels, both [B, T] int64, right-padded with token 0.
 
     No real token sees the padding. There is no attention mask: causal attention never looks right,
@@ -133,13 +130,13 @@ def collate(batch: list[dict], device="cpu") -> tuple[torch.Tensor, torch.Tensor
 
 
 def batch_plan(
-    lengths: list[int],
+    lengths: list,
     global_batch: int,
     epochs: int,
     seed: int,
     ranks: int,
     tokens_per_microbatch: int,
-) -> BatchPlan:
+) -> list:
     """Return what each optimizer step trains on.
 
     A list (steps) of lists (ranks) of lists (micro-batches) of row indexes. Each epoch is a seeded
@@ -169,7 +166,10 @@ def _split_batch(rows, lengths, ranks, budget):
         costliest = max(groups, key=lambda group: (len(group) > 1, _cost(group, lengths)))
         groups.remove(costliest)
         half = (len(costliest) + 1) // 2
-        groups += [costliest[:half], costliest[half:]]  # of one row: that row and nothing
+        groups += [
+            costliest[:half],
+            costliest[half:],
+        ]  # of one row: that row and nothing
     groups.sort(key=lambda group: -_cost(group, lengths))
     # The i-th micro-batches of all ranks are of similar size.
     return [groups[rank::ranks] for rank in range(ranks)]
@@ -206,21 +206,12 @@ def _cost(group, lengths):
     return len(group) * max((lengths[i] for i in group), default=0)
 
 
-def step_rows(step: list[list[list[int]]]) -> list[int]:
+def step_rows(step: list) -> list[int]:
     """Return the row indexes of one step of the plan, over all ranks."""
     return [i for micro_batches in step for group in micro_batches for i in group]
 
 
-def padding_share(plan: BatchPlan, lengths: list[int]) -> float:
-    """Return the share of the planned tokens that is padding, 0 to 1."""
-    real = padded = 0
-    for step in plan:
-        real += sum(lengths[i] for i in step_rows(step))
-        padded += sum(_cost(group, lengths) for rank in step for group in rank)
-    return 1 - real / padded
-
-
-def packing_efficiency(step: list[list[list[int]]], lengths: list[int]) -> float:
+def packing_efficiency(step: list, lengths: list) -> float:
     """Return the share of one step's token slots that hold real tokens, 0 to 1.
 
     Padding counts against it, and so does a rank's waiting, since the i-th micro-batches of all

@@ -3,19 +3,20 @@
 import json
 import math
 from pathlib import Path
+from statistics import mean
 
 import torch.distributed as dist
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
 from common.core.files import append_line, write_jsonl
-from common.train.tokens import packing_efficiency, padding_share
+from common.train.tokens import packing_efficiency
 
 
 class TrainingLog:
-    """The metrics of one training, a row a step: kept in metrics.jsonl, printed, and drawn.
+    """The metrics of one training, a row a step: written to metrics.jsonl, printed, drawn.
 
-    Process 0 writes the files and prints; the others only remember.
+    Process 0 writes and prints; the others only remember.
     """
 
     def __init__(self, training, start: int):
@@ -24,16 +25,6 @@ class TrainingLog:
         self.path = training.folder / "metrics.jsonl"
         self.writes = dist.get_rank() == 0
         self.metrics = read_metrics(self.path, start, repair=self.writes)
-
-    @property
-    def skipped(self) -> int:
-        """Return how many steps had no finite loss and gradient."""
-        return sum(bool(row["skipped"]) for row in self.metrics)
-
-    @property
-    def best(self) -> str | None:
-        """Return the name of the checkpoint with the lowest held-out loss so far."""
-        return best_checkpoint(self.metrics)
 
     def add(self, row: dict) -> None:
         """Append a step, and print its line."""
@@ -49,7 +40,7 @@ class TrainingLog:
             loss_curve(self.metrics, picture, self.training.set_name)
 
 
-def read_metrics(path: Path, last_step: float = math.inf, repair: bool = False) -> list[dict]:
+def read_metrics(path: Path, last_step: float = math.inf, repair: bool = False) -> list:
     """Return the rows of a metrics file up to `last_step`, [] if there is no file.
 
     A line that a kill cut off is skipped: its step is run again. repair: also write the file anew
@@ -70,84 +61,50 @@ def read_metrics(path: Path, last_step: float = math.inf, repair: bool = False) 
     return rows
 
 
-def best_checkpoint(metrics: list[dict]) -> str | None:
-    """Return the checkpoint with the lowest held-out loss, None if none was measured."""
-    measured = [row for row in metrics if math.isfinite(row.get("held_out_loss", math.nan))]
-    if not measured:
-        return None
-    best = min(measured, key=lambda row: row["held_out_loss"])
-    return f"step-{best['step']:06d}"
+def count_skipped(metrics: list) -> int:
+    """Return how many steps had no finite loss and gradient."""
+    return sum(bool(row["skipped"]) for row in metrics)
 
 
 # --- lines ----------------------------------------------------------------------------------------
 
 
 def plan_line(training) -> str:
-    """Return one training set before its training: rows, tokens, steps, what was truncated."""
+    """Return one training before its start: rows, tokens, steps, what was truncated."""
     lengths, plan = training.lengths, training.plan
     efficiency = sum(packing_efficiency(step, lengths) for step in plan) / len(plan)
-    parts = [
-        f"{training.set_name}: {len(lengths)} rows",
-        f"{sum(lengths) / len(lengths):.0f} tokens a row",
-        f"{len(plan)} steps",
-        f"padding {padding_share(plan, lengths):.1%}",
-        f"packing efficiency {efficiency:.1%}",
-    ]
-    parts += [f"{n} {reason}" for reason, n in training.counts.items()]
+    line = (
+        f"{training.set_name}: {len(lengths)} rows, {sum(lengths) / len(lengths):.0f} tokens "
+        f"a row, {len(plan)} steps, packing efficiency {efficiency:.1%}"
+    )
+    for reason, n in training.counts.items():
+        line += f", {n} {reason}"
     if training.holdout:
-        parts.append(f"{len(training.holdout)} held out")
-    return ", ".join(parts)
+        line += f", {len(training.holdout)} held out"
+    return line
 
 
-def step_line(metrics: list[dict], steps: int) -> str:
+def step_line(metrics: list, n_steps: int) -> str:
     """Return the log line of the last step.
 
     "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% ..."
     """
     row = metrics[-1]
-    recent = metrics[-10:]
-    seconds_left = (steps - row["step"]) * sum(r["seconds"] for r in recent) / len(recent)
-    parts = [
-        f"step {row['step']}/{steps}",
-        f"loss {row['loss']:.4f}",
-        f"lr {row['learning_rate']:.2e}",
-        f"grad_norm {row['grad_norm']:.3f}",
-        f"tokens/s {row['tokens'] / row['seconds'] / 1000:.1f}k",
-        f"packing {row['useful']:.0%}",
-    ]
+    speed = row["tokens"] / row["seconds"] / 1000
+    step_seconds = mean(r["seconds"] for r in metrics[-10:])
+    minutes_left = (n_steps - row["step"]) * step_seconds / 60
+    line = (
+        f"step {row['step']}/{n_steps} loss {row['loss']:.4f} lr {row['learning_rate']:.2e} "
+        f"grad_norm {row['grad_norm']:.3f} tokens/s {speed:.1f}k "
+        f"packing {row['packing_efficiency']:.0%} memory {row['memory_gb']:.1f} GB "
+        f"eta {minutes_left:.1f} min"
+    )
     if row["mfu"]:
-        parts.append(f"MFU {row['mfu']:.1%}")
-    parts += [f"memory {row['memory_gb']:.1f} GB", f"eta {duration(seconds_left)}"]
-    if "held_out_loss" in row:
-        parts.append(f"held-out loss {row['held_out_loss']:.4f}")
+        line += f" MFU {row['mfu']:.1%}"
+    if "holdout_loss" in row:
+        line += f" holdout loss {row['holdout_loss']:.4f}"
     if row["skipped"]:
-        parts.append(f"NOT FINITE, skipped; rows {' '.join(row['skipped'][:5])}")
-    return " ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in a unit that is easy to read.
-
-    >>> duration(17), duration(600), duration(9000)
-    ('17 s', '10 min', '2.5 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def summary(training, merged: bool) -> str:
-    """Return the line that ends a training: what was written, and what one should know of it."""
-    metrics = read_metrics(training.folder / "metrics.jsonl", len(training.plan))
-    line = f"wrote {training.last_checkpoint / 'merged' if merged else training.last_checkpoint}"
-    skipped = sum(bool(row["skipped"]) for row in metrics)
-    if skipped:
-        line += f"; {skipped} of {len(metrics)} steps were skipped, as not finite"
-    best = best_checkpoint(metrics)
-    if best:
-        line += f"; lowest held-out loss at {best}"
+        line += f" NOT FINITE, skipped; rows {' '.join(row['skipped'][:5])}"
     return line
 
 
@@ -158,25 +115,34 @@ def supervised_text(example: dict, tokenizer) -> str:
     return f"  {_shorten(prompt)!r}\n  >>> {_shorten(completion)!r} <<<"
 
 
-def _shorten(text: str, width: int = 160) -> str:
+def _shorten(text, width=160):
     """Return a long text without its middle."""
     return text if len(text) <= 2 * width else f"{text[:width]} [...] {text[-width:]}"
+
+
+def summary(training) -> str:
+    """Return the line that ends a training."""
+    line = f"wrote {training.last_checkpoint}"
+    skipped = count_skipped(read_metrics(training.folder / "metrics.jsonl"))
+    if skipped:
+        line += f"; {skipped} steps were skipped, as not finite"
+    return line
 
 
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def loss_curve(metrics: list[dict], path: Path, title: str) -> None:
+def loss_curve(metrics: list, path: Path, title: str) -> None:
     """Draw the loss per supervised token (nats) over the steps, as a PNG."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     steps = [row["step"] for row in metrics]
     axes.plot(steps, [row["loss"] for row in metrics], linewidth=1.5, label="training rows")
-    measured = [row for row in metrics if "held_out_loss" in row]
+    measured = [row for row in metrics if "holdout_loss" in row]
     if measured:
         steps = [row["step"] for row in measured]
-        losses = [row["held_out_loss"] for row in measured]
-        axes.plot(steps, losses, "o-", markersize=4, label="held-out rows")
+        losses = [row["holdout_loss"] for row in measured]
+        axes.plot(steps, losses, "o-", markersize=4, label="holdout")
         axes.legend()
     axes.set(xlabel="optimizer step", ylabel="loss per completion token (nats)", title=title)
     axes.set_ylim(bottom=0)

@@ -1,38 +1,31 @@
-"""One training of 04: its rows, its batch plan, and where and when it is saved."""
+"""One training of 04: its rows, its batch plan, where and when it is saved, what it depends on."""
 
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
-import torch.distributed as dist
-
-from common.core import runs
+from common.core import manifests
 from common.core.errors import InputError
-from common.core.files import file_hash, read_jsonl, write_json
-from common.train import tokens
+from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
+from common.core.prompts import extract_question
 
-# Settings that may change between a run and its resume: they do not change the result.
-FREE_SETTINGS = {
-    "name",
-    "preset",
-    "arms",
-    "model",
-    "threads",
-    "tokens_per_microbatch",
-    "activation_checkpointing",
-    "save_every",
-    "save_unit",
-    "keep_last",
-    "keep_best",
-    "state_every",
-    "merge",
-    "dry_run",
-    "gpus",
-    "gpu",
-    "mfu",
-}
+# Others may change between a run and its resume.
+RESULT_SETTINGS = (
+    "seed",
+    "limit",
+    "after",
+    "method",
+    "lora_rank",
+    "learning_rate",
+    "warmup_ratio",
+    "epochs",
+    "global_batch",
+    "cutoff",
+    "overlong",
+    "weight_decay",
+    "holdout",
+)
 
 
 @dataclass
@@ -40,17 +33,17 @@ class TrainingRun:
     """What a training consists of, ready to start."""
 
     set_name: str  # of the training set; "cft+sft" for the rows of two
-    files: list[Path]  # of 03 that hold its rows
-    examples: list[dict]  # tokens.examples
+    files: list  # of 03 that hold its rows
+    examples: list  # tokens.examples
     counts: Counter  # what was dropped or truncated
-    holdout: list[dict]  # examples put aside
-    plan: tokens.BatchPlan
+    holdout: list  # examples put aside
+    plan: list  # tokens.batch_plan
     folder: Path  # 04_train/<set>
-    save_steps: set[int]  # a checkpoint is written after these
-    state_steps: set[int]  # what a resume needs is written after these
+    save_steps: set  # a checkpoint is written after these
+    state_steps: set  # what a resume needs is written after these
 
     @cached_property
-    def lengths(self) -> list[int]:
+    def lengths(self) -> list:
         """Return the tokens of each example."""
         return [len(e["input_ids"]) for e in self.examples]
 
@@ -67,28 +60,34 @@ class TrainingRun:
 # --- training sets --------------------------------------------------------------------------------
 
 
-def choose_sets(run: Path, set_names: list[str]) -> list[str]:
-    """Return the training sets to train on: those given, or those that 03 built last.
+def choose_sets(run: Path, set_names: list) -> list:
+    """Return the training sets to train on: those given, or all that 03 built.
 
     "cft+sft" is the rows of two. Raises InputError if 03 did not build one of them.
     """
-    newest, built = runs.built(run)
+    built = [path.stem for path in manifests.outputs(run, "03_data")]
     for set_name in set_names:
         parts = set_name.split("+")
         if set(parts) - set(built) or len(set(parts)) < len(parts):
             raise InputError(
                 f"03 built no training set {set_name}; it built: {' '.join(built)}\n"
-                f"Give some of those: --arms {newest[0]}"
+                f"Give some of those: --arms {built[0]}"
             )
-    return list(dict.fromkeys(set_names)) or newest
+    return list(dict.fromkeys(set_names)) or built
 
 
-def folder_name(set_name: str, after: str | None) -> str:
-    """Return the name of a training's folder; after: the set of its first stage."""
-    return f"{set_name}-after-{after}" if after else set_name
+def set_files(run: Path, set_name: str) -> list:
+    """Return the files of 03 with the rows of a training set.
+
+    Raises InputError if what 03 made them from has changed since.
+    """
+    paths = [run / "03_data" / f"{part}.jsonl" for part in set_name.split("+")]
+    for path in paths:
+        manifests.check_inputs(path)
+    return paths
 
 
-def read_rows(files: list[Path], limit: int | None) -> list[dict]:
+def read_rows(files: list, limit: int | None = None) -> list:
     """Return the rows of the training sets, at most `limit` of each."""
     rows = []
     for path in files:
@@ -96,90 +95,15 @@ def read_rows(files: list[Path], limit: int | None) -> list[dict]:
     return rows
 
 
-def all_files(trainings: list[TrainingRun]) -> list[Path]:
-    """Return the files of all trainings, each once."""
-    files = []
-    for training in trainings:
-        files += training.files
-    return list(dict.fromkeys(files))
-
-
-def changed_since_03(run: Path, files: list[Path]) -> list[str]:
-    """Return the names of files that are not as 03 wrote them."""
-    hashes = runs.built(run)[1]
-    return [path.name for path in files if hashes[path.stem] not in (None, file_hash(path))]
-
-
-# --- when it is saved -----------------------------------------------------------------------------
-
-
-def regular_steps(interval: int, n_steps: int) -> set[int]:
+def regular_steps(interval: int, n_steps: int) -> set:
     """Return every so-many-th step before the last one; interval 0: none."""
     return set(range(interval, n_steps, interval)) if interval else set()
-
-
-def save_steps(n_steps: int, config) -> set[int]:
-    """Return the steps after which a checkpoint is written: the last one always."""
-    interval = config.save_every
-    if config.save_unit == "epoch":
-        interval *= n_steps // config.epochs
-    return regular_steps(interval, n_steps) | {n_steps}
-
-
-class Writes(NamedTuple):
-    """How many folders a training writes that exist together."""
-
-    checkpoints: int
-    states: int
-    merged: int
-
-
-def remaining_writes(training: TrainingRun, config) -> Writes:
-    """Return what there still is to write. An old checkpoint goes once the new one exists."""
-    merged = (training.last_checkpoint / "merged").exists()
-    to_merge = int(config.merge and not merged)
-    if training.last_checkpoint.exists():
-        return Writes(0, 0, to_merge)
-    checkpoints = sum(not training.checkpoint(step).exists() for step in training.save_steps)
-    if config.keep_last:
-        checkpoints = min(checkpoints, config.keep_last + config.keep_best + 1)
-    states = 2 if len(training.state_steps) > 1 else 1  # one if the run is stopped
-    return Writes(checkpoints, states, to_merge)
-
-
-def all_remaining_writes(trainings: list[TrainingRun], config) -> Writes:
-    """Return what all trainings still write: a training's states go before the next one starts."""
-    writes = [remaining_writes(training, config) for training in trainings]
-    return Writes(
-        checkpoints=sum(w.checkpoints for w in writes),
-        states=max(w.states for w in writes),
-        merged=sum(w.merged for w in writes),
-    )
-
-
-# --- what the result depends on -------------------------------------------------------------------
-
-
-def result_settings(config, files: list[Path], **facts) -> dict:
-    """Return the settings that the result depends on, and further facts it depends on."""
-    settings = {}
-    for name, value in vars(config).items():
-        unused = config.method == "full" and name.startswith("lora")
-        if name not in FREE_SETTINGS and not unused:
-            settings[name] = value
-    return settings | facts | {"data_sha256": [file_hash(path) for path in files]}
-
-
-def write_settings(training: TrainingRun, settings: dict, base) -> None:
-    """Write settings.json, by which a resume knows that it goes on with the same training."""
-    if dist.get_rank() == 0:
-        write_json(training.folder / "settings.json", settings | {"base": str(base)})
 
 
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def check_enough_rows(set_name: str, n_examples: int, n_rows: int, counts: Counter, config) -> None:
+def check_rows(set_name: str, n_examples: int, n_rows: int, counts: Counter, config) -> None:
     """Raise InputError if no row is left to train on."""
     if n_examples <= config.holdout:
         raise InputError(
@@ -190,11 +114,74 @@ def check_enough_rows(set_name: str, n_examples: int, n_rows: int, counts: Count
         )
 
 
-def check_warmup(set_name: str, n_examples: int, n_steps: int, config) -> None:
+def check_warmup(training: TrainingRun, config) -> None:
     """Raise InputError if the only step would have a learning rate of 0."""
-    if n_steps == 1 and config.warmup_ratio:
+    if len(training.plan) == 1 and config.warmup_ratio:
         raise InputError(
-            f"{set_name}: {n_examples} rows are one step of --global-batch {config.global_batch}, "
-            "and warm-up gives the first step a learning rate of 0.\n"
+            f"{training.set_name}: {len(training.examples)} rows are one step of --global-batch "
+            f"{config.global_batch}, and warm-up gives the first step a learning rate of 0.\n"
             "Take a smaller --global-batch, or --warmup-ratio 0."
         )
+
+
+def check_processes(config, world: int) -> None:
+    """Raise InputError if the settings do not fit the number of processes."""
+    if config.global_batch < world:
+        raise InputError(
+            f"--global-batch {config.global_batch} is smaller than the {world} processes.\n"
+            f"Give one of at least {world}."
+        )
+
+
+def count_writes(trainings: list, config) -> tuple:
+    """Return how many checkpoints, states and merged models will yet exist at the same time.
+
+    An old checkpoint or state goes once the new one exists; a training's states go before the next
+    training starts.
+    """
+    checkpoints = states = merged = 0
+    for training in trainings:
+        if config.method != "full" and not (training.last_checkpoint / "merged").exists():
+            merged += 1
+        if training.last_checkpoint.exists():
+            continue
+        missing = sum(not training.checkpoint(step).exists() for step in training.save_steps)
+        checkpoints += min(missing, config.keep_last + 1) if config.keep_last else missing
+        states = max(states, min(2, 1 + len(training.state_steps)))
+    return checkpoints, states, merged
+
+
+# --- what the result depends on -------------------------------------------------------------------
+
+
+def result_settings(training: TrainingRun, config, base_id: str | None, template: str) -> dict:
+    """Return all that the result of a training depends on."""
+    settings = {name: getattr(config, name) for name in RESULT_SETTINGS}
+    if config.method == "full":
+        del settings["lora_rank"]
+    return settings | {
+        "template": template,
+        "steps": len(training.plan),
+        "base_id": base_id,
+        "data_sha256": [file_hash(path) for path in training.files],
+    }
+
+
+def write_settings(training: TrainingRun, settings: dict, base: str) -> None:
+    """Write what the training depends on, and the questions it is trained on, each once.
+
+    settings.json is what a resume compares. trained_on.jsonl is for 05: {"question_id",
+    "question"}; of a second stage it has the questions of the first one, too.
+    """
+    ids = {example["id"] for example in training.examples}
+    questions = {}
+    for row in read_rows(training.files):
+        if row["id"] in ids:
+            question = extract_question(row["prompt"])
+            questions[content_id(question)] = question
+    if settings["after"]:
+        for row in read_jsonl(training.folder.parent / settings["after"] / "trained_on.jsonl"):
+            questions[row["question_id"]] = row["question"]
+    trained_on = [{"question_id": i, "question": text} for i, text in questions.items()]
+    write_jsonl(training.folder / "trained_on.jsonl", trained_on)
+    write_json(training.folder / "settings.json", settings | {"base": str(base)})

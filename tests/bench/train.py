@@ -209,7 +209,7 @@ def train_kit(job, rows):
         from common.train import adapters
 
         net = adapters.load(
-            job["folder"], device, 32, 64, activation_checkpointing=job["checkpointing"]
+            job["folder"], device, 32, activation_checkpointing=job["checkpointing"]
         )
     elif job["contender"] == PLAIN:
         net = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32)
@@ -333,7 +333,7 @@ def check(job, rows):
     found = {"plain": plain(input_ids=input_ids, labels=labels).loss.item()}
     for name, net in {
         "full": model.load(job["folder"], device, True),
-        "lora": adapters.load(job["folder"], device, 32, 64, False, True),
+        "lora": adapters.load(job["folder"], device, 32, False, True),
     }.items():
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
             loss = net.completion_loss(

@@ -398,7 +398,7 @@ def test_other_weights_and_other_arithmetic_have_another_identity(folder, adapte
     assert len(set(identities)) == 8
     assert Local(folder, batch_size=3).identity == identities[0] == model_id(folder)
     shutil.rmtree(tmp_path / "base")
-    with pytest.raises(InputError, match="base_model_name_or_path(.|\n)*--merge") as error:
+    with pytest.raises(InputError, match="base_model_name_or_path(.|\n)*merged") as error:
         Local(moved)
     assert str(tmp_path / "base") in str(error.value)
 

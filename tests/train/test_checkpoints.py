@@ -13,6 +13,7 @@ import time
 import weakref
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from common.tiny.base import build_tokenizer
-from common.train import adapters, distributed, tokens
+from common.train import adapters, tokens
 from common.train import checkpoints as C
 from common.train import model as M
 from common.train.loop import adamw, training_steps
@@ -34,7 +35,6 @@ from tests.train.test_loop import (
     arm_of,
     file_limit,
     losses,
-    metrics,
     run_04,
     signals,
     standing,
@@ -176,8 +176,7 @@ def all_of(*faults):
         (["--save-every", 0], [4]),
         (["--save-every", 1, "--keep-last", 2], [3, 4]),
         (["--save-every", 3, "--keep-last", 1], [4]),
-        (["--save-every", 1, "--save-unit", "epoch", "--epochs", 2], [4, 8]),
-        (["--save-every", 2, "--save-unit", "epoch", "--epochs", 3, "--global-batch", 12], [4, 6]),
+        (["--save-every", 4, "--epochs", 2], [4, 8]),
     ],
 )
 def test_checkpoints_that_stand_at_the_end(run, flags, expected):
@@ -186,74 +185,52 @@ def test_checkpoints_that_stand_at_the_end(run, flags, expected):
     assert_whole(run)
 
 
-def kept_by_hand(measured, keep_last):
-    """{step: held-out loss} -> what stands after the last one was written: after each, the newest ones and the best so far."""
-    stand, best = [], None
-    for step, loss in measured.items():
-        stand.append(step)
-        best = step if best is None or loss < measured[best] else best
-        stand = [s for s in stand if s in stand[-keep_last:] or s == best]
-    return stand
-
-
-@pytest.mark.parametrize(("rate", "expected"), [(3e-3, [4]), (0.3, [1, 4])])
-def test_the_best_checkpoint_is_kept_besides_the_last(run, rate, expected):
-    """21 rows in batches of 6. At a rate of 0.3 each step makes it worse, so that the first, whose rate is 0, is the best; a stop
-    in between does not forget it."""
-    command = [
-        *CFT,
-        "--global-batch",
-        6,
-        "--learning-rate",
-        rate,
-        "--holdout",
-        3,
-        "--save-every",
-        1,
-        "--keep-last",
-        1,
-        "--keep_best",
-    ]
-    assert run_04(run, *command, fault=partial(signals, 3, signal.SIGTERM)).status == 143
-    train_04(run, *command)
-    measured = {m["step"]: m["held_out_loss"] for m in metrics(run)}
-    assert list(measured) == [1, 2, 3, 4] and steps(run) == kept_by_hand(measured, 1) == expected
-    assert_whole(run)
-
-
 # --- a checkpoint is the weights of its step ------------------------------------------------------------------------
 
 
-def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp_path):
-    """Written only after the last step, it is the folder that a writer who stops the training leaves."""
-    distributed.init_distributed()
-    words = build_tokenizer()
-    examples, _ = tokens.examples(ROWS["cft"], words, "chatml", 512)
+def saver_in(folder, model, optimizer, n_steps, dtype=torch.float32):
+    """Return a Saver of a training of so many steps whose checkpoints go to `folder`."""
+    training = SimpleNamespace(
+        plan=range(n_steps), folder=folder, checkpoint=lambda step: folder / f"step-{step:06d}"
+    )
+    return C.Saver(model, optimizer, training, build_tokenizer(), "chatml", dtype)
+
+
+def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp_path, monkeypatch):
+    """Written only after the last step, it equals one that was written while the training waited."""
+    tokenizer = build_tokenizer()
+    examples, _ = tokens.examples(ROWS["cft"], tokenizer, "chatml", 512)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 7, 1, 0, 1, 2048)
-    net, writer, over = M.load(str(tiny_model), CPU), C.Writer(), threading.Event()
+    model, over = M.load(str(tiny_model), CPU), threading.Event()
+    optimizer, write = adamw(model), C.write
 
-    def late(*arguments):
+    def write_late(*arguments):
         assert over.wait(60)
-        C.write(*arguments)
+        write(*arguments)
 
-    for update in training_steps(net, adamw(net), examples, plan, 1e-2):
+    saver = saver_in(tmp_path, model, optimizer, n_steps=9)
+    for update in training_steps(model, optimizer, examples, plan, 1e-2):
         if update.step == 2:
-            C.save(net, words, "chatml", tmp_path / "now", torch.float32)
-            writer.start(late, C.snapshot(net, torch.float32), words, "chatml", tmp_path / "late")
+            C.save(model, tokenizer, "chatml", tmp_path / "now", torch.float32)
+            monkeypatch.setattr(C, "write", write_late)
+            saver.write_checkpoint(2)
+            monkeypatch.undo()
     over.set()
-    writer.wait()
-    C.save(net, words, "chatml", tmp_path / "end", torch.float32)
-    now, late, end = (contents(tmp_path / name) for name in ("now", "late", "end"))
+    saver.wait()
+    C.save(model, tokenizer, "chatml", tmp_path / "end", torch.float32)
+    now, late, end = (contents(tmp_path / name) for name in ("now", "step-000002", "end"))
     assert now == late != end
 
 
 def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
-    """transformers makes a model's shell under another default dtype, which is the whole process's: a tensor made in the
-    meantime by the training would be bfloat16, too, and two processes would then sum different types. 24 layers take a while."""
-    distributed.init_distributed()
-    words = build_tokenizer()
+    """transformers makes an empty model under another default dtype, which is the whole process's.
+
+    A tensor made in the meantime by the training would be bfloat16, too, and two processes would
+    then sum different types. 24 layers take a while.
+    """
+    tokenizer = build_tokenizer()
     config = Qwen2Config(
-        vocab_size=len(words),
+        vocab_size=len(tokenizer),
         hidden_size=16,
         num_hidden_layers=24,
         num_attention_heads=2,
@@ -261,15 +238,14 @@ def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
         intermediate_size=16,
     )
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "base")
-    net, writer, seen = M.load(str(tmp_path / "base"), CPU), C.Writer(), set()
-    writer.start(
-        C.write, C.snapshot(net, torch.bfloat16), words, "chatml", tmp_path / "step-000001"
-    )
+    model, types = M.load(str(tmp_path / "base"), CPU), set()
+    saver = saver_in(tmp_path, model, None, n_steps=9, dtype=torch.bfloat16)
+    saver.write_checkpoint(1)
     while not (tmp_path / "step-000001").exists():
-        made = torch.zeros(())
-        seen.add((made.dtype, made.device.type))
-    writer.wait()
-    assert seen == {(torch.float32, "cpu")}
+        tensor = torch.zeros(())
+        types.add((tensor.dtype, tensor.device.type))
+    saver.wait()
+    assert types == {(torch.float32, "cpu")}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001").dtype == torch.bfloat16
 
 
@@ -283,7 +259,7 @@ def test_one_copy_of_the_weights_at_most_is_in_memory(run):
 
 def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
     """Stopped after step 2 and killed in the merge: the checkpoints and the merged model are those of an undisturbed run."""
-    lora = [*CFT, "--method", "lora", "--lora-rank", 4, "--learning-rate", 1e-2, "--merge"]
+    lora = [*CFT, "--method", "lora", "--lora-rank", 4, "--learning-rate", 1e-2]
     once, again = (workplace(tmp_path / name, tiny_model) for name in ("once", "again"))
     train_04(once, *lora)
     assert run_04(again, *lora, fault=partial(signals, 2, signal.SIGTERM)).status == 143
@@ -384,6 +360,7 @@ def test_a_signal_while_a_checkpoint_is_written(run, undisturbed):
         "settings.json",
         "state-000003",
         "step-000002",
+        "trained_on.jsonl",
     ]
     assert weights(run, 2)["model.norm.weight"].equal(weights(undisturbed, 2)["model.norm.weight"])
     assert_goes_on(run, undisturbed, *CFT)
@@ -457,7 +434,6 @@ def test_the_disk_is_checked_before_the_first_step(run, free, status):
         )
         assert not (run / "04_train").exists() and sorted(p.name for p in run.iterdir()) == [
             "01_base",
-            "03.run.json",
             "03_data",
         ]
 

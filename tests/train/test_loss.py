@@ -15,7 +15,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from common.train import distributed, loss, model
+from common.train import loss, model
 from common.train.loss import CHUNK, completion_nll
 from common.train.tokens import IGNORE
 from tests.conftest import ROOT
@@ -109,7 +109,6 @@ def test_bias_and_bfloat16():
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkpointing):
     """common.model.load and completion_loss with a scale, sharded parameters and all, against model(labels=) on the same folder."""
-    distributed.init_distributed()
     torch.manual_seed(0)
     Qwen2ForCausalLM(
         Qwen2Config(**SIZES, tie_word_embeddings=tied, initializer_range=0.3)

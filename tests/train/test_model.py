@@ -23,8 +23,8 @@ from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import checkpoints as C
-from common.train import distributed, tokens
 from common.train import model as M
+from common.train import tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
 
 CPU = torch.device("cpu")
@@ -38,7 +38,6 @@ SIZES = dict(
     intermediate_size=48,
     max_position_embeddings=256,
 )
-distributed.init_distributed()
 
 
 @pytest.fixture(scope="module")

@@ -136,21 +136,6 @@ def test_global_batches_do_not_depend_on_ranks_or_cap():
     ]
 
 
-def test_length_grouping_beats_random_batches():
-    """Lognormal lengths as in FACTS of the field (prompt + critique): at most 8 % padding against about half."""
-    rng = random.Random(0)
-    lengths = [int(rng.lognormvariate(6.4, 0.6)) + 20 for _ in range(2048)]
-    plan = tokens.batch_plan(lengths, 512, 1, 0, 8, 16_384)
-    assert tokens.padding_share(plan, lengths) < 0.08
-    random_order = [[[list(range(at, at + 8))] for at in range(0, 2048, 8)]]
-    assert tokens.padding_share(random_order, lengths) > 0.4
-
-
-def test_padding_share_by_hand():
-    """Lengths 2 and 4 in one group: 8 padded tokens, 6 real ones."""
-    assert tokens.padding_share([[[[0, 1]]]], [2, 4]) == pytest.approx(2 / 8)
-
-
 # --- hand-made rows -------------------------------------------------------------------------------------------------
 
 
@@ -427,12 +412,11 @@ def test_empty_micro_batches_only_where_rows_are_too_few():
         assert sum(not group for rank in step for group in rank) == max(0, ranks - 3)
 
 
-def test_shares_by_hand():
+def test_packing_efficiency_by_hand():
     """Two ranks, two micro-batches each. Padded: 3 x 10, 2 x 8 | 2 x 6, 0 -> 58 of which 27 + 15 + 11 = 53 are real. The ranks wait
     for the larger of each pair: 2 x (30 + 12) = 84 slots."""
     lengths = [10, 9, 8, 8, 7, 6, 5]
     step = [[[0, 1, 2], [5, 6]], [[3, 4], []]]
-    assert tokens.padding_share([step], lengths) == pytest.approx(1 - 53 / 58)
     assert tokens.packing_efficiency(step, lengths) == pytest.approx(53 / 84)
     assert tokens.packing_efficiency([[[0]]], lengths) == 1
     assert tokens.packing_efficiency([[[0]], [[]]], lengths) == 0.5  # the second rank only waits
@@ -468,7 +452,6 @@ def test_a_pad_token_outside_of_the_embedding_does_not_break_a_run(tmp_path):
     write_rows(
         run / "03_data" / "cft.jsonl", [row | {"arm": "cft"} for row in world.web_documents(0, 8)]
     )
-    (run / "03.run.json").write_text(json.dumps({"rows": {"cft": 8}}))
     done = run_script(
         tmp_path,
         "04_train.py",

@@ -8,7 +8,7 @@ from common.train.training_log import read_metrics
 
 
 def test_step_line_by_hand():
-    """8,192 tokens in 0.2 s are 41.0 thousand a second; 86 steps of 0.2 s are 17 s."""
+    """8,192 tokens in 0.2 s are 41.0 thousand a second; 86 steps of 0.2 s are 17 s, 0.3 minutes."""
     row = dict(
         step=12,
         loss=0.42134,
@@ -16,17 +16,21 @@ def test_step_line_by_hand():
         grad_norm=1.2,
         tokens=8192,
         seconds=0.2,
-        useful=0.956,
+        packing_efficiency=0.956,
         mfu=0.5,
         memory_gb=27.04,
         skipped=[],
     )
-    line = "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% MFU 50.0% memory 27.0 GB eta 17 s"
+    line = (
+        "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% "
+        "memory 27.0 GB eta 0.3 min"
+    )
+    assert training_log.step_line([row], 98) == line + " MFU 50.0%"
+    row["mfu"] = None
     assert training_log.step_line([row], 98) == line
     assert (
-        training_log.step_line([row | {"held_out_loss": 0.5}], 98) == line + " held-out loss 0.5000"
+        training_log.step_line([row | {"holdout_loss": 0.5}], 98) == line + " holdout loss 0.5000"
     )
-    assert " MFU" not in training_log.step_line([row | {"mfu": None}], 98)
     assert (
         training_log.step_line([row | {"skipped": ["a", "b"]}], 98)
         == line + " NOT FINITE, skipped; rows a b"
