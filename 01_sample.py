@@ -137,7 +137,8 @@ if tiny and not config.limit:
 source_name, source_file = "tiny", None
 if not tiny:
     source_name, _, source_file = sources.parse_source(config.source)
-label = manifests.file_label(config.label or config.model or source_name)
+default_label = config.model or source_name.removesuffix(".jsonl").removesuffix(".parquet")
+label = manifests.file_label(config.label or default_label)
 output = run / "01_responses" / f"{label}.jsonl"
 previous = manifests.read_manifest(output).get("config", vars(config))
 if (previous["source"], previous["model"]) != (config.source, config.model):

@@ -681,7 +681,7 @@ def read_responses(sampled, name):
 
 
 def test_a_sample_of_a_local_file_depends_on_the_seed_alone(sampled):
-    first = read_responses(sampled, "own")["own.jsonl"]
+    first = read_responses(sampled, "own")["own"]
     (same,), (another,) = (read_responses(sampled, name).values() for name in ("same", "another"))
     assert first == same != another
     assert {row["source"] for row in first} == {"own.jsonl"}
@@ -695,7 +695,7 @@ def test_a_sample_of_a_local_file_depends_on_the_seed_alone(sampled):
 def test_each_generator_has_a_file_of_its_own(sampled):
     """Thinking is stripped, and an answer that never comes is counted as empty."""
     responses = read_responses(sampled, "own")
-    assert set(responses) == {"own.jsonl", "g1", "g2"}
+    assert set(responses) == {"own", "g1", "g2"}
     assert [row["response"] for row in responses["g1"]] == ["It is 1.", "It is 3."]
     assert [row["response"] for row in responses["g2"]] == ["It is one.", "It is two.", "It is 3."]
     for name in ("g1", "g2"):

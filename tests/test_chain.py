@@ -446,7 +446,7 @@ def test_01_draws_from_a_server(tmp_path):
             and "the first failure: 400 no, thank you" in first.stdout
         )
         assert "next: python 02_critique.py --name drawn" in first.stdout
-        assert len(rows(tmp_path / "runs/drawn/01_responses.jsonl")) == 4
+        assert len(rows(tmp_path / "runs/drawn/01_responses/served.jsonl")) == 4
         assert {(e["path"], e["body"]["model"]) for e in server.asked} == {
             ("/v1/completions", "served")
         }
@@ -457,7 +457,7 @@ def test_01_draws_from_a_server(tmp_path):
         assert all(
             e["prompt"] == prompts.solve_prompt("What is 1?", "chatml") for e in server.asked
         )
-    got = rows(tmp_path / "runs" / "drawn" / "01_responses.jsonl")
+    got = rows(tmp_path / "runs/drawn/01_responses/served.jsonl")
     expected = [(f"What is {n}?", str(n), k) for n in range(3) for k in (0, 1)]
     assert [(r["question"], r["gold"], r["sample"]) for r in got] == expected
     assert {r["generator"] for r in got} == {"served"} and len({r["response"] for r in got}) > 1

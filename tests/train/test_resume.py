@@ -79,20 +79,20 @@ def test_01_draws_the_same_after_a_kill(tmp_path, tiny_model):
     run, undisturbed = (tmp_path / folder / "runs" / "tiny" for folder in ("killed", "undisturbed"))
     journal = run / "01_journal.jsonl"
     kill_when(lambda: n_lines(journal) >= 8, tmp_path / "killed", *command)
-    assert 8 <= n_lines(journal) < 48 and not (run / "01_responses.jsonl").exists()
+    responses = run / "01_responses" / "base.jsonl"
+    assert 8 <= n_lines(journal) < 48 and not responses.exists()
     kept = journal.read_bytes()
     journal.write_bytes(kept[:-20])  # a kill in the middle of a write: the last record is torn
     for folder in ("killed", "undisturbed"):
         must_run(tmp_path / folder, *command)
     assert len(rows(journal)) == 48 and journal.read_bytes().startswith(kept.rsplit(b"\n", 2)[0])
-    assert (
-        len(rows(run / "01_responses.jsonl")) == 48
-    )  # equal ones are left out: each sample has its own random numbers
+    # Equal ones would be left out: each sample has its own random numbers.
+    assert len(rows(responses)) == 48
     assert_same(run, undisturbed)
 
 
 def test_01_keeps_what_was_answered_when_the_server_ends_the_run(tmp_path):
-    """A key is refused while other requests are on their way: their answers were paid for and are not asked for again."""
+    """A key is refused while others are on their way: their answers were paid for, and stay."""
     write_rows(tmp_path / "questions.jsonl", [{"question": f"What is {n}?"} for n in range(4)])
     command = [
         "01_sample.py",
@@ -106,9 +106,8 @@ def test_01_keeps_what_was_answered_when_the_server_ends_the_run(tmp_path):
         "served",
         "--base-url",
     ]
-    journal, responses = (
-        tmp_path / "runs" / "drawn" / name for name in ("01_journal.jsonl", "01_responses.jsonl")
-    )
+    journal = tmp_path / "runs" / "drawn" / "01_journal.jsonl"
+    responses = tmp_path / "runs" / "drawn" / "01_responses" / "served.jsonl"
     with FaultServer(
         fault=lambda body, nth: "key" if nth == 0 and "What is 1?" in body["prompt"] else None,
         latency=lambda body: 0 if "What is 1?" in body["prompt"] else 1,
