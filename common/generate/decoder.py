@@ -8,6 +8,8 @@ puts the next prompts in.
 
 import math
 from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -24,21 +26,21 @@ REFILL = 8  # prompts are read once 1/REFILL of the batch is free: all rows wait
 ROOM = 64  # the cache grows by so many columns: an allocator can use equal sizes again
 
 
+@dataclass(eq=False)
 class Row:
     """A prompt on its way to a text.
 
-    ids: the tokens of its text so far; next_id: the one that follows, not yet fed to the model.
-    limit: how many tokens the text may have. finish_reason: "stop" or "length" once it has ended.
+    limit: how many tokens the text may have. ids: its tokens so far; next_id: the one that
+    follows, not yet fed to the model. finish_reason: "stop" or "length" once it has ended.
     """
 
-    def __init__(self, index: int, prompt: list, limit: int, seed: int):
-        self.index = index
-        self.prompt = prompt
-        self.limit = limit
-        self.ids = []
-        self.next_id = None
-        self.finish_reason = None
-        self.random = torch.Generator().manual_seed(seed)
+    index: int
+    prompt: list
+    limit: int
+    random: torch.Generator
+    ids: list = field(default_factory=list)
+    next_id: int = 0
+    finish_reason: str = ""
 
     def n_columns(self) -> int:
         """Return how many columns of the cache this row fills."""
@@ -112,19 +114,19 @@ def draw(scores: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> to
     return tokens.clamp(max=scores.shape[-1] - 1)[:, 0]
 
 
+@dataclass
 class Decoder:
     """Texts of one model for text prompts.
 
     end_tokens: ids that end a text; context: tokens that prompt and text may have together.
     """
 
-    def __init__(self, model, tokenizer, sampling, end_tokens, context, batch_size):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.sampling = sampling
-        self.end_tokens = set(end_tokens)
-        self.context = context
-        self.batch_size = batch_size
+    model: Any
+    tokenizer: Any
+    sampling: Sampling
+    end_tokens: set
+    context: int
+    batch_size: int
 
     def generate(self, prompts: list, keys: list, limits: list):
         """Yield (index, answer) as each text ends: {"text", "finish_reason", "usage"}.
@@ -136,13 +138,12 @@ class Decoder:
         waiting = []
         for index, prompt in enumerate(self._prompt_ids(prompts)):
             room = self.context - len(prompt)
-            if 0 < len(prompt) < self.context:
-                seed = int(keys[index][:15], 16)
-                waiting.append(Row(index, prompt, min(limits[index], room), seed))
+            if prompt and room > 0:
+                random = torch.Generator().manual_seed(int(keys[index][:15], 16))
+                waiting.append(Row(index, prompt, min(limits[index], room), random))
             else:
-                limit = self.context - 1
-                error = f"the prompt has {len(prompt)} tokens, the model reads 1 to {limit}"
-                yield index, {"error": error}
+                bounds = f"the model reads 1 to {self.context - 1}"
+                yield index, {"error": f"the prompt has {len(prompt)} tokens, {bounds}"}
         waiting.sort(key=lambda row: -len(row.prompt))
         for row in self._finished_rows(deque(waiting)):
             yield row.index, self._answer(row)
@@ -176,51 +177,51 @@ class Decoder:
             ids.append(self.tokenizer(utf8(prompt), add_special_tokens=not complete).input_ids)
         return ids
 
-    @torch.inference_mode()
     def _read(self, rows):
         """Return the cache of the rows' prompts, left-padded; give each row its first token."""
-        width = max(len(row.prompt) for row in rows)
-        ids = [[0] * (width - len(row.prompt)) + row.prompt for row in rows]
-        ids = torch.tensor(ids, device=self.model.device)
-        n_padding = torch.tensor([width - len(row.prompt) for row in rows], device=ids.device)
-        positions = torch.arange(width, device=ids.device) - n_padding[:, None]
+        width = max(row.n_columns() for row in rows)
+        ids = self._tensor([[0] * (width - len(row.prompt)) + row.prompt for row in rows])
         cache = Cache(layer_class_to_replicate=DynamicLayer)
-        scores = self._forward(ids, positions >= 0, positions.clamp(min=0), cache)
-        first_ids = draw(scores, self.sampling, self._uniforms(rows, 1)[:, 0])
+        uniforms = self._uniforms(rows, 1)
+        first_ids = self._next_tokens(ids, self._lengths(rows), cache, uniforms[:, 0])
         for row, first_id in zip(rows, first_ids.tolist()):
             row.next_id = first_id
         return cache
 
-    @torch.inference_mode()
     def _advance(self, cache, rows, n_steps):
         """Feed each row's next token and what follows it, n_steps times; return all, [B][1 + n]."""
-        device = self.model.device
-        width = cache.get_seq_length()
+        lengths = self._lengths(rows)
         uniforms = self._uniforms(rows, n_steps)
-        lengths = torch.tensor([row.n_columns() for row in rows], device=device)[:, None]
-        mask = torch.arange(width + n_steps, device=device) >= width - lengths
-        tokens = torch.tensor([row.next_id for row in rows], device=device)
-        block = [tokens]
+        block = [self._tensor([row.next_id for row in rows])]
         for step in range(n_steps):
-            # A row may run on after its end: no position beyond the model's last.
-            positions = (lengths + step).clamp(max=self.context - 1)
-            columns = mask[:, : width + step + 1]
-            scores = self._forward(tokens[:, None], columns, positions, cache)
-            tokens = draw(scores, self.sampling, uniforms[:, step])
-            block.append(tokens)
+            ids, lengths = block[-1][:, None], lengths + 1
+            block.append(self._next_tokens(ids, lengths, cache, uniforms[:, step]))
         return torch.stack(block, 1).tolist()  # the host waits for the device here only
 
-    def _forward(self, ids, mask, positions, cache):
-        """Return float32 scores [B, V] of the token after the last column."""
+    @torch.inference_mode()
+    def _next_tokens(self, ids, lengths, cache, uniforms):
+        """Feed `ids` [B, n] as the newest columns; return the tokens that follow, [B].
+
+        lengths [B, 1]: how many columns each row then fills; those at the left of them are masked.
+        """
+        width = cache.get_seq_length() + ids.shape[1]
+        positions = torch.arange(width, device=ids.device) - width + lengths
         output = self.model(
             input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
+            attention_mask=(positions >= 0).long(),
+            # A row may run on after its end: no position beyond the model's last.
+            position_ids=positions[:, -ids.shape[1] :].clamp(0, self.context - 1),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        return output.logits[:, -1].float()
+        return draw(output.logits[:, -1].float(), self.sampling, uniforms)
+
+    def _tensor(self, values):
+        return torch.tensor(values, device=self.model.device)
+
+    def _lengths(self, rows):
+        return self._tensor([[row.n_columns()] for row in rows])
 
     def _uniforms(self, rows, n):
         """Return the rows' next n random numbers, [B, n], float64 in [0, 1).

@@ -148,19 +148,19 @@ def test_one_batch_is_refilled_many_times(folder, monkeypatch):
     engine = Local(folder, batch_size=4)
     n_rows, n_read = [], []
     limits = [1 + 13 * n % 40 for n in range(64)]
-    forward, read = Decoder._forward, Decoder._read
+    next_tokens, read = Decoder._next_tokens, Decoder._read
 
-    def counting_forward(self, ids, *rest):
+    def counting_next_tokens(self, ids, *rest):
         n_rows.append(len(ids))
-        return forward(self, ids, *rest)
+        return next_tokens(self, ids, *rest)
 
     def counting_read(self, rows):
         n_read.append(len(rows))
         return read(self, rows)
 
-    monkeypatch.setattr(Decoder, "_forward", counting_forward)
+    monkeypatch.setattr(Decoder, "_next_tokens", counting_next_tokens)
     monkeypatch.setattr(Decoder, "_read", counting_read)
-    decoder = Decoder(engine.model, TOKENIZER, Sampling(), [END], 512, batch_size=4)
+    decoder = Decoder(engine.model, TOKENIZER, Sampling(), {END}, 512, batch_size=4)
     texts = dict(decoder.generate(PROMPTS, ["0"] * 64, limits))
     for n, (prompt, limit) in enumerate(zip(PROMPTS, limits)):
         assert texts[n] == oracle(engine.model, prompt, Sampling(max_new_tokens=limit))

@@ -119,7 +119,7 @@ def test_a_stop_string_is_found_across_tokens_and_at_its_last_one():
     for piece in range(1, len(new) + 1):
         decoder, row = (
             Decoder(None, words, Sampling(stop=["no", "[END]"]), [], 512, 1),
-            Row(0, [5], 99, 0),
+            Row(0, [5], 99, None),
         )
         pieces = [new[at : at + piece] for at in range(0, len(new), piece)]
         ended = [decoder._extend(row, part) for part in pieces[: -(-last // piece)]]
