@@ -119,7 +119,7 @@ class Config:
 config = configure(Config, "03")
 
 # %% Check the settings
-from common.core import files, manifests, runs
+from common.core import files, manifests
 from common.core.errors import InputError
 from common.data import (
     critique_quality,
@@ -131,7 +131,7 @@ from common.data import (
     training_sets,
 )
 
-run = runs.run_folder(config.name)
+run = manifests.run_folder(config.name)
 matches_file = run / "03_contaminated.jsonl"
 labels = training_sets.label_sets(config.arms, config.suffix)  # {training set: its label}
 exports.check(config.export)
@@ -163,7 +163,9 @@ print(
 
 answer_files = sorted((run / "02_answers").glob("*.jsonl"))
 answers = selection.read_answers(answer_files, teachers)
-mix_files = manifests.outputs(runs.run_folder(config.mix), "01_responses") if config.mix else []
+mix_files = []
+if config.mix:
+    mix_files = manifests.outputs(manifests.run_folder(config.mix), "01_responses")
 other_responses = selection.read_finished_responses(mix_files)
 input_files += answer_files + mix_files
 

@@ -73,8 +73,8 @@ QUESTIONS = {
 }
 EXAM = [
     {"question": "WHAT is 17+4"},
-    {"problem": f"{ADA} boxes holding seven each tomorrow"},
-    {"prompt": [f"{TEN} a b c d e f g h", "And now?"]},
+    {"question": f"{ADA} boxes holding seven each tomorrow"},
+    {"question": f"{TEN} a b c d e f g h"},
     {"question": "Name the capital of France."},
 ]
 RESPONSES = {  # number of the question and a letter: the answer, the gold, the source
@@ -395,7 +395,7 @@ def test_the_first_row_of_cft_is_shown(everything):
 def test_questions_of_ones_own_test_set_are_gone_from_every_set(everything):
     """8 is there word for word, 9 nearly; 2 is listed and trained on. Each match is listed."""
     numbers = {content_id(question): number for number, question in QUESTIONS.items()}
-    exam = [EXAM[0]["question"], EXAM[1]["problem"], EXAM[2]["prompt"][0]]
+    exam = [item["question"] for item in EXAM]
     matches = []
     for match in rows(everything.run / "03_contaminated.jsonl"):
         fields = [match[name] for name in ("benchmark", "item_question", "how", "removed")]
@@ -479,7 +479,7 @@ def change_nothing(run):
 MISTAKES = {  # flags, facts that stderr has to hold, what brings the mistake about
     "unknown export": (["--export", "alpaca", "parquet"], ["parquet", "--export"], change_nothing),
     "unknown test set": (["--decontaminate", "nope"], ["nope", "math500"], change_nothing),
-    "the tiny test set": (["--decontaminate", "gsm8k", "tiny"], ["tiny"], change_nothing),
+    "the tiny test set": (["--decontaminate", "tiny"], ["tiny", "--decontaminate"], change_nothing),
     "unknown run to mix": (
         ["--mix", "nope"],
         ["runs/nope/01_responses", "python 01_sample.py --name nope"],

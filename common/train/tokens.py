@@ -31,16 +31,6 @@ def encode(rows: list[dict], tokenizer, template: str) -> Iterator[tuple[list[in
         yield from zip(prompt_ids, completion_ids)
 
 
-def lengths(texts: list, tokenizer, special: bool) -> Iterator:
-    """Yield how many tokens each text has.
-
-    special: with the tokens that the tokenizer puts around a prompt.
-    """
-    for start in range(0, len(texts), TOKENIZER_ROWS):
-        chunk = texts[start : start + TOKENIZER_ROWS]
-        yield from map(len, tokenizer(chunk, add_special_tokens=special).input_ids)
-
-
 # Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff
 # out between prompt and answer: an answer under half of it stays whole, and the end of the prompt
 # goes, "assistant" included.
