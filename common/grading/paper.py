@@ -1,360 +1,374 @@
-r"""The paper's grader: the rules of its released evaluation code, for a second column beside the strict score, and for nothing else.
+r"""Grade by the rules of the paper's released evaluation code.
+
+This gives a second column next to the strict score, and nothing else.
 
 Where it is lax, so that its score is no measure of right answers:
-- Numbers are equal when they agree after rounding BOTH to one decimal (27.04 = 27.01, 0.04 = 0 = -0.012), or within 1e-4, relatively,
-  integers too (28799 = 28800), or when one is 100 times the other (50 = 0.5); every % sign is dropped.
-- 10^{n} anywhere in both answers decides alone, unless \times stands there: 3\cdot10^{5} = 4\cdot10^{5}.
+- Numbers are equal if they agree after rounding BOTH to one decimal (27.04 = 27.01,
+  0.04 = 0 = -0.012), or within 1e-4, relatively, integers too (28799 = 28800), or if one is 100
+  times the other (50 = 0.5); every % sign is dropped.
+- 10^{n} anywhere in both answers decides alone, unless \times precedes it:
+  3\cdot10^{5} = 4\cdot10^{5}.
 - Braces and parentheses do not count: (-\infty,0) = (-\infty,0], (1,2) = 1,2.
 - What follows the last "=" is compared alone: y'+ry=0 is 0, a=5 is b=5.
-- Words taken for units are deleted wherever they stand alone, letters too: \boxed{3 c} is 3, \boxed{a+b} is +b, (a) = (d). A gold of
-  such words alone (east) is met by any answer.
+- Words taken for units are deleted if nothing is joined to them, letters too: \boxed{3 c} is 3,
+  \boxed{a+b} is +b, (a) = (d). A gold of such words alone (east) is met by any answer.
 - Its parser reads as far as it can and drops the rest: 1,78 = 1,-2 and 4210_5 = 4210_6.
-- A gold A to E is met by the first such letter behind the last "answer is", or the last one of a text without it.
-Where it is too strict: \fbox, an unclosed last box, \displaystyle, mixed numbers, 1{,}234, lists in another order.
+- A gold A to E is met by the first such letter behind the last "answer is", or the last one of a
+  text without it.
+Where it is too strict: \fbox, an unclosed last box, \displaystyle, mixed numbers, 1{,}234, lists in
+another order.
 """
 
-# Differs from the paper: LaTeX goes to math-verify's grammar in a limited worker, not to sympy's parse_latex and parse_expr (an eval).
+# Differs from the paper: LaTeX goes to math-verify's grammar in a limited worker, not to sympy's
+# parse_latex and parse_expr (an eval).
 import re
-from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 
-from common.grading import sympy_worker as worker
+from common.grading import sympy_worker
+from common.grading.normalize_latex import rewrite
 
 MAX_TEXT, MAX_ANSWER = 1_000_000, 2_000  # longer answers are compared as strings
 SECONDS = 3.0  # for all symbolic comparisons of one answer
 
-UNITS = (
-    "east;degree;mph;kmph;ft;m sqaure; m east;sq m;deg;mile;q .;monkey;prime;ratio;profit of rs;rd;o;gm;p . m;lb;tile;per;dm;lt;gain;ab;"
-    "way;west;a .;b .;c .;d .;e .;f .;g .;h .;t;a;h;no change;men;soldier;pie;bc;excess;st;inches;noon;percent;by;gal;kmh;c;acre;rise;"
-    "a . m;th;π r 2;sq;mark;l;toy;coin;sq . m;gallon;° f;profit;minw;yr;women;feet;am;pm;hr;cu cm;square;v â € ™;are;rupee;rounds;cubic;"
-    "cc;mtr;s;ohm;number;kmph;day;hour;minute;min;second;man;woman;sec;cube;mt;sq inch;mp;∏ cm ³;hectare;more;sec;unit;cu . m;cm 2;rs .;"
-    "rs;kg;g;month;km;m;cm;mm;apple;liter;loss;yard;pure;year;increase;decrease;d;less;Surface;litre;pi sq m;s .;metre;meter;inch"
-).split(";")
-UNITS = [
-    re.compile(rf"(^|\W){unit}($|\W)") for unit in UNITS + [unit + "s" for unit in UNITS]
-]  # a dot is any character there
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-WORDS = (
-    dict(zip(ONES.split(), range(20)))
-    | dict(zip(TENS.split(), range(20, 100, 10)))
-    | {"hundred": 100}
+UNIT_WORDS = (  # a dot is any character in them
+    "east;degree;mph;kmph;ft;m sqaure; m east;sq m;deg;mile;q .;monkey;prime;ratio;"
+    "profit of rs;rd;o;gm;p . m;lb;tile;per;dm;lt;gain;ab;way;west;a .;b .;c .;d .;e .;f .;"
+    "g .;h .;t;a;h;no change;men;soldier;pie;bc;excess;st;inches;noon;percent;by;gal;kmh;c;"
+    "acre;rise;a . m;th;π r 2;sq;mark;l;toy;coin;sq . m;gallon;° f;profit;minw;yr;women;feet;"
+    "am;pm;hr;cu cm;square;v â € ™;are;rupee;rounds;cubic;cc;mtr;s;ohm;number;kmph;day;hour;"
+    "minute;min;second;man;woman;sec;cube;mt;sq inch;mp;∏ cm ³;hectare;more;sec;unit;cu . m;"
+    "cm 2;rs .;rs;kg;g;month;km;m;cm;mm;apple;liter;loss;yard;pure;year;increase;decrease;d;"
+    "less;Surface;litre;pi sq m;s .;metre;meter;inch"
 )
+UNITS = UNIT_WORDS.split(";")
+UNITS = [re.compile(rf"(^|\W){unit}($|\W)") for unit in UNITS + [unit + "s" for unit in UNITS]]
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBER_WORDS = {
+    **dict(zip(ONES.split(), range(20))),
+    **dict(zip(TENS.split(), range(20, 100, 10))),
+    "hundred": 100,
+}
+LETTERS = set("ABCDE")
+OTHER_BRACKET = {"[]": "(", "()": "["}
+LABEL = r"^\s*[^=]{0,2}\s*="  # x=, a_=
+IN_BRACKETS = r"[(\[].+[)\]]"
+MATRIX = r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}"
+TIMES_TEN = re.compile(r"(?<!\d)(\d+(?:\.\d*)?)\\times10\^\{?([+-]?\d+)\}?")  # 3\times10^{8}
+TEN = re.compile(r"10\^\{([+-]?\d+)\}")  # 10^{8}
+
+# The released clean-up, in its order: what comes before the units, ...
+COMMANDS = [
+    (r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}"),
+    (r"\\end\{array\}", r"\\end{pmatrix}"),
+    ("bmatrix", "pmatrix"),
+    ("[td]frac", "frac"),
+    (r"\\(ne|le|ge)q", r"\\\1"),
+    (r"\\left|\\right", ""),
+    (r"\\([{}])", r"\1"),
+]
+DELIMITERS = [
+    (r"\^\{\\circ\}|\^\\circ|\\?\$|\\[()]", "")
+]  # ... between units and number words, ...
+NAMES = [  # ... after number words, ...
+    (r"\\text\{(.*?)\}", r"\1"),
+    (r"[xyz](?:=|\\in|\\to)", ""),
+    (r"\\emptyset", "{}"),
+    (r"\(-\\infty,\\infty\)", r"\\mathbb{R}"),
+    (r"\\?%", ""),
+    (r"([ {])\.", r"\g<1>0."),
+    ("infinity", r"\\infty"),
+]
+FONTS = [("and", ""), (r"\\mathbf", ""), (r"\\mbox\{.*?\}", "")]  # ... after infinity, ...
+NUMBERS = [  # ... and at the end
+    (r"(\d+)\.0*([^\d])", r"\1\2"),
+    (r"(\d+)\.0*$", r"\1"),
+    (r"^\.", "0."),
+    (r"^[^=]{0,2}=([^=]*)$", r"\1"),
+    (r"\\sqrt(\w+)", r"\\sqrt{\1}"),
+    (" ", ""),
+    (r"\\frac([^{])\{", r"\\frac{\1}{"),
+    (r"\\frac([^{])([^{])", r"\\frac{\1}{\2}"),
+    (r"^(-?\d+|[^/]*sqrt[^/]*)/(-?\d+|[^/]*sqrt[^/]*)$", r"\\frac{\1}{\2}"),
+]
 
 
-def is_correct(text, gold, units: bool = True) -> bool:
-    """Whether a whole model output gives the gold answer by the released rules. units=False: as for Minerva-Math, where unit words stay.
-    What needs longer than SECONDS, and anything that is not a string, is wrong; nothing raises."""
-    try:
-        return _graded(text, gold, units)
-    except (TimeoutError, RecursionError):
-        return False
+def is_correct(text: str, gold: str, units: bool = True) -> bool:
+    """Return whether a whole model output gives the gold answer by the released rules.
+
+    units=False: as for Minerva-Math, where unit words stay. What needs longer than SECONDS is
+    wrong, and so is anything that is not a string. Nothing raises.
+    """
+    return _grade(text, gold, units)[0]
 
 
-def _graded(text, gold, units):
-    if type(text) is not str or type(gold) is not str or not gold.strip():
-        return False
-    text, gold = text[-MAX_TEXT:], _clean(_clean(gold[:MAX_TEXT], units), units)
-    answer = _clean(_clean(_extract(text), units), units)
-    if gold in list("ABCDE") and answer not in list("ABCDE"):
-        answer = _letter(text)
-    elif set(gold) <= set("ABCDE"):
-        answer = re.sub("[^A-E]", "", answer)
-    return _Grader().equal(answer, gold)
+def grade_many(
+    texts: list, golds: list, units: bool = True, choices: str = ""
+) -> list[tuple[bool, bool]]:
+    """Return (is_correct(), whether it ran out of time) for every pair; equal pairs count once.
+
+    With choices ("ABCD") the gold is compared with extract_option(); without a letter it is wrong.
+    """
+    pairs = list(zip(texts, golds, strict=True))
+    if choices:
+        return [(extract_option(text, choices) == gold, False) for text, gold in pairs]
+    return sympy_worker.map_unique(lambda pair: _grade(*pair, units), pairs)
 
 
 def extract_option(text: str, letters: str) -> str | None:
-    """The option letter that the released MMLU-Pro code reads, None where it guesses at random. (For GPQA the paper's text says as much;
-    its chain is taken to be the same.)"""
-    if said := re.search(rf"answer is \(?([{letters}])\)?", text):
-        return said[1]
-    if cues := list(
-        re.finditer(rf"(?=[aA]nswer:\s*([{letters}]))", text)
-    ):  # the last one of the first line that has one
-        end = text.find("\n", cues[0].start()) % (len(text) + 1)
-        return [cue for cue in cues if cue.start() < end][-1][1]
-    return (re.findall(rf"\b([{letters}])\b", text) or [None])[-1]
+    """Return the option letter that the released MMLU-Pro code reads, None if it guesses at random.
+
+    For GPQA the paper's text says as much; its chain is taken to be the same.
+    """
+    stated = re.search(rf"answer is \(?([{letters}])\)?", text)
+    if stated:
+        return stated[1]
+    last = re.search(rf"^.*[aA]nswer:\s*([{letters}])", text, re.M)  # of the first line with one
+    if last:
+        return last[1]
+    lone = re.findall(rf"\b([{letters}])\b", text)
+    return lone[-1] if lone else None
 
 
-def grade_many(texts, golds, units: bool = True, choices: str = "") -> list[tuple[bool, bool]]:
-    """(is_correct(), whether it ran out of time) for every pair, equal pairs once; with choices ("ABCD") the letter that extract_option() reads, none
-    being wrong."""
-    if choices:
-        return [
-            (extract_option(text, choices) == gold, False)
-            for text, gold in zip(texts, golds, strict=True)
-        ]
-
-    def timed(pair):
-        try:
-            return _graded(*pair, units), False
-        except (TimeoutError, RecursionError):
-            return False, True
-
-    pairs = list(zip(texts, golds, strict=True))
-    unique = list(dict.fromkeys(pairs))
-    with ThreadPoolExecutor(worker.WORKERS) as threads:
-        graded = dict(zip(unique, threads.map(timed, unique)))
-    return [graded[pair] for pair in pairs]
+def _grade(text, gold, units):
+    """Return (correct, timed out)."""
+    if type(text) is not str or type(gold) is not str or not gold.strip():
+        return False, False
+    text = text[-MAX_TEXT:]
+    gold = _clean(_clean(gold[:MAX_TEXT], units), units)
+    answer = _clean(_clean(_extract(text), units), units)
+    if gold in LETTERS and answer not in LETTERS:
+        answer = _extract_letter(text)
+    elif set(gold) <= LETTERS:
+        answer = re.sub("[^A-E]", "", answer)
+    try:
+        return _Comparison().equal(answer, gold), False
+    except (TimeoutError, RecursionError):
+        return False, True
 
 
-def _letter(text: str) -> str:
-    """The first lone A to E behind the last "answer is" or "choice is", or the last one of a text without them."""
-    text = (
-        text.split("\n\n")[0]
-        if any(text.count(cue) > 1 for cue in ("choice is", "answer is"))
-        else text
-    )
-    *before, said = re.split("choice is|answer is", text.strip("\n"))
-    letters = re.findall(r"\b([A-E])\b", said.upper())
-    return letters[0 if before else -1] if letters else said.strip("\n .:/")
+def _extract_letter(text):
+    """Return the first lone A to E behind the last "answer is" or "choice is".
+
+    Of a text without them this is the last one.
+    """
+    if text.count("choice is") > 1 or text.count("answer is") > 1:
+        text = text.split("\n\n")[0]
+    *before, end = re.split("choice is|answer is", text.strip("\n"))
+    letters = re.findall(r"\b([A-E])\b", end.upper())
+    if not letters:
+        return end.strip("\n .:/")
+    return letters[0] if before else letters[-1]
 
 
-def _extract(text: str) -> str:
-    """The last box, or what follows the last "he answer is" or "final answer is", or the last number; "" when there is none."""
+def _extract(text):
+    """Return the last box, else what follows the last cue, else the last number, else ""."""
+    cue = "he answer is" if "he answer is" in text else "final answer is"
     if "final answer is $" in text and "$. I hope" in text:
         answer = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0]
     elif "boxed" in text:
-        answer, depth = text.rpartition("boxed")[2], 0
-        if not answer.startswith("{"):
-            answer = answer.split("$")[0]
-        for position, character in enumerate(answer):
-            depth += (character == "{") - (character == "}")
-            if not depth and answer[0] == "{":
-                answer = answer[1:position]
-                break
-        else:
-            answer = answer.removeprefix("{")
-    elif cue := next((cue for cue in ("he answer is", "final answer is") if cue in text), None):
+        answer = _box_content(text.rpartition("boxed")[2])
+    elif cue in text:
         answer = text.rpartition(cue)[2]
     else:
         answer = (re.findall(r"-?\d*\.?\d+", text.replace(",", "")) or [""])[-1]
     answer = re.sub(r"\n\s*", "", answer.strip())
-    return re.sub(r"/$", "", re.sub(r"\.$", "", answer.removeprefix(":")))
+    return answer.removeprefix(":").removesuffix(".").removesuffix("/")
 
 
-def _clean(answer: str, units: bool) -> str:
-    """The released clean-up, in its order."""
+def _box_content(text):
+    """Return what the brace at the start of a text encloses, or, without one, what precedes a $."""
+    if not text.startswith("{"):
+        return text.split("$")[0]
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return text[1:position]
+    return text[1:]
+
+
+def _clean(answer, units):
+    """Return an answer after the released clean-up."""
     answer = answer.strip().replace("\n", "").rstrip(".").replace(r"\!", "")
     if len(answer) > MAX_ANSWER:
         return answer
-    answer = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", answer).replace(
-        r"\end{array}", r"\end{pmatrix}"
-    )
-    answer = re.sub(r"[td]frac", "frac", answer.replace("bmatrix", "pmatrix"))
-    answer = (
-        re.sub(r"\\left|\\right", "", re.sub(r"\\(ne|le|ge)q", r"\\\1", answer))
-        .replace(r"\{", "{")
-        .replace(r"\}", "}")
-    )
+    answer = rewrite(answer, COMMANDS)
     answer = re.sub(r"\\text\{.*?\}$", "", answer).strip() or answer
-    for unit in UNITS * 2 if units else ():
-        answer = unit.sub(r"\1\2", answer) or answer
-    answer = _number_in_words(re.sub(r"\^\{\\circ\}|\^\\circ|\\?\$|\\[()]", "", answer))
-    answer = re.sub(r"[xyz](?:=|\\in|\\to)", "", re.sub(r"\\text\{(.*?)\}", r"\1", answer))
-    answer = (
-        answer.replace(r"\emptyset", "{}")
-        .replace(r"(-\infty,\infty)", r"\mathbb{R}")
-        .replace(r"\%", "")
-        .replace("%", "")
-    )
-    answer = answer.replace(" .", " 0.").replace("{.", "{0.").replace("infinity", r"\infty")
+    if units and re.search("[A-Za-z]", answer):
+        for unit in UNITS * 2:
+            answer = unit.sub(r"\1\2", answer) or answer
+    answer = rewrite(_number_in_words(rewrite(answer, DELIMITERS)), NAMES)
     if r"\infty" not in answer:
         answer = answer.replace("inf", r"\infty")
-    answer = re.sub(r"\\mbox\{.*?\}", "", answer.replace("and", "").replace(r"\mathbf", ""))
+    answer = rewrite(answer, FONTS)
     if "i" not in answer:
         answer = answer.replace("j", "i")
-    answer = re.sub(r"(\d+)\.0*$", r"\1", re.sub(r"(\d+)\.0*([^\d])", r"\1\2", answer))
-    answer = re.sub(r"^[^=]{0,2}=([^=]*)$", r"\1", re.sub(r"^\.", "0.", answer))
-    answer = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", answer).replace(" ", "")
-    answer = re.sub(
-        r"\\frac([^{])([^{])", r"\\frac{\1}{\2}", re.sub(r"\\frac([^{])\{", r"\\frac{\1}{", answer)
-    )
-    return (
-        re.sub(r"^(-?\d+|.*sqrt.*)/(-?\d+|[^/]*sqrt[^/]*)$", r"\\frac{\1}{\2}", answer)
-        if answer.count("/") == 1
-        else answer
-    )
+    return rewrite(answer, NUMBERS)
 
 
-def _number_in_words(answer: str) -> str:
-    """The number that the number words of a text form, all others ignored: twenty-one apples is 21; 025 is 25; other texts stay."""
+def _number_in_words(answer):
+    """Return the number that the number words of a text form; a text without them stays.
+
+    By hand: twenty-one apples is 21, two hundred five is 205, 025 is 25.
+    """
     if answer.isascii() and answer.isdigit():
         return str(int(answer))
-    values = [WORDS[word] for word in answer.replace("-", " ").lower().split() if word in WORDS]
+    words = answer.replace("-", " ").lower().split()
+    values = [NUMBER_WORDS[word] for word in words if word in NUMBER_WORDS]
     if not values:
         return answer
     hundreds = values.index(100) if 100 in values else 0
-    return str(
-        (sum(values[:hundreds]) * 100 if hundreds else 0) + sum(values[hundreds + (hundreds > 0) :])
-    )
+    if hundreds:
+        return str(sum(values[:hundreds]) * 100 + sum(values[hundreds + 1 :]))
+    return str(sum(values))
 
 
-def _number(answer: str) -> float | None:
+def _number(answer):
     try:
         return float(answer.replace(",", ""))
-    except ValueError:
-        pass
-    try:
-        return (
-            float(answer.replace(",", "").removesuffix("%").removesuffix("\\")) / 100
-            if answer.endswith("%")
-            else None
-        )
     except ValueError:
         return None
 
 
-POWER = re.compile(r"(?<!\d)(\d+(?:\.\d*)?)\\times10\^\{?([+-]?\d+)\}?")
-TEN = re.compile(r"10\^\{([+-]?\d+)\}")
-
-
-def _scientific(answer: str) -> float | str:
-    """The value of 3e8, or of the first a\\times10^{n} anywhere in an answer; any other answer itself."""
+def _scientific(answer):
+    r"""Return the value of 3e8, or of the first a\times10^{n} anywhere, or the answer itself."""
     try:
         if "e" in answer.lower().replace("times", ""):
             return float(answer)
-        found = POWER.search(answer)
-        return float(found[1]) * _power_of_ten(found[2]) if found else answer
-    except ValueError:
+        factor, exponent = TIMES_TEN.findall(answer)[0]
+        return float(factor) * _power_of_ten(exponent)
+    except (ValueError, IndexError):
         return answer
 
 
-def _decimal(answer: str) -> str:
-    """Six decimals of a number with an e, or of the first 10^{n} anywhere in an answer (what stands before it is lost); others themselves."""
+def _decimal(answer):
+    """Return six decimals of a number with an e, or of the first 10^{n} anywhere, or the answer.
+
+    What precedes 10^{n} is lost.
+    """
     try:
-        found = TEN.search(answer)
-        value = (
-            float(answer) if "e" in answer.lower() else _power_of_ten(found[1]) if found else None
-        )
-    except ValueError:
+        exponential = "e" in answer.lower()
+        value = float(answer) if exponential else _power_of_ten(TEN.findall(answer)[0])
+    except (ValueError, IndexError):
         return answer
-    return answer if value is None else f"{value:f}".rstrip("0").rstrip(".")
+    return f"{value:f}".rstrip("0").rstrip(".")
 
 
-def _power_of_ten(exponent: str) -> float:
+def _power_of_ten(exponent):
     return float(f"1e{int(exponent[:7])}")
 
 
-def _digits(answer: str) -> int:
-    """How many digits are written: what the released code takes for the significant ones."""
-    text = f"{float(answer):f}" if "e" in answer.lower() else answer
-    return sum(character.isdigit() for character in text.rstrip("0").rstrip("."))
+def _count_digits(answer):
+    """Return how many digits are written: the released code takes them for the significant ones."""
+    if "e" in answer.lower():
+        answer = f"{float(answer):f}"
+    return sum(map(str.isdigit, answer.rstrip("0").rstrip(".")))
 
 
-class _Grader:
+def _difference(equation):
+    left, right = equation.split("=")
+    return f"{left.strip()} - ({right.strip()})"
+
+
+def _matrix_rows(side):
+    matrix = re.fullmatch(MATRIX, side)
+    return matrix and [row.strip() for row in matrix[1].split(r"\\") if row.strip()]
+
+
+class _Comparison:
     """Equality by the released rules, within one allowance of time."""
 
     def __init__(self):
-        self.seconds = SECONDS
+        self.sympy = sympy_worker.Allowance(SECONDS)
 
-    def equal(self, answer: str, gold: str) -> bool:
-        """Whether two cleaned strings are equal: as text, letters or numbers, else by their characters, parts or values."""
+    def equal(self, answer, gold):
+        """Return whether two cleaned strings are equal.
+
+        They may be so as text, letters or numbers, else by their characters, parts or values.
+        """
         if answer.strip().lower() == gold.strip().lower():
             return True
-        if (
-            gold in list("ABCDE")
-            and (letters := re.findall(r"\b([A-E])\b", answer.upper()))
-            and letters[-1] == gold
-        ):
+        if re.findall(r"\b([A-E])\b", answer.upper())[-1:] == [gold]:
             return True
-        if None not in (numbers := (_number(answer), _number(gold))):
-            value, right = numbers
-            close = any(
-                isclose(value, other, rel_tol=1e-4) for other in (right / 100, right, right * 100)
-            )
-            return close or "%" not in answer + gold and round(value, 1) == round(right, 1)
+        value, number = _number(answer), _number(gold)
+        if value is not None and number is not None:
+            targets = number / 100, number, number * 100
+            close = any(isclose(value, target, rel_tol=1e-4) for target in targets)
+            return close or round(value, 1) == round(number, 1)
         if not answer or max(len(answer), len(gold)) > MAX_ANSWER:
             return False
         if "pmatrix" in answer and "pmatrix" not in gold:  # {1,2} written for a vector
-            gold = ", ".join(
-                rf"\begin{{pmatrix}}{m.strip('{}').replace(',', chr(92))}\end{{pmatrix}}"
-                for m in re.findall(r"\{.*,.*\}", gold)
-            )
+            vectors = [vector.strip("{}") for vector in re.findall(r"\{.*,.*\}", gold)]
+            columns = [vector.replace(",", "\\") for vector in vectors]
+            gold = ", ".join(rf"\begin{{pmatrix}}{column}\end{{pmatrix}}" for column in columns)
         return (
             self._same_characters(answer, gold)
-            or self._parts(answer, gold)
-            or self._values(answer, gold)
+            or self._same_list(answer, gold)
+            or self._same_matrix(answer, gold)
+            or self._same_value(answer, gold)
         )
 
-    def _same_characters(self, answer: str, gold: str) -> bool:
-        sides = [answer, gold]
-        if any(
-            answer[:1] == o and answer[-1:] == c and gold[:1] != other
-            for o, c, other in ("[](", "()[")
-        ):
-            sides = [side.strip("[]()") for side in sides]
-        answer, gold = (re.sub(r"[{}()]", "", side).lower() for side in sides)
+    def _same_characters(self, answer, gold):
+        other = OTHER_BRACKET.get(answer[0] + answer[-1])
+        if other and gold[:1] != other:
+            answer, gold = answer.strip("[]()"), gold.strip("[]()")
+        answer, gold = (re.sub(r"[{}()]", "", side).lower() for side in (answer, gold))
         return answer == gold
 
-    def _parts(self, answer: str, gold: str) -> bool:
-        """Lists in brackets of any kind, and matrices, element by element."""
-        if all(re.match(r"[(\[].+[)\]]", side) for side in (answer, gold)) and self._all(
-            answer[1:-1], gold[1:-1], ","
-        ):
-            return True
-        edges = r"\begin{pmatrix}", r"\end{pmatrix}"
-        if not all(
-            side.startswith(edges[0]) and side.endswith(edges[1]) for side in (answer, gold)
-        ):
+    def _same_list(self, answer, gold):
+        """Compare lists in brackets of any kind element by element."""
+        bracketed = re.match(IN_BRACKETS, answer) and re.match(IN_BRACKETS, gold)
+        return bracketed and self._all(answer[1:-1].split(","), gold[1:-1].split(","))
+
+    def _same_matrix(self, answer, gold):
+        rows, gold_rows = _matrix_rows(answer), _matrix_rows(gold)
+        if rows is None or gold_rows is None or len(rows) != len(gold_rows):
             return False
-        rows = [
-            [row for row in side[len(edges[0]) : -len(edges[1])].split(r"\\") if row.strip()]
-            for side in (answer, gold)
-        ]
-        return len(rows[0]) == len(rows[1]) and all(
-            self._all(one.strip(), other.strip(), "&") for one, other in zip(*rows)
+        return all(
+            self._all(row.split("&"), gold_row.split("&")) for row, gold_row in zip(rows, gold_rows)
         )
 
-    def _all(self, answer: str, gold: str, separator: str) -> bool:
-        answers, golds = answer.split(separator), gold.split(separator)
-        return len(answers) == len(golds) and all(self.equal(*pair) for pair in zip(answers, golds))
+    def _all(self, answers, golds):
+        return len(answers) == len(golds) and all(map(self.equal, answers, golds))
 
-    def _values(self, answer: str, gold: str) -> bool:
-        if _scientific(answer) == _scientific(gold):
-            return True
-        labels = [side.partition("=")[0].strip() for side in (answer, gold)]
-        if answer.count("=") == gold.count("=") == 1:
-            sides = [
-                "{} - ({})".format(*map(str.strip, side.split("="))) for side in (answer, gold)
-            ]
-            if self._symbolic(*sides) or self._symbolic(f"-({sides[0]})", sides[1]):
-                return True
-        elif (
-            answer.count("=") == 1
-            and len(labels[0]) <= 2
-            and "=" not in gold
-            and self.equal(answer.partition("=")[2], gold)
-        ):
-            return True
-        elif (
-            gold.count("=") == 1
-            and len(labels[1]) <= 2
-            and "=" not in answer
-            and self.equal(answer, gold.partition("=")[2])
-        ):
-            return True
-        if "=" in answer + gold and self.equal(
-            *(side.rpartition("=")[2].replace("{", "(") for side in (answer, gold))
-        ):
-            return True
+    def _same_value(self, answer, gold):
         return (
-            _decimal(answer) == _decimal(gold)
+            _scientific(answer) == _scientific(gold)
+            or self._same_equation(answer, gold)
+            or _decimal(answer) == _decimal(gold)
             or self._symbolic(answer, gold)
-            or self._significant(answer, gold)
+            or self._same_digits(answer, gold)
         )
 
-    def _symbolic(self, answer: str, gold: str) -> bool:
-        same, seconds = worker.ask(["same_by_paper", answer, gold], max(self.seconds, 0.01))
-        self.seconds -= seconds
-        return same
+    def _same_equation(self, answer, gold):
+        """Compare two equations, a labelled value with a bare one, or what follows the last =."""
+        signs = answer.count("="), gold.count("=")
+        if signs == (0, 0):
+            return False
+        if signs == (1, 1):
+            difference, other = _difference(answer), _difference(gold)
+            if self._symbolic(difference, other) or self._symbolic(f"-({difference})", other):
+                return True
+        bare = re.sub(LABEL, "", answer), re.sub(LABEL, "", gold)
+        if sum(signs) == 1 and bare != (answer, gold) and self.equal(*bare):
+            return True
+        ends = [side.rpartition("=")[2].replace("{", "(") for side in (answer, gold)]
+        return self.equal(*ends)
 
-    def _significant(self, answer: str, gold: str) -> bool:
-        """Two numbers, powers of ten among them, to as many digits as the one with fewer has."""
-        values = [_scientific(side.replace(",", "")) for side in (answer, gold)]
+    def _same_digits(self, answer, gold):
+        """Compare numbers, also powers of ten, to as many digits as the one with fewer has."""
         try:
-            values, digits = [float(value) for value in values], min(_digits(answer), _digits(gold))
+            value = float(_scientific(answer.replace(",", "")))
+            number = float(_scientific(gold.replace(",", "")))
+            digits = min(_count_digits(answer), _count_digits(gold))
         except ValueError:
             return False
-        scale = max(map(abs, values))
-        return abs(values[0] - values[1]) <= scale * 0.5 * 10.0 ** (1 - digits)
+        scale = max(abs(value), abs(number))
+        return abs(value - number) <= scale * 0.5 * 10.0 ** (1 - digits)
+
+    def _symbolic(self, answer, gold):
+        return self.sympy.ask("same_by_paper", answer, gold)
