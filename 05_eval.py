@@ -73,10 +73,6 @@ class Config:
     temperature: float = setting(0.0, "of the sampling; 0 is greedy")
     top_p: float = setting(1.0, "nucleus of the sampling")
     batch_size: int = setting(32, "prompts at a time on one GPU")
-    exact: bool = setting(
-        False,
-        "local models: float32 and one prompt at a time, for texts that rounding does not touch",
-    )
     load_in_4bit: bool = setting(False, "local models: in 4 bits (a 7B model on 24 GB and less)")
     base_url: str | None = setting(
         None, "OpenAI-compatible server of all --model, such as http://localhost:8000/v1"

@@ -268,7 +268,7 @@ def open_model(spec: ModelSpec, config) -> OpenedModel:
         conditions = {"engine": "server"}
         manifest = {"served": spec.location, "server": spec.url, "identity": engine.identity}
     else:
-        engine = Local(spec.location, config.batch_size, config.exact, config.load_in_4bit)
+        engine = Local(spec.location, config.batch_size, config.load_in_4bit)
         tokenizer = engine.tokenizer
         manifest = engine.settings
         conditions = {key: manifest[key] for key in ("dtype", "attention", "load_in_4bit")}

@@ -17,7 +17,7 @@ from transformers import TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
 
 from common.core.files import utf8
-from common.generate.requests import Sampling, cut_at_stop
+from common.generate.requests import Sampling, Task, cut_at_stop
 
 # Neither of the first two is sharp: 4 to 32 steps and 1/2 to 1/32 of the batch differ by 10%
 # (128 texts of 100 tokens, batches of 16 and 32, CPU).
@@ -34,7 +34,7 @@ class Row:
     follows, not yet fed to the model. finish_reason: "stop" or "length" once it has ended.
     """
 
-    index: int
+    task: Task
     prompt: list
     limit: int
     random: torch.Generator
@@ -128,25 +128,27 @@ class Decoder:
     context: int
     batch_size: int
 
-    def generate(self, prompts: list, keys: list, limits: list):
-        """Yield (index, answer) as each text ends: {"text", "finish_reason", "usage"}.
+    def generate(self, tasks: list):
+        """Yield (task, answer) as each text ends: {"text", "finish_reason", "usage"}.
 
-        A prompt that the model cannot take gets {"error"}. keys: hex digits, the rows' seeds;
-        limits: new tokens of each row at most. The arguments alone decide what shares a batch,
-        not the clock. So the same call gives the same texts again, in bfloat16 too.
+        A prompt that the model cannot take gets {"error"}. A task's key is the seed of its row.
+        The arguments alone decide what shares a batch, not the clock. So the same tasks get the
+        same texts again, in bfloat16 too.
         """
         waiting = []
-        for index, prompt in enumerate(self._prompt_ids(prompts)):
+        for task in tasks:
+            prompt = self._prompt_ids(task.request.prompt)
             room = self.context - len(prompt)
             if prompt and room > 0:
-                random = torch.Generator().manual_seed(int(keys[index][:15], 16))
-                waiting.append(Row(index, prompt, min(limits[index], room), random))
+                limit = min(task.sampling.max_new_tokens, room)
+                random = torch.Generator().manual_seed(int(task.key[:15], 16))
+                waiting.append(Row(task, prompt, limit, random))
             else:
                 bounds = f"the model reads 1 to {self.context - 1}"
-                yield index, {"error": f"the prompt has {len(prompt)} tokens, {bounds}"}
+                yield task, {"error": f"the prompt has {len(prompt)} tokens, {bounds}"}
         waiting.sort(key=lambda row: -len(row.prompt))
         for row in self._finished_rows(deque(waiting)):
-            yield row.index, self._answer(row)
+            yield row.task, self._answer(row)
 
     def _finished_rows(self, waiting):
         """Yield each row as its text ends."""
@@ -168,14 +170,11 @@ class Decoder:
             places = [place for place, row in enumerate(rows) if not row.finish_reason]
             rows = [rows[place] for place in places]
 
-    def _prompt_ids(self, prompts):
-        """Return the token ids of each prompt; one with a begin token gets no second one."""
+    def _prompt_ids(self, prompt):
+        """Return a prompt's token ids; one that holds the begin token gets no second one."""
         begin = self.tokenizer.bos_token
-        ids = []
-        for prompt in prompts:
-            complete = begin and prompt.startswith(begin)
-            ids.append(self.tokenizer(utf8(prompt), add_special_tokens=not complete).input_ids)
-        return ids
+        has_begin = begin and prompt.startswith(begin)
+        return self.tokenizer(utf8(prompt), add_special_tokens=not has_begin).input_ids
 
     def _read(self, rows):
         """Return the cache of the rows' prompts, left-padded; give each row its first token."""

@@ -20,13 +20,13 @@ from common.core.files import content_id, model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.decoder import Decoder
 from common.train import distributed
+from common.train.adapters import check_bitsandbytes
 from common.train.model import build_on_meta
 
 CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
 MIN_BATCHES = 2  # in a chunk of one batch no finished row could be followed by another
 MAX_BATCHES = 8  # what a kill can cost
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
 LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -42,25 +42,21 @@ LOADING_ERRORS = (
 class Local:
     """Engine over a Hugging Face folder, a peft adapter's folder or a hub id, for raw text prompts.
 
-    exact: float32 and one prompt at a time, for texts that rounding does not touch; otherwise
-    bfloat16 on a GPU, float32 on a CPU. load_in_4bit: the base in 4-bit NormalFloat.
-    Weights are loaded when the first text has to be generated.
+    It computes in bfloat16 on a GPU, in float32 on a CPU. load_in_4bit: the base in 4-bit
+    NormalFloat. Weights are loaded when the first text has to be generated.
     """
 
-    def __init__(
-        self, model, batch_size: int = 32, exact: bool = False, load_in_4bit: bool = False
-    ):
+    def __init__(self, model, batch_size: int = 32, load_in_4bit: bool = False):
         is_adapter = (Path(model) / "adapter_config.json").is_file()
         self.folder = str(model) if is_adapter else local_folder(model)
         self.base = _base_of(self.folder) if is_adapter else None
         self.weights = self.base or self.folder
         self.device = distributed.local_device()
         self.cuda = self.device.type == "cuda"
-        self.dtype = torch.bfloat16 if self.cuda and not exact else torch.float32
-        self.batch_size = 1 if exact else batch_size
-        self.exact = exact
+        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+        self.batch_size = batch_size
         self.load_in_4bit = load_in_4bit
-        has_tokenizer = any((Path(self.folder) / name).is_file() for name in TOKENIZER_FILES)
+        has_tokenizer = (Path(self.folder) / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
         distributed.note_idle_gpus()
 
@@ -77,8 +73,6 @@ class Local:
             parts.append(str(self.dtype))
         if self.load_in_4bit:
             parts.append("nf4")
-        if self.exact:
-            parts.append("exact")
         if self.cuda:
             parts.append("cuda")
         return content_id(*parts) if len(parts) > 1 else parts[0]
@@ -93,7 +87,6 @@ class Local:
             "attention": build_on_meta(self._config).config._attn_implementation,
             "batch_size": self.batch_size,
             "load_in_4bit": self.load_in_4bit,
-            "exact": self.exact,
             "processes": distributed.world_size(),
             "device": torch.cuda.get_device_name(self.device) if self.cuda else "cpu",
             "adapter_of": self.base,
@@ -141,10 +134,9 @@ class Local:
 
     def close(self):
         """Give up the weights: the next model needs their room."""
-        if self.__dict__.pop("model", None) is not None:
-            gc.collect()  # transformers' modules may hold each other
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        self.__dict__.pop("model", None)
+        gc.collect()  # transformers' modules may hold each other
+        torch.cuda.empty_cache()
 
     def outstanding(self):
         return False
@@ -162,24 +154,21 @@ class Local:
         for chunk in chunks[distributed.rank() :: distributed.world_size()]:
             if all(task.settled for task in chunk):
                 continue
-            for index, answer in self._texts(chunk):
-                if not chunk[index].settled:
-                    deliver(chunk[index], answer | {"batch_size": self.batch_size})
+            for task, answer in self._texts(chunk):
+                if not task.settled:
+                    deliver(task, answer | {"batch_size": self.batch_size})
                     show()
 
     def _texts(self, chunk):
-        """Yield (index, answer) of a chunk's tasks; Stopped (status 4) if the GPU is too small."""
+        """Yield (task, answer) as each text ends; Stopped (status 4) if the GPU is too small."""
         sampling = chunk[0].sampling
         context = getattr(self._config.get_text_config(), "max_position_embeddings", None) or 2**31
         end_tokens = self._end_tokens(sampling.stop)
         decoder = Decoder(
             self.model, self.tokenizer, sampling, end_tokens, context, self.batch_size
         )
-        prompts = [task.request.prompt for task in chunk]
-        keys = [task.key for task in chunk]
-        limits = [task.sampling.max_new_tokens for task in chunk]
         try:
-            yield from decoder.generate(prompts, keys, limits)
+            yield from decoder.generate(chunk)
         except torch.OutOfMemoryError as error:
             raise Stopped(
                 f"the GPU's memory is not enough for {self.batch_size} texts at a time "
@@ -220,15 +209,14 @@ def _base_of(folder):
     """Return the folder of the model that an adapter was trained on."""
     path = Path(folder) / "adapter_config.json"
     config = _readable(folder, lambda: json.loads(path.read_text(encoding="utf-8")))
-    name = config.get("base_model_name_or_path")
+    base = str(config.get("base_model_name_or_path"))
     try:
-        return local_folder(name)
-    except (InputError, TypeError) as error:  # TypeError: it names none
-        reason = str(error).splitlines()[0]
+        return local_folder(base)
+    except InputError as error:
         raise InputError(
-            f"{folder} is an adapter of {name!r}, which cannot be found ({reason})\n"
-            f"Name that model's folder as base_model_name_or_path in {path}; or merge the adapter "
-            "on the machine that trained it (04 does it) and give the merged folder."
+            f"{folder} is an adapter of {base}, which cannot be found.\n"
+            f"Name that model's folder as base_model_name_or_path in {path}, or give the merged "
+            "folder."
         ) from error
 
 
@@ -251,16 +239,7 @@ def _quantization(device, dtype):
 
     Source: QLoRA, arXiv 2305.14314.
     """
-    from common.train.adapters import check_bitsandbytes
-
-    try:
-        check_bitsandbytes(device)
-    except InputError as error:
-        raise InputError(
-            f"{str(error).splitlines()[0]}\n"
-            "Leave --load-in-4bit out, or install the build for your CUDA: "
-            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
-        ) from error
+    check_bitsandbytes(device)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -273,13 +252,9 @@ def _readable(folder, read):
     """Return read(); InputError for all that a wrong or torn folder raises."""
     try:
         return read()
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"{folder} does not fit this GPU's memory ({str(error)[:200]})\nTry --load-in-4bit."
-        ) from error
     except LOADING_ERRORS as error:
         raise InputError(
             f"{folder} cannot be loaded ({type(error).__name__}: {str(error)[:400]})\n"
-            "Give the folder of a causal language model that this version of transformers knows, "
-            "or save or fetch it once more."
+            "Give the folder of a causal language model that this version of transformers knows. "
+            "If it is torn, fetch it once more; if it is too large for the GPU: --load-in-4bit"
         ) from error

@@ -135,7 +135,6 @@ def test_an_engine_and_its_template(run, tiny_model):
     config = SimpleNamespace(
         template="own",
         batch_size=2,
-        exact=False,
         load_in_4bit=False,
         processes=0,
         price_in=None,

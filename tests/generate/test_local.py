@@ -161,9 +161,12 @@ def test_one_batch_is_refilled_many_times(folder, monkeypatch):
     monkeypatch.setattr(Decoder, "_next_tokens", counting_next_tokens)
     monkeypatch.setattr(Decoder, "_read", counting_read)
     decoder = Decoder(engine.model, TOKENIZER, Sampling(), {END}, 512, batch_size=4)
-    texts = dict(decoder.generate(PROMPTS, ["0"] * 64, limits))
-    for n, (prompt, limit) in enumerate(zip(PROMPTS, limits)):
-        assert texts[n] == oracle(engine.model, prompt, Sampling(max_new_tokens=limit))
+    tasks = []
+    for prompt, limit in zip(PROMPTS, limits):
+        tasks.append(Task(Request(prompt), Sampling(max_new_tokens=limit), "any"))
+    texts = dict(decoder.generate(tasks))
+    for task in tasks:
+        assert texts[task] == oracle(engine.model, task.request.prompt, task.sampling)
     assert sum(n_read) == 64 and len(n_read) > 20 and max(n_rows) == 4
     order = sorted(range(64), key=lambda n: -len(TOKENIZER(PROMPTS[n]).input_ids))
     static = 0
@@ -192,7 +195,7 @@ def test_sampling_is_the_inverse_of_the_cumulated_probabilities(folder):
                 break
         assert answer["text"] == TOKENIZER.decode(ids[n_prompt:], skip_special_tokens=True)
         assert answer["usage"]["completion_tokens"] == len(ids) - n_prompt
-    assert answers(Local(folder, exact=True), PROMPTS[:8], sampling) == drawn
+    assert answers(Local(folder, batch_size=1), PROMPTS[:8], sampling) == drawn
 
 
 def test_an_end_token_is_counted_and_not_shown(folder, tmp_path):
@@ -311,7 +314,6 @@ def test_what_is_journalled_costs_no_loading(folder, tmp_path):
             "attention": "sdpa",
             "batch_size": 32,
             "load_in_4bit": False,
-            "exact": False,
             "processes": 1,
             "device": "cpu",
             "adapter_of": None,
@@ -384,7 +386,6 @@ def test_other_weights_and_other_arithmetic_have_another_identity(folder, adapte
     identities = [
         Local(folder).identity,
         Local(folder, load_in_4bit=True).identity,
-        Local(folder, exact=True).identity,
         Local(adapter).identity,
         Local(moved).identity,
         Local(moved, load_in_4bit=True).identity,
@@ -395,7 +396,7 @@ def test_other_weights_and_other_arithmetic_have_another_identity(folder, adapte
     save_random(CONFIGS["qwen2"], tmp_path / "base")
     (tmp_path / "base" / "generation_config.json").write_text('{"eos_token_id": 5}')
     identities.append(Local(moved).identity)
-    assert len(set(identities)) == 8
+    assert len(set(identities)) == 7
     assert Local(folder, batch_size=3).identity == identities[0] == model_id(folder)
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(InputError, match="base_model_name_or_path(.|\n)*merged") as error:
@@ -456,7 +457,8 @@ def test_a_prompt_that_begins_with_the_begin_token_gets_no_second_one(folder):
     )
     assert tokenizer("<s> a").input_ids == [0, 0, 1]  # what the tokenizer itself does
     decoder = Decoder(None, tokenizer, Sampling(), [], 512, 1)
-    assert decoder._prompt_ids(["<s> a", "a b", "<s>"]) == [[0, 1], [0, 1, 2], [0]]
+    ids = [decoder._prompt_ids(prompt) for prompt in ("<s> a", "a b", "<s>")]
+    assert ids == [[0, 1], [0, 1, 2], [0]]
     engine = Local(folder)
     engine.tokenizer = tokenizer
     texts = answers(engine, ["<s> a", "a b"], Sampling(max_new_tokens=1))
