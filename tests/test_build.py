@@ -759,7 +759,7 @@ def test_acemath_says_its_license_also_if_it_was_downloaded(tmp_path):
 
 
 def test_one_question_many_responses_two_teachers(tmp_path, tiny_model):
-    """A row for each response and teacher, a checkpoint for each epoch; the preset is kept."""
+    """A row for each response and teacher, a checkpoint for each epoch; the preset stays."""
     run = tmp_path / "runs" / "one"
     runs.make_base(run, tiny_model)
 
@@ -792,7 +792,7 @@ def test_one_question_many_responses_two_teachers(tmp_path, tiny_model):
         teacher = f"tiny-teacher:skip=0.1:critique={style}"
         expected += [(row["id"], teacher) for row in responses]
     assert sorted(built) == sorted(expected)
-    script("04_train.py", "--epochs", 2, "--global-batch", len(responses))
+    script("04_train.py", "--epochs", 2, "--global-batch", len(responses), "--save-every", 2)
     checkpoints = sorted(path.name for path in (run / "04_train" / "cft").glob("step-*"))
     assert checkpoints == ["step-000002", "step-000004"]
     trained = json.loads((run / "04_train" / "cft" / "settings.json").read_text())

@@ -15,12 +15,15 @@ CRITIQUE_FIELDS = ("critique", "critique_raw", "verdict", "teacher")
 
 
 def read_responses(run: Path) -> list[dict]:
-    """Return the rows of all files of 01, in the order of the files; of equal ids the first."""
-    rows = {}
+    """Return the rows of all files of 01, but for responses that an earlier file holds.
+
+    One file may hold a response several times: with other critiques, or with another gold.
+    """
+    rows, ids = [], set()
     for path in outputs(run, "01_responses"):
-        for row in read_jsonl(path, FIELDS):
-            rows.setdefault(row["id"], row)
-    return list(rows.values())
+        rows += [row for row in read_jsonl(path, FIELDS) if row["id"] not in ids]
+        ids.update(row["id"] for row in rows)
+    return rows
 
 
 # --- what is asked --------------------------------------------------------------------------------
