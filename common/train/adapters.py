@@ -100,7 +100,7 @@ def check_bitsandbytes(device: torch.device) -> None:
         raise InputError(
             f"bitsandbytes does not work on this {device.type} "
             f"({type(error).__name__}: {str(error)[:300]})\n"
-            "Go on without it (--method lora, no --load-in-4bit), or install the build for your CUDA: "
+            "Leave it out (--method lora, no --load-in-4bit), or install the build for your CUDA: "
             "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
         ) from error
 

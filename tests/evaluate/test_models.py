@@ -136,7 +136,6 @@ def test_an_engine_and_its_template(run, tiny_model):
         template="own",
         batch_size=2,
         load_in_4bit=False,
-        processes=0,
         price_in=None,
         price_out=None,
         budget=None,

@@ -115,43 +115,36 @@ def test_memory_is_what_the_dry_run_says(larger, checkpointing):
 
 
 def answers(engine, n=64):
-    found, problems = {}, enumerate(world.problems("train", 0, n))
-    tasks = [
-        Task(Request(p.question), Sampling(max_new_tokens=8 + 5 * k % 40), "any")
-        for k, p in problems
-    ]
-    engine.generate(tasks, lambda task, answer: found.update({task.key: answer}))
-    return [found[task.key] for task in tasks]
+    by_task = {}
+    for number, problem in enumerate(world.problems("train", 0, n)):
+        sampling = Sampling(max_new_tokens=8 + 5 * number % 40)
+        by_task[Task(Request(problem.question), sampling, "any")] = None
+    engine.generate(list(by_task), by_task.__setitem__)
+    return [{**answer, "batch_size": None} for answer in by_task.values()]
 
 
 def test_generation_in_bfloat16_is_the_same_again_and_in_float32_that_of_one_prompt_alone(
     tiny_model,
 ):
-    """64 prompts through 8 places, with refills. Rounding may move bfloat16 texts, so they are compared with themselves."""
-    engine = Local(tiny_model, batch_size=8, processes=1)
-    first = answers(engine)
-    assert (
-        engine.dtype == torch.bfloat16 and engine.settings["device"] == torch.cuda.get_device_name()
-    )
-    assert {a["usage"]["completion_tokens"] for a in first} > {8, 13} and answers(
-        Local(tiny_model, batch_size=8, processes=1)
-    ) == first
-    engine = Local(tiny_model, batch_size=8, processes=1)
-    engine.dtype = torch.float32
-    assert answers(engine) == answers(Local(tiny_model, exact=True, processes=1))
-    assert engine.identity != Local(tiny_model).identity
+    """64 prompts through 8 places, with refills.
 
-
-@pytest.mark.parametrize("processes", [2, 0])
-def test_processes_on_gpus_give_what_one_gives(tiny_model, processes):
-    """Two processes (on one GPU where there is but one), and one for each GPU: the chunks, and so the bfloat16 texts, are the same."""
-    assert answers(Local(tiny_model, batch_size=4, processes=processes)) == answers(
-        Local(tiny_model, batch_size=4, processes=1)
-    )
+    Rounding may move bfloat16 texts, so they are compared with themselves.
+    """
+    engine = Local(tiny_model, batch_size=8)
+    texts = answers(engine)
+    assert engine.dtype == torch.bfloat16
+    assert engine.settings["device"] == torch.cuda.get_device_name()
+    assert {answer["usage"]["completion_tokens"] for answer in texts} > {8, 13}
+    assert answers(Local(tiny_model, batch_size=8)) == texts
+    engines = [Local(tiny_model, batch_size=8), Local(tiny_model, batch_size=1)]
+    for engine in engines:
+        engine.dtype = torch.float32
+    assert answers(engines[0]) == answers(engines[1])
+    assert engines[0].identity != Local(tiny_model).identity
 
 
 def test_a_4_bit_base_generates_on_a_gpu(tiny_model):
-    engine = Local(tiny_model, batch_size=8, load_in_4bit=True, processes=1)
+    engine = Local(tiny_model, batch_size=8, load_in_4bit=True)
     assert (
         all(a["text"] for a in answers(engine, 16))
         and engine.identity != Local(tiny_model).identity
