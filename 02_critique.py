@@ -147,7 +147,7 @@ config = configure(Config, "02")
 # %% Read the responses
 import sys
 
-from common.core import files, manifests, prompts, runs
+from common.core import files, manifests, prompts
 from common.core.errors import InputError, Stopped
 from common.generate.batch import Batch
 from common.generate.budget import Budget
@@ -158,7 +158,7 @@ from common.teacher import critiques
 from common.train import distributed
 
 distributed.start()  # --self-critique may run on several GPUs, by torchrun
-run = runs.run_folder(config.name)
+run = manifests.run_folder(config.name)
 rows = critiques.read_responses(run)[: config.limit]
 carried = [row for row in rows if "critique" in row]
 print(f"{len(rows)} responses, {len(carried)} of them with a critique already")

@@ -160,14 +160,14 @@ from pathlib import Path
 
 import torch
 
-from common.core import files, manifests, prompts, runs
+from common.core import files, manifests, prompts
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.core.trainings import check_settings, last_checkpoint
 from common.train import adapters, checkpoints, distributed, estimate, model, tokens, training_log
 from common.train import training_run as plans
 from common.train.loop import adamw, check_stop, mean_loss, stop_signals, training_steps
 
-run = runs.run_folder(config.name)
+run = manifests.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
 rank, world, device = distributed.init_distributed()
 if config.dry_run:
