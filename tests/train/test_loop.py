@@ -28,7 +28,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from common.core import files, prompts, trainings
+from common.core import files, trainings
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import estimate, loop, model, tokens
