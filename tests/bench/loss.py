@@ -1,9 +1,12 @@
-"""The critique-only loss against other ways to the same number: CPU seconds, peak memory, loss and gradient.
+"""The critique-only loss against other ways to the same number:
+
+CPU seconds, peak memory, loss and gradient.
 
     python -m tests.bench.loss
 
-One micro-batch of two rows (1,458 token slots, 628 of them supervised), vocabulary 151,936, hidden size 256, float32,
-one thread; forward and backward of lm_head and cross-entropy. Each way in a process of its own, three passes, in turn.
+One micro-batch of two rows (1,458 token slots, 628 of them supervised), vocabulary 151,936, hidden
+size 256, float32, one thread; forward and backward of lm_head and cross-entropy. Each way in a
+process of its own, three passes, in turn.
 """
 
 import json

@@ -1,19 +1,25 @@
-"""04's training loop against transformers.Trainer and trl.SFTTrainer: same rows, model, hyper-parameters, machine and run.
+"""04's training loop against transformers.Trainer and trl.SFTTrainer: same rows, model,
+hyper-parameters, machine and run.
 
-    python -m tests.bench.train                         # loop, vocabulary and planning, on one CPU thread: about 12 minutes
-    python -m tests.bench.train vocabulary --rounds 1   # one of them
-    python -m tests.bench.train --gpu                   # lora, full and checks, on a CUDA device
-    python -m tests.bench.train --gpu --shape tiny      # tries those three out, also on a CPU
+python -m tests.bench.train                         # loop, vocabulary and planning, on one CPU
+thread: about 12 minutes python -m tests.bench.train vocabulary --rounds 1   # one of them python -m
+tests.bench.train --gpu                   # lora, full and checks, on a CUDA device python -m
+tests.bench.train --gpu --shape tiny      # tries those three out, also on a CPU
 
-loop        3 M parameters, vocabulary 512: identical micro-batches, then each tool's own order of the rows.
+loop        3 M parameters, vocabulary 512: identical micro-batches, then each tool's own order of
+            the rows.
 vocabulary  the same layers under a vocabulary of 151,936: time and memory of lm_head and the loss.
-planning    no training: how much of 1 to 8 GPUs' token slots is useful, by `tokens.batch_plan` and by the upstream layout.
-lora, full  Qwen2.5's shapes with random weights, in bfloat16: MFU, memory beside its estimate, minutes on 8 x H100.
-checks      that attention takes the flash path without a mask; the loss on this device beside float32 on a CPU.
+planning    no training: how much of 1 to 8 GPUs' token slots is useful, by `tokens.batch_plan` and
+            by the upstream layout.
+lora, full  Qwen2.5's shapes with random weights, in bfloat16: MFU, memory beside its estimate,
+            minutes on 8 x H100.
+checks      that attention takes the flash path without a mask; the loss on this device beside
+            float32 on a CPU.
 
-Each contender trains in a process of its own; they take turns, and medians are printed. Tokens are real ones, not padding. On a
-CPU tokens/s go by CPU time, which other users of the machine disturb less than wall time. TRL is fetched into a temporary folder
-where it is not installed. Where a bar is missed, a line says so and the status is 1.
+Each contender trains in a process of its own; they take turns, and medians are printed. Tokens are
+real ones, not padding. On a CPU tokens/s go by CPU time, which other users of the machine disturb
+less than wall time. TRL is fetched into a temporary folder where it is not installed. Where a bar
+is missed, a line says so and the status is 1.
 """
 
 import argparse
@@ -81,7 +87,7 @@ def bar(holds, what):
         missed.append(what)
 
 
-# --- rows and models ------------------------------------------------------------------------------------------------
+# --- rows and models ------------------------------------------------------------------------------
 
 
 def lengths_of(n, mean_length, cutoff=2048):
@@ -95,7 +101,10 @@ def lengths_of(n, mean_length, cutoff=2048):
 
 
 def rows_of(job):
-    """Random rows in the kit's form. Some tokens are more frequent than others, so that there is something to learn."""
+    """Random rows in the kit's form.
+
+    Some tokens are more frequent than others, so that there is something to learn.
+    """
     seeded, weights = (
         torch.Generator().manual_seed(0),
         1 / (torch.arange(SHAPES[job["shape"]][5]) + 10.0),
@@ -113,15 +122,17 @@ def rows_of(job):
 
 
 def real_lengths():
-    """-> tokens of critique rows built from the real critiques at hand, cut at 2048; [] where there are none."""
-    words = SHARED / "tokenizers" / "qwen2.5-math"
+    """-> tokens of critique rows built from the real critiques at hand, cut at 2048; [] where there
+    are none.
+    """
+    tokenizer = SHARED / "tokenizers" / "qwen2.5-math"
     found = {
         (r["question"], r["response"], r["critique"])
         for file in SHARED.glob("responses/*.jsonl")
         for r in read_jsonl(file)
         if r.get("critique")
     }
-    if not found or not words.is_dir():
+    if not found or not tokenizer.is_dir():
         return []
     rows = [
         {
@@ -132,7 +143,8 @@ def real_lengths():
         for question, response, critique in sorted(found)
     ]
     return [
-        len(e["input_ids"]) for e in tokens.examples(rows, load_tokenizer(words), "chatml", 2048)[0]
+        len(e["input_ids"])
+        for e in tokens.examples(rows, load_tokenizer(tokenizer), "chatml", 2048)[0]
     ]
 
 
@@ -152,7 +164,7 @@ def write_model(scratch, shape, dtype=torch.float32):
     return str(folder)
 
 
-# --- a contender, in a process of its own ---------------------------------------------------------------------------
+# --- a contender, in a process of its own ---------------------------------------------------------
 
 
 class Meter:
@@ -160,7 +172,8 @@ class Meter:
 
     def __init__(self, net):
         with torch.no_grad():
-            for p in net.parameters():  # from_pretrained only maps the file: touch the weights, or they count as extra memory
+            # From_pretrained only maps the file: touch the weights, or they count as extra memory.
+            for p in net.parameters():
                 p.mul_(1)
         gc.collect()
         torch.cuda.reset_peak_memory_stats() if CUDA else Path("/proc/self/clear_refs").write_text(
@@ -169,7 +182,10 @@ class Meter:
         self.loaded, self.times = self.peak(), []
 
     def peak(self):
-        """Bytes. On a CPU (Linux) not ru_maxrss, which begins with what the parent process holds."""
+        """Bytes.
+
+        On a CPU (Linux) not ru_maxrss, which begins with what the parent process holds.
+        """
         return (
             torch.cuda.max_memory_allocated()
             if CUDA
@@ -237,7 +253,9 @@ def train_kit(job, rows):
 
 
 def train_peer(job, rows):
-    """Trainer with transformers' own padding collator; SFTTrainer with its own, on rows that are tokenised already."""
+    """Trainer with transformers' own padding collator; SFTTrainer with its own, on rows that are
+    tokenised already.
+    """
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
     ids = [r["input_ids"].tolist() for r in rows]
@@ -323,8 +341,9 @@ def train_peer(job, rows):
 
 
 def check(job, rows):
-    """-> the mean loss in float32 on a CPU by a plain model, and here by the kit with flash attention alone, which raises where
-    a call cannot take it."""
+    """-> the mean loss in float32 on a CPU by a plain model, and here by the kit with flash
+    attention alone, which raises where a call cannot take it.
+    """
     from common.train import adapters
 
     _, _, device = distributed.init_distributed()
@@ -344,7 +363,7 @@ def check(job, rows):
     return found
 
 
-# --- the contenders in turn, and their table ------------------------------------------------------------------------
+# --- the contenders in turn, and their table ------------------------------------------------------
 
 
 def trl_in_reach(scratch):
@@ -369,7 +388,10 @@ def trl_in_reach(scratch):
 
 
 def child(job):
-    """Run a job in a process of its own. -> its result; None and a line where a peer fails on a GPU, as for want of memory."""
+    """Run a job in a process of its own.
+
+    -> its result; None and a line where a peer fails on a GPU, as for want of memory.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.train", "--job", json.dumps(job)],
         cwd=ROOT,
@@ -385,9 +407,13 @@ def child(job):
 
 
 def compare(title, job, contenders, rounds):
-    """contenders: {name: what differs from `job`}, the kit first. -> {name: medians}, printed as a table.
+    """contenders: {name: what differs from `job`}, the kit first.
 
-    A ratio is the median of the rounds' ratios, so that a slow minute of the machine falls on both sides."""
+    -> {name: medians}, printed as a table.
+
+    A ratio is the median of the rounds' ratios, so that a slow minute of the machine falls on both
+    sides.
+    """
     job = {"settings": {}, "sequential": False, "lora": False, "checkpointing": False} | job
     runs = {name: [] for name in contenders}
     for n in range(rounds):
@@ -431,7 +457,7 @@ def same_losses(found):
     bar(worst < 5e-4, f"the losses of all steps agree to 3 decimals: at most {worst:.1e} apart")
 
 
-# --- the parts on a CPU ---------------------------------------------------------------------------------------------
+# --- the parts on a CPU ---------------------------------------------------------------------------
 
 
 def loop(options, scratch, peers):
@@ -456,7 +482,8 @@ def loop(options, scratch, peers):
             same[name]["ratio"] >= 1,
             f"on identical micro-batches the kit is not slower than {name}: {same[name]['ratio']:.2f}x",
         )
-    # Two more for information, once: sorted by length beyond a step, so that steps are not random rows; packed to 2048 tokens.
+    # Two more for information, once: sorted by length beyond a step, so that steps are not random
+    # rows; packed to 2048 tokens.
     extra = {
         HF: (
             "group_by_length",
@@ -544,7 +571,7 @@ def planning(options, scratch, peers):
     print()
 
 
-# --- the parts on a GPU ---------------------------------------------------------------------------------------------
+# --- the parts on a GPU ---------------------------------------------------------------------------
 
 
 def on_gpu(title, shape, adapted, options, scratch, peers):
@@ -591,7 +618,9 @@ def lora(options, scratch, peers):
 
 
 def full(options, scratch, peers):
-    """The largest shape that fits; its MFU then stands for that of the paper's run: 50,000 rows, 7B, 8 GPUs."""
+    """The largest shape that fits; its MFU then stands for that of the paper's run:
+    50,000 rows, 7B, 8 GPUs.
+    """
     sizes = {}
     for shape in ("7B", "3B", "1.5B", "0.5B"):
         config_of(shape).save_pretrained(f"{scratch}/config of {shape}")

@@ -1,4 +1,6 @@
-"""LoRA, QLoRA and 8-bit AdamW: training, what stands on disk, resuming, merging; each against plain peft and transformers."""
+"""LoRA, QLoRA and 8-bit AdamW: training, what stands on disk, resuming, merging; each against plain
+peft and transformers.
+"""
 
 import importlib
 import json
@@ -31,15 +33,15 @@ from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import adapters, estimate, loop, tokens
-from common.train import checkpoints as C
-from common.train import model as M
+from common.train import adapters, checkpoints, estimate, loop, tokens
 from common.train.loop import adamw, training_steps
+from common.train.model import load as load_model
 from tests.runs import must_run, rows, run_script, write_rows
 
 CPU = torch.device("cpu")
 WORDS = build_tokenizer()
-# A rank of 32 makes matrices of 4,096 numbers, from which on bitsandbytes keeps moments in 8 bits; B of keys and values has half.
+# A rank of 32 makes matrices of 4,096 numbers, from which on bitsandbytes keeps moments in 8 bits;
+# B of keys and values has half.
 SIZES = dict(
     vocab_size=len(WORDS),
     hidden_size=128,
@@ -90,27 +92,27 @@ def plan_of(examples, ranks=1, most=256):
     return tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, ranks, most)
 
 
-def frozen(net):
-    return {name: p.detach().clone() for name, p in net.named_parameters() if not p.requires_grad}
+def frozen(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
 
 
-def trained(net):
-    return {name: p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
+def trained(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def fit(
     base, examples, four_bits=False, eight_bit=False, checkpointing=False, state=None, save_at=None
 ):
-    """6 steps of 8 rows. -> net, optimizer, updates, start. Ends after a state is saved."""
-    net = adapters.load(base, CPU, RANK, four_bits, checkpointing, seed=0)
-    optimizer = adamw(net, 0.01, eight_bit=eight_bit)
-    start, updates = C.load_state(net, optimizer, state) if state else 0, []
-    for update in training_steps(net, optimizer, examples, plan_of(examples), 1e-2, start=start):
+    """6 steps of 8 rows. -> model, optimizer, updates, start. Ends after a state is saved."""
+    model = adapters.load(base, CPU, RANK, four_bits, checkpointing, seed=0)
+    optimizer = adamw(model, 0.01, eight_bit=eight_bit)
+    start, updates = checkpoints.load_state(model, optimizer, state) if state else 0, []
+    for update in training_steps(model, optimizer, examples, plan_of(examples), 1e-2, start=start):
         updates.append(update)
         if update.step == save_at:
-            C.save_state(net, optimizer, update.step, state)
+            checkpoints.save_state(model, optimizer, update.step, state)
             break
-    return SimpleNamespace(net=net, optimizer=optimizer, updates=updates, start=start)
+    return SimpleNamespace(model=model, optimizer=optimizer, updates=updates, start=start)
 
 
 def logits(model, examples):
@@ -124,7 +126,7 @@ def plain(folder, **options):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
 
 
-# --- training, saving, merging --------------------------------------------------------------------------------------
+# --- training, saving, merging --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,19 +142,19 @@ def plain(folder, **options):
 def test_trains_saves_reloads_and_merges(
     bases, examples, tmp_path, tied, four_bits, eight_bit, checkpointing
 ):
-    net = adapters.load(bases[tied], CPU, RANK, four_bits, checkpointing)
-    before, started = frozen(net), trained(net)
-    optimizer = adamw(net, eight_bit=eight_bit)
-    losses = [u.loss for u in training_steps(net, optimizer, examples, plan_of(examples), 1e-2)]
+    model = adapters.load(bases[tied], CPU, RANK, four_bits, checkpointing)
+    before, started = frozen(model), trained(model)
+    optimizer = adamw(model, eight_bit=eight_bit)
+    losses = [u.loss for u in training_steps(model, optimizer, examples, plan_of(examples), 1e-2)]
     assert losses[-1] < losses[0] - 0.2
 
     # the base stays bit for bit, every adapter moves
-    after = frozen(net)
+    after = frozen(model)
     assert before.keys() == after.keys() and all(
         torch.equal(before[name], after[name]) for name in before
     )
-    assert not any(torch.equal(started[name], p) for name, p in trained(net).items())
-    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
+    assert not any(torch.equal(started[name], p) for name, p in trained(model).items())
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     moments = {
         (p.numel() >= 4096, moment.dtype)
         for p, state in optimizer.state.items()
@@ -167,7 +169,7 @@ def test_trains_saves_reloads_and_merges(
 
     # the folder is peft's own: plain names, the adapters and nothing else, the base by name
     folder = tmp_path / "step-000006"
-    C.save(net, WORDS, "chatml", folder, torch.float32)
+    checkpoints.save(model, WORDS, "chatml", folder, torch.float32)
     stored = load_file(folder / "adapter_model.safetensors")
     expected = {
         f"base_model.model.model.layers.{layer}.{name}.lora_{half}.weight": (RANK, wide)
@@ -188,7 +190,7 @@ def test_trains_saves_reloads_and_merges(
         f"model.layers.{layer}.{name}" for layer in range(2) for name in LINEAR
     }
     ours = logits(
-        net, examples
+        model, examples
     )  # in training mode: there is no dropout, and bitsandbytes packs its weights anew in eval mode
     own_base = (
         plain(bases[tied], quantization_config=NF4, device_map={"": "cpu"})
@@ -214,9 +216,11 @@ def test_trains_saves_reloads_and_merges(
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_adapter_file_of_four_bits_holds_adapters_only(bases, tmp_path, tied):
-    """The base's scales and code books are none of the adapter's: on a 7B base they are 0.1 GB in each checkpoint."""
-    net = adapters.load(bases[tied], CPU, RANK, four_bits=True)
-    C.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    """The base's scales and code books are none of the adapter's: on a 7B base they are 0.1 GB in
+    each checkpoint.
+    """
+    model = adapters.load(bases[tied], CPU, RANK, four_bits=True)
+    checkpoints.save(model, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
     assert [
         name
         for name in load_file(tmp_path / "step-000001" / "adapter_model.safetensors")
@@ -227,21 +231,23 @@ def test_adapter_file_of_four_bits_holds_adapters_only(bases, tmp_path, tied):
 def test_training_state_of_four_bits_holds_no_base(bases, tmp_path):
     import torch.distributed.checkpoint as dcp
 
-    net = adapters.load(bases[True], CPU, RANK, four_bits=True)
-    C.save_state(net, adamw(net), 1, tmp_path)
+    model = adapters.load(bases[True], CPU, RANK, four_bits=True)
+    checkpoints.save_state(model, adamw(model), 1, tmp_path)
     stored = dcp.FileSystemReader(tmp_path / "state-000001").read_metadata().state_dict_metadata
     assert [name for name in stored if "base_layer" in name] == []
 
 
 def test_merged_folder_is_written_in_the_dtype_asked_for(bases, tmp_path):
-    """bfloat16 is the rounded sum, not a sum of rounded parts; tokenizer and stop tokens are the checkpoint's."""
-    net = adapters.load(bases[False], CPU, RANK)
+    """bfloat16 is the rounded sum, not a sum of rounded parts; tokenizer and stop tokens are the
+    checkpoint's.
+    """
+    model = adapters.load(bases[False], CPU, RANK)
     with torch.no_grad():
-        for p in net.parameters():
+        for p in model.parameters():
             if p.requires_grad:
                 p.normal_(0, 0.02, generator=torch.Generator().manual_seed(p.numel()))
     for name in ("step-000001", "step-000002"):
-        C.save(net, WORDS, "chatml", tmp_path / name, torch.float32)
+        checkpoints.save(model, WORDS, "chatml", tmp_path / name, torch.float32)
     adapters.merge(tmp_path / "step-000001", bases[False], torch.float32)
     adapters.merge(tmp_path / "step-000002", bases[False], torch.bfloat16)
     exact, half = (
@@ -266,7 +272,9 @@ def test_merged_folder_is_written_in_the_dtype_asked_for(bases, tmp_path):
 
 
 def test_adapters_are_float32_on_a_bfloat16_base(bases, examples, monkeypatch):
-    """As on a GPU, where the base is bfloat16: at a learning rate of 1e-4 most updates of bfloat16 adapters would round away."""
+    """As on a GPU, where the base is bfloat16: at a learning rate of 1e-4 most updates of bfloat16
+    adapters would round away.
+    """
     real = AutoModelForCausalLM.from_pretrained
     halved = SimpleNamespace(
         from_pretrained=lambda folder, **options: real(
@@ -277,14 +285,14 @@ def test_adapters_are_float32_on_a_bfloat16_base(bases, examples, monkeypatch):
         adapters, "AutoModelForCausalLM", halved
     )  # all that differs from a CPU's load is the base's dtype
     for four_bits in (False, True):
-        net = adapters.load(bases[True], CPU, RANK, four_bits)
-        assert net.get_input_embeddings().weight.dtype == torch.bfloat16
-        assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}, (
+        model = adapters.load(bases[True], CPU, RANK, four_bits)
+        assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}, (
             f"four_bits={four_bits}"
         )
 
 
-# --- against plain peft ---------------------------------------------------------------------------------------------
+# --- against plain peft ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,9 +302,11 @@ def test_adapters_are_float32_on_a_bfloat16_base(bases, examples, monkeypatch):
 def test_first_step_against_plain_peft(
     bases, examples, monkeypatch, tied, four_bits, checkpointing
 ):
-    """Oracle: peft's own model, with the same adapters, on Hugging Face's mean loss. B starts at 0, so that A would get no
-    gradient: both are made random."""
-    net = adapters.load(bases[tied], CPU, RANK, four_bits, checkpointing)
+    """Oracle: peft's own model, with the same adapters, on Hugging Face's mean loss.
+
+    B starts at 0, so that A would get no gradient: both are made random.
+    """
+    model = adapters.load(bases[tied], CPU, RANK, four_bits, checkpointing)
     base = (
         plain(bases[tied], quantization_config=NF4, device_map={"": "cpu"})
         if four_bits
@@ -318,7 +328,7 @@ def test_first_step_against_plain_peft(
     }
     ours = {
         name.replace("_checkpoint_wrapped_module.", ""): p
-        for name, p in net.named_parameters()
+        for name, p in model.named_parameters()
         if p.requires_grad
     }
     assert ours.keys() == theirs.keys() and len(ours) == 28
@@ -338,7 +348,7 @@ def test_first_step_against_plain_peft(
         def step(self):
             gradients.update({name: p.grad.clone() for name, p in ours.items()})
 
-    (update,) = training_steps(net, Look(ours.values(), lr=0), examples, plan, 0.0, 0.0)
+    (update,) = training_steps(model, Look(ours.values(), lr=0), examples, plan, 0.0, 0.0)
     assert update.loss == pytest.approx(
         theirs_loss.item(), abs=1e-5
     ) and update.grad_norm == pytest.approx(norm.item(), rel=1e-4)
@@ -367,12 +377,14 @@ def test_new_adapters_depend_on_the_seed_alone(bases, examples):
     assert all((p == 0).all() for name, p in first.items() if "lora_B" in name)
 
 
-# --- resuming -------------------------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("four_bits, eight_bit", [(False, False), (False, True), (True, True)])
 def test_resumed_training_is_the_undisturbed_one(bases, examples, tmp_path, four_bits, eight_bit):
-    """Bit for bit: losses, norms, adapters; with weight decay, and with moments in 8 bits and in 32."""
+    """Bit for bit: losses, norms, adapters; with weight decay, and with moments in 8 bits and in
+    32.
+    """
     whole = fit(bases[True], examples, four_bits, eight_bit)
     fit(bases[True], examples, four_bits, eight_bit, state=tmp_path, save_at=3)
     resumed = fit(bases[True], examples, four_bits, eight_bit, state=tmp_path)
@@ -390,19 +402,21 @@ def test_resumed_training_is_the_undisturbed_one(bases, examples, tmp_path, four
 
 def test_state_of_another_rank_is_refused(bases, examples, tmp_path):
     fit(bases[True], examples, state=tmp_path, save_at=1)
-    net = adapters.load(bases[True], CPU, 8)
+    model = adapters.load(bases[True], CPU, 8)
     with pytest.raises(
         InputError,
         match=r"(?s)Size mismatch.*32, 128.*8, 128.*q_proj.*mv ",
     ):
-        C.load_state(net, adamw(net), tmp_path)
+        checkpoints.load_state(model, adamw(model), tmp_path)
 
 
-# --- a tokenizer without ChatML's markers ---------------------------------------------------------------------------
+# --- a tokenizer without ChatML's markers ---------------------------------------------------------
 
 
 def deepseek_like(folder, spare):
-    """A byte-level tokenizer with DeepSeek's bos and eos and no <|im_end|>, on a model with `spare` unused embedding rows."""
+    """A byte-level tokenizer with DeepSeek's bos and eos and no <|im_end|>, on a model with `spare`
+    unused embedding rows.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
     inner.pre_tokenizer, inner.decoder = (
@@ -412,12 +426,12 @@ def deepseek_like(folder, spare):
     inner.add_special_tokens(
         [AddedToken(t, special=True) for t in ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")]
     )
-    words = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<｜begin▁of▁sentence｜>",
         eos_token="<｜end▁of▁sentence｜>",
     )
-    words.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     LlamaForCausalLM(
         LlamaConfig(**SIZES | {"vocab_size": 258 + spare}, tie_word_embeddings=True)
@@ -426,15 +440,15 @@ def deepseek_like(folder, spare):
 
 
 def test_chatml_with_markers_in_unused_rows(tmp_path):
-    words = deepseek_like(tmp_path / "base", spare=3)
-    assert prompts.template_for(words) == "deepseek"
+    tokenizer = deepseek_like(tmp_path / "base", spare=3)
+    assert prompts.template_for(tokenizer) == "deepseek"
     prompts.add_chatml_markers(
-        "chatml", words, estimate.model_shape(tmp_path / "base").vocabulary, trainable=True
+        "chatml", tokenizer, estimate.model_shape(tmp_path / "base").vocabulary, trainable=True
     )
-    prompts.check_template("chatml", words)
-    assert words.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]) == [258, 259]
+    prompts.check_template("chatml", tokenizer)
+    assert tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]) == [258, 259]
     documents = world.web_documents(0, 16)
-    made, counts = tokens.examples(documents, words, "chatml", 512)
+    made, counts = tokens.examples(documents, tokenizer, "chatml", 512)
     assert not counts
     for example, row in zip(made, documents, strict=True):
         ids = example["input_ids"].tolist()
@@ -444,23 +458,23 @@ def test_chatml_with_markers_in_unused_rows(tmp_path):
             and ids[example["n_prompt"] :].count(259) == 1
         )
         assert (
-            words.decode(ids[example["n_prompt"] :])
+            tokenizer.decode(ids[example["n_prompt"] :])
             == row["completion"][0]["content"] + "<|im_end|>"
         )
     tokens.check_fit(made, 261, 512, tmp_path / "base")
 
-    net = M.load(tmp_path / "base", CPU)
-    before = net.get_input_embeddings().weight.full_tensor().clone()
-    for _ in training_steps(net, adamw(net), made, plan_of(made, most=2048), 1e-2, 0.0):
+    model = load_model(tmp_path / "base", CPU)
+    before = model.get_input_embeddings().weight.full_tensor().clone()
+    for _ in training_steps(model, adamw(model), made, plan_of(made, most=2048), 1e-2, 0.0):
         pass
-    C.save(net, words, "chatml", tmp_path / "step-000002", torch.float32)
+    checkpoints.save(model, tokenizer, "chatml", tmp_path / "step-000002", torch.float32)
     again = load_tokenizer(tmp_path / "step-000002")
     text = "<|im_start|>user\nx<|im_end|>\n"
     between, newline = (
-        words("user\nx", add_special_tokens=False).input_ids,
-        words("\n", add_special_tokens=False).input_ids,
+        tokenizer("user\nx", add_special_tokens=False).input_ids,
+        tokenizer("\n", add_special_tokens=False).input_ids,
     )
-    assert again(text).input_ids == words(text).input_ids == [258, *between, 259, *newline]
+    assert again(text).input_ids == tokenizer(text).input_ids == [258, *between, 259, *newline]
     assert prompts.template_for(again) == "chatml"  # so 05 asks in the form that was trained
     chat = again.apply_chat_template(
         [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
@@ -468,7 +482,7 @@ def test_chatml_with_markers_in_unused_rows(tmp_path):
     assert chat == text + "<|im_start|>assistant\n"
     assert GenerationConfig.from_pretrained(tmp_path / "step-000002").eos_token_id == [
         259,
-        words.eos_token_id,
+        tokenizer.eos_token_id,
     ]
     moved = (plain(tmp_path / "step-000002").get_input_embeddings().weight - before).abs().amax(1)
     assert moved[258] > 0 and moved[259] > 0  # the new rows learn
@@ -482,22 +496,22 @@ def test_chatml_with_markers_in_unused_rows(tmp_path):
 @pytest.mark.parametrize("spare, full", [(1, True), (0, True), (3, False)])
 def test_chatml_is_refused_without_room_and_with_adapters(tmp_path, spare, full):
     """New rows of a frozen embedding would stay random."""
-    words = deepseek_like(tmp_path, spare)
-    prompts.add_chatml_markers("chatml", words, estimate.model_shape(tmp_path).vocabulary, full)
-    assert len(words) == 258
+    tokenizer = deepseek_like(tmp_path, spare)
+    prompts.add_chatml_markers("chatml", tokenizer, estimate.model_shape(tmp_path).vocabulary, full)
+    assert len(tokenizer) == 258
     with pytest.raises(InputError, match="no <|im_end|>.*Leave --template out"):
-        prompts.check_template("chatml", words)
-    prompts.check_template("deepseek", words)
+        prompts.check_template("chatml", tokenizer)
+    prompts.check_template("deepseek", tokenizer)
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_an_adapter_is_no_base(bases, tmp_path):
     """Nor a model to score: the error names what makes one of it. A merged one is."""
-    net = adapters.load(bases[True], CPU, RANK)
+    model = adapters.load(bases[True], CPU, RANK)
     folder = tmp_path / "step-000001"
-    C.save(net, WORDS, "chatml", folder, torch.float32)
+    checkpoints.save(model, WORDS, "chatml", folder, torch.float32)
     for weights in (True, False):  # a dry run reads no weights
         with pytest.raises(
             InputError, match=f"(?s){folder} is an adapter, not a model.*{folder}/merged"
@@ -513,7 +527,7 @@ def test_an_adapter_is_no_base(bases, tmp_path):
 def test_too_little_memory_to_merge_is_said(bases, tmp_path):
     """Nothing is merged then; the line names the two sizes."""
     folder = tmp_path / "step-000001"
-    C.save(adapters.load(bases[True], CPU, RANK), WORDS, "chatml", folder, torch.float32)
+    checkpoints.save(adapters.load(bases[True], CPU, RANK), WORDS, "chatml", folder, torch.float32)
     line = adapters.merge_if_possible(folder, bases[True], torch.float32, 10**15)
     assert re.search("4000000.00 GB, and .* GB are free", line)
     assert not (folder / "merged").exists()
@@ -521,7 +535,7 @@ def test_too_little_memory_to_merge_is_said(bases, tmp_path):
     assert str(folder / "merged") in line and (folder / "merged").exists()
 
 
-# --- the script -----------------------------------------------------------------------------------------------------
+# --- the script -----------------------------------------------------------------------------------
 
 LORA = [
     "04_train.py",
@@ -631,8 +645,9 @@ def test_05_scores_the_merged_model(lora_run):
 
 
 def test_merging_where_the_base_lies_elsewhere(lora_run, tmp_path):
-    """Trained here, merged on a machine with more memory, as the error about memory proposes: --model says where the base is, and
-    settings.json that it is the same one."""
+    """Trained here, merged on a machine with more memory, as the error about memory proposes:
+    --model says where the base is, and settings.json that it is the same one.
+    """
     shutil.copytree(lora_run.folder, tmp_path / "there")
     merged = tmp_path / "there" / "runs" / "a" / "04_train" / "cft" / "step-000006" / "merged"
     shutil.rmtree(merged)
@@ -691,7 +706,7 @@ def test_qlora_with_8bit_adamw_and_merge(tmp_path, tiny_model):
     assert settings["method"] == "qlora"
 
 
-# --- without a working bitsandbytes ---------------------------------------------------------------------------------
+# --- without a working bitsandbytes ---------------------------------------------------------------
 
 
 def test_a_bitsandbytes_that_is_not_there_stops_before_any_work(tmp_path, tiny_model, monkeypatch):
@@ -704,7 +719,9 @@ def test_a_bitsandbytes_that_is_not_there_stops_before_any_work(tmp_path, tiny_m
 
 
 def test_a_bitsandbytes_whose_library_fails_is_named(monkeypatch):
-    """Its Python side imports, as it does with a library for another CUDA; it fails when it is used."""
+    """Its Python side imports, as it does with a library for another CUDA; it fails when it is
+    used.
+    """
 
     def fails(*_, **__):
         raise RuntimeError("no kernel image is available")
@@ -720,7 +737,9 @@ def test_a_bitsandbytes_whose_library_fails_is_named(monkeypatch):
 
 
 def test_a_broken_bitsandbytes_breaks_adapters_only(tiny_model, monkeypatch):
-    """peft imports bitsandbytes where it is found, and fails as that does; what trains all weights must not need it."""
+    """peft imports bitsandbytes where it is found, and fails as that does; what trains all weights
+    must not need it.
+    """
 
     class Broken:
         def find_spec(self, name, *_):

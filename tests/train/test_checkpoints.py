@@ -1,5 +1,5 @@
-"""What 04 leaves on disk: which checkpoints stand, that each is the weights of its step, and that no kill, signal or full
-disk leaves half of one under its name.
+"""What 04 leaves on disk: which checkpoints stand, that each is the weights of its step, and that
+no kill, signal or full disk leaves half of one under its name.
 
 Runs are started as in tests.train.test_loop: real processes, with faults at exact moments.
 """
@@ -21,10 +21,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from common.tiny.base import build_tokenizer
-from common.train import adapters, tokens
-from common.train import checkpoints as C
-from common.train import model as M
+from common.train import adapters, checkpoints, tokens
 from common.train.loop import adamw, training_steps
+from common.train.model import load as load_model
 from tests.runs import contents, n_lines, tensors
 from tests.train.test_loop import (
     CFT,
@@ -92,23 +91,25 @@ def assert_goes_on(run, undisturbed, *arguments):
     )
 
 
-# --- faults ---------------------------------------------------------------------------------------------------------
+# --- faults ---------------------------------------------------------------------------------------
 
 
 def when_appearing(name, act):
     """Just before a folder gets its final name, all of it written."""
-    whole = C.publish
+    whole = checkpoints.publish
 
     def publish(part, folder):
         if folder.name == name:
             act(folder)
         whole(part, folder)
 
-    C.publish = adapters.publish = publish
+    checkpoints.publish = adapters.publish = publish
 
 
 def killed(folder, once=None):
-    """kill -9, where `once` is given as soon as that file or folder stands beside (a second, if it does not come)."""
+    """kill -9, where `once` is given as soon as that file or folder stands beside (a second, if it
+    does not come).
+    """
     until = time.monotonic() + 1
     while once and not (folder.parent / once).exists() and time.monotonic() < until:
         time.sleep(0.005)
@@ -143,7 +144,7 @@ def killed_while_removing(name):
 
 def count_copies():
     """Say so where, when a snapshot is taken, the one before it is still in memory."""
-    whole, before = C.snapshot, []
+    whole, before = checkpoints.snapshot, []
 
     def snapshot(*arguments):
         until = time.monotonic() + 0.3  # the writer's thread may still be letting go of it
@@ -154,7 +155,7 @@ def count_copies():
         before[:] = [weakref.ref(tensor) for tensor in copy[1].values()]
         return copy
 
-    C.snapshot = snapshot
+    checkpoints.snapshot = snapshot
 
 
 def free_disk(size):
@@ -167,7 +168,7 @@ def all_of(*faults):
         fault()
 
 
-# --- which checkpoints stand ----------------------------------------------------------------------------------------
+# --- which checkpoints stand ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_checkpoints_that_stand_at_the_end(run, flags, expected):
     assert_whole(run)
 
 
-# --- a checkpoint is the weights of its step ------------------------------------------------------------------------
+# --- a checkpoint is the weights of its step ------------------------------------------------------
 
 
 def saver_in(folder, model, optimizer, n_steps, dtype=torch.float32):
@@ -193,7 +194,7 @@ def saver_in(folder, model, optimizer, n_steps, dtype=torch.float32):
     training = SimpleNamespace(
         plan=range(n_steps), folder=folder, checkpoint=lambda step: folder / f"step-{step:06d}"
     )
-    return C.Saver(model, optimizer, training, build_tokenizer(), "chatml", dtype)
+    return checkpoints.Saver(model, optimizer, training, build_tokenizer(), "chatml", dtype)
 
 
 def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp_path, monkeypatch):
@@ -201,8 +202,8 @@ def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp
     tokenizer = build_tokenizer()
     examples, _ = tokens.examples(ROWS["cft"], tokenizer, "chatml", 512)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 7, 1, 0, 1, 2048)
-    model, over = M.load(str(tiny_model), CPU), threading.Event()
-    optimizer, write = adamw(model), C.write
+    model, over = load_model(str(tiny_model), CPU), threading.Event()
+    optimizer, write = adamw(model), checkpoints.write
 
     def write_late(*arguments):
         assert over.wait(60)
@@ -211,13 +212,13 @@ def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp
     saver = saver_in(tmp_path, model, optimizer, n_steps=9)
     for update in training_steps(model, optimizer, examples, plan, 1e-2):
         if update.step == 2:
-            C.save(model, tokenizer, "chatml", tmp_path / "now", torch.float32)
-            monkeypatch.setattr(C, "write", write_late)
+            checkpoints.save(model, tokenizer, "chatml", tmp_path / "now", torch.float32)
+            monkeypatch.setattr(checkpoints, "write", write_late)
             saver.write_checkpoint(2)
             monkeypatch.undo()
     over.set()
     saver.wait()
-    C.save(model, tokenizer, "chatml", tmp_path / "end", torch.float32)
+    checkpoints.save(model, tokenizer, "chatml", tmp_path / "end", torch.float32)
     now, late, end = (contents(tmp_path / name) for name in ("now", "step-000002", "end"))
     assert now == late != end
 
@@ -238,7 +239,7 @@ def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
         intermediate_size=16,
     )
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "base")
-    model, types = M.load(str(tmp_path / "base"), CPU), set()
+    model, types = load_model(str(tmp_path / "base"), CPU), set()
     saver = saver_in(tmp_path, model, None, n_steps=9, dtype=torch.bfloat16)
     saver.write_checkpoint(1)
     while not (tmp_path / "step-000001").exists():
@@ -258,7 +259,9 @@ def test_one_copy_of_the_weights_at_most_is_in_memory(run):
 
 
 def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
-    """Stopped after step 2 and killed in the merge: the checkpoints and the merged model are those of an undisturbed run."""
+    """Stopped after step 2 and killed in the merge: the checkpoints and the merged model are those
+    of an undisturbed run.
+    """
     lora = [*CFT, "--method", "lora", "--lora-rank", 4, "--learning-rate", 1e-2]
     once, again = (workplace(tmp_path / name, tiny_model) for name in ("once", "again"))
     train_04(once, *lora)
@@ -278,7 +281,7 @@ def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
     assert not list(arm_of(again).rglob("*.part"))
 
 
-# --- kills ----------------------------------------------------------------------------------------------------------
+# --- kills ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -300,7 +303,10 @@ def test_killed_before_the_last_move(run, undisturbed, name, left):
 
 
 def test_a_checkpoint_and_a_state_of_the_same_step(run, undisturbed):
-    """The state stands before the checkpoint does. Killed in between, the run has to write that checkpoint still."""
+    """The state stands before the checkpoint does.
+
+    Killed in between, the run has to write that checkpoint still.
+    """
     fault = partial(when_appearing, "step-000002", partial(killed, once="state-000002"))
     assert run_04(run, *SAVED_ON_THE_WAY, fault=fault).status == -signal.SIGKILL
     assert_goes_on(run, undisturbed, *SAVED_ON_THE_WAY)
@@ -318,7 +324,9 @@ def test_a_checkpoint_that_failed_is_written_by_the_next_start(run, undisturbed)
 
 
 def test_killed_while_an_old_checkpoint_is_removed(run):
-    """Half of a folder must not stand under the name of a checkpoint, not even of one that was to go."""
+    """Half of a folder must not stand under the name of a checkpoint, not even of one that was to
+    go.
+    """
     command = [*CFT, "--keep-last", 1]
     assert (
         run_04(run, *command, fault=partial(killed_while_removing, "step-000002")).status
@@ -329,12 +337,12 @@ def test_killed_while_an_old_checkpoint_is_removed(run):
     assert steps(run) == [4]
 
 
-# --- signals --------------------------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 def slow_write(lines, seconds):
     """A checkpoint is written once the metrics have so many lines, and then for so long."""
-    whole = C.write
+    whole = checkpoints.write
 
     def write(taken, tokenizer, template, folder, *more):
         until = time.monotonic() + 10
@@ -343,11 +351,13 @@ def slow_write(lines, seconds):
         time.sleep(seconds)
         whole(taken, tokenizer, template, folder, *more)
 
-    C.write = write
+    checkpoints.write = write
 
 
 def test_a_signal_while_a_checkpoint_is_written(run, undisturbed):
-    """The checkpoint of step 2 is still being written when the run stops after step 3: it is waited for."""
+    """The checkpoint of step 2 is still being written when the run stops after step 3: it is waited
+    for.
+    """
     stopped = run_04(
         run,
         *CFT,
@@ -367,7 +377,9 @@ def test_a_signal_while_a_checkpoint_is_written(run, undisturbed):
 
 
 def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
-    """Training is over, and with --state-every 0 nothing else holds its result: it is written before the run ends."""
+    """Training is over, and with --state-every 0 nothing else holds its result: it is written
+    before the run ends.
+    """
     stopped = run_04(run, *FOUR, fault=partial(when_appearing, "step-000004", terminated))
     assert stopped.status in (143, -signal.SIGTERM) and not arm_of(run, "sft").exists()
     assert_whole(run)
@@ -375,7 +387,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
     assert contents(arm_of(run)) == contents(arm_of(undisturbed))
 
 
-# --- full disks -----------------------------------------------------------------------------------------------------
+# --- full disks -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -387,7 +399,10 @@ def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
     ],
 )
 def test_a_file_that_cannot_be_written(run, undisturbed, what, limit, flags):
-    """Weights take 0.86 MB here, a state 2.6. Status 5, what could not be written and why, and nothing half under a final name."""
+    """Weights take 0.86 MB here, a state 2.6.
+
+    Status 5, what could not be written and why, and nothing half under a final name.
+    """
     stopped = run_04(run, *CFT, *flags, fault=partial(file_limit, limit))
     assert stopped.status == 5, stopped.printed[-1500:]
     message = stopped.printed[stopped.printed.index("error: ") :]
@@ -423,7 +438,9 @@ def test_a_full_disk_ends_two_processes(run):
 
 @pytest.mark.parametrize(("free", "status"), [(2 * 4 + 2 * 12 - 1, 5), (2 * 4 + 2 * 12 + 1, 0)])
 def test_the_disk_is_checked_before_the_first_step(run, free, status):
-    """Two checkpoints, and two states at a time, of an arm of float32 numbers (bytes are counted per parameter here)."""
+    """Two checkpoints, and two states at a time, of an arm of float32 numbers (bytes are counted
+    per parameter here).
+    """
     done = run_04(run, *CFT, "--state-every", 1, fault=partial(free_disk, free * PARAMETERS))
     assert done.status == status
     if status:
@@ -439,7 +456,9 @@ def test_the_disk_is_checked_before_the_first_step(run, free, status):
 
 
 def test_states_of_two_arms_never_stand_together(run):
-    """Two arms need room for all four checkpoints, but only one arm has states at any time; a run that fits is not refused."""
+    """Two arms need room for all four checkpoints, but only one arm has states at any time; a run
+    that fits is not refused.
+    """
     train_04(
         run, *FOUR, "--state-every", 2, fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS)
     )

@@ -1,4 +1,6 @@
-"""The dry run's arithmetic against what is counted: parameters of real models, FLOPs of a real step, bytes that autograd keeps."""
+"""The dry run's arithmetic against what is counted: parameters of real models, FLOPs of a real
+step, bytes that autograd keeps.
+"""
 
 import math
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from common.train import adapters, checkpoints, estimate
-from common.train import model as M
+from common.train.model import load as load_model
 
 CPU = torch.device("cpu")
 SIZES = dict(
@@ -49,7 +51,7 @@ def shape_of(config, folder, **options):
     return estimate.model_shape(folder, **options)
 
 
-# --- parameters -----------------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -82,14 +84,14 @@ def test_counts_are_those_of_the_real_model(tmp_path, make, config, tied):
 @pytest.mark.parametrize("four_bits", [False, True])
 def test_adapters_are_counted_as_peft_makes_them(tmp_path, four_bits):
     Qwen2ForCausalLM(Qwen2Config(**SIZES)).save_pretrained(tmp_path)
-    net = adapters.load(tmp_path, CPU, 8, four_bits)
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    model = adapters.load(tmp_path, CPU, 8, four_bits)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert (
         estimate.model_shape(tmp_path, 8, four_bits).adapters
         == trained
         == sum(
             8 * (m.in_features + m.out_features)
-            for m in net.model.layers.modules()
+            for m in model.model.layers.modules()
             if hasattr(m, "lora_A")
         )
     )
@@ -108,20 +110,25 @@ def test_head_size_that_is_not_hidden_over_heads(tmp_path):
 
 
 def test_qwen_math_7b_by_hand(tmp_path):
-    """7,615,616,512 parameters on its model card. A layer's matrices: q and o 3584 x 3584, k and v 3584 x 512, three of
-    3584 x 18944; 28 layers of them are 6.525e9, the head 152064 x 3584 is 545e6."""
+    """7,615,616,512 parameters on its model card.
+
+    A layer's matrices: q and o 3584 x 3584, k and v 3584 x 512, three of 3584 x 18944; 28 layers of
+    them are 6.525e9, the head 152064 x 3584 is 545e6.
+    """
     shape = shape_of(MATH_7B, tmp_path)
     assert shape.parameters == 7_615_616_512
     assert shape.matmul == 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944) == 6_525_288_448
     assert shape.head == 152064 * 3584 == 544_997_376
 
 
-# --- FLOPs ----------------------------------------------------------------------------------------------------------
+# --- FLOPs ----------------------------------------------------------------------------------------
 
 
 def test_flops_of_the_papers_run_by_hand(tmp_path):
-    """50,000 rows of 700 tokens, half of them supervised: 6 x 6.525e9 x 35e6 + 6 x 545e6 x 17.5e6 = 1.428e18; attention
-    6 x 28 layers x 3584 x 50,000 x 700^2 = 1.5e16. The layers and attention once more where they are computed again."""
+    """50,000 rows of 700 tokens, half of them supervised:
+    6 x 6.525e9 x 35e6 + 6 x 545e6 x 17.5e6 = 1.428e18; attention 6 x 28 layers x 3584 x 50,000 x
+    700^2 = 1.5e16. The layers and attention once more where they are computed again.
+    """
     shape, rows = shape_of(MATH_7B, tmp_path), [700] * 50_000
     attention = 6 * 28 * 3584 * 50_000 * 700**2
     by_hand = 6 * 6_525_288_448 * 35_000_000 + 6 * 544_997_376 * 17_500_000 + attention
@@ -141,8 +148,8 @@ def test_flops_are_those_of_a_real_step(tmp_path, rank, tied):
     layer's queries, keys and values need no gradient of their input if the embedding is frozen.
     """
     Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=tied)).save_pretrained(tmp_path)
-    net = adapters.load(tmp_path, CPU, rank) if rank else M.load(tmp_path, CPU)
-    net.config._attn_implementation = "eager"  # attention by two plain matrix products
+    model = adapters.load(tmp_path, CPU, rank) if rank else load_model(tmp_path, CPU)
+    model.config._attn_implementation = "eager"  # attention by two plain matrix products
     input_ids = torch.randint(0, 318, (2, 50), generator=torch.Generator().manual_seed(0))
     labels = input_ids.clone()
     labels[:, :20] = -100
@@ -150,7 +157,7 @@ def test_flops_are_those_of_a_real_step(tmp_path, rank, tied):
         display=False,
         custom_mapping={torch.ops.aten.addmm_: lambda to, a, b, **_: 2 * a[0] * a[1] * b[1]},
     ) as counter:
-        net.completion_loss(input_ids, labels).backward()
+        model.completion_loss(input_ids, labels).backward()
     forward = 2 * 3 * 64 * 2 * 50**2  # causal attention: 3 layers, width 64, two rows
     counted = counter.get_total_flops() - forward * 3
     ours = estimate.flops(estimate.model_shape(tmp_path, rank), [50, 50], 60)
@@ -165,19 +172,20 @@ def test_attention_is_by_the_square_of_each_rows_length(tmp_path):
     assert long - short == pytest.approx(6 * 28 * 3584 * (2000**2 - 2 * 1000**2))
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def kept_by_autograd(config, rank, tokens):
-    """Bytes of everything that a forward pass in bfloat16 saves for its backward pass, parameters and buffers excluded; with
-    adapters in float32 under autocast, as on a GPU."""
+    """Bytes of everything that a forward pass in bfloat16 saves for its backward pass, parameters
+    and buffers excluded; with adapters in float32 under autocast, as on a GPU.
+    """
     torch.manual_seed(0)
-    net = Qwen2ForCausalLM(config).to(torch.bfloat16).train()
+    model = Qwen2ForCausalLM(config).to(torch.bfloat16).train()
     if rank:
-        net.add_adapter(LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
-        for p in net.parameters():
+        model.add_adapter(LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for p in model.parameters():
             p.data = p.data.float() if p.requires_grad else p.data
-    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept = {}  # a storage is counted once, and held so that its address is not given away again
 
     def note(tensor):
@@ -188,7 +196,7 @@ def kept_by_autograd(config, rank, tokens):
         torch.autograd.graph.saved_tensors_hooks(note, lambda t: t),
         torch.autocast("cpu", torch.bfloat16, enabled=bool(rank)),
     ):
-        net.model(input_ids=torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
+        model.model(input_ids=torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
     return sum(storage.nbytes() for at, storage in kept.items() if at not in own)
 
 
@@ -196,8 +204,10 @@ def kept_by_autograd(config, rank, tokens):
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("sizes", [(224, 7, 1, 1184), (256, 8, 8, 688), (112, 7, 1, 608)])
 def test_activations_are_what_autograd_keeps(tmp_path, sizes, rank):
-    """Bytes a layer and token, as the slope over layers and tokens: what is kept once (rotary table, casts of adapters) falls
-    out. By hand, full: 16h + 4a + 4kv + 8i and the softmax's sums; with adapters 18h + 6a + 4kv + 8i + 14r."""
+    """Bytes a layer and token, as the slope over layers and tokens: what is kept once (rotary
+    table, casts of adapters) falls out. By hand, full: 16h + 4a + 4kv + 8i and the softmax's sums;
+    with adapters 18h + 6a + 4kv + 8i + 14r.
+    """
     hidden, heads, key_value, intermediate = sizes
     one, two, three = (
         Qwen2Config(
@@ -242,8 +252,10 @@ def test_checkpointed_activations_are_one_layers_and_every_layers_input(tmp_path
 
 
 def test_memory_of_the_weights_by_hand(tmp_path):
-    """Full: float32 weights and two moments, 12 bytes over 8 GPUs (10.6 GiB), gradients 4 (3.5 GiB). LoRA: bfloat16 base
-    14.2 GiB, not sharded; four bits make 3.2 GiB of its layers and leave embedding and head (2.03 GiB) as they are."""
+    """Full: float32 weights and two moments, 12 bytes over 8 GPUs (10.6 GiB), gradients 4 (3.5
+    GiB). LoRA: bfloat16 base 14.2 GiB, not sharded; four bits make 3.2 GiB of its layers and leave
+    embedding and head (2.03 GiB) as they are.
+    """
     parts = estimate.memory(shape_of(MATH_7B, tmp_path), 8, 16_384, True).values()
     assert 12 * 7_615_616_512 / 8 in parts and 4 * 7_615_616_512 / 8 in parts
     assert (
@@ -262,7 +274,9 @@ def test_memory_of_the_weights_by_hand(tmp_path):
 
 
 def test_bytes_of_four_bits_are_those_of_bitsandbytes(tmp_path):
-    """Half a byte, an 8-bit scale for 64 numbers and a float32 one for 64 x 256: 0.516 bytes a parameter."""
+    """Half a byte, an 8-bit scale for 64 numbers and a float32 one for 64 x 256:
+    0.516 bytes a parameter.
+    """
     from bitsandbytes import functional
 
     packed, state = functional.quantize_4bit(
@@ -273,12 +287,14 @@ def test_bytes_of_four_bits_are_those_of_bitsandbytes(tmp_path):
     assert estimate.NF4_BYTES == pytest.approx(size / 2**21, rel=0.02)
 
 
-# --- disk -----------------------------------------------------------------------------------------------------------
+# --- disk -----------------------------------------------------------------------------------------
 
 
 def test_disk_by_hand(tmp_path):
-    """bfloat16 checkpoints of 15.2 GB, of which the paper's 49 make 746 GB; a state of three float32 numbers a weight, 91 GB.
-    An adapter of rank 1 is 4 bytes for each of a matrix's rows and columns."""
+    """bfloat16 checkpoints of 15.2 GB, of which the paper's 49 make 746 GB; a state of three
+    float32 numbers a weight, 91 GB. An adapter of rank 1 is 4 bytes for each of a matrix's rows and
+    columns.
+    """
     shape = shape_of(MATH_7B, tmp_path)
     assert estimate.disk(shape, 49, 0, 0, 2) == 49 * 2 * 7_615_616_512
     assert estimate.disk(shape, 0, 1, 0, 2) == 12 * 7_615_616_512
@@ -289,28 +305,32 @@ def test_disk_by_hand(tmp_path):
 
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_disk_is_what_is_written(tmp_path, method):
-    """A real checkpoint and state; the tokenizer, JSON and headers (well under 40 kB in a model of 1.7 MB) come on top."""
+    """A real checkpoint and state; the tokenizer, JSON and headers (well under 40 kB in a model of
+    1.7 MB) come on top.
+    """
     from common.tiny.base import build_tokenizer
     from common.train.loop import adamw
 
-    words = build_tokenizer()
+    tokenizer = build_tokenizer()
     torch.manual_seed(0)
     Qwen2ForCausalLM(
-        Qwen2Config(**SIZES | dict(hidden_size=128, intermediate_size=512, vocab_size=len(words)))
+        Qwen2Config(
+            **SIZES | dict(hidden_size=128, intermediate_size=512, vocab_size=len(tokenizer))
+        )
     ).save_pretrained(tmp_path / "base")
     rank = 0 if method == "full" else 32
     shape = estimate.model_shape(tmp_path / "base", rank, method == "qlora")
-    net = (
+    model = (
         adapters.load(tmp_path / "base", CPU, rank, method == "qlora")
         if rank
-        else M.load(tmp_path / "base", CPU)
+        else load_model(tmp_path / "base", CPU)
     )
     ids = torch.ones(1, 4, dtype=torch.long)
-    net.completion_loss(ids, ids).backward()
-    optimizer = adamw(net)
+    model.completion_loss(ids, ids).backward()
+    optimizer = adamw(model)
     optimizer.step()
-    checkpoints.save(net, words, "chatml", tmp_path / "step-000001", torch.float32)
-    checkpoints.save_state(net, optimizer, 1, tmp_path)
+    checkpoints.save(model, tokenizer, "chatml", tmp_path / "step-000001", torch.float32)
+    checkpoints.save_state(model, optimizer, 1, tmp_path)
     (weights,) = (tmp_path / "step-000001").glob("*.safetensors")
     state = sum(
         file.stat().st_size for file in (tmp_path / "state-000001").rglob("*") if file.is_file()
@@ -319,7 +339,7 @@ def test_disk_is_what_is_written(tmp_path, method):
     assert 0 <= state - estimate.disk(shape, 0, 1, 0, 4) < 0.1 * state + 80_000
 
 
-# --- GPUs -----------------------------------------------------------------------------------------------------------
+# --- GPUs -----------------------------------------------------------------------------------------
 
 
 # What torch.cuda.get_device_name says -> dense bfloat16 TFLOP/s of the data sheet.
@@ -380,7 +400,10 @@ def test_peaks_of_known_gpus(name, peak):
     ],
 )
 def test_a_gpu_that_is_not_in_the_table_is_not_taken_for_another(name, right):
-    """A wrong peak is a wrong MFU in every line of the log; None leaves it out. A MIG slice is a seventh of its GPU."""
+    """A wrong peak is a wrong MFU in every line of the log; None leaves it out.
+
+    A MIG slice is a seventh of its GPU.
+    """
     peak = estimate.peak_flops(name)
     assert peak is None or right and peak == pytest.approx(1e12 * right, rel=0.01)
 
@@ -390,11 +413,13 @@ def test_every_gpu_of_the_table_finds_itself():
         assert estimate.peak_flops(f"NVIDIA {name}") == 1e12 * peak, name
 
 
-# --- the table ------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def test_progress_counts_the_rows_of_its_own_step(tmp_path, monkeypatch):
-    """MFU of step 2 by hand: its two rows of 40 tokens, not step 1's of 100, over 2 GPUs that could do 1e9 FLOP/s for 0.5 s."""
+    """MFU of step 2 by hand: its two rows of 40 tokens, not step 1's of 100, over 2 GPUs that could
+    do 1e9 FLOP/s for 0.5 s.
+    """
     shape = shape_of(Qwen2Config(**SIZES), tmp_path)
     job = SimpleNamespace(lengths=[100, 100, 40, 40], plan=[[[[0]], [[1]]], [[[2]], [[3]]]])
     update = SimpleNamespace(step=2, supervised=30, seconds=0.5)

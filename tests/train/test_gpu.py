@@ -1,4 +1,7 @@
-"""What only a GPU can show: bfloat16 training and generation, adapters, memory. Run with: python -m pytest -m gpu"""
+"""What only a GPU can show: bfloat16 training and generation, adapters, memory.
+
+Run with: python -m pytest -m gpu
+"""
 
 import pytest
 import torch
@@ -11,8 +14,8 @@ from common.generate.requests import Request, Sampling, Task
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import adapters, checkpoints, distributed, estimate, tokens
-from common.train import model as M
 from common.train.loop import adamw, training_steps
+from common.train.model import load as load_model
 
 pytestmark = pytest.mark.gpu
 WORDS = build_tokenizer()
@@ -25,7 +28,10 @@ def examples():
 
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory):
-    """Heads of 64 and a size at which memory is more than the allocator's rounding: 4 layers of width 1024, 0.1 B parameters."""
+    """Heads of 64 and a size at which memory is more than the allocator's rounding:
+
+    4 layers of width 1024, 0.1 B parameters.
+    """
     folder = tmp_path_factory.mktemp("larger")
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -54,19 +60,19 @@ def long_rows(n, length, vocabulary=32_000):
     ]
 
 
-def losses(net, examples, rate=1e-3):
+def losses(model, examples, rate=1e-3):
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
-    return [u.loss for u in training_steps(net, adamw(net), examples, plan, rate)]
+    return [u.loss for u in training_steps(model, adamw(model), examples, plan, rate)]
 
 
 def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
     """Oracle: the same first step in float32 by a plain Hugging Face model on the same GPU."""
     _, _, device = distributed.init_distributed()
-    net = M.load(tiny_model, device)
-    assert {p.dtype for p in net.parameters()} == {
+    model = load_model(tiny_model, device)
+    assert {p.dtype for p in model.parameters()} == {
         torch.float32
     }  # master weights, whatever the compute type
-    ours = losses(net, examples)
+    ours = losses(model, examples)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).to(device)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
     rows = [examples[i] for group in plan[0][0] for i in group]
@@ -79,11 +85,11 @@ def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
 def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, four_bits):
     _, _, device = distributed.init_distributed()
     adapters.check_bitsandbytes(device)
-    net = adapters.load(tiny_model, device, 8, four_bits)
-    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
-    ours = losses(net, examples, 1e-2)
+    model = adapters.load(tiny_model, device, 8, four_bits)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    ours = losses(model, examples, 1e-2)
     assert ours[-1] < ours[0]
-    checkpoints.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    checkpoints.save(model, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
     adapters.merge(tmp_path / "step-000001", tiny_model, torch.bfloat16)
     assert (
         AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001" / "merged").dtype
@@ -94,9 +100,9 @@ def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, fo
 def test_attention_takes_the_flash_path(larger):
     """No other kernel is allowed here, so anything but flash raises."""
     _, _, device = distributed.init_distributed()
-    net = M.load(larger, device)
+    model = load_model(larger, device)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-        net.completion_loss(*tokens.collate(long_rows(2, 512), device)).backward()
+        model.completion_loss(*tokens.collate(long_rows(2, 512), device)).backward()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -106,8 +112,8 @@ def test_memory_is_what_the_dry_run_says(larger, checkpointing):
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    net, rows = M.load(larger, device, checkpointing), long_rows(8, 2048)
-    for _ in training_steps(net, adamw(net), rows, [[[list(range(8))]]] * 2, 1e-5):
+    model, rows = load_model(larger, device, checkpointing), long_rows(8, 2048)
+    for _ in training_steps(model, adamw(model), rows, [[[list(range(8))]]] * 2, 1e-5):
         pass
     used = torch.cuda.max_memory_allocated(device) - before
     said = sum(estimate.memory(estimate.model_shape(larger), 1, 8 * 2048, checkpointing).values())

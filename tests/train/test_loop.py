@@ -1,8 +1,10 @@
-"""04 gives the same result everywhere: on one process or two, after a stop, in one call or several, next to a bad row.
+"""04 gives the same result everywhere: on one process or two, after a stop, in one call or several,
+next to a bad row.
 
-A run here is a process of its own, with signals and a status like any other, but it is forked from a server that has
-imported torch and transformers already: 0.6 s instead of 6. One test starts the real torchrun. Faults are put in at exact
-moments (`fault=`), so that no test depends on how fast the machine is.
+A run here is a process of its own, with signals and a status like any other, but it is forked from
+a server that has imported torch and transformers already: 0.6 s instead of 6. One test starts the
+real torchrun. Faults are put in at exact moments (`fault=`), so that no test depends on how fast
+the machine is.
 """
 
 import json
@@ -41,13 +43,14 @@ ROWS = {
     arm: [row | {"id": f"{arm}-{n}"} for n, row in enumerate(world.web_documents(arm, 24))]
     for arm in ("cft", "sft")
 }
-# 24 rows in batches of 7, 7, 7 and 3: on two processes each batch has an odd number of rows. A rate that moves the weights.
+# 24 rows in batches of 7, 7, 7 and 3: on two processes each batch has an odd number of rows. A rate
+# that moves the weights.
 FOUR = ["--global-batch", 7, "--learning-rate", 3e-3, "--save-every", 2, "--state-every", 0]
 CFT = ["--arms", "cft", *FOUR]
 GOES_ON = "The same command goes on from there."
 
 
-# --- running 04 -----------------------------------------------------------------------------------------------------
+# --- running 04 -----------------------------------------------------------------------------------
 
 
 def _there(folder, log, environment):
@@ -82,7 +85,9 @@ def _child(folder, log, arguments, environment, fault):
 
 
 def _torchrun(folder, arguments):
-    """The real launcher in a session of its own; its processes are forks that run this file, which then runs 04."""
+    """The real launcher in a session of its own; its processes are forks that run this file, which
+    then runs 04.
+    """
     os.setsid()
     _there(folder, "printed-0", {"HF_HUB_OFFLINE": "1"})
     from torch.distributed.run import main
@@ -100,7 +105,9 @@ def _torchrun(folder, arguments):
 
 
 def start(run, *arguments, ranks=1, fault=None, **environment):
-    """Start 04 for `run` (folder/runs/tiny) as one process, or as `ranks` processes in the way of torchrun. -> the processes."""
+    """Start 04 for `run` (folder/runs/tiny) as one process, or as `ranks` processes in the way of
+    torchrun. -> the processes.
+    """
     environment |= {"HF_HUB_OFFLINE": "1"}
     if ranks > 1:
         with socket.socket() as free:
@@ -135,7 +142,9 @@ def _forked(target, *arguments):
 
 
 def end_of(run, started, timeout=60):
-    """-> status: that of the process or a list of all ranks', printed: what rank 0 printed, all: what all did."""
+    """-> status: that of the process or a list of all ranks', printed: what rank 0 printed, all:
+    what all did.
+    """
     for process in started:
         process.join(timeout)
         if process.exitcode is None:
@@ -162,7 +171,10 @@ def train_04(run, *arguments, **options):
 
 
 def workplace(folder, base, **arms):
-    """A run folder that is ready for 04, with `base` as its 01_base (a link: nobody writes there). -> the run folder."""
+    """A run folder that is ready for 04, with `base` as its 01_base (a link: nobody writes there).
+
+    -> the run folder.
+    """
     run = folder / "runs" / "tiny"
     arms = arms or ROWS
     for arm, made in arms.items():
@@ -201,7 +213,7 @@ def assert_close(run, other, arm="cft", name="model.safetensors"):
         assert (ours[key] - theirs[key]).abs().max() < 1e-4, key
 
 
-# --- faults: what is done in a child before the script begins -------------------------------------------------------
+# --- faults: what is done in a child before the script begins -------------------------------------
 
 
 def signals(step, *numbers, ranks=(0,)):
@@ -271,7 +283,7 @@ def file_limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-# --- the same on one process and on two -----------------------------------------------------------------------------
+# --- the same on one process and on two -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +301,9 @@ def run(tmp_path, tiny_model):
 
 @pytest.mark.parametrize("cap", [2048, 1])
 def test_two_processes_give_the_curve_and_the_weights_of_one(run, undisturbed, cap):
-    """A cap of 1 makes micro-batches of one row: odd numbers of them over two processes, so that one is empty in each step."""
+    """A cap of 1 makes micro-batches of one row: odd numbers of them over two processes, so that
+    one is empty in each step.
+    """
     train_04(run, *CFT, "--tokens-per-microbatch", cap, ranks=2)
     assert_close(run, undisturbed)
     assert losses(run)[0] > losses(run)[-1] + 0.3  # a curve that moves
@@ -329,13 +343,15 @@ def test_adapters_of_two_processes_go_on_and_are_merged_on_one(tmp_path, tiny_mo
     assert (arm_of(two) / "step-000004" / "merged" / "model.safetensors").exists()
 
 
-# --- resume ---------------------------------------------------------------------------------------------------------
+# --- resume ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("saved_on", "resumed_on"), [(2, 1), (1, 2)])
 def test_resume_on_another_number_of_processes(run, undisturbed, saved_on, resumed_on):
-    """One process alone gets the signal: all stop after the same step. The resume's disk is slow, which shows whether
-    two processes write one file."""
+    """One process alone gets the signal: all stop after the same step.
+
+    The resume's disk is slow, which shows whether two processes write one file.
+    """
     stopped = run_04(
         run, *CFT, ranks=saved_on, fault=partial(signals, 2, signal.SIGTERM, ranks=[saved_on - 1])
     )
@@ -384,7 +400,9 @@ def test_a_second_ctrl_c_interrupts_at_once(run, undisturbed):
 
 
 def test_ctrl_c_under_torchrun_comes_twice_and_counts_once(run):
-    """The terminal sends it to all processes and torchrun sends it on: still the step is finished and saved."""
+    """The terminal sends it to all processes and torchrun sends it on: still the step is finished
+    and saved.
+    """
     stopped = run_04(
         run, *CFT, ranks=2, fault=partial(signals, 2, signal.SIGINT, signal.SIGINT, ranks=(0, 1))
     )
@@ -417,7 +435,9 @@ def test_a_signal_between_two_arms_is_not_lost(run, undisturbed, moment):
 
 
 def test_torchrun_hands_the_signals_on(run):
-    """The real launcher, stopped twice: SIGTERM to it alone, then Ctrl-C as a terminal sends it, to all of its processes."""
+    """The real launcher, stopped twice:
+    SIGTERM to it alone, then Ctrl-C as a terminal sends it, to all of its processes.
+    """
     many = [*map(str, [*CFT, "--epochs", 60])]  # 240 steps
     last = 0
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -452,7 +472,7 @@ def test_torchrun_hands_the_signals_on(run):
     assert stopped.status == 143 and f"going on after step {last}" in stopped.printed
 
 
-# --- several arms, mixed and two-stage training, epochs, limit ------------------------------------------------------
+# --- several arms, mixed and two-stage training, epochs, limit ------------------------------------
 
 
 def test_arms_in_one_call_are_the_arms_of_one_call_each(run, undisturbed):
@@ -522,11 +542,13 @@ def test_each_epoch_has_all_rows_once_in_an_order_of_its_own(run):
     )
 
 
-# --- against plain torch --------------------------------------------------------------------------------------------
+# --- against plain torch --------------------------------------------------------------------------
 
 
 def by_hand(folder, examples, plan, peak, weight_decay):
-    """Oracle: Hugging Face's loss, torch's AdamW, one unsharded model, one batch at a time. -> its weights."""
+    """Oracle:
+    Hugging Face's loss, torch's AdamW, one unsharded model, one batch at a time. -> its weights.
+    """
     plain = AutoModelForCausalLM.from_pretrained(folder)
     optimizer = torch.optim.AdamW(
         plain.parameters(), lr=peak, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay
@@ -544,7 +566,10 @@ def by_hand(folder, examples, plan, peak, weight_decay):
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
-    """At a constant rate (warmup 0, floor 1). Decay of 0.5 at 1e-2 over three steps shrinks every weight by 1.5 %."""
+    """At a constant rate (warmup 0, floor 1).
+
+    Decay of 0.5 at 1e-2 over three steps shrinks every weight by 1.5 %.
+    """
     examples, _ = tokens.examples(ROWS["cft"], build_tokenizer(), "chatml", 512)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 300)
     net = model.load(str(tiny_model), CPU)
@@ -557,12 +582,15 @@ def test_weights_are_those_of_plain_torch(tiny_model, weight_decay):
         assert (tensor.full_tensor() - expected[name]).abs().max() < 2e-4, name
 
 
-# --- rows put aside -------------------------------------------------------------------------------------------------
+# --- rows put aside -------------------------------------------------------------------------------
 
 
 def test_held_out_rows_are_not_trained_on_and_measured_right(run, tmp_path, tiny_model):
-    """Oracle for the measure: transformers' loss of each saved checkpoint. Oracle for the training: a run on the other rows
-    that puts none aside, bit for bit. On two processes the same."""
+    """Oracle for the measure: transformers' loss of each saved checkpoint.
+
+    Oracle for the training: a run on the other rows that puts none aside, bit for bit. On two
+    processes the same.
+    """
     remaining, held = tokens.split_holdout(ROWS["cft"], 5, 0)
     assert len(remaining) == 19 and not {r["id"] for r in remaining} & {r["id"] for r in held}
     train_04(run, *CFT, "--holdout", 5)
@@ -570,8 +598,8 @@ def test_held_out_rows_are_not_trained_on_and_measured_right(run, tmp_path, tiny
         2,
         3,
     ]  # 19 rows in batches of 7: three steps, saved at 2 and 3
-    words = AutoTokenizer.from_pretrained(tiny_model)
-    examples, _ = tokens.examples(held, words, "chatml", 512)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    examples, _ = tokens.examples(held, tokenizer, "chatml", 512)
     for step in (2, 3):
         plain = AutoModelForCausalLM.from_pretrained(arm_of(run) / f"step-{step:06d}")
         with torch.no_grad():
@@ -591,7 +619,7 @@ def test_held_out_rows_are_not_trained_on_and_measured_right(run, tmp_path, tiny
         assert ours.get("holdout_loss") == pytest.approx(theirs.get("holdout_loss"), abs=1e-4)
 
 
-# --- steps without a finite loss ------------------------------------------------------------------------------------
+# --- steps without a finite loss ------------------------------------------------------------------
 
 
 def rows_of_steps(n, batch, seed=0):
@@ -604,13 +632,13 @@ def rows_of_steps(n, batch, seed=0):
 @pytest.fixture(scope="module")
 def poisoned_base(tmp_path_factory, tiny_model):
     """An untied base whose embedding of "Z" is NaN: only rows that hold a Z have no finite loss."""
-    folder, words = tmp_path_factory.mktemp("poisoned"), build_tokenizer()
+    folder, tokenizer = tmp_path_factory.mktemp("poisoned"), build_tokenizer()
     torch.manual_seed(0)
     net = Qwen2ForCausalLM(Qwen2Config.from_pretrained(tiny_model, tie_word_embeddings=False))
     with torch.no_grad():
-        net.model.embed_tokens.weight[words.convert_tokens_to_ids("Z")] = torch.nan
+        net.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids("Z")] = torch.nan
     net.save_pretrained(folder)
-    words.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -670,7 +698,9 @@ def test_steps_without_a_finite_loss_are_skipped(tmp_path, poisoned_base, ranks)
 
 @pytest.mark.parametrize(("ranks", "state_every"), [(1, 0), (1, 1), (2, 0)])
 def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, ranks, state_every):
-    """And stops again when the same command is given once more, from a state or from the start: the rows are still the same."""
+    """And stops again when the same command is given once more, from a state or from the start: the
+    rows are still the same.
+    """
     steps = rows_of_steps(24, 4)
     bad = [steps[0][3], steps[1][0], steps[3][1], steps[3][2]]
     run = poisoned(tmp_path, poisoned_base, *bad)
@@ -686,7 +716,9 @@ def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, r
 
 
 def test_the_third_such_step_is_the_last_one(tmp_path, poisoned_base):
-    """A run that stops with an error must not look finished to the next start, though there was time to write its last checkpoint."""
+    """A run that stops with an error must not look finished to the next start, though there was
+    time to write its last checkpoint.
+    """
     steps = rows_of_steps(24, 4)
     run = poisoned(tmp_path, poisoned_base, steps[1][0], steps[3][0], steps[5][0])
     assert [run_04(run, *SIX, fault=partial(pause_after, 6, 0.3)).status for _ in range(2)] == [
@@ -730,7 +762,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path, poisoned_base):
     )
 
 
-# --- bad input ------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 
 def a_base(folder, source, change):
@@ -750,10 +782,12 @@ def small_embedding(base):
 
 
 def pad_out_of_range(base):
-    """A pad token that was added to the tokenizer alone: no row holds it, but every micro-batch may."""
-    words = AutoTokenizer.from_pretrained(base)
-    words.add_special_tokens({"pad_token": "[PAD]"})
-    words.save_pretrained(base)
+    """A pad token that was added to the tokenizer alone: no row holds it, but every micro-batch
+    may.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(base)
 
 
 def no_end_nor_pad(base):
@@ -812,7 +846,9 @@ def test_bad_input_stops_before_any_training(run, tiny_model, case):
 
 @pytest.mark.parametrize("change", [pad_out_of_range, no_end_nor_pad])
 def test_a_pad_token_that_the_model_does_not_have(run, tiny_model, undisturbed, change):
-    """What stands in the padding changes no number, so any token would do; else it is an input error, not an IndexError."""
+    """What stands in the padding changes no number, so any token would do; else it is an input
+    error, not an IndexError.
+    """
     done = run_04(run, *CFT, *a_base(run.parent.parent, tiny_model, change))
     assert done.status in (0, 2), done.printed[-1500:]
     if done.status == 0:
@@ -925,12 +961,15 @@ def test_a_state_of_other_settings(run, stopped, flags):
     assert standing(run) == standing(stopped)
 
 
-# --- dry run --------------------------------------------------------------------------------------------------------
+# --- dry run --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory, tiny_model):
-    """A dry run for 2 GPUs of a base without weights. -> the run, what was printed, {label: figure} of the first arm."""
+    """A dry run for 2 GPUs of a base without weights.
+
+    -> the run, what was printed, {label: figure} of the first arm.
+    """
     run = workplace(
         tmp_path_factory.mktemp("dry"),
         shutil.copytree(
@@ -991,7 +1030,9 @@ def test_dry_run_says_memory_disk_flops_and_time(dry):
 
 
 def test_dry_run_disk_is_what_is_written(run, tiny_model):
-    """The bytes that the table counts, against those of the files: a checkpoint's weights and a state, in float32 on a CPU."""
+    """The bytes that the table counts, against those of the files: a checkpoint's weights and a
+    state, in float32 on a CPU.
+    """
     assert run_04(run, *CFT, fault=partial(signals, 3, signal.SIGTERM)).status == 143
     shape = estimate.model_shape(str(tiny_model))
     on_disk = sum(

@@ -102,13 +102,15 @@ def test_bias_and_bfloat16():
     assert half.dtype == torch.float32 and half.item() == pytest.approx(exact.item(), rel=0.02)
 
 
-# --- through the loaded model ---------------------------------------------------------------------------------------
+# --- through the loaded model ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkpointing):
-    """common.model.load and completion_loss with a scale, sharded parameters and all, against model(labels=) on the same folder."""
+    """common.model.load and completion_loss with a scale, sharded parameters and all, against
+    model(labels=) on the same folder.
+    """
     torch.manual_seed(0)
     Qwen2ForCausalLM(
         Qwen2Config(**SIZES, tie_word_embeddings=tied, initializer_range=0.3)
@@ -140,7 +142,7 @@ def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkp
         )
 
 
-# --- chunks ---------------------------------------------------------------------------------------------------------
+# --- chunks ---------------------------------------------------------------------------------------
 
 
 def plain_nll(hidden, labels, weight, scale=1.0):
@@ -163,7 +165,9 @@ def gradients(function, hidden, labels, weight, **options):
 
 @pytest.mark.parametrize("supervised", [1, 6, 7, 8, 13, 14, 15, 28])
 def test_chunk_boundaries(monkeypatch, supervised):
-    """Chunks of 7 rows: one row, one chunk, one less, one more, and so at two and four; the vocabulary does not divide the budget."""
+    """Chunks of 7 rows: one row, one chunk, one less, one more, and so at two and four; the
+    vocabulary does not divide the budget.
+    """
     monkeypatch.setitem(CHUNK, "cpu", 7 * 11 + 10)
     g = torch.Generator().manual_seed(supervised)
     hidden, weight = torch.randn(2, 15, 8, generator=g), torch.randn(11, 8, generator=g)
@@ -186,8 +190,10 @@ def test_a_budget_below_one_row_still_takes_a_row(monkeypatch):
 
 
 def test_weight_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
-    """600 chunks of one row, hidden states that have much in common, as a trained model's: then a bfloat16 sum stops growing.
-    Within 1 % of the float32 gradient of the same numbers, and at least four times as close as the naive sum."""
+    """600 chunks of one row, hidden states that have much in common, as a trained model's: then a
+    bfloat16 sum stops growing. Within 1 % of the float32 gradient of the same numbers, and at least
+    four times as close as the naive sum.
+    """
     monkeypatch.setitem(CHUNK, "cpu", 1)
     g = torch.Generator().manual_seed(0)
     hidden = (0.5 * torch.randn(1, 601, 32, generator=g) + torch.randn(32, generator=g)).bfloat16()
@@ -205,7 +211,7 @@ def test_weight_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
     assert ((ours_hidden.float() - exact_hidden).norm() / exact_hidden.norm()).item() < 0.01
 
 
-# --- no more than is needed -----------------------------------------------------------------------------------------
+# --- no more than is needed -----------------------------------------------------------------------
 
 
 class Made(TorchDispatchMode):
@@ -266,7 +272,7 @@ def test_a_frozen_body_gets_no_gradient():
 
 
 def test_without_grad_none_is_formed():
-    """Nor with grad where nothing is trained. Shapes: 16 supervised rows, 23 words, width 8."""
+    """Nor with grad where nothing is trained. Shapes: 16 supervised rows, 23 tokenizer, width 8."""
     hidden, labels = torch.randn(2, 9, 8, requires_grad=True), torch.randint(0, 23, (2, 9))
     weight = torch.randn(23, 8, requires_grad=True)
     with torch.no_grad():
@@ -321,7 +327,9 @@ print(value.item(), peak() - before)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="measured by Linux's /proc")
 def test_peak_memory_at_a_real_vocabulary():
-    """1,000 rows of 151,936 logits are 0.61 GB; the plain path holds three times that at once, ours some chunks of 220 rows."""
+    """1,000 rows of 151,936 logits are 0.61 GB; the plain path holds three times that at once, ours
+    some chunks of 220 rows.
+    """
     out = {}
     for way in ("naive", "ours"):
         done = subprocess.run(

@@ -22,10 +22,9 @@ from common.core.files import model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import checkpoints as C
-from common.train import model as M
-from common.train import tokens
+from common.train import checkpoints, tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
+from common.train.model import load as load_model
 
 CPU = torch.device("cpu")
 WORDS = build_tokenizer()
@@ -63,9 +62,11 @@ def folder_of(path, config):
     ids=["qwen2 tied", "qwen2", "llama"],
 )
 def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
-    """Same loss as from_pretrained's model: weights, tied head and the rotary buffers that meta loading loses."""
+    """Same loss as from_pretrained's model: weights, tied head and the rotary buffers that meta
+    loading loses.
+    """
     plain = folder_of(tmp_path, config)
-    loaded = M.load(str(tmp_path), CPU)
+    loaded = load_model(str(tmp_path), CPU)
     input_ids, labels = tokens.collate(examples[:6])
     n = (labels[:, 1:] != tokens.IGNORE).sum().item()
     assert loaded.completion_loss(input_ids, labels).item() / n == pytest.approx(
@@ -77,20 +78,20 @@ def test_activation_checkpointing_changes_no_number(tiny_model, examples):
     batch = tokens.collate(examples[:6])
     losses, norms = [], []
     for on in (False, True):
-        net = M.load(tiny_model, CPU, activation_checkpointing=on)
-        loss = net.completion_loss(*batch)
+        model = load_model(tiny_model, CPU, activation_checkpointing=on)
+        loss = model.completion_loss(*batch)
         loss.backward()
         losses.append(loss.item())
-        norms.append(torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0).full_tensor().item())
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).full_tensor().item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and norms[0] == pytest.approx(
         norms[1], rel=1e-6
     )
 
 
 def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
-    net = M.load(tiny_model, CPU)
-    together = net.completion_loss(*tokens.collate(examples[:8])).item()
-    alone = sum(net.completion_loss(*tokens.collate([e])).item() for e in examples[:8])
+    model = load_model(tiny_model, CPU)
+    together = model.completion_loss(*tokens.collate(examples[:8])).item()
+    alone = sum(model.completion_loss(*tokens.collate([e])).item() for e in examples[:8])
     assert together == pytest.approx(alone, rel=1e-6)
 
 
@@ -98,8 +99,8 @@ def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, wrapped):
     plain = folder_of(tmp_path / "base", Qwen2Config(**SIZES, tie_word_embeddings=tied))
-    net = M.load(str(tmp_path / "base"), CPU, activation_checkpointing=wrapped)
-    C.save(net, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
+    model = load_model(str(tmp_path / "base"), CPU, activation_checkpointing=wrapped)
+    checkpoints.save(model, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001")
     for name, tensor in plain.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
@@ -115,24 +116,24 @@ def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, wrapped):
 
 def test_bfloat16_folder_is_trained_in_float32(tmp_path):
     folder_of(tmp_path, Qwen2Config(**SIZES)).to(torch.bfloat16).save_pretrained(tmp_path)
-    net = M.load(str(tmp_path), CPU)
-    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    model = load_model(str(tmp_path), CPU)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def fit(folder, examples, steps=None, state=None, save_at=None, **options):
     plan = tokens.batch_plan(
         [len(e["input_ids"]) for e in examples], 8, 1, 0, 1, options.pop("cap", 256)
     )
-    net = M.load(folder, CPU)
-    optimizer = adamw(net)
-    start = C.load_state(net, optimizer, state) if state else 0
+    model = load_model(folder, CPU)
+    optimizer = adamw(model)
+    start = checkpoints.load_state(model, optimizer, state) if state else 0
     updates = []
     for update in training_steps(
-        net, optimizer, examples, plan[:steps] if steps else plan, 1e-2, start=start, **options
+        model, optimizer, examples, plan[:steps] if steps else plan, 1e-2, start=start, **options
     ):
         updates.append(update)
         if update.step == save_at:
-            C.save_state(net, optimizer, update.step, state)
+            checkpoints.save_state(model, optimizer, update.step, state)
     return updates
 
 
@@ -146,7 +147,9 @@ def test_resumed_training_repeats_the_undisturbed_losses(tiny_model, examples, t
 
 
 def test_microbatching_changes_neither_loss_nor_gradient(tiny_model, examples):
-    """The loss is a token sum over the global count: one micro-batch of 8 rows or 8 of one row give the same steps."""
+    """The loss is a token sum over the global count: one micro-batch of 8 rows or 8 of one row give
+    the same steps.
+    """
     one, many = fit(tiny_model, examples, cap=100_000), fit(tiny_model, examples, cap=1)
     for a, b in zip(one, many):
         assert a.loss == pytest.approx(b.loss, rel=1e-4) and a.grad_norm == pytest.approx(
@@ -190,7 +193,7 @@ def test_schedule_is_transformers_cosine_with_warmup(steps, ratio):
         schedule.step()
 
 
-# --- bad folders ----------------------------------------------------------------------------------------------------
+# --- bad folders ----------------------------------------------------------------------------------
 
 
 def test_errors_name_what_is_missing(tiny_model, tmp_path):
@@ -202,7 +205,7 @@ def test_errors_name_what_is_missing(tiny_model, tmp_path):
         load_tokenizer(bare)
     (bare / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):
-        M.load(str(bare), CPU)
+        load_model(str(bare), CPU)
     with pytest.raises(InputError, match="config.json"):
         local_folder(tmp_path)
     with pytest.raises(InputError, match="no model folder"):
@@ -214,7 +217,7 @@ def test_logit_changing_architectures_are_refused(tmp_path):
     config.final_logit_softcapping = 30.0
     folder_of(tmp_path, config)
     with pytest.raises(InputError, match="final_logit_softcapping"):
-        M.load(str(tmp_path), CPU)
+        load_model(str(tmp_path), CPU)
 
 
 @pytest.mark.parametrize(
@@ -233,11 +236,13 @@ def test_architectures_that_cannot_be_read_are_named(tmp_path, config, says):
     """Better an error than a model with garbage in a buffer or in an expert."""
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=says):
-        M.load(str(tmp_path), CPU)
+        load_model(str(tmp_path), CPU)
 
 
 def test_a_foreign_tokenizer_in_a_qwen2_folder_is_read_as_it_stands(tmp_path):
-    """transformers 5 loads every Qwen2 folder's tokenizer as Qwen2's own class; a word-level one would fall to pieces."""
+    """transformers 5 loads every Qwen2 folder's tokenizer as Qwen2's own class; a word-level one
+    would fall to pieces.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     inner = Tokenizer(

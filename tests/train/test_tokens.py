@@ -33,11 +33,11 @@ ROW = {
 
 
 def test_labels_are_exactly_the_completion_and_its_end_token():
-    words = build_tokenizer()
-    (example,), counts = tokens.examples([ROW], words, "chatml", cutoff=512)
+    tokenizer = build_tokenizer()
+    (example,), counts = tokens.examples([ROW], tokenizer, "chatml", cutoff=512)
     input_ids, labels = tokens.collate([example])
-    supervised = words.decode(labels[0][labels[0] != tokens.IGNORE])
-    prompt = words.decode(input_ids[0][labels[0] == tokens.IGNORE])
+    supervised = tokenizer.decode(labels[0][labels[0] != tokens.IGNORE])
+    prompt = tokenizer.decode(input_ids[0][labels[0] == tokens.IGNORE])
     assert supervised == ROW["completion"][0]["content"] + "<|im_end|>"
     assert prompt == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nStart with 3\n(1) + 4"
@@ -81,21 +81,21 @@ def test_padding_is_on_the_right_and_not_supervised():
 
 
 def test_overlong_rows_are_cut_or_dropped_and_counted():
-    words = build_tokenizer()
-    (whole,), _ = tokens.examples([ROW], words, "chatml", cutoff=512)
+    tokenizer = build_tokenizer()
+    (whole,), _ = tokens.examples([ROW], tokenizer, "chatml", cutoff=512)
     length, n_prompt = len(whole["input_ids"]), whole["n_prompt"]
-    (cut,), counts = tokens.examples([ROW], words, "chatml", cutoff=length - 1)
+    (cut,), counts = tokens.examples([ROW], tokenizer, "chatml", cutoff=length - 1)
     assert cut["input_ids"].tolist() == whole["input_ids"].tolist()[:-1] and counts == {
         "truncated": 1
     }
-    assert tokens.examples([ROW], words, "chatml", length - 1, "drop")[0] == []
+    assert tokens.examples([ROW], tokenizer, "chatml", length - 1, "drop")[0] == []
     for overlong in (
         "truncate",
         "drop",
     ):  # a row without one supervised token would give a loss of 0/0
-        kept, counts = tokens.examples([ROW], words, "chatml", n_prompt, overlong)
+        kept, counts = tokens.examples([ROW], tokenizer, "chatml", n_prompt, overlong)
         assert kept == [] and counts == {"dropped: no completion token left": 1}
-    assert tokens.examples([ROW], words, "chatml", length)[1] == {}
+    assert tokens.examples([ROW], tokenizer, "chatml", length)[1] == {}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
@@ -136,7 +136,7 @@ def test_global_batches_do_not_depend_on_ranks_or_cap():
     ]
 
 
-# --- hand-made rows -------------------------------------------------------------------------------------------------
+# --- hand-made rows -------------------------------------------------------------------------------
 
 
 def row_of(critique, question="Start with 3", response="It is 7.", name="r"):
@@ -169,14 +169,14 @@ CRITIQUE = "Critique:\nCheck each line:\n(1) 3 + 4 = 7 right\n\nConclusion: righ
 )
 def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
     """`keep`: the text up to and including this is what the cutoff leaves."""
-    words, row = build_tokenizer(), row_of(critique)
-    prompt = words(prompts.render(row["prompt"], "chatml")).input_ids
+    tokenizer, row = build_tokenizer(), row_of(critique)
+    prompt = tokenizer(prompts.render(row["prompt"], "chatml")).input_ids
     kept = (critique + "<|im_end|>").partition(keep)[0] + keep
-    left = words(kept).input_ids
-    (example,), counts = tokens.examples([row], words, "chatml", len(prompt) + len(left))
-    assert words.decode(example["input_ids"][len(prompt) :]) == kept and example["n_prompt"] == len(
-        prompt
-    )
+    left = tokenizer(kept).input_ids
+    (example,), counts = tokens.examples([row], tokenizer, "chatml", len(prompt) + len(left))
+    assert tokenizer.decode(example["input_ids"][len(prompt) :]) == kept and example[
+        "n_prompt"
+    ] == len(prompt)
     whole = kept == critique + "<|im_end|>"
     assert counts == (
         {}
@@ -186,8 +186,10 @@ def test_a_cut_that_leaves_no_verdict_is_counted(critique, keep, lost):
 
 
 def test_counts_of_a_mixed_set_by_hand():
-    """Completions of 4 and 24 letters and an end token; prompts of 300 and of 6,000 letters. ids stay in their order."""
-    words = build_tokenizer()
+    """Completions of 4 and 24 letters and an end token; prompts of 300 and of 6,000 letters. ids
+    stay in their order.
+    """
+    tokenizer = build_tokenizer()
     texts = [
         ("q", "aaaa"),
         ("q" * 6000, "aaaa"),
@@ -196,8 +198,8 @@ def test_counts_of_a_mixed_set_by_hand():
         ("q", "a" * 24 + "\n\nConclusion: right [END]"),
     ]
     data = [row_of(critique, question, name=str(i)) for i, (question, critique) in enumerate(texts)]
-    n = len(words(prompts.render(data[0]["prompt"], "chatml")).input_ids)
-    kept, counts = tokens.examples(data, words, "chatml", n + 10)
+    n = len(tokenizer(prompts.render(data[0]["prompt"], "chatml")).input_ids)
+    kept, counts = tokens.examples(data, tokenizer, "chatml", n + 10)
     assert [e["id"] for e in kept] == ["0", "2", "3", "4"] and [
         len(e["input_ids"]) - n for e in kept
     ] == [5, 10, 5, 10]
@@ -206,7 +208,7 @@ def test_counts_of_a_mixed_set_by_hand():
         "truncated": 2,
         "truncated so that the verdict is lost": 1,
     }
-    kept, counts = tokens.examples(data, words, "chatml", n + 10, "drop")
+    kept, counts = tokens.examples(data, tokenizer, "chatml", n + 10, "drop")
     assert [e["id"] for e in kept] == ["0", "3"] and counts == {
         "dropped: no completion token left": 1,
         "dropped: over-long": 2,
@@ -215,15 +217,15 @@ def test_counts_of_a_mixed_set_by_hand():
 
 def test_rows_tokenised_together_are_those_tokenised_alone():
     """Over the boundary of 1,000 rows at a time, in order, none lost or twice."""
-    words = build_tokenizer()
+    tokenizer = build_tokenizer()
     data = [
         row_of(f"Critique:\n{i} + {i % 7}", f"Start with {i}", name=str(i))
         for i in range(tokens.TOKENIZER_ROWS + 1)
     ]
-    together, counts = tokens.examples(data, words, "chatml", 512)
+    together, counts = tokens.examples(data, tokenizer, "chatml", 512)
     assert [e["id"] for e in together] == [row["id"] for row in data] and not counts
     for i in (0, 1, 500, 998, 999, 1000):
-        (alone,), _ = tokens.examples([data[i]], words, "chatml", 512)
+        (alone,), _ = tokens.examples([data[i]], tokenizer, "chatml", 512)
         assert (
             alone["input_ids"].tolist() == together[i]["input_ids"].tolist()
             and alone["n_prompt"] == together[i]["n_prompt"]
@@ -232,17 +234,19 @@ def test_rows_tokenised_together_are_those_tokenised_alone():
 
 @pytest.mark.parametrize("at_once", [1, 2, 6, 7, 8])
 def test_any_number_of_rows_at_a_time_gives_the_same(monkeypatch, at_once):
-    words = build_tokenizer()
+    tokenizer = build_tokenizer()
     data = [row_of("Critique:\n" + "ab" * i, "q" * i, name=str(i)) for i in range(7)]
-    expected = [e["input_ids"].tolist() for e in tokens.examples(data, words, "chatml", 512)[0]]
+    expected = [e["input_ids"].tolist() for e in tokens.examples(data, tokenizer, "chatml", 512)[0]]
     monkeypatch.setattr(tokens, "TOKENIZER_ROWS", at_once)
     assert [
-        e["input_ids"].tolist() for e in tokens.examples(data, words, "chatml", 512)[0]
+        e["input_ids"].tolist() for e in tokens.examples(data, tokenizer, "chatml", 512)[0]
     ] == expected and len(expected) == 7
 
 
 def test_rows_that_do_not_fit_the_model_are_refused():
-    """Ids 0 to 9 in 10 rows of embedding, 4 tokens in a context of 4: one more of either is an error that names the base."""
+    """Ids 0 to 9 in 10 rows of embedding, 4 tokens in a context of 4: one more of either is an
+    error that names the base.
+    """
     made = [{"input_ids": torch.tensor([1, 9, 3, 0])}, {"input_ids": torch.tensor([2])}]
     tokens.check_fit(made, 10, 4, "BASE")
     tokens.check_fit(made, 10, None, "BASE")  # a configuration that states no context
@@ -267,14 +271,15 @@ def test_the_holdout_is_chosen_by_the_seed():
     )  # not simply the first or last
 
 
-# --- real tokenizers against the protocol ---------------------------------------------------------------------------
+# --- real tokenizers against the protocol ---------------------------------------------------------
 
 QUESTION, RESPONSE = (
     "What is 12½ + 3·10? naïve 🙂",
     "We get \\boxed{\\frac{85}{2}}.\n\nSolution:\nsee above",
 )
 WRITTEN = "Critique:\nThe sum 12.5 + 30 = 42.5 is  right.\n\nConclusion: right [END]"
-# Section 3 of the protocol, instruction and input joined with one newline; DeepSeek's own form, where its tokenizer writes bos.
+# Section 3 of the protocol, instruction and input joined with one newline; DeepSeek's own form,
+# where its tokenizer writes bos.
 BY_HAND = {
     "qwen2.5-math": (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nPlease critique whether the following solution to the "
@@ -291,16 +296,18 @@ BY_HAND = {
 
 @functools.cache
 def raw(name):
-    """The tokenizer of that folder by the `tokenizers` library alone; Qwen's is put together from its merges."""
+    """The tokenizer of that folder by the `tokenizers` library alone; Qwen's is put together from
+    its merges.
+    """
     folder = SHARED / "tokenizers" / name
     if (folder / "tokenizer.json").exists():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     made = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     made.normalizer = normalizers.NFC()
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(words), "isolated"),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -321,12 +328,14 @@ def real(name):
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_ids_are_those_of_the_protocols_text(name):
-    """And supervised is the completion, its first token and its end token included, and nothing before or after."""
-    tokenizer_of = real(name)
-    (prompt, completion), template = BY_HAND[name], prompts.template_for(tokenizer_of)
+    """And supervised is the completion, its first token and its end token included, and nothing
+    before or after.
+    """
+    tokenizer = real(name)
+    (prompt, completion), template = BY_HAND[name], prompts.template_for(tokenizer)
     assert template == {"qwen2.5-math": "chatml", "deepseek-llm": "deepseek"}[name]
     (example,), _ = tokens.examples(
-        [row_of(WRITTEN, QUESTION, RESPONSE)], tokenizer_of, template, 2048
+        [row_of(WRITTEN, QUESTION, RESPONSE)], tokenizer, template, 2048
     )
     ids = example["input_ids"].tolist()
     asked, written = (
@@ -342,7 +351,7 @@ def test_ids_are_those_of_the_protocols_text(name):
     _, labels = tokens.collate([example, longer])
     assert labels[0].tolist() == [tokens.IGNORE] * len(asked) + written + [tokens.IGNORE] * 5
     end = raw(name).token_to_id("<|im_end|>" if template == "chatml" else "<｜end▁of▁sentence｜>")
-    assert written[-1] == end and tokenizer_of.decode(written[:2]).strip().startswith("Crit")
+    assert written[-1] == end and tokenizer.decode(written[:2]).strip().startswith("Crit")
     assert labels[0].tolist().count(end) == 1
 
 
@@ -355,8 +364,10 @@ def test_ids_are_those_of_the_protocols_text(name):
     ],
 )
 def test_markers_in_a_question_are_tokens_yet_never_supervised(injected):
-    """A user's text that spells a marker becomes that marker (transformers does it in every chat template), so it can end its
-    own turn. What is supervised does not move, because the prompt's end is counted, not searched for."""
+    """A user's text that spells a marker becomes that marker (transformers does it in every chat
+    template), so it can end its own turn. What is supervised does not move, because the prompt's
+    end is counted, not searched for.
+    """
     qwen = real("qwen2.5-math")
     (clean,), _ = tokens.examples([row_of(WRITTEN, QUESTION)], qwen, "chatml", 2048)
     (example,), _ = tokens.examples([row_of(WRITTEN, QUESTION + injected)], qwen, "chatml", 2048)
@@ -367,7 +378,7 @@ def test_markers_in_a_question_are_tokens_yet_never_supervised(injected):
     assert qwen.decode(ids[:n]).endswith("<|im_end|>\n<|im_start|>assistant\n")
 
 
-# --- plans ----------------------------------------------------------------------------------------------------------
+# --- plans ----------------------------------------------------------------------------------------
 
 LENGTHS = {
     "one giant row": [5000] + [7] * 40,
@@ -387,9 +398,12 @@ LENGTHS = {
 @pytest.mark.parametrize("ranks", range(1, 9))
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_plan_of_adversarial_lengths(lengths, ranks):
-    """Budget of 300. Every row once; as many micro-batches on each rank; none above the budget but of a single row; the i-th
-    ones alike: the smallest of them is no smaller than the largest of the next. No more micro-batches than needed: as many as
-    the longest-first cut makes, rounded up to the ranks."""
+    """Budget of 300.
+
+    Every row once; as many micro-batches on each rank; none above the budget but of a single row;
+    the i-th ones alike: the smallest of them is no smaller than the largest of the next. No more
+    micro-batches than needed: as many as the longest-first cut makes, rounded up to the ranks.
+    """
     (step,) = tokens.batch_plan(lengths, 2000, 1, 0, ranks, 300)
     groups = [group for rank in step for group in rank]
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
@@ -413,8 +427,11 @@ def test_empty_micro_batches_only_where_rows_are_too_few():
 
 
 def test_packing_efficiency_by_hand():
-    """Two ranks, two micro-batches each. Padded: 3 x 10, 2 x 8 | 2 x 6, 0 -> 58 of which 27 + 15 + 11 = 53 are real. The ranks wait
-    for the larger of each pair: 2 x (30 + 12) = 84 slots."""
+    """Two ranks, two micro-batches each.
+
+    Padded: 3 x 10, 2 x 8 | 2 x 6, 0 -> 58 of which 27 + 15 + 11 = 53 are real. The ranks wait for
+    the larger of each pair: 2 x (30 + 12) = 84 slots.
+    """
     lengths = [10, 9, 8, 8, 7, 6, 5]
     step = [[[0, 1, 2], [5, 6]], [[3, 4], []]]
     assert tokens.packing_efficiency(step, lengths) == pytest.approx(53 / 84)
@@ -424,8 +441,9 @@ def test_packing_efficiency_by_hand():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_packing_efficiency_of_the_papers_batch(seed):
-    """8 ranks, 512 rows of lognormal lengths, 16K tokens: at least 93 % of each step's slots hold real tokens; the paper's
-    layout, 8 micro-batches of 8 rows as they come, fills less than 60 %."""
+    """8 ranks, 512 rows of lognormal lengths, 16K tokens: at least 93 % of each step's slots hold
+    real tokens; the paper's layout, 8 micro-batches of 8 rows as they come, fills less than 60 %.
+    """
     rng = random.Random(seed)
     lengths = [min(2048, int(rng.lognormvariate(6.4, 0.6)) + 20) for _ in range(4096)]
     assert all(
@@ -441,13 +459,15 @@ def test_packing_efficiency_of_the_papers_batch(seed):
 
 
 def test_a_pad_token_outside_of_the_embedding_does_not_break_a_run(tmp_path):
-    """A [PAD] that was added to the tokenizer alone, as many did to LLaMA's: its row is never learned from, but it is looked up."""
+    """A [PAD] that was added to the tokenizer alone, as many did to LLaMA's: its row is never
+    learned from, but it is looked up.
+    """
     from common.tiny.base import write_untrained
 
     write_untrained(tmp_path / "base", seed=0)
-    words = load_tokenizer(tmp_path / "base")
-    words.add_special_tokens({"pad_token": "[PAD]"})
-    words.save_pretrained(tmp_path / "base")
+    tokenizer = load_tokenizer(tmp_path / "base")
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path / "base")
     run = tmp_path / "runs" / "a"
     write_rows(
         run / "03_data" / "cft.jsonl", [row | {"arm": "cft"} for row in world.web_documents(0, 8)]

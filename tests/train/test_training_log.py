@@ -1,4 +1,6 @@
-"""What a training shows: a line a step, and the loss curve as a picture that opens and shows what it should."""
+"""What a training shows: a line a step, and the loss curve as a picture that opens and shows what
+it should.
+"""
 
 import matplotlib.image
 
@@ -46,7 +48,9 @@ def picture(path, width, height):
 
 
 def test_loss_curve(tmp_path):
-    """6 x 3.5 inches at 150 dpi; the falling curve's line is lower on the right than on the left (rows count from the top)."""
+    """6 x 3.5 inches at 150 dpi; the falling curve's line is lower on the right than on the left
+    (rows count from the top).
+    """
     training_log.loss_curve(
         [{"step": i, "loss": 2 - i / 10} for i in range(1, 20)], tmp_path / "loss.png", "cft"
     )

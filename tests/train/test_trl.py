@@ -1,4 +1,6 @@
-"""TRL reads the rows of 03 as they are: the tokens and labels that its SFTTrainer makes of them beside the kit's, token by token."""
+"""TRL reads the rows of 03 as they are: the tokens and labels that its SFTTrainer makes of them
+beside the kit's, token by token.
+"""
 
 import functools
 
@@ -29,7 +31,9 @@ NEWLINES = ["\nbegins with a newline", "\n\n", "\r\n"]
 
 
 def rows_of(arm, texts, system=prompts.SYSTEM):
-    """Rows as 03 writes them: each text once as question, response and critique, and a row long enough to be cut."""
+    """Rows as 03 writes them: each text once as question, response and critique, and a row long
+    enough to be cut.
+    """
     rows = []
     for i, question in enumerate(texts):
         critique = texts[i - 2] + "." * 300 * (i == 0)
@@ -52,7 +56,9 @@ def rows_of(arm, texts, system=prompts.SYSTEM):
 
 
 def every_row(texts=TEXTS):
-    """Of every arm; without a system message, as 03 --system '' writes them; and with an empty one, which it never writes."""
+    """Of every arm; without a system message, as 03 --system '' writes them; and with an empty one,
+    which it never writes.
+    """
     rows = [
         row
         for arm in training_sets.TRAINING_SETS
@@ -75,26 +81,31 @@ def words_of(name):
     return load_tokenizer(SHARED / "tokenizers" / name)
 
 
-def kits(rows, words, template, cutoff):
+def kits(rows, tokenizer, template, cutoff):
     """{row id: (input_ids, labels)} as 04 trains on them."""
     made = {}
-    for example in tokens.examples(rows, words, template, cutoff)[0]:
+    for example in tokens.examples(rows, tokenizer, template, cutoff)[0]:
         input_ids, labels = tokens.collate([example])
         made[example["id"]] = input_ids[0].tolist(), labels[0].tolist()
     return made
 
 
-def with_what_follows(made, words, template, cutoff):
-    """ChatML's form ends a turn with a newline. TRL trains on it, too; the kit ends where a model stops."""
-    after = words("\n", add_special_tokens=False).input_ids if template == "chatml" else []
+def with_what_follows(made, tokenizer, template, cutoff):
+    """ChatML's form ends a turn with a newline.
+
+    TRL trains on it, too; the kit ends where a model stops.
+    """
+    after = tokenizer("\n", add_special_tokens=False).input_ids if template == "chatml" else []
     return {
         name: ((ids + after)[:cutoff], (labels + after)[:cutoff])
         for name, (ids, labels) in made.items()
     }
 
 
-def trls(rows, words, template, cutoff, folder):
-    """The trainer that reads a checkpoint folder of the kit by itself, and {row id: (input_ids, labels)} that it trains on."""
+def trls(rows, tokenizer, template, cutoff, folder):
+    """The trainer that reads a checkpoint folder of the kit by itself, and {row id:
+    (input_ids, labels)} that it trains on.
+    """
     net = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=8,
@@ -104,7 +115,9 @@ def trls(rows, words, template, cutoff, folder):
             intermediate_size=8,
         )
     )
-    checkpoints.write((net, net.state_dict()), words, template, folder / "step-000001")
+    checkpoints.write(
+        checkpoints.Snapshot(net, net.state_dict()), tokenizer, template, folder / "step-000001"
+    )
     settings = trl.SFTConfig(
         str(folder / "trl"), max_length=cutoff, use_cpu=True, bf16=False, report_to=[]
     )
@@ -118,10 +131,10 @@ def trls(rows, words, template, cutoff, folder):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_trl_trains_on_the_same_tokens(tmp_path, name, cutoff):
     """A row whose prompt alone fills the cutoff is dropped by both."""
-    words, template, rows = words_of(name), TEMPLATES[name], every_row()
-    ours = kits(rows, words, template, cutoff or 10**6)
-    _, theirs = trls(rows, words, template, cutoff, tmp_path)
-    assert theirs == with_what_follows(ours, words, template, cutoff)
+    tokenizer, template, rows = words_of(name), TEMPLATES[name], every_row()
+    ours = kits(rows, tokenizer, template, cutoff or 10**6)
+    _, theirs = trls(rows, tokenizer, template, cutoff, tmp_path)
+    assert theirs == with_what_follows(ours, tokenizer, template, cutoff)
     cut = sum(len(ids) == cutoff for ids, _ in ours.values())
     assert (
         len(ours) == len(rows) and not cut
@@ -133,16 +146,16 @@ def test_trl_trains_on_the_same_tokens(tmp_path, name, cutoff):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_one_label_more_or_less_would_be_seen(tmp_path, name):
     """The comparison above, with a token of one row wrong, masked or unmasked."""
-    words, template, rows = words_of(name), TEMPLATES[name], rows_of("cft", TEXTS[:3])
-    _, theirs = trls(rows, words, template, None, tmp_path)
+    tokenizer, template, rows = words_of(name), TEMPLATES[name], rows_of("cft", TEXTS[:3])
+    _, theirs = trls(rows, tokenizer, template, None, tmp_path)
     for at, label in ((-1, tokens.IGNORE), (0, 5)):
-        ours = kits(rows, words, template, 10**6)
-        assert theirs == with_what_follows(ours, words, template, None)
+        ours = kits(rows, tokenizer, template, 10**6)
+        assert theirs == with_what_follows(ours, tokenizer, template, None)
         ours[rows[1]["id"]][1][at] = label
-        assert theirs != with_what_follows(ours, words, template, None)
+        assert theirs != with_what_follows(ours, tokenizer, template, None)
         assert (
             sum(
-                theirs[row["id"]] != with_what_follows(ours, words, template, None)[row["id"]]
+                theirs[row["id"]] != with_what_follows(ours, tokenizer, template, None)[row["id"]]
                 for row in rows
             )
             == 1
@@ -150,28 +163,34 @@ def test_one_label_more_or_less_would_be_seen(tmp_path, name):
 
 
 def test_where_an_answer_begins_with_a_newline_the_kit_keeps_the_prompt(tmp_path):
-    """TRL tokenises prompt and answer as one text, and Qwen's tokenizer then makes one token of the newline that ends the prompt
-    and those that begin the answer. A model that is asked never sees that token there: the kit trains on what 05 sends."""
-    words, template, rows = words_of("qwen2.5-math"), "chatml", rows_of("sft", NEWLINES)
-    ours = kits(rows, words, template, 10**6)
-    _, theirs = trls(rows, words, template, None, tmp_path)
-    assert theirs.keys() == ours.keys() and theirs != with_what_follows(ours, words, template, None)
+    """TRL tokenises prompt and answer as one text, and Qwen's tokenizer then makes one token of the
+    newline that ends the prompt and those that begin the answer. A model that is asked never sees
+    that token there: the kit trains on what 05 sends.
+    """
+    tokenizer, template, rows = words_of("qwen2.5-math"), "chatml", rows_of("sft", NEWLINES)
+    ours = kits(rows, tokenizer, template, 10**6)
+    _, theirs = trls(rows, tokenizer, template, None, tmp_path)
+    assert theirs.keys() == ours.keys() and theirs != with_what_follows(
+        ours, tokenizer, template, None
+    )
     merged = 0
     for row in rows:
-        sent = words(prompts.render(row["prompt"], template)).input_ids
+        sent = tokenizer(prompts.render(row["prompt"], template)).input_ids
         (ids, labels), (their_ids, _) = ours[row["id"]], theirs[row["id"]]
         assert ids[: len(sent)] == sent and labels == [tokens.IGNORE] * len(sent) + ids[len(sent) :]
-        assert words.decode(their_ids) == words.decode(ids) + "\n"  # the text is the same
+        assert tokenizer.decode(their_ids) == tokenizer.decode(ids) + "\n"  # the text is the same
         merged += their_ids[: len(sent)] != sent
     assert merged == 2  # a line end of two characters stays apart
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_collators_give_the_same_labels(tmp_path, name):
-    """Rows of different lengths, padded by TRL and by the kit: nothing of the padding is supervised, nothing else is lost."""
-    words, rows = words_of(name), rows_of("cft", TEXTS)
-    trainer, _ = trls(rows, words, TEMPLATES[name], None, tmp_path)
-    examples = tokens.examples(rows, words, TEMPLATES[name], 10**6)[0]
+    """Rows of different lengths, padded by TRL and by the kit: nothing of the padding is
+    supervised, nothing else is lost.
+    """
+    tokenizer, rows = words_of(name), rows_of("cft", TEXTS)
+    trainer, _ = trls(rows, tokenizer, TEMPLATES[name], None, tmp_path)
+    examples = tokens.examples(rows, tokenizer, TEMPLATES[name], 10**6)[0]
     input_ids, labels = tokens.collate(examples)
     ours = [
         (e["input_ids"].tolist(), labels[i, : len(e["input_ids"])].tolist())
