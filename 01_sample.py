@@ -88,7 +88,7 @@ class Config:
     concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
     timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
     budget: float | None = setting(
-        None, "USD that --model may cost in this run: a hard stop", minimum=0, group=SERVER
+        None, "USD --model may cost in this run: a hard stop; inf: none", minimum=0, group=SERVER
     )
     price_in: float | None = setting(
         None,

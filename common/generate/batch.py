@@ -40,6 +40,8 @@ class Batch:
 
     def outstanding(self) -> bool:
         """Return whether a batch of an earlier start has not been collected."""
+        if not self.path.exists():
+            return False
         with Journal(self.path) as parts:
             return not all(part.get("collected") for part in parts.records.values())
 

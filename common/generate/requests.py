@@ -206,7 +206,7 @@ class _Recorder:
         task.settle(answer)
         self.counts[task.state] += 1
         if task.settled:  # the main process shows its own share for all
-            self.bar.update(distributed.world_size())
+            self.bar.update(min(distributed.world_size(), self.bar.total - self.bar.n))
         if len(self.first_reasons) < N_FIRST:
             self.first_reasons.append(task.reason)
         self.refuse_bad()
