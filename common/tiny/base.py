@@ -21,8 +21,8 @@ from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task
 from common.tiny import world
 from common.train import checkpoints, tokens
+from common.train.distributed import init_distributed
 from common.train.loop import adamw, training_steps
-from common.train.distributed import init_distributed, world_size
 from common.train.model import load
 
 BATCH = 16  # documents per pretraining step
@@ -107,11 +107,6 @@ def pretrain(folder: Path, seed: int, steps: int, gappy_share: float = 0.0) -> f
     settings = {"seed": seed, "steps": steps, "gappy_share": gappy_share}
     if (folder / "base.json").exists():
         return _existing(folder, settings)
-    if world_size() > 1:
-        raise InputError(
-            f"{folder} does not exist, and one process makes it.\n"
-            "Start with plain python once, then with torchrun."
-        )
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     write_untrained(part / "init", seed)

@@ -17,7 +17,6 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from common.core import prompts
 from common.tiny import world
 
 CRITIQUES = ("full", "terse", "brief", "verdict")
@@ -25,11 +24,6 @@ _QUESTION = re.compile(r"Start with (\d+)((?:\n\(\d\) [-+*] \d)+)")
 _STEP = re.compile(r"\(\d\) ([-+*]) (\d)")
 _LINE = re.compile(r"\((\d)\) \d+ [-+*] \d = (\d+)")
 _BOXED = re.compile(r"\\boxed\{ (\d+) \}")
-# How the two prompts for a critique begin, and the label before the response
-PROMPT_FORMS = (
-    (prompts.TEACHER_CRITIQUE, "\n\nSolution:\n"),
-    (prompts.ONE_SHOT_CRITIQUE, "\n\nStudent's Solution:\n"),
-)
 
 
 def model_name(skip: float, critique: str, errors: float = 0.0) -> str:
@@ -95,12 +89,11 @@ def reply(model: str, messages: list) -> str:
         raise ValueError("the tiny teacher knows only the micro-world's questions")
     steps = [(op, int(operand)) for op, operand in _STEP.findall(question[2])]
     problem = world.Problem(int(question[1]), tuple(steps))
-    for opening, label in PROMPT_FORMS:
-        if text.startswith(opening):
-            response = text.split(label, 1)[1]
-            errors = float(settings.get("errors", 0))
-            return critique(problem, response, skip, settings["critique"], errors)
-    return answer(problem, skip)
+    _, label, response = text.partition("Solution:\n")
+    if not label:
+        return answer(problem, skip)
+    errors = float(settings.get("errors", 0))
+    return critique(problem, response, skip, settings["critique"], errors)
 
 
 class _Handler(BaseHTTPRequestHandler):
