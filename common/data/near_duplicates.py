@@ -19,7 +19,7 @@ UNKNOWN = chr(0x10FFFF)  # a token that no text of the index has
 
 
 class Index:
-    """Texts by their 10-grams. 20,000 questions of 70 tokens need about 150 MB.
+    """Texts by their 10-grams. 20,000 questions of 70 tokens need about 280 MB.
 
     A text is a string with one character for each token, so that equality and 10-grams are those
     of strings, and rapidfuzz compares tokens.
