@@ -260,13 +260,6 @@ if config.model:
         print(f"Run the same command again to ask for the {len(errors)} that failed (status 3).")
     if not rows:
         raise InputError(f"{config.model} gave no usable response.")
-    n_questions = len({row["question_id"] for row in rows})
-    if config.samples > 1 and config.temperature > 0 and 1 < n_questions == len(rows):
-        print(
-            f"note: all samples of a question are equal: {config.model} or its server "
-            "ignores --temperature"
-        )
-
 # %% Write the rows
 files.write_jsonl(output, rows)
 manifests.write_manifest(

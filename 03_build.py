@@ -182,7 +182,7 @@ if config.decontaminate:
         config.decontaminate, config.benchmarks_dir, config.seed
     )
     contaminated = decontamination.find_matches(questions, test_sets)
-    lines = decontamination.describe_summary(decontamination.summarize(contaminated, test_sets))
+    lines = decontamination.describe_matches(contaminated, test_sets)
     notes += lines or ["no question of a test set was found"]
     notes.append(f"compared with {', '.join(test_sets)}; every match: {matches_file}")
 elif {row["source"] for row in rows} != {"tiny"}:

@@ -148,36 +148,19 @@ def _describe_pair(question_id, question, benchmark, item, ratio):
 # --- what is reported ---------------------------------------------------------------------------
 
 
-def summarize(matches: list[dict], tests: dict[str, list[dict]]) -> dict[str, dict]:
-    """Return {benchmark: counts} of `find_matches`.
-
-    items: of the test set; hit: those that a removed question matches; exact: those that equal
-    one; removed: questions; borderline: questions that are listed for a look and not removed.
-    """
-    counts = {}
+def describe_matches(matches: list[dict], tests: dict[str, list[dict]]) -> list[str]:
+    """Return a line for each test set that was hit. "Borderline" questions are not removed."""
+    lines = []
     for name, items in tests.items():
         pairs = [match for match in matches if match["benchmark"] == name]
         removed_pairs = [pair for pair in pairs if pair["removed"]]
-        removed = {pair["question_id"] for pair in removed_pairs}
-        counts[name] = {
-            "items": len(items),
-            "hit": len({pair["item"] for pair in removed_pairs}),
-            "exact": len({pair["item"] for pair in pairs if pair["how"] == "exact"}),
-            "removed": len(removed),
-            "borderline": len({pair["question_id"] for pair in pairs} - removed),
-        }
-    return counts
-
-
-def describe_summary(counts: dict[str, dict]) -> list[str]:
-    """Return a summary as lines, one for each benchmark that was hit."""
-    lines = []
-    for name, n in counts.items():
-        if n["removed"] or n["borderline"]:
+        n_items = len({pair["item"] for pair in removed_pairs})
+        n_removed = len({pair["question_id"] for pair in removed_pairs})
+        n_borderline = len({pair["question_id"] for pair in pairs}) - n_removed
+        if pairs:
             lines.append(
-                f"{name}: {n['removed']:,} questions removed, which match {n['hit']:,} of its "
-                f"{n['items']:,} items ({n['exact']:,} of them word for word); "
-                f"{n['borderline']:,} borderline ones kept"
+                f"{name}: {n_removed:,} questions removed, which match {n_items:,} of its "
+                f"{len(items):,} items; {n_borderline:,} borderline ones kept"
             )
     return lines
 

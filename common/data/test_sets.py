@@ -322,16 +322,11 @@ def compute_digest(items: list[dict]) -> str:
 
 def _print_differences(name, items):
     """Print a note if the set is not the one that the kit was checked with."""
-    test_set = TEST_SETS[name]
-    if len(items) != test_set.items:
-        print(f"note: {name} has {len(items)} items here, {test_set.items} are usual")
-        return
-    digest = compute_digest(items) if test_set.digest else ""
-    if digest != test_set.digest:
+    test_set, digest = TEST_SETS[name], compute_digest(items)
+    if len(items) != test_set.items or digest != (test_set.digest or digest):
         print(
-            f"note: {name} has other questions or golds than the copy the kit was checked with "
-            f"(digest {digest}, not {test_set.digest}): a changed revision? "
-            "Compare scores only with others of this digest."
+            f"note: {name} is not as usual: {len(items)} items (usual: {test_set.items}), digest "
+            f"{digest} (usual: {test_set.digest}). Compare scores only with others of this digest."
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections import Counter
 from difflib import SequenceMatcher
 
 import pytest
@@ -13,10 +14,10 @@ from common.core.files import content_id, read_jsonl
 from common.data import decontamination, near_duplicates, test_sets
 from common.data.decontamination import (
     count_overlap,
+    describe_matches,
     find_matches,
     load_test_sets,
     normalize_question,
-    summarize,
     tokenize_variants,
 )
 from common.tiny import world
@@ -55,6 +56,15 @@ def grams(tokens):
 
 def difflib_ratio(item, question):
     return SequenceMatcher(None, item, question, autojunk=False).ratio()
+
+
+def count_matches(matches, tests):
+    """{test set: [questions removed, items that they match, its items, borderline questions]}"""
+    counts = {}
+    for line in describe_matches(matches, tests):
+        name, _, text = line.partition(": ")
+        counts[name] = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", text)]
+    return counts
 
 
 def make_tests(**texts):
@@ -168,8 +178,7 @@ def test_without_tokens_nothing_matches(question, item, capsys):
 def test_empty_sets():
     assert find_matches({}, make_tests(t=["q"])) == []
     assert find_matches({"q": text(*WORDS[:30])}, {}) == find_matches({"q": "q"}, {"t": []}) == []
-    counts = {"items": 0, "hit": 0, "exact": 0, "removed": 0, "borderline": 0}
-    assert summarize([], {"t": []}) == {"t": counts} and load_test_sets([]) == {}
+    assert describe_matches([], {"t": []}) == [] and load_test_sets([]) == {}
 
 
 STEM = "Which of these gases at room temperature is the densest of them all?"
@@ -257,10 +266,7 @@ def test_pairs_their_order_and_the_counts():
     assert rows == [(question_id, *row) for question_id in ("q1", "q0") for row in expected]
     assert matches[0]["question"] == text(*base)
     assert matches[0]["item_question"] == text(*base).upper()
-    assert summarize(matches, tests) == {
-        "b": {"items": 3, "hit": 2, "exact": 1, "removed": 2, "borderline": 0},
-        "a": {"items": 1, "hit": 0, "exact": 0, "removed": 0, "borderline": 2},
-    }
+    assert count_matches(matches, tests) == {"b": [2, 2, 3, 0], "a": [0, 0, 1, 2]}
 
 
 def test_no_text_of_a_private_set_comes_out():
@@ -308,20 +314,6 @@ def test_what_05_finds_among_what_was_trained_on(tmp_path):
     assert mmlu.startswith("mmlu_pro: of its 1 questions") and "cft 1 (03" in mmlu
     assert decontamination.report_overlap({"other": {"x"}}, sets) == []
     assert decontamination.report_overlap({}, sets) == []
-
-
-def test_a_summary_in_words():
-    """A benchmark that was not hit has no line."""
-    counts = {
-        "math": {"items": 5000, "hit": 3199, "exact": 2941, "removed": 3550, "borderline": 125},
-        "aime24": {"items": 30, "hit": 0, "exact": 0, "removed": 0, "borderline": 0},
-        "amc23": {"items": 40, "hit": 0, "exact": 0, "removed": 0, "borderline": 1},
-    }
-    lines = decontamination.describe_summary(counts)
-    assert [re.findall(r"[\d,]+", line) for line in lines] == [
-        ["3,550", ",", "3,199", "5,000", "2,941", "125"],
-        ["23", "0", ",", "0", "40", "0", "1"],
-    ]
 
 
 # --- against all pairs --------------------------------------------------------------------------
@@ -533,18 +525,21 @@ def test_what_maths_training_questions_hold_of_its_test():
     tests = load_test_sets(names, SHARED / "benchmarks")
     known = normalized(questions.values())
     assert [count_overlap(known, tests[name]) for name in names] == [2936, 0, 320, 0]
-    counts = summarize(find_matches(questions, tests), tests)
-    assert [counts[name]["exact"] for name in names] == [2941, 1, 320, 0]
-    assert [counts[name]["hit"] for name in names] == [3206, 86, 339, 0]
-    assert counts["math"]["removed"] == 3568
+    matches = find_matches(questions, tests)
+    exact = {(match["benchmark"], match["item"]) for match in matches if match["how"] == "exact"}
+    n_exact = Counter(name for name, _ in exact)
+    assert [n_exact[name] for name in names] == [2941, 1, 320, 0]
+    counts = count_matches(matches, tests)
+    assert counts["math"][:3] == [3568, 3206, 5000]
+    assert [counts[name][1] for name in names[1:3]] == [86, 339] and "gsm8k" not in counts
 
 
 @here
 def test_gsm8ks_training_questions_hold_siblings_of_its_test():
     tests = load_test_sets(["gsm8k"], SHARED / "benchmarks")
     questions = read_questions(SHARED / "questions" / "gsm8k_train_7473.jsonl")
-    counts = {"items": 1319, "hit": 4, "exact": 0, "removed": 5, "borderline": 1}
-    assert summarize(find_matches(questions, tests), tests)["gsm8k"] == counts
+    counts = count_matches(find_matches(questions, tests), tests)
+    assert counts == {"gsm8k": [5, 4, 1319, 1]}
 
 
 @here
@@ -554,4 +549,4 @@ def test_mmlus_questions_are_found_in_mmlu_pro_without_their_options():
     questions = {text: text for text in texts}
     tests = load_test_sets(["mmlu_pro"], SHARED / "benchmarks")
     assert len(questions) == 724
-    assert summarize(find_matches(questions, tests), tests)["mmlu_pro"]["removed"] == 460
+    assert count_matches(find_matches(questions, tests), tests)["mmlu_pro"][0] == 460
