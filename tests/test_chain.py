@@ -212,10 +212,10 @@ def test_rows_and_scores_of_05(finished):
         "finish_reason",
         "n_tokens",
         "extracted",
-        "how",
+        "extraction_method",
         "gold",
-        "strict",
-        "paper",
+        "correct",
+        "correct_paper",
         "timed_out",
     ]
     form = re.compile(
@@ -233,8 +233,8 @@ def test_rows_and_scores_of_05(finished):
         assert [r["id"] for r in got] == [
             r["id"] for r in rows(finished.run / "05_eval" / "base" / "tiny.jsonl")
         ]
-        assert scores[name]["n"] == 8 and scores[name]["correct"] == sum(r["strict"] for r in got)
-        assert scores[name]["cut"] == sum(r["finish_reason"] == "length" for r in got)
+        assert scores[name]["n"] == 8 and scores[name]["correct"] == sum(r["correct"] for r in got)
+        assert scores[name]["truncated"] == sum(r["finish_reason"] == "length" for r in got)
     trained_on = {r["question_id"] for r in rows(finished.run / "01_responses.jsonl")}
     assert not trained_on & {r["id"] for r in got}
 
@@ -512,7 +512,7 @@ def test_05_asks_a_server(tmp_path):
             and "items without an output of served" in partly.stdout
         )
         lost = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")[3]
-        assert (lost["strict"], lost["paper"], lost["finish_reason"], lost["error"]) == (
+        assert (lost["correct"], lost["correct_paper"], lost["finish_reason"], lost["error"]) == (
             None,
             None,
             "failed",
@@ -537,7 +537,7 @@ def test_05_asks_a_server(tmp_path):
         in printed
     )
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
-    assert [(r["gold"], r["strict"], r["output"]) for r in graded] == [
+    assert [(r["gold"], r["correct"], r["output"]) for r in graded] == [
         (str(n), n == 2, "It is \\boxed{2}. ") for n in range(4)
     ]
     assert (tmp_path / "runs" / "mine" / "05_results.md").read_text().count(
@@ -645,7 +645,7 @@ def test_empty_outputs_are_outputs(tmp_path):
             server.url,
         )
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "math500.jsonl")
-    assert [(r["output"], r["strict"]) for r in graded] == [("", False)] * 6
+    assert [(r["output"], r["correct"]) for r in graded] == [("", False)] * 6
     assert (
         "| math500 | served | 6 | 0.0 |"
         in (tmp_path / "runs" / "mine" / "05_results.md").read_text()

@@ -117,7 +117,7 @@ def manifest_path(output: Path) -> Path:
     return output / "run.json" if output.is_dir() else output.with_suffix(".run.json")
 
 
-def write_manifest(output: Path, config, inputs: Iterable[Path] = (), **headline) -> None:
+def write_manifest(output: Path, config, inputs: Iterable[str | Path] = (), **headline) -> None:
     """Write what made an output: settings, hashes of the inputs, versions, command and time.
 
     headline: numbers about the output, as further fields.
@@ -125,7 +125,7 @@ def write_manifest(output: Path, config, inputs: Iterable[Path] = (), **headline
     manifest = {
         "layout": LAYOUT,
         "config": vars(config),
-        "inputs": {str(path): file_hash(path) for path in inputs},
+        "inputs": {str(path): file_hash(Path(path)) for path in inputs},
         "output_sha256": file_hash(output) if output.is_file() else None,
         **environment(),
         **headline,

@@ -3,9 +3,10 @@
 from itertools import combinations
 from pathlib import Path
 
-from common.core import files, prompts, runs, stats, trainings
+from common.core import files, stats
 from common.core.errors import InputError
 from common.core.files import content_id
+from common.core.manifests import outputs, require
 from common.data import test_sets
 from common.data.decontamination import normalize_question
 from common.evaluate import comparisons, scores
@@ -49,72 +50,44 @@ def describe_validation(name: str) -> str:
     return f"Checkpoints were chosen on {name}, {NOTES[name]}."
 
 
-def trained_on(run):
-    """Return {set: the normalized questions that it was trained on}, None if its data changed.
-
-    A set of a second stage was trained on what its first stage was, too.
-    """
-    built = {files.file_hash(file): file for file in (run / "03_data").glob("*.jsonl")}
-    questions, after = {}, {}
-    for path in sorted((run / "04_train").glob("*/settings.json")):
-        settings, name = trainings.read_settings(path), path.parent.name
-        after[name] = settings.get("after")
-        hashes = settings.get("data_sha256", ["?"])
-        questions[name] = None
-        if set(hashes) <= set(built):
-            questions[name] = set()
-            for sha in hashes:
-                for row in files.iter_jsonl(built[sha], ("prompt",)):
-                    questions[name].add(normalize_question(prompts.extract_question(row["prompt"])))
-    for name in [name for name in questions if after[name]]:
-        first = questions.get(after[name])
-        if first is None or questions[name] is None:
-            questions[name] = None
-        else:
-            questions[name] |= first
+def read_trained_questions(run: Path) -> dict[str, set[str]]:
+    """Return {training set: the normalized questions that its model was trained on}."""
+    questions = {}
+    for path in sorted((run / "04_train").glob("*/trained_on.jsonl")):
+        rows = files.iter_jsonl(path, ("question",))
+        questions[path.parent.name] = {normalize_question(row["question"]) for row in rows}
     return questions
 
 
 def load_heldout(run: Path, specs: list) -> list[dict]:
-    """Return questions of 01 with a gold on which no set was trained, in the order of 01.
+    """Return questions of 01 with a gold on which no model of the run was trained.
 
     specs: the models whose checkpoints are chosen; InputError if one was not trained in this run.
     """
+    folder = require(run / "04_train")
     for spec in specs:
-        for checkpoint in spec.checkpoints:
-            folder = Path(checkpoint.location).resolve()
-            if checkpoint.url or (run / "04_train").resolve() not in folder.parents:
-                raise InputError(
-                    f"{checkpoint.location} is no checkpoint of {run}: what it was trained on "
-                    "is not known.\nTake --selection validation."
-                )
-    path = runs.stage_file(run, "01_responses.jsonl")
-    runs.stage_file(run, "04_train")
-    trained = trained_on(run)
-    changed = [name for name, questions in trained.items() if questions is None]
-    if changed:
-        raise InputError(
-            f"{run / '04_train' / changed[0]} was trained on other data than {run / '03_data'} "
-            "holds now, so that what is held out is not known.\n"
-            "Train it again under another --name, or take --selection validation."
-        )
-    golds, questions = {}, {}
-    for row in files.read_jsonl(path, ("question_id", "question", "gold")):
-        if str(row["gold"] or "").strip():
-            questions.setdefault(row["question_id"], row["question"])
-            golds.setdefault(row["question_id"], set()).add(str(row["gold"]))
+        if spec.checkpoints and Path(spec.location).resolve().parent != folder.resolve():
+            raise InputError(
+                f"{spec.location} was not trained in {run}: its training questions are not known.\n"
+                "Use --selection validation."
+            )
+    trained = set().union(*read_trained_questions(run).values())
+    golds = {}
+    for path in outputs(run, "01_responses"):
+        for row in files.iter_jsonl(path, ("question", "gold")):
+            gold = str(row["gold"] or "").strip()
+            if gold and normalize_question(row["question"]) not in trained:
+                golds.setdefault(row["question"], set()).add(gold)
     items = []
-    for key, question in questions.items():
-        text = normalize_question(question)
-        was_seen = any(text in texts for texts in trained.values())
-        if not was_seen and len(golds[key]) == 1:  # of two golds nobody knows which is meant
-            item = {"id": content_id(question), "question": question, "gold": golds[key].pop()}
+    for question, values in golds.items():
+        if len(values) == 1:  # of two golds nobody knows which is meant
+            item = {"id": content_id(question), "question": question, "gold": values.pop()}
             items.append(item)
     if not items:
         raise InputError(
             f"every question of {run} that has a gold was trained on, or none has one.\n"
             "Build with fewer rows (03_build.py --rows N) and train under another --name; "
-            "or take --selection validation"
+            "or use --selection validation"
         )
     return items[:HOLDOUT_QUESTIONS]
 

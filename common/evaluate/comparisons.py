@@ -165,7 +165,7 @@ def _average_runs(name, runs, seed):
     _, items_low, items_high = stats.mean_interval(by_item, seed=seed)
     rows = []
     for item, share in zip(runs[0].by_item(), by_item):
-        rows.append({"id": item, "sample": 0, "strict": share, "paper": None})
+        rows.append({"id": item, "sample": 0, "correct": share, "correct_paper": None})
     merged = Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
     return merged, {
         "mean": mean,

@@ -23,9 +23,9 @@ ANSWER = (
     "finish_reason",
     "n_tokens",
     "extracted",
-    "how",
-    "strict",
-    "paper",
+    "extraction_method",
+    "correct",
+    "correct_paper",
     "timed_out",
 )
 SCORE = ("benchmark", "model", "n", "accuracy", "low", "high", "paper_accuracy")

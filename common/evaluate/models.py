@@ -1,19 +1,17 @@
-"""What --model names: a base, trained sets of the run, folders, hub ids, served models."""
+"""What --model and --seeds name: the base, training sets of the run, folders, hub ids, servers."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.core import prompts, runs, trainings
+from common.core import prompts, trainings
 from common.core.errors import InputError
+from common.core.manifests import file_label, require
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.data import training_sets
 from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.local import Local
-
-LABEL_CHARACTERS = 100  # a label is a folder's name, too
 
 
 @dataclass
@@ -21,101 +19,100 @@ class ModelSpec:
     """A model to score.
 
     label: its name in tables and its folder in 05_eval. location: a folder or a served name. url:
-    of its server, None for a local model. group: what several seeds have in common. checkpoints:
-    ModelSpecs in the order of their steps, if one of them is still to be chosen.
+    of its server, None for a local model. step: of a checkpoint. checkpoints: by step, if one of
+    them is still to be chosen.
     """
 
     label: str
     location: str
     url: str | None = None
-    group: str = ""
     step: int | None = None
     checkpoints: tuple = ()
 
 
-def resolve_models(run, names, base_url=None, selection="auto") -> list[ModelSpec]:
-    """Return the models of these names, by default the base and all trained sets of the run.
+def resolve_models(
+    run: Path, names: list[str], seeds: list[str], base_url: str | None = None, choose: bool = False
+) -> tuple[list[ModelSpec], dict[str, list[str]]]:
+    """Return the models to score, and {label: labels of its runs} of what is a mean over seeds.
 
-    A name is base, a trained set, a folder, a hub id or a served name; NAME@URL is served there,
-    LABEL=NAME is called LABEL. A trained set is its last checkpoint; a folder of checkpoints, and
-    with a selection by a validation set a trained set too, are all of them. Several names of one
-    LABEL are seeds of one training set; with such a selection, and steps in their names,
-    checkpoints of one training.
+    names: base, a training set, a folder, a hub id or a served name; NAME@URL is served there,
+    LABEL=NAME is called LABEL. Without names and seeds: the base and all training sets of the run.
+    seeds: LABEL=NAME,NAME,... for several trainings of one set. choose: a training stands for all
+    of its checkpoints, of which one will be chosen, else for its last one.
     """
-    choose = selection not in ("auto", "last")
-    names = names or ["base", *training_sets.list_trained(runs.stage_file(run, "04_train"))]
-    by_label = {}
-    for name in names:
-        spec = _resolve(run, name, base_url, selection)
-        by_label.setdefault(spec.label, []).append(spec)
-    specs = []
-    for label, group in by_label.items():
-        specs += _joined(label, group, choose)
-    labels = list(group_seeds(specs))
-    for spec in specs:  # only now are the labels final
-        labels.append(spec.label)
-        for checkpoint in spec.checkpoints:
-            checkpoint.label = f"{spec.label}--step-{checkpoint.step:06d}"
-            labels.append(checkpoint.label)
+    if not names and not seeds:
+        names = ["base", *training_sets.list_trained(require(run / "04_train"))]
+    specs = [_resolve(run, name, base_url, choose) for name in names]
+    groups = {}
+    for text in seeds:
+        label, _, members = text.partition("=")
+        group = []
+        for number, name in enumerate(members.split(","), 1):
+            group.append(_resolve(run, f"{label}.{number}={name}", base_url, choose))
+        if len({(spec.location, spec.url) for spec in group}) < 2:
+            raise InputError(
+                f"--seeds {text!r} does not name several models.\n"
+                "Expected LABEL=NAME,NAME,...: a model for each seed, named as in --model."
+            )
+        groups[label] = [spec.label for spec in group]
+        specs += group
+    labels = [spec.label for spec in specs] + list(groups)
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
         raise InputError(
             f"two of the models would be called {' and '.join(repeated)}.\n"
-            "Give them other names: --model LABEL=NAME ..."
+            "Give them other names: --model LABEL=NAME ... (seeds of one set: --seeds LABEL=A,B)"
         )
-    return specs
+    return specs, groups
 
 
-def _resolve(run, name, base_url, selection):
+def choose_baseline(specs: list[ModelSpec], groups: dict, baseline: str | None = None):
+    """Return the labels to compare (seeds of one set as one), and the baseline.
+
+    The default is sft if it is among them, else the first.
+    """
+    members = {label for labels in groups.values() for label in labels}
+    labels = [spec.label for spec in specs if spec.label not in members] + list(groups)
+    baseline = baseline or ("sft" if "sft" in labels else labels[0])
+    if baseline not in labels:
+        raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(labels)}")
+    return labels, baseline
+
+
+def _resolve(run, name, base_url, choose):
     """Return the ModelSpec of one name."""
     label, location, url = _split_name(name, base_url)
     if url:
-        spec = ModelSpec(label or _file_label(location), location, url)
-    elif location in (*training_sets.TRAINING_SETS, *training_sets.list_trained(run / "04_train")):
-        spec = ModelSpec(label or location, str(trainings.last_checkpoint(run, location)))
-        if selection not in ("auto", "last"):
-            spec.checkpoints = _list_checkpoints(run / "04_train" / location)
-    elif location == "base":
-        spec = ModelSpec(label or "base", local_folder(trainings.find_base(run)))
-    elif any(Path(location).glob("step-*[0-9]")):
-        spec = _resolve_training(run, label, Path(location), selection)
-    else:
-        spec = _resolve_folder(run, label, location, name)
-    spec.group = label
-    spec.step = _step_of(spec.location)
-    return spec
-
-
-def _resolve_training(run, label, folder, selection):
-    """Return the ModelSpec of a folder of checkpoints, 04_train/<set> of this or another run."""
-    checkpoints = _list_checkpoints(folder)
-    if not label:
-        here = folder.resolve().parent == (run / "04_train").resolve()
-        parts = [part for part in folder.parts[-3:] if part not in ("04_train", "/")]
-        label = _file_label(parts[-1] if here else "/".join(parts[-2:]))
-    if selection == "last":
-        return ModelSpec(label, checkpoints[-1].location)
-    return ModelSpec(label, str(folder), checkpoints=checkpoints)
-
-
-def _resolve_folder(run, label, location, name):
-    """Return the ModelSpec of a model's or an adapter's folder, or of a hub id."""
-    trainings = sorted(path.parent.name for path in Path(location).glob("*/settings.json"))
-    if trainings:
+        return ModelSpec(label or file_label(location), location, url)
+    if location == "base":
+        return ModelSpec(label or "base", local_folder(trainings.find_base(run)))
+    if location in training_sets.list_trained(run / "04_train"):
+        last, folder = str(trainings.last_checkpoint(run, location)), run / "04_train" / location
+        return _resolve_training(label or location, folder, choose, last)
+    label = label or file_label("-".join(Path(location).parts[-2:]).removeprefix("04_train-"))
+    if any(Path(location).glob("step-*[0-9]")):
+        return _resolve_training(label, Path(location), choose)
+    if (Path(location) / "adapter_config.json").is_file():
+        return ModelSpec(label, location)
+    try:
+        return ModelSpec(label, local_folder(location))
+    except InputError as error:
+        names = " ".join(["base", *training_sets.list_trained(run / "04_train")])
         raise InputError(
-            f"{location} holds the trainings {' '.join(trainings)}.\n"
-            f"Name one of them: --model {location.rstrip('/')}/{trainings[0]}"
-        )
-    folder = location
-    if not (Path(location) / "adapter_config.json").is_file():
-        try:
-            folder = local_folder(location)
-        except InputError as error:
-            names = " ".join(["base", *training_sets.list_trained(run / "04_train")])
-            server = "; a server: NAME@http://..." if "@" in location else ""
-            hint = f"The names of this run: --model {names}{server}"
-            raise InputError(f"{error}\n{hint}") from error
-    return ModelSpec(label or _file_label("/".join(Path(location).parts[-2:])), folder)
+            f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
+        ) from error
+
+
+def _resolve_training(label, folder, choose, last=None):
+    """Return the ModelSpec of a folder of checkpoints, 04_train/<set> of this or another run."""
+    paths = sorted(folder.glob("step-*[0-9]"))
+    if not choose:
+        return ModelSpec(label, last or str(paths[-1]))
+    checkpoints = []
+    for path in paths:  # an adapter's last one unmerged, as the others
+        step = int(path.name.removeprefix("step-"))
+        checkpoints.append(ModelSpec(f"{label}-{path.name}", str(path), step=step))
+    return ModelSpec(label, str(folder), checkpoints=tuple(checkpoints))
 
 
 def _split_name(name, base_url):
@@ -124,108 +121,27 @@ def _split_name(name, base_url):
     if not equals or Path(name).exists():
         label, location = "", name
     location, server, address = location.partition("@http")
-    url = f"http{address}" if server else base_url
-    plain = label == _file_label(label) and len(label) <= LABEL_CHARACTERS
-    if not location or not plain or label.endswith(".json"):
+    if not location or (equals and label and label != file_label(label)):
         raise InputError(
             f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, "
-            "with a LABEL of letters, digits, '.', '_', '-' and '+'"
+            "with a LABEL of letters, digits, '.', '_' and '-'"
         )
-    return label, location, url
+    return label, location, f"http{address}" if server else base_url
 
 
-def _file_label(name):
-    return re.sub(r"[^\w.+-]+", "--", name)[-LABEL_CHARACTERS:].strip("-.")
-
-
-def _step_of(name):
-    steps = re.findall(r"(?:step|checkpoint)[-_]?(\d+)", name)
-    return int(steps[-1]) if steps else None
-
-
-def _list_checkpoints(folder):
-    """Return the checkpoints by step; an adapter's last one is taken unmerged, as the others."""
-    folders = sorted(folder.glob("step-*[0-9]"))
-    return tuple(ModelSpec(path.name, str(path), step=_step_of(path.name)) for path in folders)
-
-
-def _joined(label, group, choose):
-    if len(group) == 1:
-        return group
-    if not all(c.group for c in group):
-        raise InputError(
-            f"{len(group)} models would be called {label!r}: "
-            f"{', '.join(c.location for c in group)}\n"
-            "Give them names: --model LABEL=NAME ... (one LABEL for several: seeds of one arm)"
-        )
-    if len({(c.location if c.url else Path(c.location).resolve(), c.url) for c in group}) < len(
-        group
-    ):
-        raise InputError(
-            f"{label!r} names the same model twice: "
-            f"{', '.join(c.location for c in group)}\nEach seed is a model of its own."
-        )
-    steps = [c.step for c in group]
-    if (
-        choose
-        and None not in steps
-        and len(set(steps)) == len(steps)
-        and not any(c.checkpoints for c in group)
-    ):
-        return [ModelSpec(label, label, checkpoints=tuple(sorted(group, key=lambda c: c.step)))]
-    trainings = [
-        Path(c.location) if c.checkpoints else Path(c.location).parent for c in group if not c.url
-    ]
-    if len(set(trainings)) < len(trainings):
-        print(
-            f"note: {label}: several are checkpoints of one training, "
-            "whose spread is not that of seeds"
-        )
-    for number, c in enumerate(group, 1):
-        c.label = f"{label}.{number}"
-    return group
-
-
-def group_seeds(specs) -> dict[str, list[str]]:
-    """Return {label: labels of its seeds} of those that have several."""
-    groups = {}
-    for spec in specs:
-        if spec.group:
-            groups.setdefault(spec.group, []).append(spec.label)
-    return {name: labels for name, labels in groups.items() if len(labels) > 1}
-
-
-def choose_baseline(specs, baseline=None) -> tuple[list[str], str]:
-    """Return what is compared (seeds of one training set as one), and the baseline.
-
-    The default is sft if it is among them, else the first.
-    """
-    seeds = group_seeds(specs)
-    names = list(dict.fromkeys(c.group if c.group in seeds else c.label for c in specs))
-    baseline = baseline or ("sft" if "sft" in names else names[0])
-    if baseline not in names:
-        raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(names)}")
-    return names, baseline
-
-
-def read_origin(spec: ModelSpec) -> str:
+def read_origin(location: str) -> str:
     """Return what tells of a model's base: its name, and what its training or peft wrote down."""
-    folder = str(spec.location)
-    names = [folder]
-    for _ in range(3):  # a set trained after another one names that other one
-        training, adapter = (
-            Path(folder).parent / "settings.json",
-            Path(folder) / "adapter_config.json",
-        )
-        base = None
-        if training.is_file():
-            base = trainings.read_settings(training).get("base")
-        elif adapter.is_file():
-            base = trainings.read_settings(adapter).get("base_model_name_or_path")
-        if base:
-            folder = str(base)
-            names.append(folder)
-    return " ".join(names)
+    folder = Path(location)
+    records = (
+        (folder / "adapter_config.json", "base_model_name_or_path"),
+        (folder.parent / "settings.json", "base"),
+        (folder.parent.parent / "settings.json", "base"),  # of a merged adapter
+    )
+    for path, key in records:
+        if path.is_file():
+            base = trainings.read_settings(path).get(key, "")
+            return f"{location} {read_origin(base)}"
+    return location
 
 
 # --- engines --------------------------------------------------------------------------------------
@@ -268,7 +184,7 @@ def open_model(spec: ModelSpec, config) -> OpenedModel:
         conditions = {"engine": "server"}
         manifest = {"served": spec.location, "server": spec.url, "identity": engine.identity}
     else:
-        engine = Local(spec.location, config.batch_size, config.load_in_4bit)
+        engine = Local(spec.location, config.batch_size, load_in_4bit=config.load_in_4bit)
         tokenizer = engine.tokenizer
         manifest = engine.settings
         conditions = {key: manifest[key] for key in ("dtype", "attention", "load_in_4bit")}

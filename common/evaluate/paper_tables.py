@@ -125,7 +125,7 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
         parts.append("ours: by the paper's grader; inside: its interval holds the paper's number.")
     else:
         names = ", ".join(dict.fromkeys(row.model for row in table.rows))
-        parts.append(f"No score of this run belongs here: it needs a model called {names}.")
+        parts.append(f"No score of this run belongs here: it takes a model called {names}.")
     if assumed:
         names = ", ".join(dict.fromkeys(assumed))
         parts.append(f"{names}: of unknown base, taken to be {ASSUMED_BASE}.")

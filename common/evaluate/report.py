@@ -71,7 +71,7 @@ SCORES = (
     ("maj@k %", _estimate, "majority_accuracy", "majority_low", "majority_high"),
     ("paper's grader %", percent, "paper_accuracy"),
     ("unboxed", _text, "unboxed"),
-    ("cut", _text, "cut"),
+    ("truncated", _text, "truncated"),
     ("tokens", _number, "tokens"),
     ("seconds", _number, "seconds"),
     ("no output", _nonzero, "failed"),
@@ -206,14 +206,13 @@ def _points(rows):
 # --- the results page -----------------------------------------------------------------------------
 
 
-def describe_settings(name: str, config, shots: int) -> str:
+def describe_settings(name: str, config) -> str:
     """Return a line on what all scores of a run have in common."""
     sampling = "greedy"
     if config.temperature:
         sampling = f"temperature {config.temperature:g}, {config.samples} samples an item"
     parts = [
         f"Run {name}: {sampling}",
-        f"{shots}-shot",
         f"at most {config.max_new_tokens} new tokens",
         f"template {config.template}",
     ]

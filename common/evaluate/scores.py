@@ -1,14 +1,15 @@
 """Outputs -> graded rows -> scores: what is counted, and by which grader."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from common import grading
-from common.core import runs, stats
+from common.core import stats
 from common.core.errors import InputError
 from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
+from common.core.manifests import environment
 from common.data import test_sets
 from common.generate.requests import Request
 from common.grading import paper
@@ -16,14 +17,23 @@ from common.grading import paper
 Rows = list[dict]
 NO_GRADE = {
     "extracted": None,
-    "how": "none",
-    "strict": None,
+    "extraction_method": "none",
+    "correct": None,
     "timed_out": False,
-    "paper": None,
+    "correct_paper": None,
     "paper_timed_out": False,
 }
 GRADE_FIELDS = tuple(NO_GRADE)
-COUNTS = ("n", "unboxed", "cut", "timed_out", "paper_timed_out", "failed", "tokens", "seconds")
+COUNTS = (
+    "n",
+    "unboxed",
+    "truncated",
+    "timed_out",
+    "paper_timed_out",
+    "failed",
+    "tokens",
+    "seconds",
+)
 # What a row of a private benchmark must not hold: outputs may repeat the question.
 TEXTS = ("question", "prompt", "output", "error", "extracted")
 EXAMPLE_CHARACTERS = 600
@@ -51,18 +61,18 @@ class Result:
         items, failed = {}, set()
         for row in self.rows:
             items.setdefault(row["id"], []).append(row)
-            if row["strict"] is None:
+            if row["correct"] is None:
                 failed.add(row["id"])
         return {item: rows for item, rows in items.items() if item not in failed}
 
-    def shares(self, grader: str = "strict") -> list[float]:
+    def shares(self, grader: str = "correct") -> list[float]:
         """Return the share of right samples, 0..1, of each item in by_item."""
         groups = self.by_item().values()
         return [sum(_column(rows, grader)) / len(rows) for rows in groups]
 
     def has_failed_items(self) -> bool:
         """Return whether an item has no output, unless failed items count as wrong."""
-        return None in _column(self.rows, "strict")
+        return None in _column(self.rows, "correct")
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -105,14 +115,14 @@ def grade_outputs(
 ) -> Rows:
     """Grade outputs of complete() by both graders, write `folder`/<name>.jsonl, return its rows.
 
-    An item without an output has strict and paper null, or false if count_failed is set, and says
-    why in `error`. Rows of a private benchmark are written without any text.
+    An item without an output says why in `error`; it has correct and correct_paper null, or false
+    if count_failed is set. Rows of a private benchmark are written without any text.
     """
     benchmark, grader = test_sets.get_test_set(name), grader_id(name)
     samples = len(requests) // len(items)
     path = folder / f"{name}.jsonl"
     grades = {} if benchmark.private else _read_grades(path, grader)
-    failed_grade = NO_GRADE | ({"strict": False, "paper": False} if count_failed else {})
+    failed_grade = NO_GRADE | ({"correct": False, "correct_paper": False} if count_failed else {})
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item = items[number // samples]
@@ -150,14 +160,8 @@ def _grade_new(benchmark, rows, grades):
     strict_grades = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
     paper_grades = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
     for answer, strict, (correct_paper, paper_timed_out) in zip(new, strict_grades, paper_grades):
-        grades[answer] = {
-            "extracted": strict.extracted,
-            "how": strict.extraction_method,
-            "strict": strict.correct,
-            "timed_out": strict.timed_out,
-            "paper": correct_paper,
-            "paper_timed_out": paper_timed_out,
-        }
+        grades[answer] = asdict(strict)
+        grades[answer] |= {"correct_paper": correct_paper, "paper_timed_out": paper_timed_out}
 
 
 def _read_grades(path, grader):
@@ -196,7 +200,7 @@ def score(result: Result, seed: int = 0) -> dict:
     rows, shares = result.rows, result.shares()
     answered = [row for row in rows if row["finish_reason"] != "failed"]
     failed = {row["id"] for row in rows if row["finish_reason"] == "failed"}
-    methods = Counter(_column(answered, "how"))
+    methods = Counter(_column(answered, "extraction_method"))
     unboxed = len(answered) - methods["boxed"]
     if test_sets.get_test_set(
         result.benchmark
@@ -209,7 +213,7 @@ def score(result: Result, seed: int = 0) -> dict:
         "n": len(shares),
         "samples": samples,
         "unboxed": unboxed,
-        "cut": _column(answered, "finish_reason").count("length"),
+        "truncated": _column(answered, "finish_reason").count("length"),
         "timed_out": sum(_column(answered, "timed_out")),
         "paper_timed_out": sum(_column(answered, "paper_timed_out")),
         "failed": len(failed),
@@ -218,11 +222,13 @@ def score(result: Result, seed: int = 0) -> dict:
     }
     if not shares:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
-    summary |= _interval("", shares, seed) | _interval("paper_", result.shares("paper"), seed)
+    summary |= _interval("", shares, seed) | _interval(
+        "paper_", result.shares("correct_paper"), seed
+    )
     if samples == 1:
         return summary | {"correct": int(sum(shares))}
     groups = result.by_item().values()
-    passed = [float(True in _column(group, "strict")) for group in groups]
+    passed = [float(True in _column(group, "correct")) for group in groups]
     voted = [majority(group) for group in groups]
     return summary | _interval("pass_", passed, seed) | _interval("majority_", voted, seed)
 
@@ -252,8 +258,8 @@ def majority(rows: Rows) -> float:
     right answer's share among them. An output without an answer has no vote.
     """
     votes = [row for row in rows if row["extracted"] is not None]
-    right = sum(_column(votes, "strict"))
-    wrong = Counter(row["extracted"].strip() for row in votes if not row["strict"])
+    right = sum(_column(votes, "correct"))
+    wrong = Counter(row["extracted"].strip() for row in votes if not row["correct"])
     if not right or not wrong:
         return float(right > 0)
     # Only if the sum of the wrong answers reaches the right one does it matter which are equal.
@@ -310,10 +316,10 @@ def write_score(folder: Path, result: Result, context: dict, seed: int = 0) -> N
         "score": result.score,
         "grader": grader_id(result.benchmark),
         "conditions": result.conditions,
-        "took": result.timing,
+        "timing": result.timing,
     }
     path = folder / f"{result.benchmark}.score.json"
-    write_json(path, manifest | context | runs.environment())
+    write_json(path, manifest | context | environment())
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -328,11 +334,11 @@ def format_example(results: list[Result]) -> str:
     if test_sets.get_test_set(name).private:
         return f"({name}: no example, its texts are shown and stored nowhere)"
     by_item = list(zip(*(result.rows for result in results)))
-    differing = [rows for rows in by_item if len(set(_column(rows, "strict"))) > 1]
+    differing = [rows for rows in by_item if len(set(_column(rows, "correct"))) > 1]
     rows = (differing or by_item)[0]
     lines = [rows[0]["question"], f"(gold {rows[0]['gold']})"]
     for result, row in zip(results, rows):
-        lines.append(f"--- {result.model}: {OUTCOMES[row['strict']]}")
+        lines.append(f"--- {result.model}: {OUTCOMES[row['correct']]}")
         lines.append(row["output"][:EXAMPLE_CHARACTERS])
     return "\n".join(lines)
 

@@ -5,19 +5,17 @@ The choice, what it is made on, and that this is no part of what is reported or 
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from common.core import prompts
 from common.core.errors import InputError
-from common.core.files import file_hash
 from common.data import test_sets
 from common.evaluate import checkpoint_selection, models, scores
 from common.evaluate.models import ModelSpec
+from common.generate.requests import Request
 from tests.evaluate.test_scores import result
-from tests.runs import rows, write_rows
+from tests.runs import write_rows
 
 
 def choose(*rights):
@@ -103,97 +101,60 @@ def test_the_validation_set_is_not_reported():
             checkpoint_selection.choose_validation_set("validation", reported)
 
 
-def test_held_out_questions_are_those_that_no_arm_trained_on(run):
-    """By question, not by response.
-
-    Another response to a question that was trained on is no held-out question.
-    """
-    responses = [
-        {
-            "id": f"r{n}",
-            "question_id": f"q{n // 2}",
-            "question": f"What is {n // 2}?",
-            "gold": None if n == 9 else str(n // 2),
-        }
-        for n in range(10)
-    ]
+@pytest.fixture
+def responses(run):
+    """Two responses to each of five questions, and what the models of the run were trained on."""
+    rows = []
+    for number in range(10):
+        question = number // 2
+        gold = None if number == 9 else str(question)
+        rows.append({"id": f"r{number}", "question": f"What is {question}?", "gold": gold})
+    write_rows(run / "01_responses" / "a.jsonl", rows)
     twins = [
-        {"id": "t0", "question_id": "t0", "question": "what is 0 ?", "gold": "0"},
-        {"id": "t1", "question_id": "q2", "question": "What is 2?", "gold": " "},
-        *(
-            {"id": f"u{gold}", "question_id": "u", "question": "Two golds?", "gold": gold}
-            for gold in "78"
-        ),
+        {"id": "t0", "question": "what is 0 ?", "gold": "0"},
+        {"id": "t1", "question": "What is 2?", "gold": " "},
+        {"id": "u7", "question": "Two golds?", "gold": "7"},
+        {"id": "u8", "question": "Two golds?", "gold": "8"},
     ]
-    write_rows(run / "01_responses.jsonl", responses + twins)
+    write_rows(run / "01_responses" / "b.jsonl", twins)
+    train_on(run, "cft", ["What is 0?"])
+    train_on(run, "sft", ["What is 1?", "Of another run?"])
+    return run
 
-    def trained_rows(*questions, make=prompts.sft_row_prompt):
-        return [{"prompt": make(question)} for question in questions]
 
-    write_rows(
-        run / "03_data" / "cft.jsonl",
-        trained_rows(
-            "What is 0?", make=lambda q: prompts.critique_row_prompt(q, "r\n\nSolution:\nr")
-        ),
-    )
-    write_rows(run / "03_data" / "sft.jsonl", trained_rows("What is 1?", "Of another run?"))
-    settings = {"steps": 6, "base": str(run / "01_base")}
-    for arm in ("sft", "cft"):
-        (run / "04_train" / arm / "settings.json").write_text(
-            json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / f"{arm}.jsonl")]})
-        )
-    name, items = "heldout", checkpoint_selection.load_heldout(run, [])
-    assert [i["question"] for i in items] == ["What is 2?", "What is 3?", "What is 4?"]
-    assert [i["gold"] for i in items] == ["2", "3", "4"] and set(items[0]) == {
-        "id",
-        "question",
-        "gold",
-    }
-    assert (
-        test_sets.get_test_set(name).prompt_form == test_sets.MATH_FORM
-        and scores.grade_outputs(
-            run / "05",
-            name,
-            items,
-            [SimpleNamespace(sample=0, prompt="p")] * 3,
-            [{"text": "2", "finish_reason": "stop"}] * 3,
-        )[0]["strict"]
-    )
-    elsewhere = models.resolve_models(run, [f"x={run}/04_train/cft"], selection="heldout")
-    checkpoint_selection.load_heldout(run, elsewhere)
-    with pytest.raises(InputError, match="is no checkpoint of"):
-        checkpoint_selection.load_heldout(run.parent / "another", elsewhere)
-    assert checkpoint_selection.trained_on(run) == {
-        "cft": {"whatis0?"},
-        "sft": {"whatis1?", "ofanotherrun?"},
-    }
-    write_rows(
-        run / "01_responses.jsonl", [row | {"id": row["id"] + " redrawn"} for row in responses]
-    )  # by the text, whatever 01 holds now
-    assert [i["question"] for i in checkpoint_selection.load_heldout(run, [])] == [
-        "What is 2?",
-        "What is 3?",
-        "What is 4?",
-    ]
-    later = settings | {"after": "sft", "data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]}
-    write_rows(run / "04_train" / "cft-after-sft" / "settings.json", [later])
-    assert checkpoint_selection.trained_on(run)["cft-after-sft"] == {
-        "whatis0?",
-        "whatis1?",
-        "ofanotherrun?",
-    }
-    shutil.rmtree(run / "04_train" / "cft-after-sft")
-    write_rows(
-        run / "03_data" / "cft.jsonl",
-        trained_rows(*(r["question"] for r in rows(run / "01_responses.jsonl"))),
-    )
-    assert checkpoint_selection.trained_on(run)["cft"] is None
-    with pytest.raises(
-        InputError, match="cft was trained on other data"
-    ):  # then nobody knows what it has seen
-        checkpoint_selection.load_heldout(run, [])
-    (run / "04_train" / "cft" / "settings.json").write_text(
-        json.dumps(settings | {"data_sha256": [file_hash(run / "03_data" / "cft.jsonl")]})
-    )
+def train_on(run, name, questions):
+    """Write what 04 leaves on the data of a training."""
+    folder = run / "04_train" / name
+    rows = [{"question_id": question, "question": question} for question in questions]
+    write_rows(folder / "trained_on.jsonl", rows)
+    settings = {"steps": 6, "base": str(run / "01_base"), "after": None}
+    (folder / "settings.json").write_text(json.dumps(settings))
+
+
+def test_held_out_questions_are_those_that_no_model_trained_on(responses):
+    """By question, not by response; of two golds nobody knows which is meant."""
+    items = checkpoint_selection.load_heldout(responses, [])
+    assert [item["question"] for item in items] == ["What is 2?", "What is 3?", "What is 4?"]
+    assert [item["gold"] for item in items] == ["2", "3", "4"]
+    assert set(items[0]) == {"id", "question", "gold"}
+    assert test_sets.get_test_set("heldout").prompt_form == test_sets.MATH_FORM
+    requests = [Request("p")] * 3
+    outputs = [{"text": "2", "finish_reason": "stop"}] * 3
+    rows = scores.grade_outputs(responses / "05", "heldout", items, requests, outputs)
+    assert [row["correct"] for row in rows] == [True, False, False]
+
+
+def test_what_a_model_was_trained_on(responses):
+    trained = checkpoint_selection.read_trained_questions(responses)
+    assert trained == {"cft": {"whatis0?"}, "sft": {"whatis1?", "ofanotherrun?"}}
+
+
+def test_nothing_is_held_out_from_other_runs_or_after_training_on_everything(responses):
+    specs, _ = models.resolve_models(responses, ["cft"], [], choose=True)
+    checkpoint_selection.load_heldout(responses, specs)
+    shutil.copytree(responses, responses.parent / "another")
+    with pytest.raises(InputError, match="was not trained in"):
+        checkpoint_selection.load_heldout(responses.parent / "another", specs)
+    train_on(responses, "cft", [f"What is {number}?" for number in range(5)])
     with pytest.raises(InputError, match="was trained on, or none has one"):
-        checkpoint_selection.load_heldout(run, [])
+        checkpoint_selection.load_heldout(responses, [])

@@ -45,10 +45,10 @@ def row(i, strict=True, **changes):
         "finish_reason": "stop",
         "n_tokens": 7,
         "extracted": str(i + 1),
-        "how": "boxed",
+        "extraction_method": "boxed",
         "gold": str(i + 1),
-        "strict": strict,
-        "paper": strict,
+        "correct": strict,
+        "correct_paper": strict,
         "timed_out": False,
         "sample": 0,
     } | changes
@@ -106,7 +106,7 @@ def test_round_trip(tmp_path):
     Two models, two items, the second model's rows in another order, its prompt another one, one row
     missing.
     """
-    base = [row(1), row(2, False, paper=True)]
+    base = [row(1), row(2, False, correct_paper=True)]
     cft = [
         row(2, prompt="User: What is 2+1?"),
         row(3, None, output="", finish_reason="failed"),
@@ -128,12 +128,12 @@ def test_round_trip(tmp_path):
     answer = {name: base[1][name] for name in html_report.ANSWER}
     assert items[1]["answers"] == [
         [answer | {"prompt": 0}],
-        [answer | {"strict": True, "prompt": 1}],
+        [answer | {"correct": True, "prompt": 1}],
     ]
     assert (
         items[0]["answers"][1] == [None]
         and items[2]["answers"][0] == [None]
-        and items[2]["answers"][1][0]["strict"] is None
+        and items[2]["answers"][1][0]["correct"] is None
     )
 
 
@@ -159,7 +159,7 @@ def test_hostile_text_is_no_markup(tmp_path):
                 question=text,
                 gold=text,
                 extracted=text,
-                how=text,
+                extraction_method=text,
                 finish_reason=text,
                 id=text,
             )
@@ -300,8 +300,8 @@ def test_filters_in_a_browser(tmp_path, browser):
             row(
                 i,
                 dice.choice([True, False, None]),
-                paper=dice.choice([True, False]),
-                how=dice.choice(["boxed", "cue", "none"]),
+                correct_paper=dice.choice([True, False]),
+                extraction_method=dice.choice(["boxed", "cue", "none"]),
                 finish_reason=dice.choice(["stop", "length"]),
                 timed_out=dice.random() < 0.2,
                 sample=s,
@@ -331,18 +331,20 @@ def test_filters_in_a_browser(tmp_path, browser):
 
     def known(test):
         return lambda a, b: (
-            a["strict"] is not None and b["strict"] is not None and test(a["strict"], b["strict"])
+            a["correct"] is not None
+            and b["correct"] is not None
+            and test(a["correct"], b["correct"])
         )
 
     def graders(a, b):
-        return any(r["strict"] is not None and r["strict"] != r["paper"] for r in (a, b))
+        return any(r["correct"] is not None and r["correct"] != r["correct_paper"] for r in (a, b))
 
     two = {"a": "base", "b": "cft", "sample": 1}
     for outcome, test in {
-        "right": lambda a: a["strict"] is True,
-        "wrong": lambda a: a["strict"] is False,
-        "failed": lambda a: a["strict"] is None,
-        "unboxed": lambda a: a["strict"] is not None and a["how"] != "boxed",
+        "right": lambda a: a["correct"] is True,
+        "wrong": lambda a: a["correct"] is False,
+        "failed": lambda a: a["correct"] is None,
+        "unboxed": lambda a: a["correct"] is not None and a["extraction_method"] != "boxed",
         "timeout": lambda a: a["timed_out"],
         "cut": lambda a: a["finish_reason"] == "length",
     }.items():
@@ -361,7 +363,7 @@ def test_filters_in_a_browser(tmp_path, browser):
         pair=lambda a, b: "Seven" in a["output"] + b["output"]
     )
     assert shown(text="What is 17+", outcome="right", **two) == expected(
-        lambda a: a["strict"] and a["id"] == "q17"
+        lambda a: a["correct"] and a["id"] == "q17"
     )
     assert (
         shown(**two, item=120) == "120 of 120 items"

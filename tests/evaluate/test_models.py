@@ -10,121 +10,101 @@ import pytest
 
 from common.core.errors import InputError
 from common.evaluate import models, paper_tables
-from common.evaluate.models import ModelSpec
+from common.evaluate.models import ModelSpec, choose_baseline, resolve_models
 from common.generate.client import Client
 from common.generate.journal import Journal
 
 
-def names(run, *given, **settings):
-    """-> [(label, what is scored, relative to the run, steps of its checkpoints)]"""
-    return [
-        (c.label, str(c.location).replace(f"{run}/", ""), [p.step for p in c.checkpoints])
-        for c in models.resolve_models(run, list(given), **settings)
-    ]
+def names(run, *models, **settings):
+    """Return [(label, what is scored, relative to the run, steps of its checkpoints)]."""
+    specs, _ = resolve(run, *models, **settings)
+    lines = []
+    for spec in specs:
+        steps = [checkpoint.step for checkpoint in spec.checkpoints]
+        lines.append((spec.label, spec.location.replace(f"{run}/", ""), steps))
+    return lines
 
 
-def test_arms_and_folders(run):
+def resolve(run, *models, seeds=(), **settings):
+    return resolve_models(run, list(models), list(seeds), **settings)
+
+
+def test_training_sets_and_folders(run):
     base, cft = ("base", "01_base", []), ("cft", "04_train/cft/step-000006", [])
     assert names(run) == [base, ("sft", "04_train/sft/step-000006", []), cft]
     assert names(run, "cft", "base") == [cft, base]
     assert names(run, f"{run}/04_train/cft/step-000004") == [
-        ("cft--step-000004", "04_train/cft/step-000004", [])
+        ("cft-step-000004", "04_train/cft/step-000004", [])
     ]
     assert names(run, "mine=cft", "other=base") == [("mine", cft[1], []), ("other", base[1], [])]
 
 
-def test_checkpoints_of_a_folder_and_of_an_arm(run):
-    """A folder of checkpoints stands for all of them unless the last is asked for.
+def test_a_training_is_its_last_checkpoint_or_all_of_them(run):
+    folder = f"{run}/04_train/cft"
+    assert names(run, folder) == names(run, "cft") == [("cft", "04_train/cft/step-000006", [])]
+    for name in (folder, "cft", f"cft={folder}"):
+        assert names(run, name, choose=True) == [("cft", "04_train/cft", [2, 4, 6])]
+    (spec,), _ = resolve(run, f"x={folder}", choose=True)
+    labels = [checkpoint.label for checkpoint in spec.checkpoints]
+    assert labels == ["x-step-000002", "x-step-000004", "x-step-000006"]
+    shutil.copytree(folder, run.parent / "other" / "04_train" / "cft")
+    assert names(run, f"{run.parent}/other/04_train/cft")[0][0] == "cft"
 
-    An arm for its last unless there is a selection.
-    """
-    folder, steps = f"{run}/04_train/cft", [2, 4, 6]
-    assert (
-        names(run, folder, selection="auto")[0][2]
-        == names(run, "cft", selection="validation")[0][2]
-        == steps
-    )
-    assert (
-        names(run, folder, selection="auto")[0][0]
-        == names(run, "cft", selection="paper")[0][0]
-        == "cft"
-    )
-    assert (
-        names(run, folder, selection="last")
-        == names(run, "cft", selection="last")
-        == [("cft", "04_train/cft/step-000006", [])]
-    )
-    (found,) = models.resolve_models(run, [f"x={folder}"])
-    assert [c.label for c in found.checkpoints] == [
-        "x--step-000002",
-        "x--step-000004",
-        "x--step-000006",
+
+def test_servers(run):
+    urls = ["org/name", "x=m@https://h:8000/v1", "m@http://k/v1"]
+    specs, _ = resolve(run, *urls, base_url="http://all/v1")
+    assert [(spec.label, spec.location, spec.url) for spec in specs] == [
+        ("org-name", "org/name", "http://all/v1"),
+        ("x", "m", "https://h:8000/v1"),
+        ("m", "m", "http://k/v1"),
     ]
-    other = run.parent / "other" / "04_train" / "cft"
-    shutil.copytree(folder, other)
-    assert names(run, str(other))[0][0] == "other--cft"
 
 
-def test_servers():
-    (one, two, three) = models.resolve_models(
-        SimpleNamespace(__truediv__=None),
-        ["org/name", "x=m@https://h:8000/v1", "m@http://k/v1"],
-        "http://all/v1",
-    )
-    assert (one.label, one.location, one.url) == ("org--name", "org/name", "http://all/v1")
-    assert (two.label, two.location, two.url) == ("x", "m", "https://h:8000/v1") and (
-        three.label,
-        three.location,
-        three.url,
-    ) == ("m", "m", "http://k/v1")
-
-
-def test_one_label_for_several(run, capsys):
-    """Seeds; or, where a checkpoint is to be chosen and each has a step of its own, checkpoints."""
-    folders = [f"{run}/04_train/{arm}/step-000006" for arm in ("sft", "cft")]
-    found = models.resolve_models(run, [f"cft={folder}" for folder in folders] + ["base"])
-    assert [c.label for c in found] == ["cft.1", "cft.2", "base"] and models.group_seeds(found) == {
-        "cft": ["cft.1", "cft.2"]
-    }
-    served = [f"cft=step-{n}@http://h/v1" for n in (40, 20)]
-    (one,) = models.resolve_models(run, served, selection="validation")
-    assert [(c.label, c.location) for c in one.checkpoints] == [
-        ("cft--step-000020", "step-20"),
-        ("cft--step-000040", "step-40"),
+def test_seeds(run):
+    folders = [f"{run}/04_train/{name}/step-000006" for name in ("sft", "cft")]
+    specs, groups = resolve(run, "base", seeds=[f"cft={','.join(folders)}"])
+    assert [spec.label for spec in specs] == ["base", "cft.1", "cft.2"]
+    assert groups == {"cft": ["cft.1", "cft.2"]}
+    assert choose_baseline(specs, groups) == (["base", "cft"], "base")
+    served, _ = resolve(run, seeds=["cft=a@http://h/v1,b@http://h/v1"])
+    assert [(spec.location, spec.url) for spec in served] == [
+        ("a", "http://h/v1"),
+        ("b", "http://h/v1"),
     ]
-    assert models.group_seeds(models.resolve_models(run, served)) == {"cft": ["cft.1", "cft.2"]}
-    both = models.resolve_models(
-        run, [f"cft={run}/04_train/sft", f"cft={run}/04_train/cft"], selection="validation"
-    )  # seeds, each with a choice
-    assert [(c.label, len(c.checkpoints)) for c in both] == [("cft.1", 3), ("cft.2", 3)]
-    assert (
-        len({p.label for c in both for p in c.checkpoints}) == 6
-        and both[1].checkpoints[0].label == "cft.2--step-000002"
-    )
-    assert "note" not in capsys.readouterr().out
-    models.resolve_models(run, [f"cft={run}/04_train/cft/step-00000{n}" for n in (2, 4)])
-    assert "several are checkpoints of one training" in capsys.readouterr().out
+    trainings = f"x={run}/04_train/sft,{run}/04_train/cft"  # seeds, each with a choice
+    both, _ = resolve(run, seeds=[trainings], choose=True)
+    assert [(spec.label, len(spec.checkpoints)) for spec in both] == [("x.1", 3), ("x.2", 3)]
 
 
-@pytest.mark.parametrize(
-    "given, says",
-    [
-        (["cft", "cft"], "2 models would be called 'cft'"),
-        (["x=cft", "x=cft"], "'x' names the same model twice"),
-        (["x="], "is not NAME, NAME@URL or LABEL=NAME"),
-        (["a/b=cft"], "is not NAME"),
-        (["@http://h"], "is not NAME"),
-        (["./nowhere"], "there is no model folder(.|\\n)*--model base sft cft"),
-        (["x" * 101 + "=cft"], "is not NAME"),
-        (["scores.json=cft"], "is not NAME"),
-        (["runs/r/04_train"], "holds the trainings cft sft(.|\\n)*runs/r/04_train/cft"),
-        (["cft=sft", "cft=base", "cft.1=cft"], "two of the models would be called cft.1"),
-        (["cft=sft", "cft=runs/r/../r/04_train/sft/step-000006"], "same model twice"),
-    ],
-)
-def test_names_that_cannot_be_meant(run, given, says):
-    with pytest.raises(InputError, match=says):
-        models.resolve_models(run, given)
+def test_the_baseline(run):
+    specs, groups = resolve(run, "base", "cft", "sft")
+    assert choose_baseline(specs, groups) == (["base", "cft", "sft"], "sft")
+    assert choose_baseline(specs, groups, "cft")[1] == "cft"
+    with pytest.raises(InputError, match="--baseline 'nobody'.*base cft sft"):
+        choose_baseline(specs, groups, "nobody")
+
+
+WRONG_NAMES = [
+    (["cft", "cft"], [], "would be called cft"),
+    (["x="], [], "is not NAME"),
+    (["a/b=cft"], [], "is not NAME"),
+    (["@http://h"], [], "is not NAME"),
+    (["x" * 101 + "=cft"], [], "is not NAME"),
+    (["./nowhere"], [], "--model base sft cft"),
+    (["cft.1=cft"], ["cft=sft,base"], "would be called cft.1"),
+    (["cft"], ["cft=sft,base"], "would be called cft"),
+    ([], ["cft=sft,sft"], "does not name several"),
+    ([], ["cft=sft"], "does not name several"),
+    ([], ["sft"], "is not NAME"),
+]
+
+
+def test_names_that_cannot_be_meant(run):
+    for given, seeds, fact in WRONG_NAMES:
+        with pytest.raises(InputError) as error:
+            resolve(run, *given, seeds=seeds)
+        assert fact in str(error.value), (given, seeds)
 
 
 def test_an_engine_and_its_template(run, tiny_model):
@@ -216,24 +196,21 @@ def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
 
 
 def test_what_a_model_was_trained_from(run):
-    """Its training's settings say it, through the arm it was trained after; else its name."""
-    where = run / "04_train" / "cft" / "step-000006"
-    assert models.read_origin(ModelSpec("x", str(where))) == f"{where} {run / '01_base'}"
-    (run / "04_train" / "sft" / "settings.json").write_text(
-        json.dumps({"steps": 6, "base": str(where), "after": "cft"})
-    )
-    (run / "04_train" / "cft" / "settings.json").write_text(
-        json.dumps({"steps": 6, "base": "/hub/models--Qwen--Qwen2.5-7B/snapshots/1"})
-    )
-    second = models.read_origin(ModelSpec("x", str(run / "04_train" / "sft" / "step-000006")))
-    assert (
-        second.endswith("/hub/models--Qwen--Qwen2.5-7B/snapshots/1")
-        and paper_tables.base_of(second) == "Qwen2.5-7B"
-    )
-    assert (
-        models.read_origin(ModelSpec("x", "TIGER-Lab/Qwen2.5-Math-7B-CFT"))
-        == "TIGER-Lab/Qwen2.5-Math-7B-CFT"
-    )
+    """Its training's settings say it, through the set it was trained after; else its name."""
+    location = f"{run}/04_train/cft/step-000006"
+    assert models.read_origin(location) == f"{location} {run / '01_base'}"
+    assert models.read_origin(f"{location}/merged").endswith(str(run / "01_base"))
+    write_settings(run, "sft", base=location, after="cft")
+    write_settings(run, "cft", base="/hub/models--Qwen--Qwen2.5-7B/snapshots/1")
+    second = models.read_origin(f"{run}/04_train/sft/step-000006")
+    assert second.endswith("/hub/models--Qwen--Qwen2.5-7B/snapshots/1")
+    assert paper_tables.base_of(second) == "Qwen2.5-7B"
+    assert models.read_origin("Qwen/Qwen2.5-Math-7B-CFT") == "Qwen/Qwen2.5-Math-7B-CFT"
     (run / "04_train" / "cft" / "settings.json").write_text("[torn")
-    with pytest.raises(InputError, match="settings.json cannot be read"):
-        models.resolve_models(run, ["cft"])
+    with pytest.raises(InputError, match="settings.json"):
+        resolve(run, "cft")
+
+
+def write_settings(run, name, **settings):
+    path = run / "04_train" / name / "settings.json"
+    path.write_text(json.dumps({"steps": 6, **settings}))

@@ -28,7 +28,7 @@ BASE = {
     "high": 0.5439,
     "paper_accuracy": 0.52,
     "unboxed": 3,
-    "cut": 0,
+    "truncated": 0,
     "failed": 0,
     "tokens": 23444,
     "seconds": 1.26,
@@ -48,7 +48,7 @@ CFT = BASE | {
     "low": 0.9778,
     "high": 0.99249,
     "paper_accuracy": 0.98701,
-    "cut": 12,
+    "truncated": 12,
 }
 
 
@@ -57,7 +57,7 @@ def test_scores_table_by_hand():
     head, _, *lines = scores_table([BASE, SFT, CFT]).splitlines()
     assert head == (
         "| benchmark | model | n | strict % | 95% interval | paper's grader % "
-        "| unboxed | cut | tokens | seconds |"
+        "| unboxed | truncated | tokens | seconds |"
     )
     assert lines == [
         "| tiny | base | 1000 | 51.3 | 48.2 to 54.4 | 52.0 | 3 | 0 | 23,444 | 1 |",
@@ -80,7 +80,7 @@ def test_columns_that_say_nothing_are_left_out_and_others_are_not():
     head, _, line = scores_table([many]).splitlines()
     assert head == (
         "| benchmark | model | n | k | strict % | 95% interval | pass@k % | maj@k % | "
-        "paper's grader % | unboxed | cut | tokens | seconds | no output |"
+        "paper's grader % | unboxed | truncated | tokens | seconds | no output |"
     )
     assert line == (
         "| tiny | base | 1000 | 16 | 51.3 | 48.2 to 54.4 | 80.0 [70.0 to 90.0] | "

@@ -37,10 +37,10 @@ def result(rights, model="m", benchmark="tiny", **conditions):
             row = {
                 "id": f"i{number}",
                 "sample": sample,
-                "strict": right,
-                "paper": right,
+                "correct": right,
+                "correct_paper": right,
                 "extracted": str(right),
-                "how": "boxed",
+                "extraction_method": "boxed",
                 "finish_reason": "stop",
                 "n_tokens": 2,
                 "timed_out": False,
@@ -88,15 +88,17 @@ def test_rows_by_hand(tmp_path):
         "finish_reason",
         "n_tokens",
         "extracted",
-        "how",
-        "strict",
+        "extraction_method",
+        "correct",
         "timed_out",
-        "paper",
+        "correct_paper",
         "paper_timed_out",
         "gold",
         "grader",
     ]
-    assert [(r["strict"], r["paper"], r["how"], r["finish_reason"]) for r in rows] == [
+    assert [
+        (r["correct"], r["correct_paper"], r["extraction_method"], r["finish_reason"]) for r in rows
+    ] == [
         (True, True, "boxed", "stop"),
         (False, True, "last number", "length"),  # 1.04 and 1 agree after rounding to one decimal
         (None, None, "none", "failed"),
@@ -110,7 +112,7 @@ def test_rows_by_hand(tmp_path):
     counted = scores.grade_outputs(
         tmp_path, "minerva_math", ITEMS, requests(), said, count_failed=True
     )
-    assert (counted[2]["strict"], counted[2]["paper"], counted[2]["error"]) == (
+    assert (counted[2]["correct"], counted[2]["correct_paper"], counted[2]["error"]) == (
         False,
         False,
         "400 too long",
@@ -131,7 +133,7 @@ def test_each_benchmark_is_graded_by_its_own_row_of_the_table(tmp_path):
     for name, gold, text, strict in BY_BENCHMARK:
         items = [{"id": "i", "question": "q", "gold": gold, "options": 4}]
         (row,) = scores.grade_outputs(tmp_path, name, items, requests(items), [output(text)])
-        assert row["strict"] is strict, (name, text)
+        assert row["correct"] is strict, (name, text)
 
 
 def test_no_text_of_a_private_benchmark_is_written(tmp_path):
@@ -142,11 +144,11 @@ def test_no_text_of_a_private_benchmark_is_written(tmp_path):
     rows = scores.grade_outputs(tmp_path, "gpqa", items, asked, outputs)
     written = (tmp_path / "gpqa.jsonl").read_text()
     assert "SECRET" not in written and "The answer" not in written
-    assert json.loads(written.splitlines()[0])["strict"] is True
+    assert json.loads(written.splitlines()[0])["correct"] is True
     assert rows[0]["output"].startswith("SECRET")
     assert "SECRET" not in scores.format_example([Result("gpqa", "m", rows)])
     again = scores.grade_outputs(tmp_path, "gpqa", items, asked, outputs)
-    assert again[0]["strict"] is True
+    assert again[0]["correct"] is True
 
 
 def test_equal_prompts_draw_samples_of_their_own(tmp_path):
@@ -194,7 +196,7 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
         return rows
 
     first = again()
-    assert [r["strict"] for r in first] == [True, False, True, False] and again() == first
+    assert [r["correct"] for r in first] == [True, False, True, False] and again() == first
     again([ITEMS[0] | {"gold": "8"}, *ITEMS[1:]])
     again()
     monkeypatch.setitem(
@@ -215,7 +217,7 @@ def test_what_this_grader_has_graded_is_taken_over_and_no_other(tmp_path, monkey
 def test_a_score_by_hand():
     """3 of 4 right, one answer unboxed, one output cut: the interval is Wilson's."""
     given = result([True, True, True, False])
-    given.rows[1] |= {"how": "cue", "finish_reason": "length", "paper": False}
+    given.rows[1] |= {"extraction_method": "cue", "finish_reason": "length", "correct_paper": False}
     given.timing = {"seconds": 1.3}
     found = scores.score(given)
     low, high = stats.wilson(3, 4)
@@ -225,7 +227,7 @@ def test_a_score_by_hand():
         "n": 4,
         "samples": 1,
         "unboxed": 1,
-        "cut": 1,
+        "truncated": 1,
         "timed_out": 0,
         "paper_timed_out": 0,
         "failed": 0,
@@ -244,13 +246,13 @@ def test_a_score_by_hand():
 def test_failed_items_are_out_of_the_score_and_counted():
     given = result([True, None, False, None])
     for row in given.rows[1::2]:
-        row |= {"finish_reason": "failed", "error": "400 too long", "how": "none"}
+        row |= {"finish_reason": "failed", "error": "400 too long", "extraction_method": "none"}
     score = scores.score(given)
     assert (score["n"], score["failed"], score["accuracy"], score["unboxed"]) == (2, 2, 0.5, 0)
     assert "2 items got no output and are not among the n" in note_of(given)
     assert "400 too long" in note_of(given)
     for row in given.rows[1::2]:
-        row |= {"strict": False, "paper": False}
+        row |= {"correct": False, "correct_paper": False}
     assert "2 items got no output and count as wrong" in note_of(given)
     nothing = scores.score(result([None, None]))
     assert nothing["accuracy"] is None and nothing["n"] == 0
@@ -291,7 +293,7 @@ def test_samples_by_hand():
 
 
 def row(said, right=False):
-    return {"extracted": said, "strict": right}
+    return {"extracted": said, "correct": right}
 
 
 FIVE, FIVE_AGAIN = row("5", True), row("5.0", True)

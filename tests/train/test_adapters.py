@@ -637,7 +637,7 @@ def test_05_scores_the_merged_model(lora_run):
         "--max-new-tokens",
         4,
     )
-    engine = json.loads((lora_run.run / "05.run.json").read_text())["engines"]["cft"]
+    engine = json.loads((lora_run.run / "05_results.run.json").read_text())["engines"]["cft"]
     merged = lora_run.run / "04_train" / "cft" / "step-000006" / "merged"
     assert lora_run.folder / engine["folder"] == merged and engine["content"] == files.model_id(
         merged
