@@ -270,8 +270,8 @@ def test_on_real_critiques():
     path = SHARED / "responses" / "oneshot_both_verdicts.jsonl"
     columns = ["gold=gold_answer", "teacher=critique_author"]
     carried = [critiques.carry_over(row) for row in sources.load_rows(str(path), columns)[0]]
-    assert [reason for _, reason in carried] == [None] * 364
-    rows = [row for row, _ in carried]
+    rows, failed = critiques.split_failed(carried)
+    assert (len(rows), failed) == (364, [])
     labels = {}
     for record in files.read_jsonl(path):
         row = sources.make_row(record["question"], record["response"], None, "", "")
