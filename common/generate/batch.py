@@ -149,13 +149,11 @@ class Batch:
             self._note(part, collected="never created")
             return 0
         part = part | {"batch": batch_id}
-        batch = self._wait(part)
-        n_answers, n_unused, stopped = self._read_results(part, batch)
+        batch = self._wait(batch_id)
+        n_answers, n_unused = self._read_results(part, batch)
         if n_unused:
             print(f"note: {n_unused} answers of {batch_id} are left for a run that asks for them")
         self._note(part, collected="in part" if n_unused else batch.status)
-        if stopped:
-            raise stopped
         if batch.status == "failed":
             errors = (batch.errors.data if batch.errors else None) or []
             reasons = "; ".join(f"{error.code}: {error.message}" for error in errors)
@@ -167,19 +165,11 @@ class Batch:
             )
         return n_answers
 
-    def _wait(self, part):
-        """Return the part's batch, once it has ended."""
+    def _wait(self, batch_id):
+        """Return a batch, once it has ended."""
         pause = 0.2
         while True:
-            try:
-                batch = self.api.batches.retrieve(part["batch"])
-            except openai.NotFoundError:
-                raise Stopped(
-                    f"{self.client.address} does not know {part['batch']}, which an earlier start "
-                    "sent: is it the same key and --base-url?\n"
-                    f"To give it up, and pay for its requests again: rm {self.path}",
-                    2,
-                ) from None
+            batch = self.api.batches.retrieve(batch_id)
             self.state = batch.status
             self.show()
             if batch.status in ENDED:
@@ -190,26 +180,18 @@ class Batch:
     def _read_results(self, part, batch):
         """Deliver each answer of the batch's files.
 
-        Return how many came, how many are to requests that this run does not make, and the Stopped
-        that a delivery raised (too many bad answers): all that was paid is taken in first.
+        Return how many came, and how many are to requests that this run does not make.
         """
         n_answers = n_unused = 0
-        stopped = None
-        keys = set(part["keys"])
         for file in (batch.output_file_id, batch.error_file_id):
             content = self.api.files.content(file).content if file else b""
             for line in self.client.redact_bytes(content).splitlines():
                 key, status, body = _parse_line(line)
-                try:
-                    if key in self.open:  # else it is foreign, comes twice, or was taken before
-                        n_answers += self._take(key, status, body)
-                    elif status == 200 and key in keys and key not in self.journal:
-                        n_unused += 1
-                except Stopped as error:
-                    if error.status == 5:
-                        raise
-                    stopped = error
-        return n_answers, n_unused, stopped
+                if key in self.open:  # else it is foreign, comes twice, or was taken before
+                    n_answers += self._take(key, status, body)
+                elif status == 200 and key in part["keys"] and key not in self.journal:
+                    n_unused += 1
+        return n_answers, n_unused
 
     def _take(self, key, status, body) -> bool:
         """Deliver one line if it is an answer, and return whether it is; else it stays open."""

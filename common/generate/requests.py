@@ -236,10 +236,8 @@ class _Recorder:
         n_settled = sum(task.settled for task in self.tasks)
 
         def show():
-            good, failed = self.counts[State.GOOD], self.counts[State.FAILED]
-            bad = self.counts[State.BAD] + self.counts[State.TRUNCATED]
-            text = f"ok {good}, bad {bad}, failed {failed}{engine.status()}"
-            self.bar.set_postfix_str(text, refresh=is_terminal)
+            counts = [f"{state.name.lower()} {n}" for state, n in self.counts.items()]
+            self.bar.set_postfix_str(", ".join(counts) + engine.status(), refresh=is_terminal)
 
         self.last_time = time.monotonic()
         with tqdm(

@@ -36,7 +36,6 @@ NOT_CONNECTED = (
     aiohttp.ConnectionTimeoutError,
     httpx2.ConnectError,
 )
-NO_ACCESS = ("insufficient_quota", "billing_hard_limit_reached", "account_deactivated")
 
 
 class ErrorKind(Enum):
@@ -53,6 +52,30 @@ class ErrorKind(Enum):
     @property
     def exit_status(self) -> int | None:
         return self.value[1]
+
+
+STATUS_KINDS = {
+    401: ErrorKind.ACCESS,
+    402: ErrorKind.ACCESS,
+    403: ErrorKind.ACCESS,
+    404: ErrorKind.SETTINGS,
+    405: ErrorKind.SETTINGS,
+    408: ErrorKind.RETRY,
+    409: ErrorKind.RETRY,
+    429: ErrorKind.RATE_LIMIT,
+    501: ErrorKind.SETTINGS,
+    529: ErrorKind.RATE_LIMIT,
+}
+CODE_KINDS = {  # of the error in the body; they say more than the status
+    "insufficient_quota": ErrorKind.ACCESS,
+    "billing_hard_limit_reached": ErrorKind.ACCESS,
+    "account_deactivated": ErrorKind.ACCESS,
+    "model_not_found": ErrorKind.SETTINGS,
+}
+FIXES = {
+    ErrorKind.ACCESS: "Check OPENAI_API_KEY, the account's balance, and --base-url",
+    ErrorKind.SETTINGS: "Check --model {model} and --base-url (most end in /v1)",
+}
 
 
 class WebPageError(Exception):
@@ -202,22 +225,26 @@ def classify_status(
     code = str(body.get("code") or "")
     message = str(body.get("message") or "")
     reason = redact(" ".join(f"{status} {code} {message}".split()), key)
-    if status in (401, 402, 403) or code in NO_ACCESS:
-        fix = "Check OPENAI_API_KEY, the account's balance, and --base-url"
-        return ErrorKind.ACCESS, f"{reason}\n{fix}"
-    too_long = any(sign in f"{code} {message}".lower() for sign in TOO_LONG)
-    if (status in (429, 529) and not too_long) or (status == 503 and has_wait):
-        return ErrorKind.RATE_LIMIT, reason
-    if status in (404, 405, 501) or code == "model_not_found":
-        fix = f"Check --model {model} and --base-url (most end in /v1)"
-        return ErrorKind.SETTINGS, f"{reason}\n{fix}"
-    if status in (408, 409) or status >= 500:
-        return ErrorKind.RETRY, reason
+    kind = CODE_KINDS.get(code) or STATUS_KINDS.get(status)
+    if kind is None and status >= 500:
+        kind = ErrorKind.RATE_LIMIT if status == 503 and has_wait else ErrorKind.RETRY
+    if kind in FIXES:
+        return kind, f"{reason}\n{FIXES[kind].format(model=model)}"
+    if kind is ErrorKind.RETRY:
+        return kind, reason
+    if _is_too_long(f"{code} {message}"):
+        return ErrorKind.ROW, reason
+    if kind is ErrorKind.RATE_LIMIT:
+        return kind, reason
     field = _refused_field(body, message)
-    if field and not too_long:  # it may name max_tokens though only this row is too long
+    if field:
         fix = f"The server refuses {field}: give {FLAGS[field]}"
         return ErrorKind.SETTINGS, f"{reason}\n{fix}"
     return ErrorKind.ROW, reason
+
+
+def _is_too_long(text) -> bool:
+    return any(sign in text.lower() for sign in TOO_LONG)
 
 
 def _refused_field(body, message) -> str | None:

@@ -266,18 +266,25 @@ def test_refused_lines_end_in_the_message_of_the_live_run(tmp_path):
         assert end.value.status == 2 and len(server.batches) == 2
 
 
-def test_too_many_bad_lines_end_the_run_after_all_that_was_paid_is_journalled(tmp_path):
-    with FaultServer(batch=FAST, text=lambda body: "I cannot say.") as server:
-        requests = [
-            Request([{"role": "user", "content": f"prompt {i}"}], check=critiques.check_critique)
-            for i in range(60)
-        ]
-        with (
-            Journal(tmp_path / "journal.jsonl") as journal,
-            pytest.raises(Stopped, match="cannot be used"),
-        ):
+def test_too_many_bad_lines_end_the_run_and_the_next_start_takes_the_rest_in(tmp_path):
+    """Nothing is paid again: the batch stays uncollected at the server."""
+    requests = [
+        Request([{"role": "user", "content": f"prompt {i}"}], check=critiques.check_critique)
+        for i in range(60)
+    ]
+
+    def ask(bad_share):
+        with Journal(tmp_path / "journal.jsonl") as journal:
             batch = Batch(Client("m", server.url), tmp_path / "batches.jsonl", MANY)
-            complete(batch, requests, Sampling(), journal, bad_share=0.2)
+            return complete(
+                batch, requests, Sampling(), journal, retry_failed=False, bad_share=bad_share
+            )
+
+    with FaultServer(batch=FAST, text=lambda body: "I cannot say.") as server:
+        with pytest.raises(Stopped, match="cannot be used"):
+            ask(0.2)
+        assert len(rows(tmp_path / "journal.jsonl")) == 41
+        assert all("error" in record for record in ask(1.0))
         assert len(rows(tmp_path / "journal.jsonl")) == server.paid() == 60
 
 
@@ -385,17 +392,16 @@ def test_other_settings_in_between_lose_no_batch_that_was_paid(tmp_path):
         )
 
 
-def test_the_batch_of_a_server_that_does_not_know_it_is_said(tmp_path):
-    """Another key or --base-url.
-
-    A 404 for the batch is not a server without batches, and leaving --batch out would pay twice.
-    """
+def test_a_server_that_does_not_know_the_batch_ends_the_run(tmp_path):
+    """Another key or --base-url. The batch is still waited for, so nothing is paid twice."""
     with FaultServer(batch=FAST) as server, FaultServer(batch=FAST) as other:
         with pytest.raises(Killed):
             collect(server, tmp_path, batch=killed_at("_wait"))
-        with pytest.raises(Stopped) as end:
+        with pytest.raises(Stopped, match="--base-url") as end:
             collect(other, tmp_path)
-        assert "batch_1" in str(end.value) and "has no Batch API" not in str(end.value)
+        assert end.value.status == 2 and other.paid() == 0
+        records, _ = collect(server, tmp_path)
+        assert not any("error" in record for record in records) and server.paid() == N
 
 
 USAGE = b'{"prompt_tokens": %s, "completion_tokens": 1}' % (b"9" * 400)
