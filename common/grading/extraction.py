@@ -1,168 +1,212 @@
-r"""Model output -> its answer as written: the last box, else what follows the last answer cue, else the last number; or a letter."""
+r"""Find the answer in a model output, as written.
+
+It is the last box, else what follows the last answer cue, else the last number. Of an answer to
+multiple choice it is an option letter.
+"""
 
 import re
 from collections.abc import Iterator
 
-OPEN, CLOSE = (  # of a reasoning block: <think>, <|begin_of_thought|>, [THINK], ◁think▷
-    re.compile(
-        rf"(?:<\|?|\[|◁){mark}(?:think(?:ing)?|thought|reasoning|reflection|scratchpad)(?:\|?>|\]|▷)",
-        re.I,
-    )
-    for mark in ("(?:begin_of_)?", "(?:/|end_of_)")
+# ---- reasoning blocks and what follows the output ----
+
+REASONING = "(?:think(?:ing)?|thought|reasoning|reflection|scratchpad)"
+OPEN = re.compile(  # <think>, <|begin_of_thought|>, [THINK], ◁think▷
+    rf"(?:<\|?|\[|◁)(?:begin_of_)?{REASONING}(?:\|?>|\]|▷)", re.I
 )
-END = re.compile(
-    r"(?<=\S)\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|\(END\)|\\?\[END\\?\]|\*\*END\*\*)"
+CLOSE = re.compile(rf"(?:<\|?|\[|◁)(?:/|end_of_){REASONING}(?:\|?>|\]|▷)", re.I)  # </think>
+END = re.compile(  # what follows these was not meant: </s>, [END]
+    r"(?<=\S)\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|\(END\)|\\?\[END\\?\]"
+    r"|\*\*END\*\*)"
 )
-CUE = re.compile(
-    r"""(?: (?<![A-Za-z])answers?(?![A-Za-z])[ *_]{0,5}(?:to[ ](?:the|this)[ ](?:question|problem)[ *_]{0,5})?(?:is\b|are\b|:|=|(?=[$\\]))
-      | (?<![A-Za-z])(?:ans|result)[ *_]{0,5}: | \b(?:correct|right|best)[ ](?:choice|option)\b[ *_]{0,5}(?:is\b|:)
-      | <answer> | ^A: | 答案(?:是|为|：|:)
-      | \#\#\#\#(?!\#|\s*(?:step|part|solution|[\d.]+\.?[ ]+[a-z]{2,}[ ]+[a-z]))(?=\s?[-$\\\d]|[ ][^\n]{1,60}$)  # 18, no heading
-    )(?:</?[bi]>|</?strong>|[\s:*_>}]|therefore\b|thus\b)*""",
-    re.I | re.M | re.X,
+
+# ---- mathematics and numbers in running text ----
+
+ALIGNED = r"\{(?:align|equation|gather)\*?\}"
+MATH = (  # $x$, \(x\), \[x\]; "$200 and $70" is no mathematics
+    r"\$\$.+?\$\$|\$ [^$\n]+ \$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)"
+    rf"|\\\(.+?\\\)|\\\[.+?\\\]|\\begin{ALIGNED}.+?\\end{ALIGNED}"
 )
-MATH = (
-    r"\$\$.+?\$\$|\$ [^$\n]+ \$|\$(?!\s)(?:\\.|[^$\\\n])+?(?<!\s)\$(?!\d)"  # "$200 and $70" is no math
-    r"|\\\(.+?\\\)|\\\[.+?\\\]|\\begin\{(?:align|equation|gather)\*?\}.+?\\end\{(?:align|equation|gather)\*?\}"
-)
-MATHS = re.compile(
+MATHS = re.compile(  # $x$ and $y$, $5$ %
     rf"(?:{MATH})(?:\s*(?:,|and\b|or\b)+\s*(?:{MATH}))*(?:\s?(?:\\?%|percent\b))?", re.S
 )
-NUMBER = re.compile(  # not the 2 or the 10 of 2^10, 10!, 3x, 2π, 2:30
+NUMBER = re.compile(  # -1,234.5, 1 1/2, $5, 20 %; not the 2 or the 10 of 2^10, 10!, 3x, 2π, 2:30
     r"(?<![\w.)\]}^:])[-+−]?\$?(?:\d+ \d+/\d+|\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+|/\d+)?"
     r"(?![\d!^π√]|:\d|[a-fi-knp-rt-z](?![a-z]))(?:\s?\\?[%°])?",
     re.I,
 )
-SENTENCE_END = re.compile(
-    r"\.(?=\s|$)|。|</?[a-z]\w*>|\s\((?=(?:since|because|as|which|or|not)\b)|,?\s(?=(?:because|since|so|which|where|I hope)\b)"
-    r"|,\s(?!and\b|or\b)(?=[a-z]{2,}\s)"
+
+# ---- boxes ----
+
+BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.S)
+BARE_BOX = re.compile(  # \boxed 8, \boxed x, \boxed\frac{1}{2}
+    r"\\(?:boxed|fbox)\s{0,9}(\d[\d.,]*\d|\d|[a-zA-Z](?![a-zA-Z])|\\[a-z]+(?:\{[^{}]*\})*)"
 )
 
-FORMULA = re.compile(r"[\s}]*(?:[-+*/^_=<>]|\\(?:cdot|times|frac|pm|le|ge)(?![a-z]))")
+# ---- cues ----
+
+CUE = re.compile(
+    r"""(?: (?<![A-Za-z])answers?(?![A-Za-z])[ *_]{0,5}                 # the answer is, Answer:
+            (?:to[ ](?:the|this)[ ](?:question|problem)[ *_]{0,5})?
+            (?:is\b|are\b|:|=|(?=[$\\]))
+      | (?<![A-Za-z])(?:ans|result)[ *_]{0,5}:
+      | \b(?:correct|right|best)[ ](?:choice|option)\b[ *_]{0,5}(?:is\b|:)
+      | <answer> | ^A: | 答案(?:是|为|：|:)
+      | \#\#\#\#                                                        # 18, but no heading
+        (?!\#|\s*(?:step|part|solution|[\d.]+\.?[ ]+[a-z]{2,}[ ]+[a-z]))
+        (?=\s?[-$\\\d]|[ ][^\n]{1,60}$)
+    )(?:</?[bi]>|</?strong>|[\s:*_>}]|therefore\b|thus\b)*""",
+    re.I | re.M | re.X,
+)
+SENTENCE_END = re.compile(
+    r"\.(?=\s|$)|。|</?[a-z]\w*>|\s\((?=(?:since|because|as|which|or|not)\b)"
+    r"|,?\s(?=(?:because|since|so|which|where|I hope)\b)|,\s(?!and\b|or\b)(?=[a-z]{2,}\s)"
+)
+BARE_MATH_LINE = re.compile(  # x = 3/4; no words, no sum of money
+    r"(?=.*\d)(?!.*(?:(?<!\\)\b[A-Za-z]{2,}|[$€:])).{0,80}", re.S
+)
+
+# ---- option letters ----
+
+SOLUTION = re.compile(r"\bsolution\W{0,3}:", re.I)
+NO_OPTION = re.compile(r"\W*(?:none|neither|not|either)\b", re.I)
+REJECTED = re.compile(r"\W*is (?:wrong|incorrect|false|not)\b")
+TEXT_COMMAND = re.compile(r"\\(?:text|math)\w*\s*\{|\\&")
+FORMULA = re.compile(r"[\s}]*(?:[-+*/^_=<>]|\\(?:cdot|times|frac|pm|le|ge)(?![a-z]))")  # C+1, C_1
+LEAD = r"(?i:\\(?:text|math)\w*\s*\{|(?:the )?(?:options?|choices?)(?![a-z])|both\b|[\W_])*"
+SECOND = (  # A and B, A / B, A, (B)
+    r"[\s)*_}}]*(?:,|;|/|&|\band\b|\bor\b|(?=\())[\s(*_}}]*(?i:(?:option|choice)[\s_]*)?\(?"
+    r"[{letters}](?![A-Za-z0-9'’])"
+)
+STATED = (  # option B (the second) is therefore correct
+    r"(?i:option|choice)[\s_*(\\]*([{letters}])[\s_*)]*(?:[:(][^.\n]{{0,80}})?\s"
+    r"(?i:is (?:the |therefore |thus |indeed )*(?:correct|right|best|true|only)\b)"
+)
+# "I" and "A" before a word are English; in brackets they are options.
+LONE = r"\(([{letters}])\)|(?<![^\W_]|['’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])"
 
 
-def answer_of(text: str) -> tuple[str | None, str]:
-    """(the answer as written or None, how it was found)."""
-    text = _said(text)
-    if box := _last_box(text):
-        return box, "boxed"
-    for answer in _cues(text):
-        return answer, "cue"
-    line = text.strip().rpartition("\n")[2].strip()
-    if (
-        len(line) <= 80
-        and re.search(r"\d", line)
-        and not re.search(r"(?<!\\)\b[A-Za-z]{2,}|[$€:]", line)
-    ):
-        return line, "last number"  # a last line that is bare mathematics: x = 3/4
-    found = [
-        match
-        for pattern in (MATHS, NUMBER)
-        for match in pattern.finditer(text[-5_000:])
-        if re.search(r"\w\W*\w|\d", match[0])
-    ]
-    return (
-        (max(found, key=lambda match: match.end())[0], "last number") if found else (None, "none")
-    )
-
-
-def option_of(text: str, letters: str, small: bool) -> tuple[str | None, str]:
-    """(an option letter or None, how it was found): boxed, after a cue, said to be correct, opening the output ("D. ..."), or the last
-    lone letter. Two options at once, or a formula, are not a letter, and come back as they stand. small: a boxed or stated "c" is C."""
-    text = _said(text)
-    lead = r"(?i:\\(?:text|math)\w*\s*\{|(?:the )?(?:options?|choices?)(?![a-z])|both\b|[\W_])*"
-    lower = f"|[{letters.lower()}](?!\\s)" if small else ""
-    option = re.compile(rf"{lead}([{letters}]{lower})(?![A-Za-z0-9'’])")
-    second = re.compile(
-        rf"[\s)*_}}]*(?:,|;|/|&|\band\b|\bor\b|(?=\())[\s(*_}}]*(?i:(?:option|choice)[\s_]*)?\(?[{letters}](?![A-Za-z0-9'’])"
-    )
+def find_answer(text: str) -> tuple[str | None, str]:
+    """Return (the answer as written or None, "boxed", "cue", "last number" or "none")."""
+    text = _final_text(text)
     box = _last_box(text)
-    cues = list(re.finditer(r"\bsolution\W{0,3}:", text, re.I))[-100:]
-    solutions = [text[cue.end() : cue.end() + 2_000].partition("\n")[0] for cue in cues]
-    for answer, how in [
-        (box, "boxed"),
-        *((answer, "cue") for answer in [*solutions[::-1], *_cues(text)]),
-    ]:
-        if re.match(r"\W*(?:none|neither|not|either)\b", answer, re.I):
-            return answer, how
-        if match := option.match(answer):
-            rest = re.sub(
-                r"\\(?:text|math)\w*\s*\{|\\&",
-                lambda tex: "&" if tex[0] == r"\&" else " ",
-                answer[match.end() :],
-            )
-            formula = FORMULA.match(answer[match.end() :]) or answer[: match.start(1)].endswith(
-                ("-", "+")
-            )  # C+1, C_1, F = ma
-            several = (
-                second.match(rest)
-                or formula
-                or re.match(r"\W*is (?:wrong|incorrect|false|not)\b", rest)
-            )
-            return (answer if several else match[1].upper()), how
     if box:
         return box, "boxed"
-    correct = r"is (?:the |therefore |thus |indeed )*(?:correct|right|best|true|only)\b"
-    if stated := re.findall(
-        rf"(?i:option|choice)[\s_*(\\]*([{letters}])[\s_*)]*(?:[:(][^.\n]{{0,80}})?\s(?i:{correct})",
-        text,
-    ):
+    for answer in _answers_after_cues(text):
+        return answer, "cue"
+    line = text.strip().rpartition("\n")[2].strip()
+    if BARE_MATH_LINE.fullmatch(line):
+        return line, "last number"
+    end, answer = 0, None
+    for pattern in (MATHS, NUMBER):
+        for match in pattern.finditer(text[-5_000:]):
+            if match.end() > end and re.search(r"\w\W*\w|\d", match[0]):
+                end, answer = match.end(), match[0]
+    return answer, "last number" if answer else "none"
+
+
+def find_option(text: str, letters: str, lower_case: bool) -> tuple[str | None, str]:
+    """Return (an option letter or None, how it was found).
+
+    The letter is boxed, after a cue, called correct, at the start of the output ("D. ..."), or the
+    last lone one. Two options at once, or a formula, are no letter and are returned as written.
+    lower_case: a "c" in a box or after a cue is C.
+    """
+    text = _final_text(text)
+    box = _last_box(text)
+    option = _read_option(box, letters, lower_case)
+    if option:
+        return option, "boxed"
+    for answer in [*_solutions(text), *_answers_after_cues(text)]:
+        option = _read_option(answer, letters, lower_case)
+        if option:
+            return option, "cue"
+    if box:
+        return box, "boxed"
+    stated = re.findall(STATED.format(letters=letters), text)
+    if stated:
         return stated[-1], "cue"
     opening = re.match(rf"\W*([{letters}])[).:]", text)
-    # "I" and "A" before a word are English; in brackets they are options.
-    lone = re.findall(
-        rf"\(([{letters}])\)|(?<![^\W_]|['’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])", text
+    if opening:
+        return opening[1], "last number"
+    lone = re.findall(LONE.format(letters=letters), text)
+    return ("".join(lone[-1]), "last number") if lone else (None, "none")
+
+
+def _read_option(answer, letters, lower_case):
+    """Return a letter, or the answer itself if it says that none or several fit, or None."""
+    if NO_OPTION.match(answer):
+        return answer
+    lower = f"|[{letters.lower()}](?!\\s)" if lower_case else ""
+    option = re.match(rf"{LEAD}([{letters}]{lower})(?![A-Za-z0-9'’])", answer)
+    if not option:
+        return None
+    rest = answer[option.end() :]
+    plain = TEXT_COMMAND.sub(lambda command: "&" if command[0] == r"\&" else " ", rest)
+    several = (
+        re.match(SECOND.format(letters=letters), plain)
+        or FORMULA.match(rest)
+        or answer[: option.start(1)].endswith(("-", "+"))
+        or REJECTED.match(plain)
     )
-    found = opening[1] if opening else "".join(lone[-1]) if lone else None
-    return found, "last number" if found else "none"
+    return answer if several else option[1].upper()
+
+
+def _solutions(text):
+    """Return what follows each "Solution:", from the last one to the first."""
+    ends = [cue.end() for cue in SOLUTION.finditer(text)]
+    return [text[end : end + 2_000].partition("\n")[0] for end in ends[:-101:-1]]
 
 
 def without_thinking(text: str) -> str:
-    """A generator's answer without its reasoning block; "" where the block never ends, as there is no answer then.
+    """Return a generator's answer without its reasoning block, "" if the block never ends.
 
-    >>> without_thinking("<think>2? No, 3.</think>\\n\\nIt is 3."), without_thinking("<think>2? No,"), without_thinking("It is 3.")
-    ('It is 3.', '', 'It is 3.')
+    >>> without_thinking("<think>2? No, 3.</think> It is 3."), without_thinking("<think>2? No,")
+    ('It is 3.', '')
     """
-    ends = [found.end() for found in CLOSE.finditer(text)]
-    return text[ends[-1] :].lstrip() if ends else "" if OPEN.match(text.lstrip()) else text
+    closes = list(CLOSE.finditer(text))
+    if closes:
+        return text[closes[-1].end() :].lstrip()
+    return "" if OPEN.match(text.lstrip()) else text
 
 
-def _said(text: str) -> str:
-    """Without reasoning blocks, of which the first may lack its opening and the last its close, and without what follows an end mark."""
+def _final_text(text):
+    """Return a text without reasoning blocks, and without what follows an end mark.
+
+    The first block may lack its opening and the last one its close.
+    """
     for close in list(CLOSE.finditer(text))[-1:]:
         text = text[close.end() :]
-    if unclosed := OPEN.search(text):
-        text = text[: unclosed.start()]
-    return END.split(text, 1)[0]
+    return END.split(OPEN.split(text, maxsplit=1)[0], maxsplit=1)[0]
 
 
-def _last_box(text: str) -> str:
-    r"""The content of the last closed \boxed{...} that is not empty, or "". One pass; escaped braces do not count."""
-    last, stack = "", []
-    for match in re.finditer(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", text, re.S):
-        if match[0] == "}" and stack:
-            opening = stack.pop()
-            if len(opening[0]) > 1 and (content := text[opening.end() : match.start()].strip()):
-                last = content
-        elif match[0][-1] == "{" and match[0] != r"\{":
-            stack.append(match)
-    bare = r"\\(?:boxed|fbox)\s{0,9}(\d[\d.,]*\d|\d|[a-zA-Z](?![a-zA-Z])|\\[a-z]+(?:\{[^{}]*\})*)"  # \boxed 8
-    return last or (re.findall(bare, text) or [""])[-1]
+def _last_box(text):
+    r"""Return the content of the last closed \boxed{...} that is not empty, or "".
+
+    Escaped braces do not count.
+    """
+    content, openings = "", []
+    for brace in BRACE.finditer(text):
+        if brace[0] == "}" and openings:
+            opening = openings.pop()
+            if len(opening[0]) > 1:
+                content = text[opening.end() : brace.start()].strip() or content
+        elif brace[0].endswith("{") and brace[0] != r"\{":
+            openings.append(brace)
+    return content or (BARE_BOX.findall(text) or [""])[-1]
 
 
-def _cues(text: str) -> Iterator[str]:
-    """What the answer cues introduce, from the last cue to the first: leading math, else the end of the sentence."""
+def _answers_after_cues(text) -> Iterator[str]:
+    """Yield what the cues introduce, from the last one: mathematics, else the sentence."""
     for cue in list(CUE.finditer(text))[:-100:-1]:
         rest = text[cue.end() : cue.end() + 2_000]
-        if (math := MATHS.match(rest)) and not re.match(r"\s*(?:=|\\approx)", rest[math.end() :]):
+        math = MATHS.match(rest)
+        if math and not re.match(r"\s*(?:=|\\approx)", rest[math.end() :]):
             yield math[0]
             continue
-        said = SENTENCE_END.split(rest.partition("\n")[0])[0]
-        said = re.split(r"\s(?:is|are)\s", said)[-1].strip(" *_`")  # "The largest n is 34"
-        words = re.findall(
-            r"[A-Za-z]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+", " ", said)
-        )
-        if len(words) > 2 and (inner := re.findall(MATH, said) or NUMBER.findall(said)):
-            said = inner[-1]  # "Jane started growing Sphere 3 hours ago"
-        if re.search(r"\w", said):
-            yield said
+        sentence = SENTENCE_END.split(rest.partition("\n")[0])[0]
+        end = re.split(r"\s(?:is|are)\s", sentence)[-1].strip(" *_`")  # "The largest n is 34"
+        prose = re.sub(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+", " ", end)
+        if len(re.findall(r"[A-Za-z]{2,}", prose)) > 2:  # "Jane started growing Sphere 3 hours ago"
+            end = (re.findall(MATH, end) or NUMBER.findall(end) or [end])[-1]
+        if re.search(r"\w", end):
+            yield end

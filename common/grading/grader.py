@@ -1,13 +1,13 @@
-r"""Model output -> answer -> right or wrong, by strict mathematical equivalence.
+r"""Grade a model output: find its answer, and compare it with the gold.
 
-The answer is the last closed \boxed{} or \fbox{}, else what follows the last answer cue, else the last number. Multiple choice compares
-letters; everything else goes to grading/equivalence.py. Nothing that a model or a data set wrote is evaluated as code.
+The answer is the last closed \boxed{} or \fbox{}, else what follows the last answer cue, else the
+last number. Multiple choice compares letters; everything else goes to equivalence.py. Nothing that
+a model or a data set wrote is evaluated as code.
 """
 
 # Differs from the paper: its grader rounds both sides to one decimal and accepts x, x/100 and 100x.
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -15,123 +15,131 @@ from functools import lru_cache
 from numbers import Number
 
 from common.grading.equivalence import equivalent
-from common.grading.extraction import answer_of, option_of
-from common.grading.sympy_worker import WORKERS
+from common.grading.extraction import find_answer, find_option
+from common.grading.sympy_worker import map_unique
 
-MAX_TEXT = 1_000_000  # characters of an output that are looked at, from its end
+MAX_TEXT = 1_000_000  # characters of an output that are read, from its end
+MAX_CACHED = 1_000  # characters of a gold and an answer whose comparison is remembered
 OPTIONS = "ABCDEFGHIJ"
-LETTER = re.compile(
+LETTER = re.compile(  # C, (C), \text{(C)}
     r"[\s$]*(?:\\(?:text|mathrm|mathbf)\w*\s*\{)?\s*\(?\s*([A-Za-z])\s*\)?[.:]?\s*\}?[\s$.]*"
-)  # C, (C), \text{(C)}
+)
+LOWER_CASE = re.compile(r"\W*\([a-j]\)\W*")  # (c)
+NUMBERS = (bool, int, float, Fraction, Decimal)
 
 
 @dataclass(frozen=True)
 class GradeResult:
-    """What grade() found. extraction_method: "boxed", "cue", "last number" (among options: a lone letter) or "none"."""
+    """What grade() returns.
+
+    extraction_method: "boxed", "cue", "last number" (among options: a lone letter) or "none".
+    """
 
     correct: bool
     extracted: str | None
     extraction_method: str
-    timed_out: bool
+    timed_out: bool = False
 
 
 def grade(text, gold, tolerance: float = 0, choices=None) -> GradeResult:
-    """Judge a whole model output against a gold answer, text or number. No text or gold of any type raises; what is neither is wrong.
+    """Grade a whole model output against a gold answer, text or number.
 
-    Reasoning blocks (<think>...</think>) do not count. tolerance is relative (0.01 = 1 %) and only for numbers whose gold is not written
-    as an integer. choices ("ABCD" or a list of letters) asks for an option letter, as does a gold A to J or (a) to (j). timed_out: sympy
-    took too long or too much memory, so the answer counts as wrong without being known to be. Raises ValueError for a tolerance or choices
-    that cannot be meant, RuntimeError where sympy cannot be started.
+    No text or gold of any type raises; what is neither a string nor a number is wrong. Reasoning
+    blocks (<think>...</think>) do not count.
+
+    tolerance: relative (0.01 is 1 %), only for numbers whose gold is not written as an integer.
+    choices: "ABCD" or a list of letters asks for an option letter, as does a gold A to J or (a) to
+    (j).
+
+    timed_out: sympy took too long or too much memory, so the answer counts as wrong without being
+    known to be. Raises ValueError for a tolerance or choices out of range, RuntimeError if sympy
+    cannot be started.
     """
-    if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
-        raise ValueError(
-            f"tolerance {tolerance!r}: it is relative, from 0 to less than 1 (0.01 is 1 %)"
-        )
-    if choices is not None and not (
-        isinstance(choices, (str, list, tuple))
-        and re.fullmatch("([A-Za-z],)+", "".join(f"{c}," for c in choices))
-    ):
-        raise ValueError(
-            f'choices {choices!r}: expected the letters of the options, as "ABCD" or a list'
-        )
-    text, gold = _string(text), _string(gold).strip()
-    found = LETTER.fullmatch(gold)
-    lone = found[1] if found else ""
-    letters = "".join(choices).upper() if choices else OPTIONS
-    small = bool(choices) or re.fullmatch(r"\W*\([a-j]\)\W*", gold) is not None  # (c)
-    wanted = lone.upper() if small else lone
-    if choices or len(wanted) == 1 and wanted in letters:
-        extracted, how = option_of(text, letters, small)
-        return GradeResult(
-            wanted in letters and (extracted == wanted or text.strip() == gold),
-            extracted,
-            how,
-            False,
-        )
-    extracted, how = answer_of(text)
-    if not gold:
-        return GradeResult(False, extracted, how, False)
-    if text.strip() == gold:  # an output that is nothing but the answer, in words
-        return GradeResult(True, extracted, how, False)
-    if extracted is None:
-        return GradeResult(False, None, how, False)
+    _check_options(tolerance, choices)
+    text, gold = _to_string(text), _to_string(gold).strip()
+    lower_case = bool(choices or LOWER_CASE.fullmatch(gold))
+    letters = "".join(choices or OPTIONS).upper()
+    letter = _gold_letter(gold, lower_case)
+    if choices or letter and letter in letters:
+        option, method = find_option(text, letters, lower_case)
+        correct = letter in letters and (option == letter or text.strip() == gold)
+        return GradeResult(correct, option, method)
+    answer, method = find_answer(text)
+    if text.strip() == gold and gold:  # an output that is nothing but the answer, in words
+        return GradeResult(True, answer, method)
+    if not gold or answer is None:
+        return GradeResult(False, answer, method)
     try:
-        same = equivalent if len(gold) + len(extracted) > 1_000 else _equivalent
-        return GradeResult(same(gold, extracted, tolerance), extracted, how, False)
+        compare = _equivalent if len(gold) + len(answer) <= MAX_CACHED else equivalent
+        return GradeResult(compare(gold, answer, tolerance), answer, method)
     except TimeoutError:
-        return GradeResult(False, extracted, how, True)
+        return GradeResult(False, answer, method, timed_out=True)
 
 
 def is_correct(text, gold) -> bool:
-    """Whether a whole model output gives the gold answer: grade(text, gold).correct."""
+    """Return whether a whole model output gives the gold answer."""
     return grade(text, gold).correct
 
 
 def extract_answer(text) -> str | None:
-    """The answer of a whole model output, as written, or None."""
-    return answer_of(_string(text))[0]
+    """Return the answer of a whole model output, as written, or None."""
+    return find_answer(_to_string(text))[0]
 
 
 def grade_many(
     texts: Iterable, golds: Iterable, tolerance: float = 0, choices=None
 ) -> list[GradeResult]:
-    """grade() for every pair, in the order given; equal pairs are judged once, up to WORKERS symbolic answers at a time. Raises
-    ValueError for lists of different lengths, and what grade() raises."""
-    texts, golds = list(texts), list(golds)
+    """Return grade() of every pair, in the same order.
+
+    Equal pairs are graded once, several symbolic answers at a time. Raises ValueError for lists of
+    different lengths, and what grade() raises.
+    """
+    texts, golds = list(map(_to_string, texts)), list(map(_to_string, golds))
     if len(texts) != len(golds):
         raise ValueError(
             f"{len(texts)} outputs and {len(golds)} golds: one gold for each output is needed"
         )
-    pairs = [(_string(text), _string(gold)) for text, gold in zip(texts, golds)]
-    unique = list(dict.fromkeys(pairs))
-    threads = ThreadPoolExecutor(WORKERS)
-    try:
-        results = dict(
-            zip(unique, threads.map(lambda pair: grade(*pair, tolerance, choices), unique))
+    return map_unique(lambda pair: grade(*pair, tolerance, choices), list(zip(texts, golds)))
+
+
+# Samples of one problem often give the same answer. A timeout is not remembered.
+_equivalent = lru_cache(maxsize=100_000)(equivalent)
+
+
+def _check_options(tolerance, choices):
+    if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
+        raise ValueError(
+            f"tolerance {tolerance!r}: it is relative, from 0 to less than 1 (0.01 is 1 %)"
         )
-    finally:
-        threads.shutdown(cancel_futures=True)  # after an interrupt, do not grade the rest
-    return [results[pair] for pair in pairs]
+    if choices is None or isinstance(choices, (str, list, tuple)) and _are_letters(choices):
+        return
+    raise ValueError(
+        f'choices {choices!r}: expected the letters of the options, as "ABCD" or a list'
+    )
 
 
-_equivalent = lru_cache(maxsize=100_000)(
-    equivalent
-)  # samples of one problem often give the same answer; a timeout is not kept
+def _are_letters(choices):
+    return re.fullmatch("([A-Za-z],)+", "".join(f"{choice}," for choice in choices))
 
 
-NUMBERS = (bool, int, float, Fraction, Decimal)
+def _gold_letter(gold, lower_case):
+    letter = LETTER.fullmatch(gold)
+    if not letter:
+        return ""
+    return letter[1].upper() if lower_case else letter[1]
 
 
-def _string(value) -> str:
-    """The text of a string or number (numpy's too); "" for anything else, whatever it says it is."""
+def _to_string(value):
+    """Return the text of a string or a number (numpy's too), and "" for anything else.
+
+    The type decides, whatever a value says that it is.
+    """
     kind = type(value)
     if issubclass(kind, str):
         return str.__str__(value)[-MAX_TEXT:]
+    if kind not in NUMBERS and not (kind.__module__ == "numpy" and issubclass(kind, Number)):
+        return ""
     try:
-        return (
-            str(value)
-            if kind in NUMBERS or kind.__module__ == "numpy" and issubclass(kind, Number)
-            else ""
-        )
+        return str(value)
     except ValueError:  # more digits than Python prints
         return ""

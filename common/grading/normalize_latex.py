@@ -71,131 +71,139 @@ ALIGNED = r"\\(?:begin|end)\{(?:align|aligned|equation|gather|split)\*?\}"
 GROUPED = r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?(?:\s*[A-Za-z%°].*)?"  # 1,234 cm
 
 
+def compile_rules(rules: list) -> list:
+    """Return the substitutions [(pattern, replacement)] with compiled patterns."""
+    return [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+
+def rewrite(text: str, rules: list) -> str:
+    """Return a text after the compiled substitutions, one after the other."""
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def _currency(money):
     return f"{money[2] or money[3] or money[4]} {MONEY.get(money[1], 'dollars')} "
 
 
-SIGNS_OF_TEXT = [
-    ("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda raised: f"^{{{raised[0].translate(RAISED)}}}"),
-    ("[₀₁₂₃₄₅₆₇₈₉]+", lambda lowered: f"_{{{lowered[0].translate(LOWERED)}}}"),
-    (r"\s+", " "),
-    (r"(?<=\d)(?: ?\{ ?, ?\}|,\\!|,\\,|\\[,!;: ]|~)\s?(?=\d{3}(?!\d))", ""),  # 1{,}234  1\,234
-    (  # $5, \$5, €5, 5\$
-        r"(\\\$|[€£¥])\s*(-?[\d.,]*\d)|^\s*\$\s?(-?[\d.,]*\d)(?=[^$]*$)"
-        r"|(?<![\d.,$])(\d[\d.,]*)\s?\\\$",
-        _currency,
-    ),
-    (r"\\?\$", " "),
-]
-ESCAPED_TWICE = [
-    (r"\\\\(?=(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|text|infty|pm|cup)(?![A-Za-z]))", r"\\")
-]
-REWRITES = [
-    # TeX that only sets type
-    (r"\\\\\[[^\]]*\]", r"\\\\"),  # \\[4pt]
-    (
-        r"\\(?:tiny|small|[lL]arge|huge|bf|it|rm|sf|tt|(?:display|text|script)style|(?:no)?limits"
-        r"|q?quad|thinspace|strut)(?![A-Za-z])",
-        " ",
-    ),
-    (r"(?<!\\)\\[][,!;:() ]|~", " "),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?", " "),
-    (r"\s+", " "),
-    (r"\\begin\{(cases|array)\}(?:\s*\{[lcr| ]*\})?", r"\\begin{\1}"),
-    (r"\{,\}", ","),
-    # one command for each operation
-    (r"\\[dtc](frac|binom)", r"\\\1"),
-    (r"\\big(cup|cap)(?![a-z])", r"\\\1"),
-    (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
-    (r"\\%", "%"),
-    (r"\\lbrace(?![a-z])", r"\\{"),
-    (r"\\rbrace(?![a-z])", r"\\}"),
-    (r"\\lbrack(?![a-z])", "["),
-    (r"\\rbrack(?![a-z])", "]"),
-    (r"\\langle(?![a-z])", "("),
-    (r"\\rangle(?![a-z])", ")"),
-    (r"\\[lr]?vert(?![a-z])|\\[lr]?[|](?![a-z])|\\mid(?![a-z])", "|"),
-    (r"\\leq(?:slant|q)?(?![a-z])|<=", r"\\le "),
-    (r"\\geq(?:slant|q)?(?![a-z])|>=", r"\\ge "),
-    (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),
-    (r"\\lt(?![a-z])", "<"),
-    (r"\\gt(?![a-z])", ">"),
-    (r"\\(?:simeq|sim|thickapprox)(?![a-z])", r"\\approx "),
-    (r"\\(?:varnothing|O)(?![a-z])|\\\{\s*\\\}", r"\\emptyset"),
-    (r"\\var(phi|epsilon|theta|rho|sigma|pi)(?![a-z])", r"\\\1"),
-    (r"\\backslash(?![a-z])", r"\\setminus"),
-    (r"\\(?:Reals|R)(?![a-z])", r"\\mathbb{R}"),
-    (r"\\math(?:bb|cal|frak)\s*(?:\{\s*(\w)\s*\}|(\w))", r"\\mathbb{\1\2}"),
-    (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])|\\circ(?=\s*$)", "°"),
-    (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
-    (r"\\[lc]?dots(?![a-z])|\.\.\.", r"\\cdots "),
-    (  # 12^{th}
-        r"(?<=\d)\s*\^\s*\{?\s*(?:\\(?:text|math)\w*\s*\{)?\s*(?:th|st|nd|rd)\b\s*\}?\}?",
-        "",
-    ),
-    (
-        r"\\(?:text|math|mbox|hbox|operatorname|boxed|fbox|underline|emph|ensuremath)(?!bb)\w*\*?"
-        r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
-        r" \1 ",
-    ),
-    (r"(?<=\d)\s*(?:th|st|nd|rd)\b", ""),
-    (r"(?<=\d)\s*thousand\b", r"\\times 10^{3}"),
-    (r"(?<=\d)\s*million\b", r"\\times 10^{6}"),
-    (r"(?<=\d)\s*billion\b", r"\\times 10^{9}"),
-    (r"(?<=\d)\s*trillion\b", r"\\times 10^{12}"),
-    (r"\\(?:bold|boldsymbol|bm)\s*\{([^{}]*)\}", r"\1"),
-    (
-        r"\\(?:pmod|mod|bmod)(?![a-z])\s*\{?\s*(\w+)\s*\}?|\(\s*mod\s*(\w+)\s*\)",
-        r"\\pmod{\1\2}",
-    ),
-    (rf"\\(frac|binom)\s*{ARGUMENT}\s*{ARGUMENT}", r"\\\1{\2\3}{\4\5}"),  # \frac12, \frac\pi4
-    # plain text for TeX: sqrt(3), x**2, x^(1/2), np.arcsin(1), -inf
-    (r"(?<=[\w)}])\s*\*\*\s*(?=[\w({-])", "^"),
-    (r"(?<=[\w)}])\s*\^\s*\(([^()]*)\)", r"^{\1}"),
-    (r"(?<![A-Za-z\\])(?:np|math|numpy)\.(?=[a-z])", ""),
-    (r"(?<![\\A-Za-z])inf(?:inity)?(?![A-Za-z])", r"\\infty "),
-    (rf"(?<![\\A-Za-z])({NAMES})(?![A-Za-z])", r"\\\1 "),
-    (r"\\((?:sin|cos|tan)h?|cot|sec|csc|log|ln)\s+\^", r"\\\1^"),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"\\sqrt\s*(\d+|\w|\\[a-z]+)", r"\\sqrt{\1}"),
-    (r"\(\s*(\w+)\s*\)\s*_", r"\1_"),  # (4210)_5
-    # words around an answer
-    (r"^\s*(?:[Tt]herefore|[Tt]hus|[Ss]o|[Hh]ence),?\s+", ""),
-    (r"^\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer\s*(?:is|:)\s*", ""),
-    (
-        r"^\s*(?:[Tt]he )?(?:open |closed |ordered )?(?:interval|set|point|function|value|number"
-        r"|pair|matrix|vector|equation|integer)s?:?\s+(?=[\\(\[{\d-])",
-        "",
-    ),
-    (
-        r"^\s*(?:approximately|approx\.?|about|roughly|exactly|simply|only|equal to|just|\\approx)"
-        r"\s+(?=\S)",
-        "",
-    ),
-    (  # (approximately 12.7)
-        r"\s*(?:,\s*or|\()\s*(?:approx\.?|approximately|about|or about|roughly|\\approx)"
-        r"\s[^()]*\)?\s*$",
-        "",
-    ),
-    (  # f(x) = 1 for all x
-        r",?\s*\(?\bfor (?:all|any|every|each)\b[^=;]*?\)?(?=,?\s*(?:and|or)\b[^=]*=|;|$)",
-        "",
-    ),
-    (  # {x | 0 < x < 1} is 0 < x < 1
-        r"^\s*\\\{\s*\w\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]([^{}|]*)\\\}[\s.,;]*$",
-        r"\1",
-    ),
-    (r"\bi\.e\.,?", ","),
-    (r"\s+", " "),
-]
-REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITES]
-
-
-def rewrite(text: str, rules: list) -> str:
-    """Return a text after the substitutions (pattern, replacement), one after the other."""
-    for pattern, replacement in rules:
-        text = re.sub(pattern, replacement, text)
-    return text
+SIGNS_OF_TEXT = compile_rules(
+    [
+        ("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda raised: f"^{{{raised[0].translate(RAISED)}}}"),
+        ("[₀₁₂₃₄₅₆₇₈₉]+", lambda lowered: f"_{{{lowered[0].translate(LOWERED)}}}"),
+        (r"\s+", " "),
+        (r"(?<=\d)(?: ?\{ ?, ?\}|,\\!|,\\,|\\[,!;: ]|~)\s?(?=\d{3}(?!\d))", ""),  # 1{,}234  1\,234
+        (  # $5, \$5, €5, 5\$
+            r"(\\\$|[€£¥])\s*(-?[\d.,]*\d)|^\s*\$\s?(-?[\d.,]*\d)(?=[^$]*$)"
+            r"|(?<![\d.,$])(\d[\d.,]*)\s?\\\$",
+            _currency,
+        ),
+        (r"\\?\$", " "),
+    ]
+)
+ESCAPED_TWICE = compile_rules(
+    [(r"\\\\(?=(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|text|infty|pm|cup)(?![A-Za-z]))", r"\\")]
+)
+REWRITES = compile_rules(
+    [
+        # TeX that only sets type
+        (r"\\\\\[[^\]]*\]", r"\\\\"),  # \\[4pt]
+        (
+            r"\\(?:tiny|small|[lL]arge|huge|bf|it|rm|sf|tt|(?:display|text|script)style|(?:no)?limits"
+            r"|q?quad|thinspace|strut)(?![A-Za-z])",
+            " ",
+        ),
+        (r"(?<!\\)\\[][,!;:() ]|~", " "),
+        (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?", " "),
+        (r"\s+", " "),
+        (r"\\begin\{(cases|array)\}(?:\s*\{[lcr| ]*\})?", r"\\begin{\1}"),
+        (r"\{,\}", ","),
+        # one command for each operation
+        (r"\\[dtc](frac|binom)", r"\\\1"),
+        (r"\\big(cup|cap)(?![a-z])", r"\\\1"),
+        (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"\\%", "%"),
+        (r"\\lbrace(?![a-z])", r"\\{"),
+        (r"\\rbrace(?![a-z])", r"\\}"),
+        (r"\\lbrack(?![a-z])", "["),
+        (r"\\rbrack(?![a-z])", "]"),
+        (r"\\langle(?![a-z])", "("),
+        (r"\\rangle(?![a-z])", ")"),
+        (r"\\[lr]?vert(?![a-z])|\\[lr]?[|](?![a-z])|\\mid(?![a-z])", "|"),
+        (r"\\leq(?:slant|q)?(?![a-z])|<=", r"\\le "),
+        (r"\\geq(?:slant|q)?(?![a-z])|>=", r"\\ge "),
+        (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),
+        (r"\\lt(?![a-z])", "<"),
+        (r"\\gt(?![a-z])", ">"),
+        (r"\\(?:simeq|sim|thickapprox)(?![a-z])", r"\\approx "),
+        (r"\\(?:varnothing|O)(?![a-z])|\\\{\s*\\\}", r"\\emptyset"),
+        (r"\\var(phi|epsilon|theta|rho|sigma|pi)(?![a-z])", r"\\\1"),
+        (r"\\backslash(?![a-z])", r"\\setminus"),
+        (r"\\(?:Reals|R)(?![a-z])", r"\\mathbb{R}"),
+        (r"\\math(?:bb|cal|frak)\s*(?:\{\s*(\w)\s*\}|(\w))", r"\\mathbb{\1\2}"),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])|\\circ(?=\s*$)", "°"),
+        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+        (r"\\[lc]?dots(?![a-z])|\.\.\.", r"\\cdots "),
+        (  # 12^{th}
+            r"(?<=\d)\s*\^\s*\{?\s*(?:\\(?:text|math)\w*\s*\{)?\s*(?:th|st|nd|rd)\b\s*\}?\}?",
+            "",
+        ),
+        (
+            r"\\(?:text|math|mbox|hbox|operatorname|boxed|fbox|underline|emph|ensuremath)(?!bb)\w*\*?"
+            r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
+            r" \1 ",
+        ),
+        (r"(?<=\d)\s*(?:th|st|nd|rd)\b", ""),
+        (r"(?<=\d)\s*thousand\b", r"\\times 10^{3}"),
+        (r"(?<=\d)\s*million\b", r"\\times 10^{6}"),
+        (r"(?<=\d)\s*billion\b", r"\\times 10^{9}"),
+        (r"(?<=\d)\s*trillion\b", r"\\times 10^{12}"),
+        (r"\\(?:bold|boldsymbol|bm)\s*\{([^{}]*)\}", r"\1"),
+        (
+            r"\\(?:pmod|mod|bmod)(?![a-z])\s*\{?\s*(\w+)\s*\}?|\(\s*mod\s*(\w+)\s*\)",
+            r"\\pmod{\1\2}",
+        ),
+        (rf"\\(frac|binom)\s*{ARGUMENT}\s*{ARGUMENT}", r"\\\1{\2\3}{\4\5}"),  # \frac12, \frac\pi4
+        # plain text for TeX: sqrt(3), x**2, x^(1/2), np.arcsin(1), -inf
+        (r"(?<=[\w)}])\s*\*\*\s*(?=[\w({-])", "^"),
+        (r"(?<=[\w)}])\s*\^\s*\(([^()]*)\)", r"^{\1}"),
+        (r"(?<![A-Za-z\\])(?:np|math|numpy)\.(?=[a-z])", ""),
+        (r"(?<![\\A-Za-z])inf(?:inity)?(?![A-Za-z])", r"\\infty "),
+        (rf"(?<![\\A-Za-z])({NAMES})(?![A-Za-z])", r"\\\1 "),
+        (r"\\((?:sin|cos|tan)h?|cot|sec|csc|log|ln)\s+\^", r"\\\1^"),
+        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*(\d+|\w|\\[a-z]+)", r"\\sqrt{\1}"),
+        (r"\(\s*(\w+)\s*\)\s*_", r"\1_"),  # (4210)_5
+        # words around an answer
+        (r"^\s*(?:[Tt]herefore|[Tt]hus|[Ss]o|[Hh]ence),?\s+", ""),
+        (r"^\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer\s*(?:is|:)\s*", ""),
+        (
+            r"^\s*(?:[Tt]he )?(?:open |closed |ordered )?(?:interval|set|point|function|value"
+            r"|number|pair|matrix|vector|equation|integer)s?:?\s+(?=[\\(\[{\d-])",
+            "",
+        ),
+        (
+            r"^\s*(?:approximately|approx\.?|about|roughly|exactly|simply|only|equal to|just"
+            r"|\\approx)\s+(?=\S)",
+            "",
+        ),
+        (  # (approximately 12.7)
+            r"\s*(?:,\s*or|\()\s*(?:approx\.?|approximately|about|or about|roughly|\\approx)"
+            r"\s[^()]*\)?\s*$",
+            "",
+        ),
+        (  # f(x) = 1 for all x
+            r",?\s*\(?\bfor (?:all|any|every|each)\b[^=;]*?\)?(?=,?\s*(?:and|or)\b[^=]*=|;|$)",
+            "",
+        ),
+        (  # {x | 0 < x < 1} is 0 < x < 1
+            r"^\s*\\\{\s*\w\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]([^{}|]*)\\\}[\s.,;]*$",
+            r"\1",
+        ),
+        (r"\bi\.e\.,?", ","),
+        (r"\s+", " "),
+    ]
+)
 
 
 def normalize(answer: str) -> str:

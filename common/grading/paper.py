@@ -25,7 +25,7 @@ import re
 from math import isclose
 
 from common.grading import sympy_worker
-from common.grading.normalize_latex import rewrite
+from common.grading.normalize_latex import compile_rules, rewrite
 
 MAX_TEXT, MAX_ANSWER = 1_000_000, 2_000  # longer answers are compared as strings
 SECONDS = 3.0  # for all symbolic comparisons of one answer
@@ -61,39 +61,47 @@ TIMES_TEN = re.compile(r"(?<!\d)(\d+(?:\.\d*)?)\\times10\^\{?([+-]?\d+)\}?")  # 
 TEN = re.compile(r"10\^\{([+-]?\d+)\}")  # 10^{8}
 
 # The released clean-up, in its order: what comes before the units, ...
-COMMANDS = [
-    (r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}"),
-    (r"\\end\{array\}", r"\\end{pmatrix}"),
-    ("bmatrix", "pmatrix"),
-    ("[td]frac", "frac"),
-    (r"\\(ne|le|ge)q", r"\\\1"),
-    (r"\\left|\\right", ""),
-    (r"\\([{}])", r"\1"),
-]
+COMMANDS = compile_rules(
+    [
+        (r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}"),
+        (r"\\end\{array\}", r"\\end{pmatrix}"),
+        ("bmatrix", "pmatrix"),
+        ("[td]frac", "frac"),
+        (r"\\(ne|le|ge)q", r"\\\1"),
+        (r"\\left|\\right", ""),
+        (r"\\([{}])", r"\1"),
+    ]
+)
 DELIMITERS = [
     (r"\^\{\\circ\}|\^\\circ|\\?\$|\\[()]", "")
 ]  # ... between units and number words, ...
-NAMES = [  # ... after number words, ...
-    (r"\\text\{(.*?)\}", r"\1"),
-    (r"[xyz](?:=|\\in|\\to)", ""),
-    (r"\\emptyset", "{}"),
-    (r"\(-\\infty,\\infty\)", r"\\mathbb{R}"),
-    (r"\\?%", ""),
-    (r"([ {])\.", r"\g<1>0."),
-    ("infinity", r"\\infty"),
-]
-FONTS = [("and", ""), (r"\\mathbf", ""), (r"\\mbox\{.*?\}", "")]  # ... after infinity, ...
-NUMBERS = [  # ... and at the end
-    (r"(\d+)\.0*([^\d])", r"\1\2"),
-    (r"(\d+)\.0*$", r"\1"),
-    (r"^\.", "0."),
-    (r"^[^=]{0,2}=([^=]*)$", r"\1"),
-    (r"\\sqrt(\w+)", r"\\sqrt{\1}"),
-    (" ", ""),
-    (r"\\frac([^{])\{", r"\\frac{\1}{"),
-    (r"\\frac([^{])([^{])", r"\\frac{\1}{\2}"),
-    (r"^(-?\d+|[^/]*sqrt[^/]*)/(-?\d+|[^/]*sqrt[^/]*)$", r"\\frac{\1}{\2}"),
-]
+NAMES = compile_rules(
+    [  # ... after number words, ...
+        (r"\\text\{(.*?)\}", r"\1"),
+        (r"[xyz](?:=|\\in|\\to)", ""),
+        (r"\\emptyset", "{}"),
+        (r"\(-\\infty,\\infty\)", r"\\mathbb{R}"),
+        (r"\\?%", ""),
+        (r"([ {])\.", r"\g<1>0."),
+        ("infinity", r"\\infty"),
+    ]
+)
+FONTS = compile_rules(
+    [("and", ""), (r"\\mathbf", ""), (r"\\mbox\{.*?\}", "")]
+)  # ... after infinity, ...
+NUMBERS = compile_rules(
+    [  # ... and at the end
+        (r"(\d+)\.0*([^\d])", r"\1\2"),
+        (r"(\d+)\.0*$", r"\1"),
+        (r"^\.", "0."),
+        (r"^[^=]{0,2}=([^=]*)$", r"\1"),
+        (r"\\sqrt(\w+)", r"\\sqrt{\1}"),
+        (" ", ""),
+        (r"\\frac([^{])\{", r"\\frac{\1}{"),
+        (r"\\frac([^{])([^{])", r"\\frac{\1}{\2}"),
+        (r"^(-?\d+|[^/]*sqrt[^/]*)/(-?\d+|[^/]*sqrt[^/]*)$", r"\\frac{\1}{\2}"),
+    ]
+)
 
 
 def is_correct(text: str, gold: str, units: bool = True) -> bool:
