@@ -17,7 +17,7 @@ import sys
 import time
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from common.train.loss import completion_nll
@@ -33,8 +33,8 @@ def ours(hidden, labels, weight, n):
 def full_logits(hidden, labels, weight, n):
     """What transformers does with labels=: every position's logits, in float32."""
     return (
-        F.cross_entropy(
-            F.linear(hidden[:, :-1], weight).float().flatten(0, 1),
+        functional.cross_entropy(
+            functional.linear(hidden[:, :-1], weight).float().flatten(0, 1),
             labels[:, 1:].flatten(),
             ignore_index=IGNORE,
             reduction="sum",
@@ -46,8 +46,10 @@ def full_logits(hidden, labels, weight, n):
 def selected_logits(hidden, labels, weight, n):
     keep = labels[:, 1:] != IGNORE
     return (
-        F.cross_entropy(
-            F.linear(hidden[:, :-1][keep], weight).float(), labels[:, 1:][keep], reduction="sum"
+        functional.cross_entropy(
+            functional.linear(hidden[:, :-1][keep], weight).float(),
+            labels[:, 1:][keep],
+            reduction="sum",
         )
         / n
     )
@@ -55,9 +57,12 @@ def selected_logits(hidden, labels, weight, n):
 
 def checkpointed_chunks(hidden, labels, weight, n):
     keep = labels[:, 1:] != IGNORE
-    one = lambda h, t: F.cross_entropy(F.linear(h, weight).float(), t, reduction="sum")
+
+    def chunk_loss(h, t):
+        return functional.cross_entropy(functional.linear(h, weight).float(), t, reduction="sum")
+
     chunks = zip(hidden[:, :-1][keep].split(110), labels[:, 1:][keep].split(110))
-    return sum(checkpoint(one, h, t, use_reentrant=False) for h, t in chunks) / n
+    return sum(checkpoint(chunk_loss, h, t, use_reentrant=False) for h, t in chunks) / n
 
 
 WAYS = {f.__name__: f for f in (ours, full_logits, selected_logits, checkpointed_chunks)}
@@ -99,7 +104,8 @@ if __name__ == "__main__":
                 )
             )
     print(
-        "| way | CPU s | against ours | extra MB at the peak | against ours | loss | gradient norm |\n|---|---:|---:|---:|---:|---:|---:|"
+        "| way | CPU s | against ours | extra MB at the peak | against ours | loss | gradient norm "
+        "|\n|---|---:|---:|---:|---:|---:|---:|"
     )
     seconds, mb = (
         {way: statistics.median(r[what] for r in rs) for way, rs in runs.items()}
@@ -107,6 +113,7 @@ if __name__ == "__main__":
     )
     for way in WAYS:
         print(
-            f"| {way} | {seconds[way]:.2f} | {seconds[way] / seconds['ours']:.2f} | {mb[way]:.0f} | {mb[way] / mb['ours']:.2f} | "
+            f"| {way} | {seconds[way]:.2f} | {seconds[way] / seconds['ours']:.2f} | {mb[way]:.0f} "
+            f"| {mb[way] / mb['ours']:.2f} | "
             f"{runs[way][0]['loss']:.5f} | {runs[way][0]['norm']:.6f} |"
         )

@@ -210,7 +210,7 @@ class Meter:
 
 
 def as_they_stand(job):
-    """For each step its micro-batches of rows, in the rows' own order; the rows fill whole steps."""
+    """For each step its micro-batches of rows, in the order of the rows, which fill whole steps."""
     n, size, each = job["rows"], job["at_once"], job["accumulation"]
     return [
         [list(range(at, at + size)) for at in range(step, step + size * each, size)]
@@ -382,7 +382,8 @@ def trl_in_reach(scratch):
     )
     if fetched.returncode:
         print(
-            f"{TRL} is not to be had here, so its rows are left out: {fetched.stderr.strip()[-300:]}"
+            f"{TRL} is not to be had here, so its rows are left out: "
+            f"{fetched.stderr.strip()[-300:]}"
         )
     return not fetched.returncode
 
@@ -427,7 +428,8 @@ def compare(title, job, contenders, rounds):
     }
     found = {}
     print(
-        f"\n{title}\n\n| | tokens/s | the kit's / these (least, most) | seconds | CPU seconds | extra memory, MB | these / the kit's "
+        f"\n{title}\n\n| | tokens/s | the kit's / these (least, most) | seconds | CPU seconds | "
+        "extra memory, MB | these / the kit's "
         "| first loss | last loss |\n|---|---|---|---|---|---|---|---|---|"
     )
     for name in speed:
@@ -443,8 +445,10 @@ def compare(title, job, contenders, rounds):
             "losses": runs[name][0]["losses"],
         }
         print(
-            f"| {name} | {row['speed']:,.0f} | {row['ratio']:.2f} ({min(ratios):.2f}, {max(ratios):.2f}) | {row['seconds']:.1f} | {row['cpu']:.1f} | "
-            f"{row['extra'] / 1e6:,.0f} | {row['memory']:.2f} | {row['losses'][0]:.4f} | {row['losses'][-1]:.4f} |"
+            f"| {name} | {row['speed']:,.0f} | {row['ratio']:.2f} ({min(ratios):.2f}, "
+            f"{max(ratios):.2f}) | {row['seconds']:.1f} | {row['cpu']:.1f} | "
+            f"{row['extra'] / 1e6:,.0f} | {row['memory']:.2f} | {row['losses'][0]:.4f} | "
+            f"{row['losses'][-1]:.4f} |"
         )
     print(flush=True)
     return found
@@ -480,7 +484,8 @@ def loop(options, scratch, peers):
     for name in peers:
         bar(
             same[name]["ratio"] >= 1,
-            f"on identical micro-batches the kit is not slower than {name}: {same[name]['ratio']:.2f}x",
+            f"on identical micro-batches the kit is not slower than {name}: "
+            f"{same[name]['ratio']:.2f}x",
         )
     # Two more for information, once: sorted by length beyond a step, so that steps are not random
     # rows; packed to 2048 tokens.
@@ -492,7 +497,8 @@ def loop(options, scratch, peers):
         SFT: ("packing", {"settings": {"packing": True}, "at_once": 2, "at_most": 1}),
     }
     own = compare(
-        "Vocabulary 512, each tool's own order of the rows; the kit's micro-batches: at most 4096 padded tokens",
+        "Vocabulary 512, each tool's own order of the rows; the kit's micro-batches: at most 4096 "
+        "padded tokens",
         job | {"tokens_at_once": 4096},
         dict.fromkeys([KIT, *peers], {})
         | {f"{name}, {extra[name][0]}": extra[name][1] for name in peers},
@@ -501,10 +507,12 @@ def loop(options, scratch, peers):
     for name in peers:
         bar(
             own[name]["ratio"] >= 1.2,
-            f"in its own order the kit is at least 1.2 times as fast as {name}: {own[name]['ratio']:.2f}x",
+            f"in its own order the kit is at least 1.2 times as fast as {name}: "
+            f"{own[name]['ratio']:.2f}x",
         )
     print(
-        f"planning alone, the kit's own order against its random micro-batches: {own[KIT]['speed'] / same[KIT]['speed']:.2f}x"
+        "planning alone, the kit's own order against its random micro-batches: "
+        f"{own[KIT]['speed'] / same[KIT]['speed']:.2f}x"
     )
 
 
@@ -520,7 +528,8 @@ def vocabulary(options, scratch, peers):
         sequential=True,
     )
     found = compare(
-        "Vocabulary 151,936, identical micro-batches of 4 rows, 2 a step (on a CPU TRL scores all positions, on a GPU the supervised ones)",
+        "Vocabulary 151,936, identical micro-batches of 4 rows, 2 a step (on a CPU TRL scores all "
+        "positions, on a GPU the supervised ones)",
         job,
         {KIT: {}, HF: {}} | dict.fromkeys([PLAIN, *peers[1:]], {"at_most": 1}),
         options.rounds,
@@ -528,7 +537,8 @@ def vocabulary(options, scratch, peers):
     same_losses(found)
     bar(
         found[HF]["ratio"] >= 2,
-        f"with a large vocabulary the kit is at least twice as fast as {HF}: {found[HF]['ratio']:.2f}x",
+        f"with a large vocabulary the kit is at least twice as fast as {HF}: "
+        f"{found[HF]['ratio']:.2f}x",
     )
     bar(
         found[HF]["memory"] >= 2,
@@ -545,8 +555,10 @@ def planning(options, scratch, peers):
         if not lengths:
             continue
         print(
-            f"\nUseful share of token slots at 512 rows a step, {name} lengths: {len(lengths):,} rows of {mean(lengths):.0f} tokens (median "
-            f"{median(lengths):.0f}, {min(lengths)} to {max(lengths)}), in 4 random orders\n\n| GPUs | tokens.batch_plan | upstream | gain |\n|---|---|---|---|"
+            f"\nUseful share of token slots at 512 rows a step, {name} lengths: {len(lengths):,} "
+            f"rows of {mean(lengths):.0f} tokens (median "
+            f"{median(lengths):.0f}, {min(lengths)} to {max(lengths)}), in 4 random orders\n\n| "
+            "GPUs | tokens.batch_plan | upstream | gain |\n|---|---|---|---|"
         )
         for ranks in range(1, 9):
             shares = []
@@ -590,7 +602,8 @@ def on_gpu(title, shape, adapted, options, scratch, peers):
         checkpointing=True,
     )
     found = compare(
-        f"{title}, {shape}, activation checkpointing; {KIT}: planned micro-batches of at most 16,384 padded tokens; the others: 8 random rows, {each} a step",
+        f"{title}, {shape}, activation checkpointing; {KIT}: planned micro-batches of at most "
+        f"16,384 padded tokens; the others: 8 random rows, {each} a step",
         job,
         {KIT: {}} | dict.fromkeys([f"{KIT}, 8 random rows", *peers], {"sequential": True}),
         options.rounds,
@@ -601,7 +614,8 @@ def on_gpu(title, shape, adapted, options, scratch, peers):
     peak = (estimate.peak_flops(torch.cuda.get_device_name()) if CUDA else None) or float("nan")
     for name, row in found.items():
         print(
-            f"{name}: MFU {row['speed'] * of_a_token / peak:.1%}, peak memory {row['peak'] / 2**30:.1f} GiB"
+            f"{name}: MFU {row['speed'] * of_a_token / peak:.1%}, peak memory "
+            f"{row['peak'] / 2**30:.1f} GiB"
         )
     expected = sum(estimate.memory(size, 1, 16_384, True).values())
     print(
@@ -646,8 +660,11 @@ def full(options, scratch, peers):
         for ranks in (1, 8)
     }
     print(
-        f"50,000 rows of {mean(lengths):.0f} tokens at 7B on 8 x H100: {flops:.3g} FLOPs / (8 x {peak:.3g} FLOP/s x MFU {mfu:.1%} x useful slots {useful[8]:.1%} / "
-        f"{useful[1]:.1%} on one GPU) = {flops / (8 * peak * mfu * useful[8] / useful[1]) / 60:.1f} minutes, where the exchange between GPUs is hidden"
+        f"50,000 rows of {mean(lengths):.0f} tokens at 7B on 8 x H100: {flops:.3g} FLOPs / (8 x "
+        f"{peak:.3g} FLOP/s x MFU {mfu:.1%} x useful slots {useful[8]:.1%} / "
+        f"{useful[1]:.1%} on one GPU) = "
+        f"{flops / (8 * peak * mfu * useful[8] / useful[1]) / 60:.1f} minutes, where the exchange "
+        "between GPUs is hidden"
     )
 
 
@@ -662,13 +679,15 @@ def checks(options, scratch, peers):
         )
     )
     print(
-        "\nattention took the flash path, forwards and backwards, with all weights trained and with adapters"
+        "\nattention took the flash path, forwards and backwards, with all weights trained and "
+        "with adapters"
     )
     for name in ("full", "lora"):
         apart = abs(found[name] / found["plain"] - 1)
         bar(
             apart < 0.01,
-            f"loss ({name}) {found[name]:.5f} here, {found['plain']:.5f} in float32 on a CPU by a plain model: {apart:.1e} apart, at most 1e-2",
+            f"loss ({name}) {found[name]:.5f} here, {found['plain']:.5f} in float32 on a CPU by a "
+            f"plain model: {apart:.1e} apart, at most 1e-2",
         )
 
 
@@ -713,7 +732,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         peers = [HF, SFT] if trl_in_reach(scratch) else [HF]
         print(
-            f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.cuda.get_device_name() if CUDA else 'one CPU thread'}"
+            f"torch {torch.__version__}, transformers {transformers.__version__}, "
+            f"{torch.cuda.get_device_name() if CUDA else 'one CPU thread'}"
         )
         for part in parts:
             known[part](options, scratch, peers)

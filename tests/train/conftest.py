@@ -7,5 +7,5 @@ from common.train import distributed
 
 @pytest.fixture(autouse=True)
 def process_group():
-    """Start the group before each test: a script that ran in this process has ended the last one."""
+    """Start the group before each test: a script that ran in this process ends it."""
     distributed.init_distributed()

@@ -198,7 +198,7 @@ def saver_in(folder, model, optimizer, n_steps, dtype=torch.float32):
 
 
 def test_a_checkpoint_written_late_holds_the_weights_of_its_step(tiny_model, tmp_path, monkeypatch):
-    """Written only after the last step, it equals one that was written while the training waited."""
+    """Written only after the last step, it equals one for which the training waited."""
     tokenizer = build_tokenizer()
     examples, _ = tokens.examples(ROWS["cft"], tokenizer, "chatml", 512)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 7, 1, 0, 1, 2048)

@@ -284,7 +284,7 @@ def test_bytes_of_four_bits_are_those_of_bitsandbytes(tmp_path):
     )
     size = packed.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
     assert size / 2**21 == pytest.approx(0.5 + 1 / 64 + 4 / (64 * 256), rel=1e-4)
-    assert estimate.NF4_BYTES == pytest.approx(size / 2**21, rel=0.02)
+    assert pytest.approx(size / 2**21, rel=0.02) == estimate.NF4_BYTES
 
 
 # --- disk -----------------------------------------------------------------------------------------

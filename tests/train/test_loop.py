@@ -60,8 +60,8 @@ def _there(folder, log, environment):
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
 def _script(arguments):
@@ -666,7 +666,7 @@ SIX = [
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_steps_without_a_finite_loss_are_skipped(tmp_path, poisoned_base, ranks):
-    """Two rows of step 3 and one of step 5: the metrics name those steps' rows, the weights stay."""
+    """Two rows of step 3 and one of step 5: the metrics name their rows, the weights stay."""
     steps = rows_of_steps(24, 4)
     bad = [steps[2][0], steps[2][2], steps[4][1]]
     run = poisoned(tmp_path, poisoned_base, *bad)

@@ -74,7 +74,7 @@ def test_a_batch_without_supervised_tokens_is_zero_and_differentiable():
 
 
 def test_full_logits_are_never_formed(monkeypatch):
-    """The largest tensor that passes through cross-entropy has a chunk's rows, whatever the batch."""
+    """The largest tensor that passes through cross-entropy has the rows of a chunk."""
     monkeypatch.setitem(loss.CHUNK, "cpu", 16 * 11)
     seen = []
     real = torch.nn.functional.cross_entropy
@@ -206,7 +206,10 @@ def test_weight_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
     naive = torch.zeros_like(weight)
     for t in range(600):
         naive += gradients(completion_nll, hidden[:, t : t + 2], labels[:, t : t + 2], weight)[2]
-    error = lambda other: ((other.float() - exact).norm() / exact.norm()).item()
+
+    def error(other):
+        return ((other.float() - exact).norm() / exact.norm()).item()
+
     assert ours.dtype == torch.bfloat16 and error(ours) < 0.01 and error(naive) > 4 * error(ours)
     assert ((ours_hidden.float() - exact_hidden).norm() / exact_hidden.norm()).item() < 0.01
 
@@ -283,7 +286,10 @@ def test_without_grad_none_is_formed():
     )
     frozen = made(hidden.detach(), labels, weight.detach(), backward=False)
     trained = made(hidden, labels, weight, backward=False)
-    backward_of = lambda seen: [op for op, _ in seen if "backward" in op]
+
+    def backward_of(operations):
+        return [op for op, _ in operations if "backward" in op]
+
     assert backward_of(seen) == backward_of(frozen) == [] and len(backward_of(trained)) == 2
     assert (23, 8) not in [shape for op, shape in seen if op != "detach"] and (
         "zeros_like",
@@ -309,14 +315,16 @@ def test_the_gradient_follows_what_is_done_with_the_loss():
 PEAK = """
 import re, sys
 import torch
+from torch.nn.functional import cross_entropy
 from common.train import loss
 torch.set_num_threads(1)
 hidden = torch.randn(1, 1001, 32, requires_grad=True)
 weight = torch.randn(151_936, 32, requires_grad=True)
 labels = torch.randint(0, 151_936, (1, 1001))
 def naive(hidden, labels, weight):
-    return torch.nn.functional.cross_entropy((hidden[:, :-1] @ weight.T)[0], labels[0, 1:], reduction="sum")
-torch.nn.functional.cross_entropy(torch.randn(4, 4, requires_grad=True), torch.zeros(4, dtype=torch.long)).backward()
+    logits = (hidden[:, :-1] @ weight.T)[0]
+    return cross_entropy(logits, labels[0, 1:], reduction="sum")
+cross_entropy(torch.randn(4, 4, requires_grad=True), torch.zeros(4, dtype=torch.long)).backward()
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 before = peak()
 value = (naive if sys.argv[1] == "naive" else loss.completion_nll)(hidden, labels, weight)

@@ -159,7 +159,7 @@ def test_microbatching_changes_neither_loss_nor_gradient(tiny_model, examples):
 
 
 def test_first_loss_and_update_against_plain_torch(tiny_model, examples):
-    """Oracle: the same two steps with Hugging Face's loss and torch's AdamW on an unsharded model."""
+    """Oracle: the same steps with Hugging Face's loss and torch's AdamW on an unsharded model."""
     ours = fit(tiny_model, examples, warmup_ratio=0.0)[:2]
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 256)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model)

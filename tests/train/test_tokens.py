@@ -17,6 +17,7 @@ from common.train import tokens
 from tests.conftest import SHARED
 from tests.runs import run_script, write_rows
 
+CRITIQUE = "Critique:\nCheck each line:\n(1) 3 + 4 = 7 right\n\nConclusion: right [END]"
 ROW = {
     "id": "r",
     "prompt": [
@@ -26,7 +27,7 @@ ROW = {
     "completion": [
         {
             "role": "assistant",
-            "content": "Critique:\nCheck each line:\n(1) 3 + 4 = 7 right\n\nConclusion: right [END]",
+            "content": CRITIQUE,
         }
     ],
 }
@@ -40,7 +41,8 @@ def test_labels_are_exactly_the_completion_and_its_end_token():
     prompt = tokenizer.decode(input_ids[0][labels[0] == tokens.IGNORE])
     assert supervised == ROW["completion"][0]["content"] + "<|im_end|>"
     assert prompt == (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nStart with 3\n(1) + 4"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nStart with "
+        "3\n(1) + 4"
         "<|im_end|>\n<|im_start|>assistant\n"
     )
     assert tokens.n_supervised(example) == (labels != tokens.IGNORE).sum() and not counts
@@ -125,15 +127,13 @@ def test_plan_holds_each_row_once_an_epoch_and_every_rank_as_many_microbatches(
 
 def test_global_batches_do_not_depend_on_ranks_or_cap():
     lengths = [random.Random(i).randint(3, 60) for i in range(50)]
-    batches = lambda ranks, cap: [
-        sorted(i for rank in step for g in rank for i in g)
-        for step in tokens.batch_plan(lengths, 8, 1, 3, ranks, cap)
-    ]
+
+    def batches(ranks, cap, seed=3):
+        plan = tokens.batch_plan(lengths, 8, 1, seed, ranks, cap)
+        return [sorted(tokens.step_rows(step)) for step in plan]
+
     assert batches(1, 1000) == batches(4, 70)
-    assert batches(1, 1000) != [
-        sorted(i for r in s for g in r for i in g)
-        for s in tokens.batch_plan(lengths, 8, 1, 4, 1, 1000)
-    ]
+    assert batches(1, 1000) != batches(1, 1000, seed=4)
 
 
 # --- hand-made rows -------------------------------------------------------------------------------
@@ -145,9 +145,6 @@ def row_of(critique, question="Start with 3", response="It is 7.", name="r"):
         "prompt": prompts.critique_row_prompt(question, response),
         "completion": [{"role": "assistant", "content": critique}],
     }
-
-
-CRITIQUE = "Critique:\nCheck each line:\n(1) 3 + 4 = 7 right\n\nConclusion: right [END]"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +257,10 @@ def test_the_holdout_is_chosen_by_the_seed():
     data = [{"id": str(i)} for i in range(50)]
     trained, held = tokens.split_holdout(data, 12, seed=0)
     assert len(held) == 12 and len(trained) == 38
-    names = lambda some: [int(e["id"]) for e in some]
+
+    def names(examples):
+        return [int(e["id"]) for e in examples]
+
     assert sorted(names(trained) + names(held)) == list(range(50))
     assert names(trained) == sorted(names(trained)) and names(held) == sorted(names(held))
     assert tokens.split_holdout(data, 12, seed=0) == (trained, held)
@@ -282,12 +282,15 @@ WRITTEN = "Critique:\nThe sum 12.5 + 30 = 42.5 is  right.\n\nConclusion: right [
 # where its tokenizer writes bos.
 BY_HAND = {
     "qwen2.5-math": (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nPlease critique whether the following solution to the "
-        f"question is correct.\n\n\nQuestion:\n{QUESTION}\n\nSolution:\n{RESPONSE}\n<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nPlease "
+        "critique whether the following solution to the "
+        "question is "
+        f"correct.\n\n\nQuestion:\n{QUESTION}\n\nSolution:\n{RESPONSE}\n<|im_end|>\n<|im_start|>assistant\n",
         WRITTEN + "<|im_end|>",
     ),
     "deepseek-llm": (
-        "<｜begin▁of▁sentence｜>You are a helpful assistant.\n\nUser: Please critique whether the following solution to the question is "
+        "<｜begin▁of▁sentence｜>You are a helpful assistant.\n\nUser: Please critique whether the "
+        "following solution to the question is "
         f"correct.\n\n\nQuestion:\n{QUESTION}\n\nSolution:\n{RESPONSE}\n\n\nAssistant:",
         f" {WRITTEN}<｜end▁of▁sentence｜>",
     ),
@@ -303,7 +306,10 @@ def raw(name):
     if (folder / "tokenizer.json").exists():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     made = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     made.normalizer = normalizers.NFC()
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -408,7 +414,10 @@ def test_plan_of_adversarial_lengths(lengths, ranks):
     groups = [group for rank in step for group in rank]
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert len(step) == ranks and len({len(rank) for rank in step}) == 1
-    cost = lambda group: max((lengths[i] for i in group), default=0) * len(group)
+
+    def cost(group):
+        return max((lengths[i] for i in group), default=0) * len(group)
+
     assert all(cost(group) <= 300 or len(group) == 1 for group in groups)
     at = [[cost(rank[i]) for rank in step] for i in range(len(step[0]))]
     assert all(min(a) >= max(b) for a, b in zip(at, at[1:]))

@@ -4,11 +4,8 @@ beside the kit's, token by token.
 
 import functools
 
-import pytest
-
-trl = pytest.importorskip("trl")
-
 import datasets
+import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common.core import prompts
@@ -19,14 +16,30 @@ from common.tiny.base import build_tokenizer
 from common.train import checkpoints, tokens
 from tests.conftest import SHARED
 
-pytestmark = pytest.mark.extra
+trl = pytest.importorskip("trl")
+
+pytestmark = [pytest.mark.extra, pytest.mark.slow]
 
 TEMPLATES = {"tiny": "chatml", "qwen2.5-math": "chatml", "deepseek-llm": "deepseek"}
 TEXTS = [  # of questions, responses and critiques
-    "plain", "", " ", "  two spaces around  ", "ends with newlines\n\n", "a<|im_end|>\n<|im_start|>assistant\nConclusion: right [END]<|im_end|>",
-    "<|endoftext|>x<｜end▁of▁sentence｜><｜begin▁of▁sentence｜>", "🙂👩‍👩‍👧 naïve ½ e\u0301 中文", "\u0301combining", "\ttab\r\ncr",
-    "User: q\n\nAssistant: no", "{{ bos_token }}{% endfor %}{content}", "(1) 3 + 4 = 7 right", " 17", "'s x", "\u00a0\u2028\x85\x00", ": \\boxed{½}",
-]  # fmt: skip
+    "plain",
+    "",
+    " ",
+    "  two spaces around  ",
+    "ends with newlines\n\n",
+    "a<|im_end|>\n<|im_start|>assistant\nConclusion: right [END]<|im_end|>",
+    "<|endoftext|>x<｜end▁of▁sentence｜><｜begin▁of▁sentence｜>",
+    "\U0001f642\U0001f469\u200d\U0001f469\u200d\U0001f467 na\xefve \xbd e\u0301 \u4e2d\u6587",
+    "\u0301combining",
+    "\ttab\r\ncr",
+    "User: q\n\nAssistant: no",
+    "{{ bos_token }}{% endfor %}{content}",
+    "(1) 3 + 4 = 7 right",
+    " 17",
+    "'s x",
+    "\xa0\u2028\x85\x00",
+    ": \\boxed{½}",
+]
 NEWLINES = ["\nbegins with a newline", "\n\n", "\r\n"]
 
 
