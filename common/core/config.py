@@ -27,55 +27,6 @@ GROUPS = (  # the headings of --help, in this order
 # sys.argv belongs to these programs, not to the script.
 CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")
 
-COUNTS = {
-    "lora_rank",
-    "lora_alpha",
-    "gpus",
-    "limit",
-    "samples",
-    "max_new_tokens",
-    "batch_size",
-    "concurrency",
-    "timeout",
-    "batch_tokens",
-    "rows",
-    "epochs",
-    "global_batch",
-    "cutoff",
-    "tokens_per_microbatch",
-    "base_steps",
-    "per_question",
-    "min_tokens",
-    "max_tokens",
-}
-MAY_BE_ZERO = {
-    "seed",
-    "processes",
-    "holdout",
-    "keep_last",
-    "learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "save_every",
-    "state_every",
-    "threads",
-    "temperature",
-    "retries",
-    "budget",
-    "price_in",
-    "price_out",
-}
-SHARES = {
-    "mfu",
-    "top_p",
-    "warmup_ratio",
-    "teacher_skip",
-    "base_knows_gaps",
-    "max_bad_share",
-    "wrong_share",
-    "teacher_errors",
-}
-
 
 def setting(
     default: Any,
@@ -83,11 +34,11 @@ def setting(
     choices: Sequence[str] | None = None,
     minimum: float = -math.inf,
     maximum: float = math.inf,
-    group: str | None = None,
+    group: str = GROUPS[0],
 ) -> Any:
     """Return a field of a Config: its default is the paper's value, its help says its unit.
 
-    minimum, maximum: the range, both ends included. group: its heading in --help.
+    minimum, maximum: the range, both ends included. group: its heading in --help, one of GROUPS.
     """
     metadata = dict(help=help, choices=choices, minimum=minimum, maximum=maximum, group=group)
     if isinstance(default, list):
@@ -186,8 +137,7 @@ def _build_parser(config_class: type, preset: str, preset_values: dict) -> Argum
             options |= {"type": value_type, "choices": metadata["choices"]}
         if isinstance(defaults[name], list):
             options["nargs"] = "+"
-        group = groups.get(metadata["group"], parser)
-        group.add_argument(f"--{name.replace('_', '-')}", **options)
+        groups[metadata["group"]].add_argument(f"--{name.replace('_', '-')}", **options)
     parser.set_defaults(**defaults)
     return parser
 
@@ -198,7 +148,7 @@ def _build_parser(config_class: type, preset: str, preset_values: dict) -> Argum
 def _check_range(definition, value: Any) -> None:
     """Raise InputError for a value out of its range; None is "not given"."""
     choices = definition.metadata["choices"]
-    minimum, maximum = _limits(definition)
+    minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
     expected = None
     if choices and value not in choices:
         expected = f"one of {', '.join(choices)}"
@@ -210,23 +160,10 @@ def _check_range(definition, value: Any) -> None:
 
 def _range(definition) -> str:
     """Return the range of a setting in words, "" if it has none."""
-    minimum, maximum = _limits(definition)
+    minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
     if maximum < math.inf:
         return f"{minimum} to {maximum}"
     return "" if minimum == -math.inf else f"{minimum} or more"
-
-
-def _limits(definition) -> tuple[float, float]:
-    minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
-    if (minimum, maximum) != (-math.inf, math.inf):
-        return minimum, maximum
-    if definition.name in SHARES:
-        return 0, 1
-    if definition.name in COUNTS:
-        return 1, math.inf
-    if definition.name in MAY_BE_ZERO:
-        return 0, math.inf
-    return minimum, maximum
 
 
 # --- the end of a script -------------------------------------------------------------------------
