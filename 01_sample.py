@@ -24,88 +24,100 @@ from dataclasses import dataclass
 
 from common.core.config import configure, setting
 
-USE, DATA, GENERATION = "what you will use", "data", "generation"
-SERVER, MINIATURE = "server and money", "miniature"
-
 
 @dataclass
 class Config:
     name: str | None = setting(
-        None, "the run: files go to runs/NAME (default: the preset's name)", group=USE
+        None,
+        "the run: files go to runs/NAME (default: the preset's name)",
+        group="what you will use",
     )
     preset: str = setting(
         "tiny",
         "tiny, paper, one-shot, ... (common/core/presets.py); "
         "default: what 01 was run with, tiny for a new run",
-        group=USE,
+        group="what you will use",
     )
     source: str = setting(
         "webinstruct-cft-50k",
         "tiny; a name in common/data/sources.py; a hub id; a .jsonl or .parquet file; "
         "NAME=FILE: a known source, downloaded",
-        group=USE,
+        group="what you will use",
     )
     model: str | None = setting(
         None,
         "draw responses from this model instead: folder, hub id, served name; base: the tiny base",
-        group=USE,
+        group="what you will use",
     )
     base_url: str | None = setting(
-        None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1", group=USE
+        None,
+        "OpenAI-compatible server of --model, such as http://localhost:8000/v1",
+        group="what you will use",
     )
     label: str | None = setting(
-        None, "name of the output file (default: by --model, else by --source)", group=USE
+        None,
+        "name of the output file (default: by --model, else by --source)",
+        group="what you will use",
     )
     rows: int = setting(
-        50_000, "rows at most, a random sample of the source by seed", minimum=1, group=DATA
+        50_000, "rows at most, a random sample of the source by seed", minimum=1, group="data"
     )
     limit: int | None = setting(
-        None, "read at most this many rows, from the source's beginning", minimum=1, group=DATA
+        None, "read at most this many rows, from the source's beginning", minimum=1, group="data"
     )
     seed: int = setting(
-        0, "of the sample, the draws, the world and the base", minimum=0, group=DATA
+        0, "of the sample, the draws, the world and the base", minimum=0, group="data"
     )
     columns: list[str] = setting(
-        [], "which column holds which field: question=problem response=solution ...", group=DATA
+        [], "which column holds which field: question=problem response=solution ...", group="data"
     )
     verdict_values: list[str] = setting(
-        [], "what a verdict column's values mean: true=right false=wrong", group=DATA
+        [], "what a verdict column's values mean: true=right false=wrong", group="data"
     )
     drop_bad: bool = setting(
-        False, "leave bad rows out and count them, instead of stopping", group=DATA
+        False, "leave bad rows out and count them, instead of stopping", group="data"
     )
-    revision: str | None = setting(None, "revision of a hub source", group=DATA)
-    samples: int = setting(1, "responses per question", minimum=1, group=GENERATION)
-    temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group=GENERATION)
-    top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group=GENERATION)
-    max_new_tokens: int = setting(2048, "tokens per response", minimum=1, group=GENERATION)
+    revision: str | None = setting(None, "revision of a hub source", group="data")
+    samples: int = setting(1, "responses per question", minimum=1, group="generation")
+    temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group="generation")
+    top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group="generation")
+    max_new_tokens: int = setting(2048, "tokens per response", minimum=1, group="generation")
     template: str = setting(
         "auto",
         "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)",
-        group=GENERATION,
+        group="generation",
     )
-    batch_size: int = setting(32, "prompts per batch of a local model", minimum=1, group=GENERATION)
-    concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
-    timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
+    batch_size: int = setting(
+        32, "prompts per batch of a local model", minimum=1, group="generation"
+    )
+    concurrency: int = setting(
+        256, "requests in flight at most", minimum=1, group="server and money"
+    )
+    timeout: float = setting(
+        300.0, "seconds for one request in all", minimum=1, group="server and money"
+    )
     budget: float | None = setting(
-        None, "USD --model may cost in this run: a hard stop; inf: none", minimum=0, group=SERVER
+        None,
+        "USD --model may cost in this run: a hard stop; inf: none",
+        minimum=0,
+        group="server and money",
     )
     price_in: float | None = setting(
         None,
         "USD per million prompt tokens (default: common/generate/budget.py)",
         minimum=0,
-        group=SERVER,
+        group="server and money",
     )
     price_out: float | None = setting(
-        None, "USD per million tokens of responses", minimum=0, group=SERVER
+        None, "USD per million tokens of responses", minimum=0, group="server and money"
     )
-    base_steps: int = setting(2000, "pretraining steps of the base", minimum=1, group=MINIATURE)
+    base_steps: int = setting(2000, "pretraining steps of the base", minimum=1, group="miniature")
     base_knows_gaps: float = setting(
         0.0,
         "share of the web that leaves lines out, as the teacher does",
         minimum=0,
         maximum=1,
-        group=MINIATURE,
+        group="miniature",
     )
 
 

@@ -360,10 +360,11 @@ class RowReader:
         verdict = self.verdict_map.get(text, text)
         if verdict in (*verdicts.VERDICTS, "unparsed"):
             return verdict
-        # Both meanings of a boolean: one alone was once copied, and turned every label round.
+        # Both meanings: one alone was once copied as it was, and turned every label round.
         example = "true=right false=wrong"
         if text not in ("true", "false"):
-            example = f"{shlex.quote(text)}=right"
+            quoted = shlex.quote(text)
+            example = f"{quoted}=right (or {quoted}=wrong)"
         raise InputError(
             f"{place}: column {self.mapping['verdict']!r} holds the verdict {text!r}; "
             f"expected right or wrong\nSay what its values mean: --verdict-values {example} ..."
