@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.core.config import configure, setting
+from common.core.config import configure
 from common.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -37,9 +37,10 @@ def shell_commands(text):
 def settings_of(script):
     """Return the Config class of a script, without running the rest of it."""
     tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
-    config = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    names = {"dataclass": dataclass, "setting": setting}
-    exec(compile(ast.Module(config, []), script, "exec"), names)
+    is_class = [isinstance(node, ast.ClassDef) for node in tree.body]
+    cell = tree.body[: is_class.index(True) + 1]  # constants of the settings cell come along
+    names = {}
+    exec(compile(ast.Module(cell, []), script, "exec"), names)
     return names["Config"]
 
 
