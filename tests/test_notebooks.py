@@ -89,6 +89,7 @@ def test_scripts_as_notebooks(finished, run_copy):
     assert contents(run_copy) == contents(finished.run)
 
 
+@pytest.mark.slow
 def test_scripts_under_run_in_one_kernel(finished, run_copy):
     """Flags count there; what one script leaves in the kernel does not trouble the next."""
     cells = []
@@ -123,7 +124,7 @@ def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
     """
     folder, journal = run_copy.parent.parent, run_copy / "02_journal.jsonl"
     forget(run_copy, "02")
-    last = rows(run_copy / "01_responses.jsonl")[-1]
+    last = rows(run_copy / "01_responses" / "tiny.jsonl")[-1]
     messages = prompts.teacher_critique_prompt(last["question"], last["response"])
     last_prompt = messages[-1]["content"]
 
@@ -134,7 +135,7 @@ def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
         overrides = f"base_url='{server.url}', model='m', answers=False, concurrency=2"
         book = notebook("02_critique.py", overrides)
         book.cells.insert(0, code("import os; open('pid', 'w').write(str(os.getpid()))"))
-        flags_02 = f"--base-url {server.url} --model m --answers false"
+        flags_02 = f"--base-url {server.url} --model m --no-answers"
         for script, flags in (
             ("02_critique.py", flags_02),
             ("03_build.py", "--rows 24 --arms cft"),
@@ -152,5 +153,5 @@ def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
     assert "02_critique.py is through" in printed and "03_build.py is through" in printed
     assert len(server.asked) == len({request["prompt"] for request in server.asked}) == 48
     assert server.paid() == 47
-    assert len(rows(run_copy / "02_critiques.jsonl")) == 47
+    assert len(rows(run_copy / "02_critiques" / "m.jsonl")) == 47
     assert len(rows(run_copy / "03_data" / "cft.jsonl")) == 24
