@@ -173,7 +173,7 @@ def _half_widths(table):
     for column, value in zip(table.columns, best.values):
         if column in TEST_SETS:
             items = TEST_SETS[column].items
-            low, high = wilson(value / 100 * items, items)
+            low, high = wilson(round(value / 100 * items), items)
             widths.append(50 * (high - low))
             cells.append(f"{column} {widths[-1]:.1f} (n = {items})")
     if not cells:
