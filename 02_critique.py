@@ -170,6 +170,7 @@ elif config.existing_critiques == "redo":
     to_ask = rows
 else:
     to_ask = [row for row in rows if "critique" not in row]
+to_ask = list({row["id"]: row for row in to_ask}.values())  # two critiques came with one response
 if not carried and not to_ask:
     raise InputError(
         "no response came with a critique, so --existing-critiques only leaves nothing.\n"

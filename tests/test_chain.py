@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from common import grading
 from common.core import prompts
 from common.core.files import content_id, file_hash, model_id
+from common.core.manifests import file_label
 from common.data import training_sets
 from common.data.sources import make_row
 from tests.faults import FaultServer
@@ -653,190 +654,13 @@ def test_empty_outputs_are_outputs(tmp_path):
     )
 
 
-# --- teachers -------------------------------------------------------------------------------------------------------
+# --- teachers -------------------------------------------------------------------------------------
 
 THREE = [
     make_row(f"What is {n} + 1?", f"It is {n + 1}.", str(n + 1), "own", "somebody")
     for n in range(3)
 ]
 A, B = "https://a/teacher", "b"  # the names of two teachers
-
-
-@pytest.fixture
-def taught(tmp_path):
-    """A run `own` of THREE responses, and a server that speaks for every teacher: (run, server, ask).
-
-    ask(teacher, *flags, status=0) runs 02 and returns what it printed. Critiques name the teacher and its temperature.
-    """
-    run = tmp_path / "runs" / "own"
-    write_rows(run / "01_responses.jsonl", THREE)
-
-    def says(body):
-        own = (
-            ""
-            if body["messages"][-1]["content"].startswith(prompts.TEACHER_CRITIQUE)
-            else " It is 5."
-        )
-        return f"By {body['model']} at {body['temperature']}.{own}\n\nConclusion: right [END]"
-
-    with FaultServer(text=says) as server:
-
-        def ask(teacher, *flags, status=0):
-            done = run_script(
-                tmp_path,
-                "02_critique.py",
-                "--preset",
-                "paper",
-                "--name",
-                "own",
-                "--model",
-                teacher,
-                "--base-url",
-                server.url,
-                *flags,
-            )
-            assert done.returncode == status, done.stderr[-3000:]
-            return done.stdout
-
-        yield run, server, ask
-
-
-def said(run, name="02_critiques.jsonl", text="critique_raw"):
-    """[(number of the response, teacher, what it said)]"""
-    place = {row[key]: n for n, row in enumerate(THREE) for key in ("id", "question_id")}
-    return [
-        (
-            place[row["id" if "id" in row else "question_id"]],
-            row["teacher"],
-            row[text] and row[text].partition("\n")[0],
-        )
-        for row in rows(run / name)
-    ]
-
-
-def test_another_teachers_critiques_stand_beside_the_first_ones(taught):
-    """By the order of the responses, then as they came; a teacher who is asked again replaces its own rows, nobody else's."""
-    run, server, ask = taught
-    ask(A, "--answers")
-    first = contents(run)
-    assert said(run) == [(n, A, f"By {A} at 0.3.") for n in range(3)]
-    printed = ask(B)
-    assert said(run) == [
-        (n, teacher, f"By {teacher} at 0.3.") for n in range(3) for teacher in (A, B)
-    ]
-    assert f"wrote runs/own/02_critiques.jsonl: 3 rows of {B}" in printed
-    assert contents(run)["02_answers.jsonl"] == first["02_answers.jsonl"]
-    ask(A, "--answers", "--temperature", 0.7)
-    assert said(run) == [
-        (n, *pair) for n in range(3) for pair in ((B, f"By {B} at 0.3."), (A, f"By {A} at 0.7."))
-    ]
-    assert said(run, "02_answers.jsonl", "answer") == [
-        (n, A, f"By {A} at 0.7. It is 5.") for n in range(3)
-    ]
-    assert [r["critique_id"] for r in rows(run / "02_critiques.jsonl")] == [
-        content_id(r["id"], r["teacher"], r["critique_raw"])
-        for r in rows(run / "02_critiques.jsonl")
-    ]
-    asked = len(server.asked)
-    ask(B)  # all of it is in the journal
-    assert len(server.asked) == asked == 3 + 3 + 3 + 6
-    assert said(run) == [
-        (n, *pair) for n in range(3) for pair in ((A, f"By {A} at 0.7."), (B, f"By {B} at 0.3."))
-    ]
-    made = json.loads((run / "02.run.json").read_text())
-    assert (made["teachers"], made["rows"], made["answers"]) == ([B], 3, 0)
-
-
-def test_each_teacher_has_its_own_failures(taught):
-    """Another teacher's run must not make a first one's failures disappear, nor be blamed for them."""
-    run, server, ask = taught
-    server.fault = lambda body, nth: (
-        "invalid-prompt" if body["model"] == A and "2 + 1" in str(body["messages"]) else None
-    )
-    printed = ask(A, "--answers", status=3)
-    assert (
-        "1 responses have no critique, 1 questions no answer of the teacher (status 3): " in printed
-        and "--retry-failed" in printed
-    )
-    assert said(run) == [(n, A, f"By {A} at 0.3.") for n in (0, 1)]
-    failed, unanswered = rows(run / "02_failed.jsonl")
-    why = "400 invalid_prompt Your prompt was flagged. Please try another prompt."
-    assert (failed["id"], failed["teacher"], failed["verdict"], failed["reason"]) == (
-        THREE[2]["id"],
-        A,
-        "unparsed",
-        why,
-    )
-    assert (unanswered["id"], unanswered["teacher"], unanswered["reason"]) == (
-        THREE[2]["id"],
-        A,
-        f"no answer of its own: {why}",
-    )
-    assert len(rows(run / "02_answers.jsonl")) == 2
-    note = (
-        f"note: of 1 responses a critique, or an answer to their question, by one of {A} is missing ({run.relative_to(run.parent.parent)}/02_failed.jsonl "
-        "says why)"
-    )
-    assert note in must_run(run.parent.parent, "03_build.py", "--name", "own")
-    ask(B)
-    assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (1, B), (2, B)]
-    assert rows(run / "02_failed.jsonl") == [failed, unanswered]
-    assert "note: 1 responses" not in must_run(
-        run.parent.parent, "03_build.py", "--name", "own", "--arms", "cft"
-    )
-    asked, server.fault = len(server.asked), None
-    ask(A, "--answers", status=3)  # it failed for good: asking again needs a word
-    assert len(server.asked) == asked
-    ask(A, "--answers", "--retry-failed")
-    assert (
-        len(server.asked) == asked + 2
-        and len(said(run)) == 6
-        and rows(run / "02_failed.jsonl") == []
-    )
-
-
-def test_03_builds_from_the_teachers_that_it_is_told(taught):
-    """Without a word: those of 02's last run; a teacher who wrote nothing is refused and the others are named."""
-    run, _, ask = taught
-    ask(A, "--answers")
-    ask(B)
-
-    def built(*flags):
-        shutil.rmtree(run / "03_data", ignore_errors=True)
-        printed = must_run(run.parent.parent, "03_build.py", "--name", "own", *flags)
-        return printed, {
-            path.stem: [row["completion"][0]["content"].split(" at")[0] for row in rows(path)]
-            for path in (run / "03_data").iterdir()
-        }
-
-    printed, arm = built()
-    assert f"3 critiques of {B}, 3 right, 0 wrong; 0 teacher's answers" in printed
-    assert (
-        arm["cft"] == [f"Critique:\nBy {B}"] * 3
-        and len(arm["sft"]) == 3
-        and "sft-teacher" not in arm
-    )
-    printed, arm = built("--teacher", A)
-    assert f"3 critiques of {A}, 3 right, 0 wrong; 3 teacher's answers" in printed
-    assert arm["cft"] == [f"Critique:\nBy {A}"] * 3 and arm["sft-teacher"] == [f"By {A}"] * 3
-    printed, arm = built("--teacher", A, B)
-    assert f"6 critiques of {A}, {B}" in printed
-    assert sorted(arm["cft"]) == sorted([f"Critique:\nBy {A}", f"Critique:\nBy {B}"] * 3)
-    assert len(arm["sft"]) == 3  # a response is imitated once, whoever judged it
-    wrong = run_script(
-        run.parent.parent, "03_build.py", "--name", "own", "--teacher", A, "nobody", "no one"
-    )
-    assert wrong.returncode == 2
-    assert (
-        "holds no critique of no one, nobody" in wrong.stderr
-        and f"--teacher {B} {A}" in wrong.stderr
-    )
-    wrong = run_script(
-        run.parent.parent, "03_build.py", "--name", "own", "--arms", "sft-teacher"
-    )  # B gave no answers
-    assert wrong.returncode == 2 and "02_critique.py --name own --answers" in wrong.stderr
-
-
 CARRIED = THREE[1] | {
     "critique": "Came along.\n\nConclusion: wrong [END]",
     "critique_raw": "Came along.",
@@ -845,17 +669,142 @@ CARRIED = THREE[1] | {
 }
 
 
+def write_responses(run, responses):
+    write_rows(run / "01_responses" / "own.jsonl", responses)
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """Make a run `own` of THREE responses, and a server that speaks for every teacher.
+
+    -> (run, server, ask). ask(teacher, *flags, status=0) runs 02 and returns what it printed.
+    Critiques name the teacher and its temperature.
+    """
+    run = tmp_path / "runs" / "own"
+    write_responses(run, THREE)
+
+    def answer(body):
+        is_critique = body["messages"][-1]["content"].startswith(prompts.TEACHER_CRITIQUE)
+        end = "" if is_critique else " It is 5."
+        return f"By {body['model']} at {body['temperature']}.{end}\n\nConclusion: right [END]"
+
+    with FaultServer(text=answer) as server:
+
+        def ask(teacher, *flags, status=0):
+            command = ["02_critique.py", "--preset", "paper", "--name", "own", "--model", teacher]
+            done = run_script(tmp_path, *command, "--base-url", server.url, *flags)
+            assert done.returncode == status, done.stderr[-3000:]
+            return done.stdout
+
+        yield run, server, ask
+
+
+def texts_by(run, teacher, folder="02_critiques", field="critique_raw"):
+    """Return [(number of the response, first line of the text)] of a teacher's file."""
+    numbers = {row["id"]: n for n, row in enumerate(THREE)}
+    numbers |= {row["question_id"]: n for n, row in enumerate(THREE)}
+    found = []
+    for row in rows(run / folder / f"{file_label(teacher)}.jsonl"):
+        number = numbers[row["id" if "id" in row else "question_id"]]
+        found.append((number, row[field] and row[field].partition("\n")[0]))
+    return found
+
+
+def test_a_teacher_who_is_asked_again_replaces_its_own_rows_and_nobody_elses(taught):
+    run, server, ask = taught
+    ask(A, "--answers")
+    assert texts_by(run, A) == [(n, f"By {A} at 0.3.") for n in range(3)]
+    before = contents(run)
+    ask(B, "--limit", 2)
+    assert texts_by(run, B) == [(n, f"By {B} at 0.3.") for n in range(2)]
+    after = contents(run)
+    kept = [name for name in before if file_label(A) in name]
+    assert len(kept) == 3 and all(before[name] == after[name] for name in kept)
+    ask(A, "--answers", "--temperature", 0.7)
+    assert texts_by(run, A) == [(n, f"By {A} at 0.7.") for n in range(3)]
+    answers = texts_by(run, A, "02_answers", "answer")
+    assert answers == [(n, f"By {A} at 0.7. It is 5.") for n in range(3)]
+    for row in rows(run / "02_critiques" / f"{file_label(A)}.jsonl"):
+        expected = content_id(row["id"], row["teacher"], row["critique_raw"])
+        assert row["critique_id"] == expected and list(row) == FIELDS_02
+    n = len(server.asked)
+    ask(B)  # two of three are in the journal
+    assert len(server.asked) == n + 1 == 6 + 2 + 6 + 1
+
+
+def test_each_teacher_has_its_own_failures(taught):
+    """Another teacher's run must not make a first one's failures disappear."""
+    run, server, ask = taught
+
+    def fault(body, nth):
+        flagged = body["model"] == A and "2 + 1" in str(body["messages"])
+        return "invalid-prompt" if flagged else None
+
+    server.fault = fault
+    printed = ask(A, "--answers", status=3)
+    assert "2 rows" in printed and "02_failed" in printed and "--retry-failed" in printed
+    assert texts_by(run, A) == [(n, f"By {A} at 0.3.") for n in (0, 1)]
+    failures = run / "02_failed" / f"{file_label(A)}.jsonl"
+    failed, unanswered = rows(failures)
+    for row in (failed, unanswered):
+        assert row["id"] == THREE[2]["id"] and row["teacher"] == A
+        assert "400 invalid_prompt" in row["reason"]
+    assert failed["verdict"] == "unparsed"
+    assert len(rows(run / "02_answers" / f"{file_label(A)}.jsonl")) == 2
+    must_run(run.parent.parent, "03_build.py", "--name", "own")
+    ask(B)
+    assert len(texts_by(run, B)) == 3 and rows(failures) == [failed, unanswered]
+    n, server.fault = len(server.asked), None
+    ask(A, "--answers", status=3)  # it failed for good: nothing is asked without --retry-failed
+    assert len(server.asked) == n
+    ask(A, "--answers", "--retry-failed")
+    assert len(server.asked) == n + 2 and len(texts_by(run, A)) == 3 and rows(failures) == []
+
+
+def test_a_teacher_without_one_good_row_leaves_what_exists(taught):
+    run, server, ask = taught
+    ask(A)
+    before = contents(run)
+    server.fault = lambda body, nth: "verdictless"
+    ask(B, "--retries", 0, status=3)
+    assert not (run / "02_critiques" / "b.jsonl").exists()
+    assert len(rows(run / "02_failed" / "b.jsonl")) == 3
+    after = contents(run)
+    assert all(before[name] == after[name] for name in before if file_label(A) in name)
+
+
+def test_03_builds_from_the_teachers_that_it_is_told(taught):
+    """By default from all; a teacher who wrote nothing is refused and the others are named."""
+    run, _, ask = taught
+    ask(A, "--answers")
+    ask(B)
+
+    def build(*flags):
+        shutil.rmtree(run / "03_data", ignore_errors=True)
+        must_run(run.parent.parent, "03_build.py", "--name", "own", *flags)
+        completions = {}
+        for path in (run / "03_data").glob("*.jsonl"):
+            texts = [row["completion"][0]["content"].split(" at")[0] for row in rows(path)]
+            completions[path.stem] = sorted(texts)
+        return completions
+
+    built = build()
+    assert built["cft"] == sorted([f"Critique:\nBy {A}", f"Critique:\nBy {B}"] * 3)
+    assert len(built["sft"]) == 3  # a response is imitated once, for any number of critiques
+    built = build("--teacher", A)
+    assert built["cft"] == [f"Critique:\nBy {A}"] * 3 and built["sft-teacher"] == [f"By {A}"] * 3
+    flags = ["--name", "own", "--teacher", A, "nobody", "no one"]
+    wrong = run_script(run.parent.parent, "03_build.py", *flags)
+    assert wrong.returncode == 2
+    assert all(name in wrong.stderr for name in ("nobody", "no one", f"--teacher {B} {A}"))
+
+
 def test_a_critique_that_came_along_passes_and_nobody_is_asked(taught):
     run, server, ask = taught
-    write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED, THREE[2]])
+    write_responses(run, [THREE[0], CARRIED, THREE[2]])
     assert "3 responses, 1 of them with a critique already" in ask(B)
-    assert said(run) == [
-        (0, B, f"By {B} at 0.3."),
-        (1, "carrier", "Came along."),
-        (2, B, f"By {B} at 0.3."),
-    ]
-    assert len(server.asked) == 2
-    passed = rows(run / "02_critiques.jsonl")[1]
+    assert [n for n, _ in texts_by(run, B)] == [0, 2] and len(server.asked) == 2
+    (passed,) = rows(run / "02_critiques" / "carried.jsonl")
     assert set(passed) == set(FIELDS_02)
     assert passed == CARRIED | {
         "critique_id": content_id(CARRIED["id"], "carrier", "Came along."),
@@ -863,83 +812,36 @@ def test_a_critique_that_came_along_passes_and_nobody_is_asked(taught):
         "usage": None,
         "usd": None,
     }
-    assert json.loads((run / "02.run.json").read_text())["teachers"] == [B, "carrier"]
-    assert f"3 critiques of {B}, carrier" in must_run(
-        run.parent.parent, "03_build.py", "--name", "own"
-    )
+    printed = must_run(run.parent.parent, "03_build.py", "--name", "own")
+    assert "3 critiques" in printed and "carrier" in printed
 
 
-def test_with_ask_carried_the_teacher_is_asked_about_all(taught):
-    """What came along stands beside it; the teacher's row holds nothing of it."""
+def test_a_teacher_is_asked_about_all_only_if_told_so(taught):
+    """The critique that came along stays in its own file; the teacher's row holds nothing of it."""
     run, server, ask = taught
-    write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED, THREE[2]])
+    write_responses(run, [THREE[0], CARRIED, THREE[2]])
     ask(B, "--existing-critiques", "redo")
-    asked = [(n, B, f"By {B} at 0.3.") for n in range(3)]
-    assert said(run) == [asked[0], (1, "carrier", "Came along."), *asked[1:]]
-    assert len(server.asked) == 3 and "Came along" not in json.dumps(
-        [e["body"] for e in server.asked]
-    )
-    about_the_same = rows(run / "02_critiques.jsonl")[2]
-    assert (
-        list(about_the_same) == FIELDS_02 and {k: about_the_same[k] for k in FIELDS_01} == THREE[1]
-    )
-    assert (
-        about_the_same["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]"
-        and about_the_same["verdict"] == "right"
-    )
-    ask(A, "--existing-critiques", "redo")
-    assert len(said(run)) == 7 and sum(teacher == "carrier" for _, teacher, _ in said(run)) == 1
-
-
-def test_what_01_no_longer_holds_is_left_out(taught):
-    """Critiques of responses that have been replaced would train on what the run no longer shows."""
-    run, _, ask = taught
-    ask(A, "--answers")
-    write_rows(run / "01_responses.jsonl", THREE[::-1][:2])
-    ask(B)
-    assert said(run) == [
-        (n, *pair) for n in (2, 1) for pair in ((A, f"By {A} at 0.3."), (B, f"By {B} at 0.3."))
-    ]
-    assert [n for n, *_ in said(run, "02_answers.jsonl", "answer")] == [2, 1]
+    assert texts_by(run, B) == [(n, f"By {B} at 0.3.") for n in range(3)]
+    assert texts_by(run, "carried") == [(1, "Came along.")] and len(server.asked) == 3
+    assert "Came along" not in json.dumps([entry["body"] for entry in server.asked])
+    row = rows(run / "02_critiques" / "b.jsonl")[1]
+    assert list(row) == FIELDS_02 and {k: row[k] for k in FIELDS_01} == THREE[1]
+    assert row["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]"
 
 
 def test_03_goes_on_without_a_teacher_whose_rows_all_failed(taught):
-    """Nobody asked for that teacher: the one carried critique has no verdict, which 02 has said."""
+    """The one carried critique has no verdict, which 02 has said."""
     run, _, ask = taught
-    write_rows(run / "01_responses.jsonl", [THREE[0], CARRIED | {"verdict": "unparsed"}])
+    write_responses(run, [THREE[0], CARRIED | {"verdict": "unparsed"}])
     ask(B, status=3)
-    assert f"1 critiques of {B}" in must_run(run.parent.parent, "03_build.py", "--name", "own")
-
-
-def test_a_first_look_with_limit_leaves_the_other_teachers_rows(taught):
-    """To try another teacher on a few responses must not take the first one's critiques of all others away."""
-    run, _, ask = taught
-    ask(A, "--answers")
-    ask(B, "--limit", 1)
-    assert [(n, teacher) for n, teacher, _ in said(run)] == [(0, A), (0, B), (1, A), (2, A)]
-    assert len(rows(run / "02_answers.jsonl")) == 3
+    assert not (run / "02_critiques" / "carried.jsonl").exists()
+    must_run(run.parent.parent, "03_build.py", "--name", "own")
 
 
 def test_a_response_that_came_with_two_critiques_is_asked_about_once(taught):
     run, server, ask = taught
-    write_rows(
-        run / "01_responses.jsonl",
-        [CARRIED, CARRIED | {"critique_raw": "And again.", "teacher": "another"}],
-    )
+    second = CARRIED | {"critique_raw": "And again.", "teacher": "another"}
+    write_responses(run, [CARRIED, second])
     ask(B, "--existing-critiques", "redo")
-    assert len(server.asked) == 1 and len(
-        {r["critique_id"] for r in rows(run / "02_critiques.jsonl")}
-    ) == 3 == len(said(run))
-
-
-def test_a_teacher_without_one_good_row_leaves_what_stands(taught):
-    run, server, ask = taught
-    server.fault = lambda body, nth: "invalid-prompt" if "2 + 1" in str(body["messages"]) else None
-    ask(A, status=3)
-    good, bad = said(run), rows(run / "02_failed.jsonl")
-    server.fault = lambda body, nth: "verdictless"
-    ask(B, "--retries", 0, status=3)
-    failed = rows(run / "02_failed.jsonl")
-    assert (
-        said(run) == good and [r for r in failed if r["teacher"] == A] == bad and len(failed) == 4
-    )
+    assert len(server.asked) == len(texts_by(run, B)) == 1
+    assert len({row["critique_id"] for row in rows(run / "02_critiques" / "carried.jsonl")}) == 2
