@@ -4,7 +4,6 @@ import ast
 import re
 import shlex
 import sys
-from dataclasses import dataclass  # noqa: F401 the settings cells use it
 from pathlib import Path
 
 import pytest

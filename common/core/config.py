@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -179,3 +179,20 @@ def _end_script(kind: type, error: BaseException, trace: Any) -> None:
     # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
     print(f"\nerror: {message}", file=sys.__stderr__, flush=True)
     os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise
+
+
+def parse_pairs(
+    texts: Iterable[str], flag: str, names: Iterable[str] | None = None
+) -> dict[str, str]:
+    """Return {"question": "problem"} for the values ["question=problem"] of a flag.
+
+    Raises InputError for a text of another form, and for a name that is not among `names`.
+    """
+    pairs = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value or (names is not None and name not in names):
+            expected = "" if names is None else f", NAME one of: {', '.join(names) or 'none'}"
+            raise InputError(f"{flag} {text!r}: expected NAME=VALUE{expected}")
+        pairs[name] = value
+    return pairs

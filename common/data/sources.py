@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from common.core import verdicts
+from common.core.config import parse_pairs
 from common.core.errors import InputError
 from common.core.files import content_id, utf8
 from common.data import readers
@@ -182,8 +183,8 @@ def load_rows(
     seed, in bounded memory.
     Raises InputError for a bad row; with drop_bad it is left out and counted.
     """
-    column_map = _parse_pairs(columns, "--columns", names=FIELDS)
-    verdict_map = _parse_pairs(verdict_values, "--verdict-values")
+    column_map = parse_pairs(columns, "--columns", FIELDS)
+    verdict_map = parse_pairs(verdict_values, "--verdict-values")
     name, dataset, path = parse_source(source)
     columns_seen = set()
     records = _read_records(dataset, path, revision, columns_seen)
@@ -216,18 +217,6 @@ def _read_rows(reader, sample, source, drop_bad):
                 ) from None
             reader.counts["bad rows dropped"] += 1
     return rows
-
-
-def _parse_pairs(texts, flag, names=None):
-    """Return {"question": "problem"} for ["question=problem"]."""
-    pairs = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        if not name or not value or (names and name not in names):
-            fields = f", NAME one of: {', '.join(names)}" if names else ""
-            raise InputError(f"{flag} {text!r}: expected NAME=VALUE{fields}")
-        pairs[name] = value
-    return pairs
 
 
 def _read_records(dataset, path, revision, columns):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import grading
 from common.core import prompts
+from common.core.config import parse_pairs
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
 from common.data import readers
@@ -255,7 +256,13 @@ def load_items(
     if name in TINY:
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
     elif folder and not test_set.private:
-        records = read_jsonl(_require_local(name, folder))
+        path = local_path(name, folder)
+        if not path:
+            raise InputError(
+                f"{folder}/{name}/test.jsonl does not exist.\n"
+                "Leave --benchmarks-dir out to read the benchmark from the hub."
+            )
+        records = read_jsonl(path)
     else:
         records = _read_hub(test_set, revision)
     items = []
@@ -344,16 +351,6 @@ def local_path(name: str, folder: str | Path) -> Path | None:
     return paths[0] if paths else None
 
 
-def _require_local(name, folder):
-    path = local_path(name, folder)
-    if not path:
-        raise InputError(
-            f"{folder}/{name}/test.jsonl does not exist; --benchmarks-dir expects "
-            "DIR/NAME/test.jsonl.\nLeave --benchmarks-dir out to read the benchmark from the hub."
-        )
-    return path
-
-
 def _read_hub(test_set, revision):
     records = []
     for config in test_set.configs:
@@ -370,15 +367,7 @@ def parse_revisions(texts: list[str], names: Iterable[str]) -> dict[str, str]:
     Raises InputError for a name that is neither among `names` nor a set to choose checkpoints on.
     """
     hub_names = [name for name in (*names, *VALIDATION) if name in TEST_SETS]
-    revisions = {}
-    for text in texts:
-        name, _, revision = text.partition("=")
-        if name not in hub_names or not revision:
-            raise InputError(
-                f"--revision {text}: expected NAME=REVISION, of: {' '.join(hub_names)}"
-            )
-        revisions[name] = revision
-    return revisions
+    return parse_pairs(texts, "--revision", hub_names)
 
 
 # --- for manifests ------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def test_revisions(texts, names, expected):
     if expected is not None:
         assert test_sets.parse_revisions(texts, names) == expected
     else:
-        with pytest.raises(InputError, match="NAME=REVISION"):
+        with pytest.raises(InputError, match="--revision .*NAME=VALUE"):
             test_sets.parse_revisions(texts, names)
 
 
