@@ -72,9 +72,8 @@ COMMANDS = compile_rules(
         (r"\\([{}])", r"\1"),
     ]
 )
-DELIMITERS = [
-    (r"\^\{\\circ\}|\^\\circ|\\?\$|\\[()]", "")
-]  # ... between units and number words, ...
+# ... between units and number words, ...
+DELIMITERS = compile_rules([(r"\^\{\\circ\}|\^\\circ|\\?\$|\\[()]", "")])
 NAMES = compile_rules(
     [  # ... after number words, ...
         (r"\\text\{(.*?)\}", r"\1"),
