@@ -163,9 +163,10 @@ import torch
 from common.core import files, manifests, prompts
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.core.trainings import check_settings, last_checkpoint
-from common.train import adapters, checkpoints, distributed, estimate, model, tokens, training_log
+from common.train import adapters, checkpoints, distributed, estimate, tokens, training_log
 from common.train import training_run as plans
 from common.train.loop import adamw, check_stop, mean_loss, stop_signals, training_steps
+from common.train.model import load as load_sharded
 
 run = manifests.run_folder(config.name)
 torch.set_num_threads(config.threads or torch.get_num_threads())
@@ -243,15 +244,13 @@ for training in trainings:
 if config.dry_run:
     raise SystemExit
 
-# %% What the results depend on: a folder that exists must hold the same training
-settings = {}
+# %% A folder that exists must hold the same training
 for training in trainings:
-    settings[training.set_name] = plans.result_settings(training, config, base_id, template)
-    check_settings(training.folder / "settings.json", settings[training.set_name])
+    training.settings = plans.result_settings(training, config, base_id, template)
+    check_settings(training.folder / "settings.json", training.settings)
 
 # %% Disk and libraries
-checkpoints_to_write, states, merged = plans.count_writes(trainings, config)
-needed = estimate.disk(shape, checkpoints_to_write, states, merged, dtype.itemsize)
+needed = estimate.disk(shape, *plans.count_writes(trainings, config), dtype.itemsize)
 files.check_disk(run, needed, ", or save less often: a larger --save-every")
 if four_bits:
     adapters.check_bitsandbytes(device)
@@ -260,24 +259,21 @@ if four_bits:
 # %% The model, with all of its weights trained, or adapters
 def load_model():
     if full:
-        return model.load(base, device, config.activation_checkpointing)
+        return load_sharded(base, device, config.activation_checkpointing)
     options = four_bits, config.activation_checkpointing, config.seed
     return adapters.load(base, device, config.lora_rank, *options)
 
 
 # %% One training, from the base or from where it was stopped
 def train(training, stop_status):
-    if rank == 0:
-        plans.write_settings(training, settings[training.set_name], base)
-    net = load_model()
-    optimizer = adamw(net, config.weight_decay, eight_bit=four_bits)
-    start = checkpoints.load_state(net, optimizer, training.folder)
+    plans.write_settings(training, base)
+    model = load_model()
+    optimizer = adamw(model, config.weight_decay, eight_bit=four_bits)
+    start = checkpoints.load_state(model, optimizer, training.folder)
     record = training_log.TrainingLog(training, start)
-    if start:
-        log(f"{training.set_name}: going on after step {start}")
     check_stop(stop_status(), f"before step {start + 1} of {training.set_name}")
     steps = training_steps(
-        net,
+        model,
         optimizer,
         training.examples,
         training.plan,
@@ -286,33 +282,33 @@ def train(training, stop_status):
         start,
         skipped=training_log.count_skipped(record.metrics),
     )
-    with checkpoints.Saver(
-        net, optimizer, training, tokenizer, template, dtype, config.keep_last
-    ) as saver:
+    form = tokenizer, template, dtype, config.keep_last
+    with checkpoints.Saver(model, optimizer, training, *form) as saver:
         for update in steps:
-            after_step(update, training, net, record, saver)
-            status = stop_status()
-            unfinished = update.step < len(training.plan)
-            if update.step in training.state_steps or (status and unfinished):
-                saver.save_state(update.step)
-            if status:
-                record.draw()
-            check_stop(
-                status,
-                f"after step {update.step} of {len(training.plan)} of {training.set_name}",
-            )
+            after_step(update, training, model, record, saver)
+            save_state_or_stop(update.step, stop_status(), training, record, saver)
 
 
 # %% After a step: its line in the log, and perhaps a checkpoint
-def after_step(update, training, net, record, saver):
+def after_step(update, training, model, record, saver):
     row = vars(update) | estimate.progress(update, shape, training, world, device)
     saving = update.step in training.save_steps
     if saving and training.holdout:
-        row["holdout_loss"] = mean_loss(net, training.holdout, config.tokens_per_microbatch)
+        row["holdout_loss"] = mean_loss(model, training.holdout, config.tokens_per_microbatch)
     record.add(row)
     if saving:
         record.draw()  # before the last checkpoint, which says that the training is finished
         saver.write_checkpoint(update.step)
+
+
+# %% What a resume needs is saved now and then, and when somebody asks to stop (status 130, 143)
+def save_state_or_stop(step, status, training, record, saver):
+    n_steps = len(training.plan)
+    if step in training.state_steps or (status and step < n_steps):
+        saver.save_state(step)
+    if status:
+        record.draw()
+    check_stop(status, f"after step {step} of {n_steps} of {training.set_name}")
 
 
 # %% Train each set

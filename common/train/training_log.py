@@ -5,11 +5,11 @@ import math
 from pathlib import Path
 from statistics import mean
 
-import torch.distributed as dist
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
 from common.core.files import append_line, write_jsonl
+from common.train import distributed
 from common.train.tokens import packing_efficiency
 
 
@@ -23,8 +23,10 @@ class TrainingLog:
         """Read the metrics of the steps up to `start`; later ones are run again."""
         self.training = training
         self.path = training.folder / "metrics.jsonl"
-        self.writes = dist.get_rank() == 0
+        self.writes = distributed.is_main()
         self.metrics = read_metrics(self.path, start, repair=self.writes)
+        if start:
+            distributed.log(f"{training.set_name}: going on after step {start}")
 
     def add(self, row: dict) -> None:
         """Append a step, and print its line."""

@@ -1,7 +1,7 @@
 """One training of 04: its rows, its batch plan, where and when it is saved, what it depends on."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from common.core import manifests
 from common.core.errors import InputError
 from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
 from common.core.prompts import extract_question
+from common.train import distributed
 
 # Others may change between a run and its resume.
 RESULT_SETTINGS = (
@@ -41,6 +42,7 @@ class TrainingRun:
     folder: Path  # 04_train/<set>
     save_steps: set  # a checkpoint is written after these
     state_steps: set  # what a resume needs is written after these
+    settings: dict = field(default_factory=dict)  # what the result depends on
 
     @cached_property
     def lengths(self) -> list:
@@ -133,7 +135,7 @@ def check_processes(config, world: int) -> None:
         )
 
 
-def count_writes(trainings: list, config) -> tuple:
+def count_writes(trainings: list, config) -> tuple[int, int, int]:
     """Return how many checkpoints, states and merged models will yet exist at the same time.
 
     An old checkpoint or state goes once the new one exists; a training's states go before the next
@@ -167,21 +169,24 @@ def result_settings(training: TrainingRun, config, base_id: str | None, template
     }
 
 
-def write_settings(training: TrainingRun, settings: dict, base: str) -> None:
+def write_settings(training: TrainingRun, base: str) -> None:
     """Write what the training depends on, and the questions it is trained on, each once.
 
     settings.json is what a resume compares. trained_on.jsonl is for 05: {"question_id",
     "question"}; of a second stage it has the questions of the first one, too.
     """
+    if not distributed.is_main():
+        return
     ids = {example["id"] for example in training.examples}
     questions = {}
     for row in read_rows(training.files):
         if row["id"] in ids:
             question = extract_question(row["prompt"])
             questions[content_id(question)] = question
-    if settings["after"]:
-        for row in read_jsonl(training.folder.parent / settings["after"] / "trained_on.jsonl"):
+    first_stage = training.settings["after"]
+    if first_stage:
+        for row in read_jsonl(training.folder.parent / first_stage / "trained_on.jsonl"):
             questions[row["question_id"]] = row["question"]
     trained_on = [{"question_id": i, "question": text} for i, text in questions.items()]
     write_jsonl(training.folder / "trained_on.jsonl", trained_on)
-    write_json(training.folder / "settings.json", settings | {"base": str(base)})
+    write_json(training.folder / "settings.json", training.settings | {"base": str(base)})
