@@ -1,14 +1,17 @@
 """A tokenizer, and the folder of a model, from a path or a hub id."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from common.core import prompts
 from common.core.errors import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
 OTHER_FORMATS = ["*.bin", "*.pth", "*.gguf", "original/*"]  # of weights on the hub, not downloaded
+TOKENIZER_ROWS = 1000  # rows per call of the tokenizer, which spreads them over the cores
 PROBE = "Question:\nIs 12 + 30 = 42?\n\nSolution:\nYes, \\boxed{42}."
 
 
@@ -44,6 +47,24 @@ def _probe_ids(tokenizer) -> list[int]:
 
 def _stored_probe_ids(path: Path) -> list[int]:
     return Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+
+
+def encode_rows(rows: list, tokenizer, template: str) -> Iterator:
+    """Yield (prompt ids, completion ids) of each row of 03.
+
+    The completion's ids end with the template's end token. The two are tokenized apart, because at
+    test time the model goes on from exactly the prompt's ids.
+    Example (ChatML): [<|im_start|> system ... assistant \\n] and [Critique : ... [END] <|im_end|>].
+    """
+    for start in range(0, len(rows), TOKENIZER_ROWS):
+        prompt_texts, completion_texts = [], []
+        for row in rows[start : start + TOKENIZER_ROWS]:
+            completion = row["completion"][0]["content"]
+            prompt_texts.append(prompts.render(row["prompt"], template))
+            completion_texts.append(prompts.render_completion(completion, template, tokenizer))
+        prompt_ids = tokenizer(prompt_texts).input_ids
+        completion_ids = tokenizer(completion_texts, add_special_tokens=False).input_ids
+        yield from zip(prompt_ids, completion_ids)
 
 
 def local_folder(name, weights: bool = True) -> str:

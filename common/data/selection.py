@@ -7,10 +7,9 @@ from pathlib import Path
 
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
-from common.core.tokenizer import load_tokenizer, local_folder
+from common.core.tokenizer import encode_rows, load_tokenizer, local_folder
 from common.core.verdicts import VERDICTS
 from common.data import training_sets
-from common.train import tokens
 
 # --- what 02 and another run left -----------------------------------------------------------------
 
@@ -137,7 +136,7 @@ def row_lengths(rows: list, tokenizer) -> list:
     The end token counts, for it is learned. Characters if the tokenizer is None.
     """
     if tokenizer is not None:
-        encoded = tokens.encode(rows, tokenizer, prompts.template_for(tokenizer))
+        encoded = encode_rows(rows, tokenizer, prompts.template_for(tokenizer))
         return [(len(prompt), len(completion)) for prompt, completion in encoded]
     lengths = []
     for row in rows:

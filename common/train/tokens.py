@@ -2,33 +2,14 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import torch
 
-from common.core import prompts, verdicts
+from common.core import verdicts
 from common.core.errors import InputError
+from common.core.tokenizer import encode_rows
 
 IGNORE = -100  # label of a position that is not supervised (torch's cross-entropy default)
-TOKENIZER_ROWS = 1000  # rows per call of the tokenizer, which spreads them over the cores
-
-
-def encode(rows: list[dict], tokenizer, template: str) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield (prompt ids, completion ids) of each row of 03.
-
-    The completion's ids end with the template's end token. The two are tokenized apart, because at
-    test time the model goes on from exactly the prompt's ids.
-    Example (ChatML): [<|im_start|> system ... assistant \\n] and [Critique : ... [END] <|im_end|>].
-    """
-    for start in range(0, len(rows), TOKENIZER_ROWS):
-        prompt_texts, completion_texts = [], []
-        for row in rows[start : start + TOKENIZER_ROWS]:
-            completion = row["completion"][0]["content"]
-            prompt_texts.append(prompts.render(row["prompt"], template))
-            completion_texts.append(prompts.render_completion(completion, template, tokenizer))
-        prompt_ids = tokenizer(prompt_texts).input_ids
-        completion_ids = tokenizer(completion_texts, add_special_tokens=False).input_ids
-        yield from zip(prompt_ids, completion_ids)
 
 
 # Differs from the paper: a row is cut at its end. Its framework (LLaMA-Factory) shares the cutoff
@@ -44,7 +25,7 @@ def examples(
     always dropped, since nothing of it would be supervised.
     """
     encoded, counts = [], Counter()
-    for row, (prompt, completion) in zip(rows, encode(rows, tokenizer, template)):
+    for row, (prompt, completion) in zip(rows, encode_rows(rows, tokenizer, template)):
         room = cutoff - len(prompt)
         if room <= 0:
             counts["dropped: no completion token left"] += 1

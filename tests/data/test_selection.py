@@ -8,11 +8,10 @@ import pytest
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id
-from common.core.tokenizer import load_tokenizer
+from common.core.tokenizer import encode_rows, load_tokenizer
 from common.data import selection, training_sets
 from common.data.sources import make_row
 from common.tiny import base
-from common.train import tokens
 from tests.conftest import SHARED
 from tests.data.test_training_sets import critiqued
 from tests.runs import write_rows
@@ -141,7 +140,7 @@ def test_lengths_are_those_of_training(folder):
     built = []
     for name in ("cft", "sft"):
         built += training_sets.build_training_set(name, rows, training_sets.BuildInputs(), 9)[0]
-    encoded = tokens.encode(built, tokenizer, prompts.template_for(tokenizer))
+    encoded = encode_rows(built, tokenizer, prompts.template_for(tokenizer))
     expected = [(len(prompt), len(completion)) for prompt, completion in encoded]
     assert selection.row_lengths(built, tokenizer) == expected
     measured = selection.add_lengths(rows, tokenizer, prompts.SYSTEM)

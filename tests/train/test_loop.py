@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from common.core import files, trainings
+from common.core.tokenizer import encode_rows
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import estimate, loop, model, tokens
@@ -1006,7 +1007,7 @@ def dry(tmp_path_factory, tiny_model):
 def test_dry_run_counts_rows_tokens_and_steps(dry):
     """Counted again here from the rows: 5 put aside of those that fit, twice over the rest."""
     fit, dropped = [], 0
-    for prompt, completion in tokens.encode(ROWS["cft"], build_tokenizer(), "chatml"):
+    for prompt, completion in encode_rows(ROWS["cft"], build_tokenizer(), "chatml"):
         dropped += len(prompt) + len(completion) > 60 > len(prompt)
         fit += [(len(prompt), len(completion))] * (len(prompt) + len(completion) <= 60)
     used, _ = tokens.split_holdout(fit, 5, 0)

@@ -9,6 +9,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from common.core import prompts
+from common.core import tokenizer as core_tokenizer
 from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer
 from common.tiny import world
@@ -217,7 +218,7 @@ def test_rows_tokenised_together_are_those_tokenised_alone():
     tokenizer = build_tokenizer()
     data = [
         row_of(f"Critique:\n{i} + {i % 7}", f"Start with {i}", name=str(i))
-        for i in range(tokens.TOKENIZER_ROWS + 1)
+        for i in range(core_tokenizer.TOKENIZER_ROWS + 1)
     ]
     together, counts = tokens.examples(data, tokenizer, "chatml", 512)
     assert [e["id"] for e in together] == [row["id"] for row in data] and not counts
@@ -234,7 +235,7 @@ def test_any_number_of_rows_at_a_time_gives_the_same(monkeypatch, at_once):
     tokenizer = build_tokenizer()
     data = [row_of("Critique:\n" + "ab" * i, "q" * i, name=str(i)) for i in range(7)]
     expected = [e["input_ids"].tolist() for e in tokens.examples(data, tokenizer, "chatml", 512)[0]]
-    monkeypatch.setattr(tokens, "TOKENIZER_ROWS", at_once)
+    monkeypatch.setattr(core_tokenizer, "TOKENIZER_ROWS", at_once)
     assert [
         e["input_ids"].tolist() for e in tokens.examples(data, tokenizer, "chatml", 512)[0]
     ] == expected and len(expected) == 7
