@@ -1,18 +1,21 @@
-"""The local engine against plain model.generate in input order, at the same batch size: seconds, tokens/s, what is computed in vain.
+"""The local engine against plain model.generate in input order, at the same batch size.
 
-    python -m tests.bench.generate [--lengths FILE --tokenizer FOLDER] [--prompts 500] [--batch-size 32]
-    python -m tests.bench.generate --gpu            # Qwen2.5-7B's shape in bfloat16: tokens/s of both
+    python -m tests.bench.generate [--lengths FILE --tokenizer FOLDER] [--prompts 500]
+    python -m tests.bench.generate --gpu            # Qwen2.5-7B's shape in bfloat16
 
-500 prompts whose lengths and whose texts' lengths are those of real questions and chain-of-thought answers (FILE: JSONL with
-question and response; default: answers of Qwen2.5-Math to MATH problems where they are at hand, else lognormal ones of the
-same median and spread). What is generated is real work of a real Qwen2 with random weights, made to count down: the embeddings
-are independent normal, what the layers add is small, and the output row of word k - 1 is the embedding of word k. A prompt
-that ends in the word n17 is then answered with n16 ... n0 and the end token, by both engines, which is checked.
-On a CPU seconds are CPU seconds of one thread, so that what else the machine does is no part of them.
+It prints seconds, tokens a second, and what is computed in vain. There are 500 prompts, whose
+lengths and whose texts' lengths are those of real questions and chain-of-thought answers (FILE:
+JSONL with question and response). The default are answers of Qwen2.5-Math to MATH problems, or
+else lognormal lengths of the same median and spread.
+
+The texts are real work of a real Qwen2 with random weights, made to count down. The embeddings are
+independent normal, the layers add little, and the output row of word k - 1 is the embedding of
+word k. So a prompt that ends in the word n17 is answered with n16 ... n0 and the end token, by both
+engines, which is checked. On a CPU seconds are CPU seconds of one thread, so that what else the
+machine does is no part of them.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -24,6 +27,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from common.core.files import read_jsonl
 from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task
 
@@ -48,33 +52,36 @@ SEVEN_B = dict(
 )
 
 
-def lengths(file, tokenizer, n):
-    """-> n pairs (tokens of the prompt, tokens of the text), and where they come from."""
-    if file and not Path(tokenizer).is_dir():
+def read_lengths(file, tokenizer, n):
+    """Return n pairs (tokens of the prompt, tokens of the text), and where they come from."""
+    generator = torch.Generator().manual_seed(0)
+    if not file:
+
+        def draw(median, sigma, maximum):
+            normal = torch.randn(n, generator=generator)
+            return (median * normal.mul(sigma).exp()).clamp(12, maximum).int().tolist()
+
+        pairs = list(zip(draw(75, 0.6, 600), draw(346, 0.5, LONGEST)))
+        return pairs, "lognormal, median 75 and 346 tokens (no file of real ones)"
+    if not Path(tokenizer).is_dir():
         raise SystemExit(f"no tokenizer at {tokenizer} to measure {file} with: --tokenizer FOLDER")
-    if file:
-        words = AutoTokenizer.from_pretrained(tokenizer)
-        rows = [json.loads(line) for line in open(file, encoding="utf-8")]
-        pairs = [
-            (len(words(r["question"]).input_ids) + 30, len(words(r["response"]).input_ids) + 1)
-            for r in rows
-            if r["response"]
-        ]
-        picked = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:n].tolist()
-        return [
-            (p, min(t, LONGEST)) for p, t in (pairs[i] for i in picked)
-        ], f"{Path(file).name}, 30 tokens of template added to a prompt"
-    g = torch.Generator().manual_seed(0)
-    draw = lambda median, sigma, most: (
-        (median * torch.randn(n, generator=g).mul(sigma).exp()).clamp(12, most).int().tolist()
-    )
-    return list(
-        zip(draw(75, 0.6, 600), draw(346, 0.5, LONGEST))
-    ), "lognormal, median 75 and 346 tokens (no file of real ones)"
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    pairs = []
+    for row in read_jsonl(file):
+        if row["response"]:
+            n_prompt = len(tokenizer(row["question"]).input_ids) + 30
+            n_text = len(tokenizer(row["response"]).input_ids) + 1
+            pairs.append((n_prompt, min(n_text, LONGEST)))
+    order = torch.randperm(len(pairs), generator=generator)[:n].tolist()
+    source = f"{Path(file).name}, 30 tokens of template added to a prompt"
+    return [pairs[i] for i in order], source
 
 
 def counting(shape, device, dtype):
-    """A random Qwen2 that counts down, and its tokenizer: words n0 n1 ..., a filler word and the end token."""
+    """Return a random Qwen2 that counts down, and its tokenizer.
+
+    The words are n0 n1 ..., a filler word and the end token.
+    """
     torch.manual_seed(0)
     words = {f"n{k}": k for k in range(LONGEST)} | {"word": LONGEST, "<end>": LONGEST + 1}
     tokenizer = Tokenizer(WordLevel(words, unk_token="word"))
@@ -95,9 +102,8 @@ def counting(shape, device, dtype):
         head.zero_()
         for start in range(0, len(embedding), 16_384):
             embedding[start : start + 16_384].normal_()
-        for layer in (
-            model.model.layers
-        ):  # what they add is a few per cent of an embedding, however wide they are
+        # They add a few per cent of an embedding, however wide they are.
+        for layer in model.model.layers:
             for out in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
                 out.mul_(0.1)
         head[: LONGEST - 1] = embedding[1:LONGEST]
@@ -111,131 +117,145 @@ clock = time.perf_counter if "--gpu" in sys.argv else time.process_time
 
 
 class Meter:
-    """Counts what passes through a model: seconds in its forward (of a CPU; a GPU works on), slots of prompts, row-steps of texts."""
+    """Counts what passes through a model.
+
+    seconds: in its forward (on a CPU; a GPU works on); prompt_slots: tokens and padding of prompts;
+    steps: forwards of one token for each row; row_steps: the rows of these.
+    """
 
     def __init__(self, model):
         self.seconds = self.prompt_slots = self.steps = self.row_steps = 0
         self.forward, model.forward = model.forward, self
 
     def __call__(self, *arguments, **named):
-        began, rows = clock(), named["input_ids"].shape
-        out = self.forward(*arguments, **named)
-        self.seconds += clock() - began
-        if rows[1] > 1:
-            self.prompt_slots += rows.numel()
+        start = clock()
+        n_rows, n_tokens = named["input_ids"].shape
+        output = self.forward(*arguments, **named)
+        self.seconds += clock() - start
+        if n_tokens > 1:
+            self.prompt_slots += n_rows * n_tokens
         else:
-            self.steps, self.row_steps = self.steps + 1, self.row_steps + rows[0]
-        return out
+            self.steps += 1
+            self.row_steps += n_rows
+        return output
 
 
 def by_generate(model, tokenizer, prompts, batch_size):
-    """Static batches in input order. -> texts"""
+    """Return the texts of static batches in input order."""
     texts = []
-    for at in range(0, len(prompts), batch_size):
-        inputs = tokenizer(prompts[at : at + batch_size], return_tensors="pt", padding=True).to(
-            model.device
-        )
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        inputs = tokenizer(batch, return_tensors="pt", padding=True).to(model.device)
         inputs.pop("token_type_ids", None)
-        out = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
-        texts += tokenizer.batch_decode(
-            out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True
-        )
+        ids = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
+        new_ids = ids[:, inputs.input_ids.shape[1] :]
+        texts += tokenizer.batch_decode(new_ids, skip_special_tokens=True)
     return texts
 
 
 def by_engine(engine, prompts):
-    tasks, found = (
-        [
-            Task(Request(prompt, sample=n), Sampling(max_new_tokens=LONGEST), "bench")
-            for n, prompt in enumerate(prompts)
-        ],
-        {},
-    )
-    engine.generate(tasks, lambda task, answer: found.update({task.key: answer["text"]}))
-    return [found[task.key] for task in tasks]
+    """Return the texts of the local engine."""
+    sampling = Sampling(max_new_tokens=LONGEST)
+    tasks = [Task(Request(prompt, sample=n), sampling, "bench") for n, prompt in enumerate(prompts)]
+    texts = {}
+
+    def deliver(task, answer):
+        texts[task.key] = answer["text"]
+
+    engine.generate(tasks, deliver)
+    return [texts[task.key] for task in tasks]
 
 
-def timed(model, function, *arguments):
-    plain = model.forward
-    meter, began = Meter(model), clock()
-    texts = function(*arguments)  # both hand over texts: nothing is left on the device
-    meter.total, model.forward = clock() - began, plain
+def measure(model, function, *arguments):
+    """Return the texts and a Meter; both engines hand over texts: nothing is left on the device."""
+    forward = model.forward
+    meter = Meter(model)
+    start = clock()
+    texts = function(*arguments)
+    meter.total = clock() - start
+    model.forward = forward
     return texts, meter
+
+
+def format_row(name, pairs, meter, gpu):
+    """Return a line of the table for the (prompt, text) lengths that an engine answered."""
+    n_prompt_tokens = sum(prompt for prompt, _ in pairs)
+    n_tokens = sum(text for _, text in pairs)
+    n_needed = n_tokens - len(pairs)  # the prompt's forward gives the first token
+    cells = [
+        name,
+        len(pairs),
+        f"{n_tokens:,}",
+        f"{meter.total:.1f}",
+        f"{n_tokens / meter.total:,.0f}",
+        "-" if gpu else f"{1 - meter.seconds / meter.total:.1%}",
+        f"{meter.steps:,}",
+        f"{meter.row_steps:,}",
+        f"{1 - n_needed / meter.row_steps:.0%}",
+        f"{meter.prompt_slots:,}",
+        f"{1 - n_prompt_tokens / meter.prompt_slots:.0%}",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--lengths", default=REAL if REAL.exists() else None)
-    parser.add_argument(
-        "--tokenizer", default=SHARED / "tokenizers" / "qwen2.5-math", help="folder; with --lengths"
-    )
+    parser.add_argument("--tokenizer", default=SHARED / "tokenizers" / "qwen2.5-math")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=0, help="default: 32, with --gpu 64")
     parser.add_argument("--gpu", action="store_true")
     config = parser.parse_args()
     torch.set_num_threads(1)
     batch_size = config.batch_size or (64 if config.gpu else 32)
-    pairs, source = lengths(config.lengths, config.tokenizer, config.prompts)
-    if config.gpu:  # half of each text, and static batches for every fourth batch only: an eager 7B step takes some 25 ms
-        pairs, source = [(p, max(t // 2, 1)) for p, t in pairs], source + ", texts half as long"
-    device, dtype = ("cuda:0", torch.bfloat16) if config.gpu else ("cpu", torch.float32)
-    model, tokenizer = counting(SEVEN_B if config.gpu else SMALL, device, dtype)
-    prompts = ["word " * (p - 1) + f"n{t - 1}" for p, t in pairs]
-    expected = [" ".join(f"n{k}" for k in range(t - 2, -1, -1)) for _, t in pairs]
+    pairs, source = read_lengths(config.lengths, config.tokenizer, config.prompts)
+    plain_numbers = range(len(pairs))
+    device, dtype, shape = "cpu", torch.float32, SMALL
+    if config.gpu:
+        # An eager 7B step takes some 25 ms: half of each text, and every fourth static batch.
+        device, dtype, shape = "cuda:0", torch.bfloat16, SEVEN_B
+        pairs = [(prompt, max(text // 2, 1)) for prompt, text in pairs]
+        plain_numbers = [n for n in plain_numbers if n // batch_size % 4 == 0]
+        source += ", texts half as long"
+    model, tokenizer = counting(shape, device, dtype)
+    prompts = ["word " * (prompt - 1) + f"n{text - 1}" for prompt, text in pairs]
+    expected = [" ".join(f"n{k}" for k in range(text - 2, -1, -1)) for _, text in pairs]
     print(
-        f"{len(pairs)} prompts of {sum(p for p, _ in pairs):,} tokens, texts of {sum(t for _, t in pairs):,} "
-        f"(longest {max(t for _, t in pairs)}); {source}\n"
-        f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, {dtype}, {device}"
-        f"{' ' + torch.cuda.get_device_name() if config.gpu else ', one thread'}; batch size {batch_size}",
+        f"{len(pairs)} prompts of {sum(prompt for prompt, _ in pairs):,} tokens, texts of "
+        f"{sum(text for _, text in pairs):,} (longest {max(text for _, text in pairs)}); {source}\n"
+        f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, {dtype}, "
+        f"{torch.cuda.get_device_name() if config.gpu else 'CPU, one thread'}; "
+        f"batch size {batch_size}",
         flush=True,
     )
-    folder = (
-        tempfile.TemporaryDirectory()
-    )  # the engine reads configuration and tokenizer there; the weights it is given
+    folder = tempfile.TemporaryDirectory()
+    # The engine reads configuration and tokenizer there; the weights it is given.
     model.config.save_pretrained(folder.name)
     tokenizer.save_pretrained(folder.name)
     (Path(folder.name) / "none.safetensors").touch()
-    engine = Local(folder.name, batch_size, processes=1)
+    engine = Local(folder.name, batch_size)
     engine.model = model
-    picked = range(len(pairs))
-    if config.gpu:
-        picked = [n for n in picked if n // batch_size % 4 == 0]
     by_engine(engine, ["n9", "n20"])  # warm
     by_generate(model, tokenizer, ["n9", "n20"], 2)
-    mine, ours = timed(model, by_engine, engine, prompts)
-    theirs, plain = timed(
-        model, by_generate, model, tokenizer, [prompts[n] for n in picked], batch_size
-    )
+    texts, ours = measure(model, by_engine, engine, prompts)
+    plain_prompts = [prompts[n] for n in plain_numbers]
+    plain_texts, plain = measure(model, by_generate, model, tokenizer, plain_prompts, batch_size)
     print(
-        f"texts: {sum(a == b for a, b in zip(mine, expected))} of {len(mine)} of the engine's and "
-        f"{sum(theirs[i] == expected[n] for i, n in enumerate(picked))} of {len(theirs)} of generate's are the countdown asked for"
+        "\n| | texts | tokens | seconds | tokens/s | outside forward | steps | row-steps |", end=""
     )
+    print(" in vain | prompt slots | padding |\n|---|" + "---:|" * 10)
+    plain_pairs = [pairs[n] for n in plain_numbers]
+    print(format_row("engine", pairs, ours, config.gpu))
+    print(format_row("model.generate", plain_pairs, plain, config.gpu))
+    rate = sum(text for _, text in pairs) / ours.total
+    plain_rate = sum(text for _, text in plain_pairs) / plain.total
     print(
-        "\n| | texts | tokens | seconds | tokens/s | outside forward | steps | row-steps | in vain | prompt slots | padding |"
+        f"\nratio: {rate / plain_rate:.2f}x the tokens per second.\n"
+        f"The engine's steps have {ours.row_steps / ours.steps:.1f} rows of {batch_size} on "
+        "average: at the end of each chunk its longest texts are left alone."
     )
-    print("|---|" + "---:|" * 10)
-    rate = {}
-    for name, meter, which in (
-        ("engine", ours, range(len(pairs))),
-        ("model.generate", plain, picked),
-    ):
-        tokens, asked = sum(pairs[n][1] for n in which), sum(pairs[n][0] for n in which)
-        rate[name], needed = (
-            tokens / meter.total,
-            tokens - len(which),
-        )  # the prompt's forward gives the first token
-        print(
-            f"| {name} | {len(which)} | {tokens:,} | {meter.total:.1f} | {rate[name]:,.0f} | "
-            f"{'-' if config.gpu else f'{1 - meter.seconds / meter.total:.1%}'} | {meter.steps:,} | {meter.row_steps:,} | "
-            f"{1 - needed / meter.row_steps:.0%} | {meter.prompt_slots:,} | {1 - asked / meter.prompt_slots:.0%} |"
-        )
-    print(f"\nratio: {rate['engine'] / rate['model.generate']:.2f}x the tokens per second.")
-    print(
-        f"Where the rest goes: the engine's steps have {ours.row_steps / ours.steps:.1f} rows of {batch_size} on average, because at the "
-        "end of each chunk the last, longest texts are left alone; their steps are cheap on a CPU, less so on a GPU."
-    )
-    if mine != expected or theirs != [expected[n] for n in picked]:
-        raise SystemExit("the texts differ")
+    if texts != expected or plain_texts != [expected[n] for n in plain_numbers]:
+        raise SystemExit("the texts are not the countdowns that were asked for")
 
 
 if __name__ == "__main__":
