@@ -223,9 +223,9 @@ def evaluate(spec, test_items):
             continue
         rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
         conditions = {"sampling": asdict(settings), "prompts": files.content_id(texts)}
-        timing = scores.measure_timing(outputs)
+        seconds = scores.sum_seconds(outputs)
         conditions = model.conditions | conditions
-        result = scores.Result(name, spec.label, rows, conditions, timing)
+        result = scores.Result(name, spec.label, rows, conditions, seconds)
         context = {
             "engine": model.manifest,
             "benchmark": test_sets.describe(name, items, revisions.get(name)),

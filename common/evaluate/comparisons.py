@@ -11,11 +11,11 @@ SIGNIFICANCE = 0.05
 
 def refusal(first: Result, second: Result) -> str | None:
     """Return why two results cannot be compared, or None if they can."""
-    for key in {**first.conditions, **second.conditions}:
+    for key in first.conditions | second.conditions:
         a, b = first.conditions.get(key), second.conditions.get(key)
         if a != b:
             return f"other conditions: {key} {a} / {b}"
-    if [row["id"] for row in first.rows] != [row["id"] for row in second.rows]:
+    if first.ids() != second.ids():
         return "other items"
     failed = [result.model for result in (first, second) if result.has_failed_items()]
     if failed:
@@ -57,17 +57,17 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dic
         if first and second:
             reason = refusal(first, second)
         if reason:
-            rows.append(row | {"refused": reason})
-            continue
-        pairs.append((first, second))
-        rows.append(row | _compare_pair(first, second, seed))
+            row["refused"] = reason
+        else:
+            pairs.append((first, second))
+            row |= _compare_pairs(pairs[-1:], seed)
+        rows.append(row)
     compared = [row for row in rows if "refused" not in row]
-    corrected = stats.holm([row["p"] for row in compared])
-    for row, p in zip(compared, corrected):
+    for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row["holm"] = p
     if len(compared) == len(rows) > 1:
-        average = {"benchmark": "AVG", "model": model, "baseline": baseline}
-        average |= _compare_averages(pairs, seed)
+        average = _compare_pairs(pairs, seed) | {"benchmark": "AVG"}
+        average |= {"model": model, "baseline": baseline, "holm": average["p"]}
         compared.append(average)
         rows.append(average)
     for row in compared:
@@ -75,50 +75,35 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dic
     return rows
 
 
-def _compare_pair(first, second, seed):
-    """Return difference, interval, p and counts of two results on the same items."""
-    a, b = first.shares(), second.shares()
-    difference, low, high = stats.paired_difference(a, b, seed=seed)
-    row = {"difference": difference, "low": low, "high": high, "p": paired_p(a, b, seed)}
-    if {*a, *b} <= {0, 1}:
-        counts = Counter(zip(a, b))
-        row["both"], row["wins"] = counts[1, 1], counts[1, 0]
-        row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
-    return row | _seed_interval(difference, first.runs, second.runs)
+def _compare_pairs(pairs, seed):
+    """Return difference, interval and p of a pair of results; of several pairs those of their AVG.
 
-
-def _compare_averages(pairs, seed):
-    """Return the same of AVG, the plain mean over benchmarks."""
+    A single pair has counts of items, too, if every item is right or wrong as a whole.
+    """
     shares = [(first.shares(), second.shares()) for first, second in pairs]
     difference, low, high, p = stats.stratified_difference(shares, seed=seed)
-    row = {"difference": difference, "low": low, "high": high, "p": p, "holm": p}
-    first_runs = _mean_runs([first.runs for first, _ in pairs])
-    second_runs = _mean_runs([second.runs for _, second in pairs])
-    return row | _seed_interval(difference, first_runs, second_runs)
+    row = {"difference": difference, "low": low, "high": high, "p": p}
+    if len(pairs) == 1:
+        first, second = shares[0]
+        row["p"] = paired_p(first, second, seed)
+        if {*first, *second} <= {0, 1}:
+            counts = Counter(zip(first, second))
+            row["both"], row["wins"] = counts[1, 1], counts[1, 0]
+            row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
+    half_width = math.hypot(*map(_seed_half_width, zip(*pairs)))
+    if half_width:  # errors of independent trainings add in quadrature
+        row["runs_low"] = max(-1.0, difference - half_width)
+        row["runs_high"] = min(1.0, difference + half_width)
+    return row
 
 
-def _mean_runs(runs):
-    """Return the mean over benchmarks of each training run. runs: a tuple for each benchmark."""
-    return tuple(math.fsum(values) / len(values) for values in zip(*runs))
-
-
-def _seed_interval(difference, first_runs, second_runs):
-    """Return the interval over training runs; {} if neither side is a mean over seeds.
-
-    The errors of independent trainings add in quadrature.
-    """
-    half_widths = []
-    for runs in (first_runs, second_runs):
-        if runs:
-            mean, _, _, high = stats.over_seeds(runs)
-            half_widths.append(high - mean)
-    if not half_widths:
-        return {}
-    half_width = math.hypot(*half_widths)
-    return {
-        "runs_low": max(-1.0, difference - half_width),
-        "runs_high": min(1.0, difference + half_width),
-    }
+def _seed_half_width(results):
+    """Return the half width, over training runs, of the mean over results; 0 without seeds."""
+    runs = [sum(values) / len(values) for values in zip(*(result.runs for result in results))]
+    if not runs:
+        return 0.0
+    mean, _, _, high = stats.over_seeds(runs)
+    return high - mean
 
 
 def _outcome(row):
@@ -144,35 +129,38 @@ def average_seeds(results: dict, groups: dict, seed: int = 0) -> tuple[dict, lis
     """
     merged, rows = {}, []
     for name, labels in groups.items():
-        for benchmark in dict.fromkeys(key for key, label in results if label in labels):
+        for benchmark in dict.fromkeys(key for key, _ in results):
             runs = [results[benchmark, label] for label in labels]
             row = {"benchmark": benchmark, "model": name, "runs": len(runs)}
-            reasons = [reason for run in runs[1:] if (reason := refusal(runs[0], run))]
-            if reasons:
-                rows.append(row | {"refused": reasons[0]})
+            reasons = [refusal(runs[0], run) for run in runs]
+            if any(reasons):
+                row["refused"] = next(filter(None, reasons))
             else:
-                merged[benchmark, name], summary = _average_runs(name, runs, seed)
-                rows.append(row | summary)
+                merged[benchmark, name] = _average_runs(name, runs)
+                row |= _summarize_runs(merged[benchmark, name], seed)
+            rows.append(row)
     return merged, rows
 
 
-def _average_runs(name, runs, seed):
-    """Return the Result of the mean over runs, item by item, and the row's figures."""
+def _average_runs(name, runs):
+    """Return the Result of the mean over runs, item by item."""
     shares = [run.shares() for run in runs]
-    accuracies = [sum(values) / len(values) for values in shares]
-    mean, deviation, low, high = stats.over_seeds(accuracies)
-    by_item = [sum(values) / len(runs) for values in zip(*shares)]
-    _, items_low, items_high = stats.mean_interval(by_item, seed=seed)
     rows = []
-    for item, share in zip(runs[0].by_item(), by_item):
-        rows.append({"id": item, "sample": 0, "correct": share, "correct_paper": None})
-    merged = Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
-    return merged, {
+    for key, values in zip(runs[0].by_item(), zip(*shares)):
+        rows.append({"id": key, "sample": 0, "correct": sum(values) / len(values)})
+    accuracies = [sum(values) / len(values) for values in shares]
+    return Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
+
+
+def _summarize_runs(result, seed):
+    mean, deviation, low, high = stats.over_seeds(result.runs)
+    _, items_low, items_high = stats.mean_interval(result.shares(), seed=seed)
+    return {
+        "accuracies": result.runs,
         "mean": mean,
         "sd": deviation,
         "low": max(0.0, low),
         "high": min(1.0, high),
         "items_low": items_low,
         "items_high": items_high,
-        "accuracies": accuracies,
     }

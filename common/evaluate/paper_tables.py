@@ -9,11 +9,10 @@ so, and `model` the name of our model that its score is compared with. Read with
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from common.core.errors import InputError
 from common.core.stats import wilson
@@ -24,6 +23,7 @@ from common.evaluate.scores import Rows, average_scores
 BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")
 ASSUMED_BASE = BASES[-1]  # of a model whose origin names no base: the paper's main one
 DECIMALS = {"ifeval_strict": 3, "ifeval_loose": 3, "mt_bench": 2}  # other columns: per cent, one
+LEGEND = "ours: by the paper's grader; inside: its interval holds the paper's number."
 INTERVAL = ("accuracy", "low", "high")
 HEAD = [
     "paper's row (our model)",
@@ -99,21 +99,19 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
     """Return a Table as Markdown, and below it each score of ours next to the paper's number.
 
     scores: as in scores.json; the AVG is taken over the table's own columns. bases: {model:
-    base_of its origin}; a model is compared with rows of its own base only. By hand: 0.786
-    [0.748, 0.820] of 500 items next to the paper's 79.6 is -1.0, and inside.
+    base_of its origin}; a model is compared with rows of its own base only, one of an unknown base
+    with those of the paper's main one. By hand: 0.786 [0.748, 0.820] of 500 items next to the
+    paper's 79.6 is -1.0, and inside.
     """
     by_key = {(row["model"], row["benchmark"]): row for row in _scores_of_table(table, scores)}
-    lines, assumed = [], []
+    lines = []
     for row in table.rows:
         base = bases.get(row.model) or ASSUMED_BASE
         if row.base not in (None, base) or row.temperature not in (None, temperature):
             continue
         for column, value in zip(table.columns, row.values):
-            score = by_key.get((row.model, column))
-            if score:
-                lines.append(_compare(row, column, value, score))
-                if bases.get(row.model) is None:
-                    assumed.append(row.model)
+            if (row.model, column) in by_key:
+                lines.append(_compare(row, column, value, by_key[row.model, column]))
     printed = [[row.name, *map(_show, row.values, table.columns)] for row in table.rows]
     parts = [
         f"## Table {table.name.removeprefix('table')} of the paper: {table.title}",
@@ -122,15 +120,10 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
     ]
     if lines:
         parts.append(markdown(HEAD, lines))
-        parts.append("ours: by the paper's grader; inside: its interval holds the paper's number.")
+        parts.append(f"{LEGEND} The paper's are greedy; ours: temperature {temperature:g}.")
     else:
         names = ", ".join(dict.fromkeys(row.model for row in table.rows))
         parts.append(f"No score of this run belongs here: it takes a model called {names}.")
-    if assumed:
-        names = ", ".join(dict.fromkeys(assumed))
-        parts.append(f"{names}: of unknown base, taken to be {ASSUMED_BASE}.")
-    if temperature and lines and table.name != "table11":
-        parts.append(f"ours at temperature {temperature:g}: the paper's are greedy.")
     return "\n\n".join(filter(None, parts))
 
 
@@ -167,19 +160,19 @@ def _compare(row, column, value, score):
 
 def _half_widths(table):
     """Return a line: the 95 % half width that the number of items alone gives at CFT's scores."""
-    rows = [row for row in table.rows if row.model == "cft"]
-    best = max(rows, key=lambda row: row.values[0])
-    cells, widths = [], []
+    cft_rows = [row for row in table.rows if row.model == "cft"]
+    best = max(cft_rows, key=lambda row: row.values[0])
+    widths = {}
     for column, value in zip(table.columns, best.values):
         if column in TEST_SETS:
             items = TEST_SETS[column].items
             low, high = wilson(round(value / 100 * items), items)
-            widths.append(50 * (high - low))
-            cells.append(f"{column} {widths[-1]:.1f} (n = {items})")
+            widths[column] = 50 * (high - low)
+    if "AVG" in table.columns:  # benchmarks are independent: variances add
+        widths["AVG"] = math.hypot(*widths.values()) / len(widths)
+    cells = [f"{column} {width:.1f}" for column, width in widths.items()]
     if not cells:
         return ""
-    if "AVG" in table.columns:  # benchmarks are independent: variances add
-        cells.append(f"AVG {np.linalg.norm(widths) / len(widths):.1f}")
     return f"95% half width in points from the items alone at {best.name}: {', '.join(cells)}."
 
 

@@ -14,7 +14,8 @@ from common.core.files import write_atomic
 from common.core.tables import interval, markdown, percent
 from common.evaluate.scores import Rows
 
-CFT_COLOR, OTHER_COLOR, PAPER_COLOR = "#4c72b0", "#9aa5b1", "#c44e52"
+CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
+AXIS_LABEL = "accuracy, % (bars: 95% interval)"
 PANELS_PER_ROW = 3
 
 
@@ -75,6 +76,8 @@ SCORES = (
     ("tokens", _number, "tokens"),
     ("seconds", _number, "seconds"),
     ("no output", _nonzero, "failed"),
+    ("grader timed out", _nonzero, "timed_out"),
+    ("paper's timed out", _nonzero, "paper_timed_out"),
 )
 COMPARISONS = (
     ("benchmark", _text, "benchmark"),
@@ -141,32 +144,19 @@ def draw_scores(scores: Rows, path: Path) -> None:
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(width * columns, 4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (name, bars) in zip(axes, panels.items()):
-        _draw_bars(axis, name, bars)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
+    for axis, (name, bars) in zip(axes, panels.items()):
+        heights, errors = _points(bars)
+        places = np.arange(len(bars))
+        colors = [CFT_COLOR if bar["model"].startswith("cft") else OTHER_COLOR for bar in bars]
+        container = axis.bar(places, heights, yerr=errors, capsize=4, color=colors, width=0.7)
+        axis.bar_label(container, fmt="%.1f", padding=2, fontsize=9)
+        axis.set_xticks(places, [bar["model"] for bar in bars], rotation=25, ha="right")
+        n = max((bar["n"] for bar in bars), default=0)
+        axis.set(ylim=(0, 110), title=f"{name} (n = {n})", ylabel=AXIS_LABEL)
+        axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
-
-
-def _draw_bars(axis, name, bars):
-    """Draw the bars of a benchmark with intervals; a diamond if the paper's grader differs."""
-    heights, errors = _points(bars)
-    places = np.arange(len(bars))
-    colors = [CFT_COLOR if bar["model"].startswith("cft") else OTHER_COLOR for bar in bars]
-    axis.bar(places, heights, yerr=errors, capsize=4, color=colors, width=0.7)
-    for place, bar in enumerate(bars):
-        label = percent(bar["accuracy"])
-        axis.text(place, 100 * bar["high"] + 1.5, label, ha="center", fontsize=9)
-    paper = np.array([100 * bar["paper_accuracy"] for bar in bars])
-    differs = abs(paper - heights) > 0.05
-    if differs.any():
-        axis.plot(places[differs], paper[differs], "D", color=PAPER_COLOR, label="paper's grader")
-        axis.legend(fontsize=8, loc="upper left")
-    axis.set_xticks(places, [bar["model"] for bar in bars], rotation=25, ha="right")
-    sizes = ", ".join(sorted({f"n = {bar['n']}" for bar in bars}))
-    axis.set(ylim=(0, 110), yticks=range(0, 101, 20), title=f"{name} ({sizes})")
-    axis.set_ylabel("accuracy, % (bars: 95% interval)")
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def draw_selection(checkpoints: Rows, path: Path) -> None:
@@ -179,27 +169,28 @@ def draw_selection(checkpoints: Rows, path: Path) -> None:
         return
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    names = dict.fromkeys(row["arm"] for row in checkpoints)
-    for number, name in enumerate(names):
-        rows = [row for row in checkpoints if row["arm"] == name]
+    by_set = {}
+    for row in checkpoints:
+        by_set.setdefault(row["arm"], []).append(row)
+    for number, (name, rows) in enumerate(by_set.items()):
         heights, errors = _points(rows)
-        steps = np.array([row["step"] for row in rows])
-        chosen = np.array([row["chosen"] for row in rows])
+        steps = [row["step"] for row in rows]
         color = f"C{number}"
         axes.errorbar(steps, heights, errors, fmt="o-", color=color, mfc="white", label=name)
-        axes.plot(steps[chosen], heights[chosen], "o", color=color, markersize=9, zorder=3)
+        for row in rows:
+            if row["chosen"]:
+                axes.plot(row["step"], 100 * row["accuracy"], "o", color=color, ms=9, zorder=3)
     title = f"{checkpoints[0]['benchmark']} (n = {checkpoints[0]['n']}); filled: chosen"
-    axes.set(xlabel="optimizer step", ylabel="accuracy, % (bars: 95% interval)", title=title)
+    axes.set(xlabel="optimizer step", ylabel=AXIS_LABEL, title=title)
     figure.legend(loc="outside right upper")
     axes.grid(alpha=0.3)
     save_figure(figure, path)
 
 
 def _points(rows):
-    """Return accuracies in per cent, and the distances to the ends of their intervals, [2, n]."""
-    accuracy, low, high = (
-        np.array([100 * row[key] for row in rows]) for key in ("accuracy", "low", "high")
-    )
+    """Return accuracies in per cent, [n], and the distances to their intervals' ends, [2, n]."""
+    table = [(row["accuracy"], row["low"], row["high"]) for row in rows]
+    accuracy, low, high = 100 * np.array(table).reshape(-1, 3).T
     return accuracy, np.array([accuracy - low, high - accuracy])
 
 
@@ -208,19 +199,12 @@ def _points(rows):
 
 def describe_settings(name: str, config) -> str:
     """Return a line on what all scores of a run have in common."""
-    sampling = "greedy"
-    if config.temperature:
-        sampling = f"temperature {config.temperature:g}, {config.samples} samples an item"
-    parts = [
-        f"Run {name}: {sampling}",
-        f"at most {config.max_new_tokens} new tokens",
-        f"template {config.template}",
-    ]
-    if config.limit:
-        parts.append(f"the first {config.limit} items of each set")
-    if config.load_in_4bit:
-        parts.append("in 4 bits")
-    return ", ".join(parts) + "."
+    limit = f", the first {config.limit} items of each set" if config.limit else ""
+    return (
+        f"Run {name}: temperature {config.temperature:g} (0 is greedy), "
+        f"{config.samples} outputs an item, at most {config.max_new_tokens} tokens, "
+        f"template {config.template}{limit}."
+    )
 
 
 def summarize(scores: Rows) -> str:

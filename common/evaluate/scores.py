@@ -24,19 +24,18 @@ NO_GRADE = {
     "paper_timed_out": False,
 }
 GRADE_FIELDS = tuple(NO_GRADE)
-COUNTS = (
-    "n",
-    "unboxed",
-    "truncated",
-    "timed_out",
-    "paper_timed_out",
-    "failed",
-    "tokens",
-    "seconds",
-)
+COUNTS = ("n", "failed", "truncated", "tokens", "seconds")
 # What a row of a private benchmark must not hold: outputs may repeat the question.
 TEXTS = ("question", "prompt", "output", "error", "extracted")
 EXAMPLE_CHARACTERS = 600
+TINY_NOTE = (
+    "This is a designed miniature, not evidence for 7B models. Its teacher leaves lines out of its "
+    "own answers; critiques follow the student's lines."
+)
+GRADERS_NOTE = (
+    "strict: mathematical equivalence, the score to believe. The paper's grader is laxer: its "
+    "column is for the paper's tables alone."
+)
 OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 
 
@@ -44,31 +43,33 @@ OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 class Result:
     """The graded answers of one model to one benchmark.
 
-    conditions: what must be equal if two results are compared. timing: see measure_timing. runs:
-    of a mean over several trainings, the accuracy of each.
+    conditions: what must be equal if two results are compared. seconds: of generation. runs: of a
+    mean over several trainings, the accuracy of each.
     """
 
     benchmark: str
     model: str
     rows: Rows
     conditions: dict = field(default_factory=dict)
-    timing: dict = field(default_factory=dict)
+    seconds: float = 0.0
     score: dict = field(default_factory=dict)
     runs: tuple[float, ...] = ()
 
     def by_item(self) -> dict[str, Rows]:
         """Return {item id: its rows}, in the test set's order, without items that failed."""
-        items, failed = {}, set()
+        items = {}
         for row in self.rows:
             items.setdefault(row["id"], []).append(row)
-            if row["correct"] is None:
-                failed.add(row["id"])
-        return {item: rows for item, rows in items.items() if item not in failed}
+        return {key: rows for key, rows in items.items() if None not in _column(rows, "correct")}
 
     def shares(self, grader: str = "correct") -> list[float]:
         """Return the share of right samples, 0..1, of each item in by_item."""
         groups = self.by_item().values()
         return [sum(_column(rows, grader)) / len(rows) for rows in groups]
+
+    def ids(self) -> list[str]:
+        """Return the item id of each row."""
+        return _column(self.rows, "id")
 
     def has_failed_items(self) -> bool:
         """Return whether an item has no output, unless failed items count as wrong."""
@@ -122,7 +123,7 @@ def grade_outputs(
     samples = len(requests) // len(items)
     path = folder / f"{name}.jsonl"
     grades = {} if benchmark.private else _read_grades(path, grader)
-    failed_grade = NO_GRADE | ({"correct": False, "correct_paper": False} if count_failed else {})
+    failed_grade = NO_GRADE | {"correct": False, "correct_paper": False}
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item = items[number // samples]
@@ -136,7 +137,7 @@ def grade_outputs(
             "output": output.get("text", ""),
             "finish_reason": output.get("finish_reason"),
             "n_tokens": usage.get("completion_tokens"),
-            **failed_grade,
+            **(failed_grade if count_failed else NO_GRADE),
             "gold": item["gold"],
             "grader": grader,
         }
@@ -180,15 +181,13 @@ def _read_grades(path, grader):
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def measure_timing(outputs: Rows) -> dict:
-    """Return the seconds of all outputs of complete(), and the batch sizes of a local model.
+def sum_seconds(outputs: Rows) -> float:
+    """Return the seconds that the outputs of complete() took, also in earlier runs.
 
-    Equal requests share one output, which counts once. Earlier runs count too.
+    Equal requests share one output, which counts once.
     """
-    records = {output["key"]: output for output in outputs if "key" in output}.values()
-    sizes = {record["batch_size"] for record in records if "batch_size" in record}
-    seconds = sum(record.get("seconds", 0) for record in records)
-    return {"seconds": round(seconds, 1), "batch_sizes": sorted(sizes)}
+    seconds = {output.get("key"): output.get("seconds", 0) for output in outputs}
+    return round(sum(seconds.values()), 1)
 
 
 def score(result: Result, seed: int = 0) -> dict:
@@ -202,9 +201,7 @@ def score(result: Result, seed: int = 0) -> dict:
     failed = {row["id"] for row in rows if row["finish_reason"] == "failed"}
     methods = Counter(_column(answered, "extraction_method"))
     unboxed = len(answered) - methods["boxed"]
-    if test_sets.get_test_set(
-        result.benchmark
-    ).choices:  # nobody asks for a box if there are options
+    if test_sets.get_test_set(result.benchmark).choices:  # with options nobody asks for a box
         unboxed = methods["none"]
     samples = 1 + max(_column(rows, "sample"))
     summary = {
@@ -218,13 +215,12 @@ def score(result: Result, seed: int = 0) -> dict:
         "paper_timed_out": sum(_column(answered, "paper_timed_out")),
         "failed": len(failed),
         "tokens": sum(filter(None, _column(rows, "n_tokens"))),
-        "seconds": result.timing.get("seconds"),
+        "seconds": result.seconds,
     }
     if not shares:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
-    summary |= _interval("", shares, seed) | _interval(
-        "paper_", result.shares("correct_paper"), seed
-    )
+    summary |= _interval("", shares, seed)
+    summary |= _interval("paper_", result.shares("correct_paper"), seed)
     if samples == 1:
         return summary | {"correct": int(sum(shares))}
     groups = result.by_item().values()
@@ -298,7 +294,7 @@ def average_scores(scores: Rows) -> Rows:
 def _average(model, rows):
     average = {"benchmark": "AVG", "model": model, "samples": rows[0]["samples"]}
     for key in COUNTS:
-        average[key] = sum(filter(None, _column(rows, key)))
+        average[key] = sum(_column(rows, key))
     for prefix in ("", "paper_"):
         mean, low, high = f"{prefix}accuracy", f"{prefix}low", f"{prefix}high"
         intervals = [(row[mean], row[low], row[high]) for row in rows]
@@ -316,7 +312,7 @@ def write_score(folder: Path, result: Result, context: dict, seed: int = 0) -> N
         "score": result.score,
         "grader": grader_id(result.benchmark),
         "conditions": result.conditions,
-        "timing": result.timing,
+        "seconds": result.seconds,
     }
     path = folder / f"{result.benchmark}.score.json"
     write_json(path, manifest | context | environment())
@@ -345,30 +341,14 @@ def format_example(results: list[Result]) -> str:
 
 def list_notes(results: list[Result]) -> list[str]:
     """Return sentences that a reader of the scores must know."""
-    if all(result.benchmark in test_sets.TINY for result in results):
-        notes = [
-            "This is a designed miniature, not evidence for 7B models. Its teacher leaves lines "
-            "out of its own answers; critiques follow the student's lines."
-        ]
-    else:
-        notes = [
-            "strict: mathematical equivalence, the score to believe. The paper's grader is laxer: "
-            "its column is for the paper's tables alone."
-        ]
+    tiny = all(result.benchmark in test_sets.TINY for result in results)
+    notes = [TINY_NOTE if tiny else GRADERS_NOTE]
     for result in results:
-        row, title = result.score, f"{result.model}, {result.benchmark}"
-        if row["failed"]:
-            notes.append(f"{title}: {_describe_failed(result)}")
-        if row["timed_out"] or row["paper_timed_out"]:
+        errors = [row["error"] for row in result.rows if "error" in row]
+        if errors:
+            effect = "are not among the n" if result.has_failed_items() else "count as wrong"
             notes.append(
-                f"{title}: the strict grader ran out of time on {row['timed_out']} answers, the "
-                f"paper's on {row['paper_timed_out']}; they count as wrong there."
+                f"{result.model}, {result.benchmark}: {result.score['failed']} items got no output "
+                f"and {effect}; the first: {errors[0][:200]}"
             )
     return notes
-
-
-def _describe_failed(result):
-    errors = [row["error"] for row in result.rows if "error" in row]
-    effect = "are not among the n" if result.has_failed_items() else "count as wrong"
-    failed = result.score["failed"]
-    return f"{failed} items got no output and {effect}; the first: {errors[0][:200]}"

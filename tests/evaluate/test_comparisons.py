@@ -86,7 +86,7 @@ def test_seeds_by_hand():
     assert (
         found["mean"] == 0.625
         and found["sd"] == pytest.approx(0.17678, abs=1e-4)
-        and found["accuracies"] == [0.5, 0.75]
+        and found["accuracies"] == (0.5, 0.75)
     )
     assert (found["low"], found["high"]) == (0, 1) and found["items_low"] <= 0.625 <= found[
         "items_high"

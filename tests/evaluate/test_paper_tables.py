@@ -227,8 +227,8 @@ TABLE4 = """\
 | SimpleRL | 82.4 | 39.7 | 43.3 | 26.7 | 62.5 | 50.9 |
 | CFT | 79.6 | 42.3 | 41.6 | 20.0 | 67.5 | 50.2 |
 
-95% half width in points from the items alone at CFT: math500 3.5 (n = 500), minerva_math 5.8 \
-(n = 272), olympiadbench 3.7 (n = 675), aime24 13.9 (n = 30), amc23 13.9 (n = 40), AVG 4.2.
+95% half width in points from the items alone at CFT: math500 3.5, minerva_math 5.8, \
+olympiadbench 3.7, aime24 13.9, amc23 13.9, AVG 4.2.
 
 """
 
@@ -297,7 +297,6 @@ def test_another_base_is_never_ours():
     papers = {"Qwen2.5-7B": "88.8", "DeepSeek-Math-7B": "74.5", "Qwen2.5-Math-7B": "90.9"}
     for base, paper in papers.items():
         assert compare("table2", [cft], base) == [(f"{base} CFT (cft)", "gsm8k", paper, "75.0")]
-        assert "unknown base" not in side_by_side(TABLES["table2"], [cft], {"cft": base})
     assert compare("table2", [cft], "another") == []
     name = "GPT-4o (2024-08-06) (gpt-4o-2024-08-06)"
     assert compare("table3", [cft, gpt], "Qwen2.5-7B") == [(name, "math", "81.1", "80.0")]
@@ -307,8 +306,6 @@ def test_an_unknown_base_is_taken_to_be_the_papers_main_one():
     cft = ours("cft", "gsm8k", 0.75)
     line = ("Qwen2.5-Math-7B CFT (cft)", "gsm8k", "90.9", "75.0")
     assert compare("table2", [cft], None) == [line]
-    page = side_by_side(TABLES["table2"], [cft], {"cft": None})
-    assert "cft: of unknown base, taken to be Qwen2.5-Math-7B" in page
 
 
 ORIGINS = [
@@ -336,7 +333,7 @@ def test_temperatures():
     assert warm == [(row.format("0.6"), "math", "75.2", "75.0")]
     assert compare("table11", [ours("cft", "math", 0.75)], None, temperature=1.0) == []
     page = side_by_side(TABLES["table2"], [ours("cft", "math", 0.75)], {}, 0.6)
-    assert "temperature 0.6" in page and "greedy" in page
+    assert "temperature 0.6" in page
 
 
 def test_a_cell_that_the_paper_leaves_empty():
@@ -355,4 +352,4 @@ def test_half_widths_of_broader_benchmarks():
     """1.96 sqrt(p (1 - p)/n): TheoremQA sqrt(0.404 x 0.596/800) = 0.01735, 3.4; MMLU-Pro 0.00455,
     0.9; GPQA 0.0347, 6.8 (Wilson: 6.7)."""
     page = side_by_side(TABLES["table3"], [], {})
-    assert "gpqa 6.7 (n = 198), theoremqa 3.4 (n = 800), mmlu_pro 0.9 (n = 12032)" in page
+    assert "gpqa 6.7, theoremqa 3.4, mmlu_pro 0.9" in page

@@ -237,20 +237,13 @@ def coloured(pixels, colour):
 
 
 def test_chart(tmp_path):
-    """Three bars.
-
-    1 + 3 x 0.95 = 3.85 inches wide, 4 high. The cft bar (blue, 98.7 %) is about twice as high as
-    the others (51.3 %); the paper's grader differs for one of them only: one red diamond, and one
-    in the legend.
-    """
+    """Three bars: 1 + 3 x 0.95 = 3.85 inches wide, 4 high. The cft bar (blue, 98.7 %) is about
+    twice as high as the highest other one (51.3 %)."""
     report.draw_scores([BASE, SFT, CFT], tmp_path / "chart.png")
     pixels = picture(tmp_path / "chart.png", 577, 600)
     bottom = coloured(pixels, "#4c72b0")[0].max()
-    heights = [bottom - coloured(pixels, colour)[0].min() for colour in ("#4c72b0", "#9aa5b1")]
+    heights = [bottom - coloured(pixels, color)[0].min() for color in ("#4c72b0", "#9aa5b1")]
     assert heights[0] / heights[1] == pytest.approx(98.7 / 51.3, rel=0.03)
-    assert len(coloured(pixels, "#c44e52")[0]) > 20
-    report.draw_scores([SFT, CFT], tmp_path / "chart.png")
-    assert len(coloured(picture(tmp_path / "chart.png", 450, 600), "#c44e52")[0]) == 0
 
 
 @pytest.mark.parametrize(
