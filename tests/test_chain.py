@@ -326,7 +326,7 @@ def test_two_processes_give_the_curve_of_one(finished, run_copy):
     ]
     command = ["04_train.py", "--arms", "cft", *SMALL["04_train.py"], "--tokens-per-microbatch", 90]
     must_run(run_copy.parent.parent, *command, prefix=two_processes)
-    assert json.loads((run_copy / "04.run.json").read_text())["processes"] == 2
+    assert manifests.read_manifest(run_copy / "04_train" / "cft")["processes"] == 2
     one, two = (
         rows(run / "04_train" / "cft" / "metrics.jsonl") for run in (finished.run, run_copy)
     )
