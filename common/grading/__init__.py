@@ -1,12 +1,39 @@
-"""Grade a model output against a gold answer: a sealed box.
+r"""Grade a model output against a gold answer: a sealed box.
+
+Public, and all that the rest of the kit uses:
 
     grade(text, gold) -> GradeResult(correct, extracted, extraction_method, timed_out)
     is_correct(text, gold) -> bool
+    grade_many(texts, golds) -> list[GradeResult]      equal pairs once, several at a time
     extract_answer(text) -> str | None
-    grade_many(texts, golds) -> list[GradeResult]
-    paper.is_correct(text, gold) -> bool, by the rules of the paper's released code
+    without_thinking(text) -> str                      an output without its reasoning block
+    paper.is_correct(text, gold) -> bool               by the rules of the paper's released code
+    paper.grade_many, paper.extract_option
 
-Inside: extraction -> spelling -> quantities and structure -> symbols.
+The path of one answer through the files:
+
+    grader              checks the arguments, chooses between letters and mathematics
+    extraction          finds the answer in the output: a box, a cue, the last number, a letter
+    equivalence         compares it with the gold by an ordered list of rules, which use
+      normalize_latex   one spelling for what is written in many ways
+      parse_structure   lists, tuples, matrices, intervals, inequalities, labels
+      numbers_and_units exact rational numbers, and units
+    sympy_worker        asks a process that can be killed, for what no rule decides
+      symbolic          the program that runs there: values at fixed points, by sympy
+    paper               the paper's lax grader, apart from all this but for the last two
+
+By hand: the output is "So the answer is $\boxed{\dfrac12\text{ cm}}$." and the gold is 0.5.
+extraction finds "\dfrac12\text{ cm}" in the box. normalize_latex makes it "\frac{1}{2} cm".
+No label, list or bracket is in it. numbers_and_units splits it into "\frac{1}{2}" and "cm"; a unit
+may be left out, and 1/2 is exactly 0.5. So it is correct, and sympy was not asked.
+
+A new kind of comparison is a method of equivalence._Comparison that returns True, False or, if it
+does not apply, None. Its place in VALUE_RULES says when it is tried.
+
+Hostile text: what a model wrote is only ever matched and parsed. No eval, sympify, parse_expr or
+pickle sees it. Lengths, depths and numbers of digits are bounded here. The process that runs sympy
+is bounded in time and memory. An answer that it cannot decide in 3 seconds is wrong, and says
+timed_out. What is neither a string nor a number is wrong without its methods being called.
 """
 
 from common.grading.extraction import without_thinking

@@ -158,7 +158,7 @@ class _Comparison:
         return self.equal(gold_value, answer_value)
 
     def _one_equation(self, gold, answer):
-        r"""Compare a value with an equation: 3 \cdot 4 = 12 and m + n = 12 say 12, 2x = 12 does not."""
+        r"""Compare a value with an equation: 3 \cdot 4 = 12 and m + n = 12 say 12, 2x = 12 not."""
         equation = gold if _is_equation(gold) else answer
         if _is_equation(gold) == _is_equation(answer):
             return None

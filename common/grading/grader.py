@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Number
 
 from common.grading.equivalence import equivalent
@@ -99,7 +99,7 @@ def grade_many(
         raise ValueError(
             f"{len(texts)} outputs and {len(golds)} golds: one gold for each output is needed"
         )
-    return map_unique(lambda pair: grade(*pair, tolerance, choices), list(zip(texts, golds)))
+    return map_unique(partial(grade, tolerance=tolerance, choices=choices), texts, golds)
 
 
 # Samples of one problem often give the same answer. A timeout is not remembered.

@@ -57,7 +57,6 @@ GREEK_NAMES = (
 )
 for letter, name in zip(GREEK, GREEK_NAMES.split()):
     SIGNS[letter] = rf"\{name} "
-SIGNS = str.maketrans(SIGNS)
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 MONEY = {"€": "euros", "£": "pounds sterling", "¥": "yen"}
@@ -212,7 +211,7 @@ def normalize(answer: str) -> str:
     >>> normalize(r"$\left( \dfrac12, \text{ 3 cm} \right)$.")
     '( \\frac{1}{2}, 3 cm )'
     """
-    answer = rewrite(answer.translate(SIGNS), SIGNS_OF_TEXT)
+    answer = rewrite(answer.translate(str.maketrans(SIGNS)), SIGNS_OF_TEXT)
     if re.search(ALIGNED, answer):  # x &= 3 + 4 \\\\ &= 7
         answer = re.sub(r"&|\\\\", " ", re.sub(ALIGNED, " ", answer))
     if r"\begin" not in answer:

@@ -22,6 +22,7 @@ another order.
 # Differs from the paper: LaTeX goes to math-verify's grammar in a limited worker, not to sympy's
 # parse_latex and parse_expr (an eval).
 import re
+from functools import partial
 from math import isclose
 
 from common.grading import sympy_worker
@@ -41,7 +42,8 @@ UNIT_WORDS = (  # a dot is any character in them
     "less;Surface;litre;pi sq m;s .;metre;meter;inch"
 )
 UNITS = UNIT_WORDS.split(";")
-UNITS = [re.compile(rf"(^|\W){unit}($|\W)") for unit in UNITS + [unit + "s" for unit in UNITS]]
+UNITS += [unit + "s" for unit in UNITS]
+UNIT_RULES = compile_rules([(rf"(^|\W){unit}($|\W)", r"\1\2") for unit in UNITS])
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen"
@@ -119,10 +121,10 @@ def grade_many(
 
     With choices ("ABCD") the gold is compared with extract_option(); without a letter it is wrong.
     """
-    pairs = list(zip(texts, golds, strict=True))
     if choices:
-        return [(extract_option(text, choices) == gold, False) for text, gold in pairs]
-    return sympy_worker.map_unique(lambda pair: _grade(*pair, units), pairs)
+        options = [extract_option(text, choices) for text in texts]
+        return [(option == gold, False) for option, gold in zip(options, golds, strict=True)]
+    return sympy_worker.map_unique(partial(_grade, units=units), texts, golds)
 
 
 def extract_option(text: str, letters: str) -> str | None:
@@ -206,8 +208,8 @@ def _clean(answer, units):
     answer = rewrite(answer, COMMANDS)
     answer = re.sub(r"\\text\{.*?\}$", "", answer).strip() or answer
     if units and re.search("[A-Za-z]", answer):
-        for unit in UNITS * 2:
-            answer = unit.sub(r"\1\2", answer) or answer
+        for unit, edges in UNIT_RULES * 2:
+            answer = unit.sub(edges, answer) or answer
     answer = rewrite(_number_in_words(rewrite(answer, DELIMITERS)), NAMES)
     if r"\infty" not in answer:
         answer = answer.replace("inf", r"\infty")

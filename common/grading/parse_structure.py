@@ -266,12 +266,11 @@ def _brackets(sign):
 def _between(part) -> Union | None:
     """Read x > a and x < b."""
     sides = [_inequality(side) for side in split(part, r",?\s*\band\b\s*")]
-    if len(sides) != 2 or None in sides:
+    names = {name for name, _ in filter(None, sides)}
+    pieces = [pieces[0] for _, pieces in filter(None, sides) if len(pieces) == 1]
+    if len(sides) != 2 or len(pieces) != 2 or len(names) != 1:
         return None
-    (name, pieces), (other_name, others) = sides
-    if name != other_name or len(pieces) != 1 or len(others) != 1:
-        return None
-    low, high = sorted(pieces + others, key=lambda piece: piece.low == BELOW)
+    low, high = sorted(pieces, key=lambda piece: piece.low == BELOW)
     if low.high != ABOVE or high.low != BELOW:
         return None
-    return name, [Interval(low.opening, low.low, high.high, high.closing)]
+    return names.pop(), [Interval(low.opening, low.low, high.high, high.closing)]

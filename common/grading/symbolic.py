@@ -239,7 +239,7 @@ def _draw(symbol, number, below):
     return random.Random(f"{symbol.name} {number}").randrange(below)
 
 
-def _value(expression, point):
+def _value(expression, point) -> Any:
     """Return (real part, imaginary part) as Floats, or None without a finite value."""
     if point and expression.has(*UNEVALUATED):  # sums up to n: at integers
         if not all(number.is_Integer for number in point.values()):

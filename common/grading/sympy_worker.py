@@ -40,7 +40,7 @@ class Worker:
         process died of the question. Raises RuntimeError if the process cannot start.
         """
         end = time.monotonic() + seconds
-        if self.process is None or self.process.poll() is not None:
+        if not self._is_running():
             self._restart()
         if not self.ready:
             self._wait_for_start(end)
@@ -59,6 +59,9 @@ class Worker:
         if failed:
             raise TimeoutError(f"no result within {seconds:.1f} s and {MEMORY_BYTES >> 20} MB")
         return json.loads(reply)
+
+    def _is_running(self):
+        return self.process is not None and self.process.poll() is None
 
     def _wait_for_start(self, end):
         """Wait for the process to be ready. If it is late, it goes on starting."""
@@ -156,12 +159,13 @@ class Allowance:
         return answer
 
 
-def map_unique(function: Callable, pairs: list) -> list:
-    """Return [function(pair) for pair in pairs], each different pair once, WORKERS at a time."""
+def map_unique(function: Callable, texts: list, golds: list) -> list:
+    """Return function(text, gold) of every pair: equal pairs once, WORKERS of them at a time."""
+    pairs = list(zip(texts, golds, strict=True))
     unique = list(dict.fromkeys(pairs))
     threads = ThreadPoolExecutor(WORKERS)
     try:
-        results = dict(zip(unique, threads.map(function, unique)))
+        results = dict(zip(unique, threads.map(lambda pair: function(*pair), unique)))
     finally:
         threads.shutdown(cancel_futures=True)  # after an interrupt, do not grade the rest
     return [results[pair] for pair in pairs]
