@@ -49,6 +49,11 @@ def _train_elsewhere(folder: Path, reason: str) -> InputError:
     )
 
 
+def list_trained(run: Path) -> list[str]:
+    """Return the names of the run's trainings, sorted."""
+    return sorted(path.parent.name for path in run.glob("04_train/*/settings.json"))
+
+
 def last_checkpoint(run: Path, training_set: str) -> Path:
     """Return the newest checkpoint folder; of an adapter that was merged, the merged model.
 

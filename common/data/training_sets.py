@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path
+from operator import itemgetter
 
 from common.core import prompts
 from common.core.errors import InputError
@@ -54,8 +54,9 @@ def _format_answer(row, inputs):
 
 
 def _format_mixed(row, inputs):
-    format_row = _format_critique if row["critique_id"] else _format_response
-    return format_row(row, inputs)
+    if row["critique_id"]:
+        return _format_critique(row, inputs)
+    return _format_response(row, inputs)
 
 
 def _format_verdict(row, inputs):
@@ -91,29 +92,29 @@ def _order_by_answer_length(rows, inputs, size):
 
     Nearest as a ratio: half of it is as near as twice.
     """
-    answers, _ = _choose(TRAINING_SETS["sft"], rows, inputs, size)
-    if not answers:
-        return []
-    mean = sum(row["response_length"] for row in answers) / len(answers)
+    answers = _choose(TRAINING_SETS["sft"], rows, inputs, size)
+    mean = sum(row["response_length"] for row in answers) / max(1, len(answers))
     return sorted(rows, key=lambda row: abs(math.log(row["critique_length"] / mean)))
 
 
 def _take_self_critiques(rows, inputs, size):
     """Return them in the order of the teacher's rows: so both sets share responses."""
     by_response = {row["id"]: row for row in inputs.self_critiques}
-    ids = dict.fromkeys(row["id"] for row in rows)
-    return [by_response[name] for name in ids if name in by_response]
+    ordered = []
+    for row in rows:
+        if row["id"] in by_response:
+            ordered.append(by_response[row["id"]])
+    return ordered
 
 
 def _take_other_responses(rows, inputs, size):
     return inputs.other_responses
 
 
-def _take_rows_to_mix(rows, inputs, size):
-    return rows if inputs.other_responses else []
-
-
 # --- what becomes of the chosen rows: (rows, inputs) -> rows --------------------------------------
+
+
+CRITIQUE = ("critique", "verdict", "critique_id")
 
 
 def _shuffle_critiques(rows, inputs):
@@ -126,13 +127,12 @@ def _shuffle_critiques(rows, inputs):
     for key in ("question_id", "id"):
         order = sorted(range(len(rows)), key=lambda i: rows[i][key])
         largest = max(Counter(row[key] for row in rows).values(), default=0)
-        if 2 * largest > len(rows):
-            continue
-        shuffled = list(rows)
-        for i, donor in zip(order, order[largest:] + order[:largest]):
-            critique = {name: rows[donor][name] for name in ("critique", "verdict", "critique_id")}
-            shuffled[i] = rows[i] | critique
-        return shuffled
+        if 2 * largest <= len(rows):
+            shuffled = list(rows)
+            for i, donor in zip(order, order[largest:] + order[:largest]):
+                critique = {name: rows[donor][name] for name in CRITIQUE}
+                shuffled[i] = rows[i] | critique
+            return shuffled
     return []
 
 
@@ -143,13 +143,20 @@ def _add_other_responses(rows, inputs):
     """
     questions = {row["question_id"] for row in rows}
     pool = [row for row in inputs.other_responses if row["question_id"] not in questions]
-    chosen, _ = _choose(TRAINING_SETS["sft-other"], pool, inputs, len(rows))
+    chosen = _choose(TRAINING_SETS["sft-other"], pool, inputs, len(rows))
     if not chosen:
         return []
-    return [row for pair in zip_longest(rows, chosen) for row in pair if row]
+    mixed = []
+    for pair in zip_longest(rows, chosen):
+        mixed += filter(None, pair)
+    return mixed
 
 
 # --- the table ------------------------------------------------------------------------------------
+
+
+CHOOSE_LESS = "choose less strictly: --wrong-share, --max-tokens, --decontaminate, ..."
+OTHER_RUN = "name a run with other questions: --mix RUN"
 
 
 @dataclass(frozen=True)
@@ -157,79 +164,45 @@ class TrainingSet:
     """A row of the table. Only cft-clean looks at golds: verified is by the teacher's verdict."""
 
     format_row: Callable
-    needs: str  # what a row must have, for messages
-    fix: str = "choose less strictly: --wrong-share, --max-tokens, --decontaminate, ..."
+    fix: str = CHOOSE_LESS  # what a user can do if no row fits
     unique_by: tuple = ("id", "critique")  # rows equal in these would train on the same text
-    fits: Callable = lambda row, inputs: True
-    pool: Callable = lambda rows, inputs, size: rows
-    transform: Callable = lambda rows, inputs: rows
+    fits: Callable | None = None  # None: all rows
+    pool: Callable | None = None  # None: the rows as they are
+    transform: Callable | None = None
     uses_wrong_share: bool = True  # takes right and wrong responses, by --wrong-share
     keeps_verdict: bool = True  # the verdict is about what its rows hold
     is_control: bool = False  # built only if it is named
-    parts: int = 1  # it holds this many times --rows
     per_question: int | None = None  # rows of one question, whatever --per-question says
 
 
-A_CRITIQUE = "a critique with a verdict"
-FINISHED = "a finished response"
-OTHER_RUN = "name a run with other questions: --mix RUN"
 TRAINING_SETS = {
-    "sft": TrainingSet(_format_response, FINISHED, unique_by=("id",), fits=_is_finished),
+    "sft": TrainingSet(_format_response, unique_by=("id",), fits=_is_finished),
     "sft-verified": TrainingSet(
-        _format_response,
-        f"{FINISHED} with the verdict right",
-        unique_by=("id",),
-        fits=_is_verified,
-        uses_wrong_share=False,
+        _format_response, unique_by=("id",), fits=_is_verified, uses_wrong_share=False
     ),
     "sft-teacher": TrainingSet(
         _format_answer,
-        "an answer of the teacher",
         fix="run: python 02_critique.py --name {name} --answers",
         unique_by=("question_id", "verdict"),
         fits=_has_answer,
         keeps_verdict=False,
         per_question=1,
     ),
-    "cft": TrainingSet(_format_critique, A_CRITIQUE),
-    "cft-short": TrainingSet(
-        _format_critique,
-        f"{A_CRITIQUE} and {FINISHED} to be as long as",
-        pool=_order_by_answer_length,
-    ),
-    "cft-clean": TrainingSet(
-        _format_critique, "a gold with which the verdict agrees", fits=_agrees_with_gold
-    ),
+    "cft": TrainingSet(_format_critique),
+    "cft-short": TrainingSet(_format_critique, pool=_order_by_answer_length),
+    "cft-clean": TrainingSet(_format_critique, fits=_agrees_with_gold),
     "sft-other": TrainingSet(
         _format_response,
-        f"{FINISHED} of another run",
         fix=OTHER_RUN,
         unique_by=("id",),
         pool=_take_other_responses,
         uses_wrong_share=False,
-        keeps_verdict=False,
     ),
-    "mix": TrainingSet(
-        _format_mixed,
-        f"{A_CRITIQUE}, besides another run's responses to other questions",
-        fix=OTHER_RUN,
-        pool=_take_rows_to_mix,
-        transform=_add_other_responses,
-        parts=2,
-    ),
-    "cft-shuffled": TrainingSet(
-        _format_critique,
-        f"{A_CRITIQUE} of several responses",
-        fix="give it critiques of more responses",
-        transform=_shuffle_critiques,
-        is_control=True,
-    ),
-    "cft-verdict": TrainingSet(
-        _format_verdict, A_CRITIQUE, unique_by=("id", "verdict"), is_control=True
-    ),
+    "mix": TrainingSet(_format_mixed, fix=OTHER_RUN, transform=_add_other_responses),
+    "cft-shuffled": TrainingSet(_format_critique, transform=_shuffle_critiques, is_control=True),
+    "cft-verdict": TrainingSet(_format_verdict, unique_by=("id", "verdict"), is_control=True),
     "cft-self-critique": TrainingSet(
         _format_critique,
-        "a critique by the base itself",
         fix="run: python 02_critique.py --name {name} --self-critique base",
         pool=_take_self_critiques,
         is_control=True,
@@ -273,29 +246,31 @@ def _share_quotas(available, size, wrong_share):
 
 
 def _choose(definition, pool, inputs, size):
-    """Return (the rows that a set takes of its pool, how many fit), each training text once."""
+    """Return the rows that a set takes of its pool, each training text once."""
     fitting = {}
     for row in pool:
-        if definition.fits(row, inputs):
-            fitting.setdefault(tuple(row[name] for name in definition.unique_by), row)
-    rows = list(fitting.values())
+        if not definition.fits or definition.fits(row, inputs):
+            fitting.setdefault(itemgetter(*definition.unique_by)(row), row)
     per_question = definition.per_question or inputs.per_question
     wrong_share = inputs.wrong_share if definition.uses_wrong_share else None
-    return choose_rows(rows, size, per_question, wrong_share), len(rows)
+    return choose_rows(list(fitting.values()), size, per_question, wrong_share)
 
 
-def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) -> tuple:
-    """Return (the training rows of the first `size` rows that fit, how many fit).
+def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) -> list:
+    """Return the training rows of the first `size` rows that fit.
 
     rows: critiqued rows in the order of selection.order_rows, the same for every set, so that sets
     share questions if they can. A training row:
     {"id", "prompt": [system, user], "completion": [assistant], "arm", "response_id", "verdict"}.
     """
     definition = TRAINING_SETS[name]
-    pool = definition.pool(rows, inputs, size)
-    chosen, n_fitting = _choose(definition, pool, inputs, size)
+    if definition.pool:
+        rows = definition.pool(rows, inputs, size)
+    chosen = _choose(definition, rows, inputs, size)
+    if definition.transform:
+        chosen = definition.transform(chosen, inputs)
     built = []
-    for row in definition.transform(chosen, inputs):
+    for row in chosen:
         prompt, completion = definition.format_row(row, inputs)
         built.append(
             {
@@ -307,17 +282,7 @@ def build_training_set(name: str, rows: list, inputs: BuildInputs, size: int) ->
                 "verdict": row["verdict"] if definition.keeps_verdict else None,
             }
         )
-    return built, n_fitting
-
-
-def explain_shortfall(name: str, rows: list, n_fitting: int, size: int) -> str:
-    """Return why a set has fewer rows than requested, "" if it has them all."""
-    definition = TRAINING_SETS[name]
-    requested = size * definition.parts
-    if len(rows) >= requested:
-        return ""
-    limits = ", before --wrong-share or --per-question" if n_fitting > len(rows) else ""
-    return f" ({n_fitting:,} rows with {definition.needs}{limits}; --rows asks for {requested:,})"
+    return built
 
 
 def label_sets(names: list, suffix: str) -> dict:
@@ -325,18 +290,20 @@ def label_sets(names: list, suffix: str) -> dict:
 
     Raises InputError for an unknown name, and for a suffix that makes no usable label.
     """
-    unknown = [name for name in names if name not in TRAINING_SETS]
+    unknown = set(names) - TRAINING_SETS.keys()
     if unknown:
         raise InputError(
-            f"unknown training sets {unknown}.\nExpected some of: --arms {' '.join(TRAINING_SETS)}"
+            f"unknown training sets {sorted(unknown)}.\n"
+            f"Expected some of: --arms {' '.join(TRAINING_SETS)}"
         )
     names = names or [name for name in TRAINING_SETS if not TRAINING_SETS[name].is_control]
+    labels = dict(zip(names, names))
     if not suffix:
-        return {name: name for name in names}
+        return labels
     labels = {name: f"{name}-{suffix}" for name in names}
     is_plain = re.fullmatch(r"[\w.-]{1,60}", suffix)
     # 04 calls second stages A-after-B.
-    if not is_plain or "after-" in suffix or not TRAINING_SETS.keys().isdisjoint(labels.values()):
+    if not is_plain or "after-" in suffix or TRAINING_SETS.keys() & labels.values():
         raise InputError(
             f"--suffix {suffix[:99]!r} makes the name of another training set, or no plain name "
             "(letters, digits, '.', '_', '-').\nTake another: --suffix half"
@@ -347,9 +314,3 @@ def label_sets(names: list, suffix: str) -> dict:
 def training_texts(rows: list) -> list:
     """Return what rows train on, sorted: equal if two sets differ in nothing but their names."""
     return sorted(str(row["prompt"] + row["completion"]) for row in rows)
-
-
-def list_trained(folder: Path) -> list:
-    """Return the sets in a run's 04_train: those of the table first, then two-stage ones."""
-    names = {settings.parent.name for settings in folder.glob("*/settings.json")}
-    return [name for name in TRAINING_SETS if name in names] + sorted(names - set(TRAINING_SETS))

@@ -8,7 +8,6 @@ from common.core import prompts, trainings
 from common.core.errors import InputError
 from common.core.manifests import file_label, require
 from common.core.tokenizer import load_tokenizer, local_folder
-from common.data import training_sets
 from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.local import Local
@@ -41,7 +40,8 @@ def resolve_models(
     of its checkpoints, of which one will be chosen, else for its last one.
     """
     if not names and not seeds:
-        names = ["base", *training_sets.list_trained(require(run / "04_train"))]
+        require(run / "04_train")
+        names = ["base", *trainings.list_trained(run)]
     specs = [_resolve(run, name, base_url, choose) for name in names]
     groups = {}
     for text in seeds:
@@ -86,7 +86,7 @@ def _resolve(run, name, base_url, choose):
         return ModelSpec(label or file_label(location), location, url)
     if location == "base":
         return ModelSpec(label or "base", local_folder(trainings.find_base(run)))
-    if location in training_sets.list_trained(run / "04_train"):
+    if location in trainings.list_trained(run):
         last, folder = str(trainings.last_checkpoint(run, location)), run / "04_train" / location
         return _resolve_training(label or location, folder, choose, last)
     label = label or file_label("-".join(Path(location).parts[-2:]).removeprefix("04_train-"))
@@ -97,7 +97,7 @@ def _resolve(run, name, base_url, choose):
     try:
         return ModelSpec(label, local_folder(location))
     except InputError as error:
-        names = " ".join(["base", *training_sets.list_trained(run / "04_train")])
+        names = " ".join(["base", *trainings.list_trained(run)])
         raise InputError(
             f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
         ) from error

@@ -16,7 +16,6 @@ from common.data.training_sets import (
     BuildInputs,
     build_training_set,
     choose_rows,
-    explain_shortfall,
     label_sets,
     training_texts,
 )
@@ -73,7 +72,7 @@ def made(name, rows=ROWS, size=10, inputs=INPUTS):
 
 def responses(name, *arguments, **settings):
     texts = {row["id"]: row["response"] for row in ROWS + INPUTS.other_responses}
-    return [texts[row["response_id"]] for row in made(name, *arguments, **settings)[0]]
+    return [texts[row["response_id"]] for row in made(name, *arguments, **settings)]
 
 
 def completions(rows):
@@ -102,7 +101,7 @@ def completions(rows):
     ],
 )
 def test_the_text_of_a_row(name, question, completion):
-    row = made(name)[0][0]
+    row = made(name)[0]
     assert row["prompt"] == [
         {"role": "system", "content": prompts.SYSTEM},
         {"role": "user", "content": question},
@@ -127,7 +126,7 @@ def test_the_text_of_a_row(name, question, completion):
     ],
 )
 def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction):
-    (row,), _ = made("sft", [critiqued("q", "r", "wrong", source=source)])
+    (row,) = made("sft", [critiqued("q", "r", "wrong", source=source)])
     assert row["prompt"][1]["content"] == f"{instruction}\nq"
 
 
@@ -154,12 +153,9 @@ def test_the_instruction_of_sft_rows_is_that_of_their_source(source, instruction
     ],
 )
 def test_which_rows_a_set_takes(name, expected):
-    """A question with two verdicts counts twice among the rows that fit sft-teacher."""
-    rows, n_fitting = made(name)
     assert responses(name) == expected
-    assert n_fitting == {"mix": 4, "sft-other": 11, "sft-teacher": 2}.get(name, len(expected))
     if name == "sft-verified":
-        assert {row["verdict"] for row in rows} == {"right"}
+        assert {row["verdict"] for row in made(name)} == {"right"}
 
 
 def test_the_mean_answer_of_cft_short_is_that_of_the_sft_arm_of_the_same_size():
@@ -168,20 +164,20 @@ def test_the_mean_answer_of_cft_short_is_that_of_the_sft_arm_of_the_same_size():
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_size_takes_the_first_and_says_how_many_there_were(name):
-    """The first ones: arms of different size limits then share their rows."""
-    everything, fitting = made(name)
+def test_size_takes_the_first(name):
+    """Sets of different sizes then share their rows."""
+    everything = made(name)
     for size in range(1, 5):
-        assert made(name, size=size) == (everything[:size], fitting)
+        assert made(name, size=size) == everything[:size]
 
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
 def test_no_training_text_stands_twice_and_ids_differ(name):
-    rows, _ = made(name, ROWS + ROWS[::-1])
+    rows = made(name, ROWS + ROWS[::-1])
     assert len({row["id"] for row in rows}) == len(rows) > 0
     if name != "cft-verdict":  # two teachers who say the same word make one text
         assert len({str(row["prompt"] + row["completion"]) for row in rows}) == len(rows)
-    others = {row["id"] for other in TRAINING_SETS if other != name for row in made(other)[0]}
+    others = {row["id"] for other in TRAINING_SETS if other != name for row in made(other)}
     assert not others & {row["id"] for row in rows}
 
 
@@ -204,17 +200,17 @@ def test_a_gold_is_never_used(name):
     ],
 )
 def test_an_arm_without_its_input_is_empty(name, without):
-    assert made(name)[0] and made(name, inputs=replace(INPUTS, **without)) == ([], 0)
+    assert made(name) and made(name, inputs=replace(INPUTS, **without)) == []
 
 
 def test_an_arm_without_rows_is_empty():
-    assert made("sft-verified", [A]) == ([], 0)
-    assert all(made(name, []) == ([], 0) for name in TRAINING_SETS if name != "sft-other")
+    assert made("sft-verified", [A]) == []
+    assert all(made(name, []) == [] for name in TRAINING_SETS if name != "sft-other")
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_an_empty_system_message_is_left_out(name):
-    rows, _ = made(name, inputs=replace(INPUTS, system=""))
+    rows = made(name, inputs=replace(INPUTS, system=""))
     assert rows and all([m["role"] for m in row["prompt"]] == ["user"] for row in rows)
 
 
@@ -222,10 +218,10 @@ def test_a_response_that_was_cut_is_judged_but_not_imitated():
     """As an SFT target it would teach to stop in the middle; its critique is as good as any."""
     cut = A | {"finish_reason": "length"}
     assert [
-        made(name, [cut])[1]
+        len(made(name, [cut]))
         for name in ("sft", "sft-verified", "sft-teacher", "cft", "cft-clean", "cft-verdict")
     ] == [0, 0, 1, 1, 1, 1]
-    assert made("mix", [cut])[0][0]["response_id"] == A["id"]
+    assert made("mix", [cut])[0]["response_id"] == A["id"]
 
 
 # --- controls -------------------------------------------------------------------------------------
@@ -254,11 +250,9 @@ def many(shape):
 def test_shuffled_critiques_never_stand_by_their_own_response(shape, other):
     """Nor by their own question, unless one has most of the rows. All else is as in cft."""
     rows = many(shape)
-    shuffled, fitting = made("cft-shuffled", rows)
-    plain, _ = made("cft", rows)
-    assert fitting == len(rows) and [row["prompt"] for row in shuffled] == [
-        row["prompt"] for row in plain
-    ]
+    shuffled, plain = made("cft-shuffled", rows), made("cft", rows)
+    assert len(plain) == len(rows)
+    assert [row["prompt"] for row in shuffled] == [row["prompt"] for row in plain]
     assert Counter(completions(shuffled)) == Counter(completions(plain))
     wrote = {f"Critique:\n{row['critique']}": row for row in rows}
     asked = {row["id"]: row for row in rows}
@@ -271,7 +265,7 @@ def test_shuffled_critiques_never_stand_by_their_own_response(shape, other):
 
 
 def test_one_response_cannot_be_shuffled():
-    assert made("cft-shuffled", [A, AGAIN]) == ([], 2) and made("cft-shuffled", [A]) == ([], 1)
+    assert made("cft-shuffled", [A, AGAIN]) == made("cft-shuffled", [A]) == []
 
 
 # --- shares ---------------------------------------------------------------------------------------
@@ -299,7 +293,7 @@ def test_a_share_of_wrong_ones(share, size, n_right, n_wrong, got):
         for i in range(n_right + n_wrong)
     ]
     rows = rows[1::2] + rows[::2]
-    taken, _ = made("cft", rows, size, replace(INPUTS, wrong_share=share))
+    taken = made("cft", rows, size, replace(INPUTS, wrong_share=share))
     counts = Counter(row["verdict"] for row in taken)
     assert (counts["right"], counts["wrong"]) == got
     place = {row["id"]: i for i, row in enumerate(rows)}
@@ -325,7 +319,7 @@ def test_rows_of_one_question_at_most(most, expected):
 @pytest.mark.parametrize("share, n_right, size", [(0.7, 3, 10), (0.44, 14, 25), (0.9, 1, 10)])
 def test_a_share_is_not_lost_to_rounding(share, n_right, size):
     rows = [critiqued(f"q{i}", "r", "right" if i < n_right else "wrong") for i in range(60)]
-    taken, _ = made("cft", rows, 1000, replace(INPUTS, wrong_share=share))
+    taken = made("cft", rows, 1000, replace(INPUTS, wrong_share=share))
     assert len(taken) == size and sum(row["verdict"] == "right" for row in taken) == n_right
 
 
@@ -337,29 +331,27 @@ def test_the_length_of_cft_short_is_that_of_the_answers_taken_under_a_share():
         critiqued(f"q{i}", "r", "wrong" if i < 3 else "right", lengths=pair)
         for i, pair in enumerate(lengths)
     ]
-    chosen, _ = made("cft-short", rows, 1, replace(INPUTS, wrong_share=1.0))
+    chosen = made("cft-short", rows, 1, replace(INPUTS, wrong_share=1.0))
     assert chosen[0]["response_id"] == rows[1]["id"]
 
 
 def test_two_teachers_who_say_the_same_are_one_row():
     """Of their verdict, or of the whole critique: a text that exists twice would count twice."""
     rows = [A, critiqued("q1", "r1", "wrong", teacher="v"), AGAIN]
-    assert len(made("cft-verdict", rows)[0]) == 2
+    assert len(made("cft-verdict", rows)) == 2
     echo = A | {"teacher": "v", "critique_id": "another"}
     for name in ("cft", "cft-clean", "cft-short"):
         assert made(name, [A, echo]) == made(name, [A])
 
 
 def test_a_mix_without_other_questions_is_none():
-    assert made("mix", inputs=replace(INPUTS, other_responses=[INPUTS.other_responses[1]])) == (
-        [],
-        4,
-    )
+    only_asked = INPUTS.other_responses[1:2]
+    assert made("mix", inputs=replace(INPUTS, other_responses=only_asked)) == []
 
 
 def test_sets_of_the_same_texts():
     """cft-short takes all rows of cft here, in another order, under other ids."""
-    cft, cft_short, cft_verdict = (made(name)[0] for name in ("cft", "cft-short", "cft-verdict"))
+    cft, cft_short, cft_verdict = map(made, ("cft", "cft-short", "cft-verdict"))
     assert training_texts(cft) == training_texts(cft_short)
     for rows in (cft_short[1:], cft_verdict):
         assert training_texts(cft) != training_texts(rows)
@@ -387,17 +379,6 @@ def test_labels_that_cannot_be(names, suffix, flag):
     with pytest.raises(InputError) as error:
         label_sets(names, suffix)
     assert flag in str(error.value) and (names or [suffix])[0] in str(error.value)
-
-
-def test_a_shortfall_is_explained():
-    """Nothing if there are as many rows as requested; else how many fit."""
-    assert explain_shortfall("cft", [1] * 5, 9, 5) == ""
-    assert explain_shortfall("mix", [1] * 10, 9, 5) == ""
-    text = explain_shortfall("cft", [1] * 4, 4, 5)
-    assert "4 rows with a critique" in text and "--rows asks for 5" in text
-    assert "--wrong-share" not in text
-    text = explain_shortfall("mix", [], 9, 1000)  # a limit left out nine
-    assert "9 rows with" in text and "--wrong-share" in text and "2,000" in text
 
 
 # --- the first rows within a limit ----------------------------------------------------------------
@@ -454,7 +435,7 @@ def test_the_teachers_answers_serve_whichever_verdict_is_requested(share):
         rows += [critiqued(f"q{q}", f"r{i}", verdict) for q in range(15)]
     answers = {row["question_id"]: "so" for row in rows}
     inputs = replace(INPUTS, answers=answers, wrong_share=share)
-    answered, _ = made("sft-teacher", rows, 14, inputs)
+    answered = made("sft-teacher", rows, 14, inputs)
     assert len({row["prompt"][1]["content"] for row in answered}) == len(answered) == 14
 
 
@@ -463,7 +444,7 @@ def test_with_one_response_a_question_answers_and_critiques_share_questions(shar
     rows = [critiqued(f"q{q}", "r", ("right", "wrong")[q % 2]) for q in range(30)]
     answers = {row["question_id"]: "so" for row in rows}
     inputs = replace(INPUTS, answers=answers, wrong_share=share)
-    answered, critiques = (made(name, rows, 14, inputs)[0] for name in ("sft-teacher", "cft"))
+    answered, critiques = (made(name, rows, 14, inputs) for name in ("sft-teacher", "cft"))
     assert [row["response_id"] for row in answered] == [row["response_id"] for row in critiques]
 
 
@@ -471,5 +452,5 @@ def test_a_mix_takes_no_more_of_a_question_than_requested():
     responses = [make_row("other", f"r{i}", None, "s", "g") for i in range(5)]
     others = [row | {"critique_id": None, "verdict": None} for row in responses]
     rows = [critiqued(f"q{i}", "r", "right") for i in range(6)]
-    mixed, _ = made("mix", rows, inputs=replace(INPUTS, other_responses=others, per_question=1))
+    mixed = made("mix", rows, inputs=replace(INPUTS, other_responses=others, per_question=1))
     assert sum(row["verdict"] is None for row in mixed) == 1
