@@ -1,7 +1,4 @@
-"""The five scripts end to end.
-
-What they leave behind, a second time, on two processes, and on input of one's own.
-"""
+"""The five scripts end to end: what they leave, a second time, on two processes, on other input."""
 
 import json
 import re
@@ -15,291 +12,207 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common import grading
 from common.core import manifests, prompts
-from common.core.files import content_id, file_hash
-from common.core.manifests import file_label
+from common.core.files import content_id, file_hash, model_id
 from common.data.sources import make_row
 from tests.faults import FaultServer
 from tests.runs import SMALL, STAGES, contents, must_run, rows, run_script, write_rows
 
-ARMS = (
-    "sft",
-    "sft-verified",
-    "sft-teacher",
-    "cft",
-    "cft-short",
-)  # cft-clean would be cft again: the tiny teacher is always right
-MODELS = ("base", *ARMS)
+# cft-clean would be cft again: the tiny teacher is always right.
+SETS = ("sft", "sft-verified", "sft-teacher", "cft", "cft-short")
+MODELS = ("base", *SETS)
+TEACHER = "tiny-teacher:skip=0.1:critique=full"
+RESPONSES = "01_responses/tiny.jsonl"
+CRITIQUES = f"02_critiques/{manifests.file_label(TEACHER)}.jsonl"
+ANSWERS = f"02_answers/{manifests.file_label(TEACHER)}.jsonl"
+FAILED = f"02_failed/{manifests.file_label(TEACHER)}.jsonl"
 FIELDS_01 = [
-    "id",
-    "question_id",
-    "question",
-    "gold",
-    "response",
-    "source",
-    "generator",
-    "sample",
-    "finish_reason",
+    *("id", "question_id", "question", "gold", "response"),
+    *("source", "generator", "sample", "finish_reason"),
 ]
 FIELDS_02 = [
     *FIELDS_01,
-    "critique_id",
-    "teacher",
-    "critique",
-    "critique_raw",
-    "verdict",
-    "critique_finish_reason",
-    "usage",
-    "usd",
+    *("critique_id", "teacher", "critique", "critique_raw", "verdict"),
+    *("critique_finish_reason", "usage", "usd"),
 ]
 
 
-# --- what a run leaves ----------------------------------------------------------------------------
-
-
-TEACHER = "tiny-teacher-skip-0.1-critique-full"  # as a file name
-
-
-def rows_of(run, folder):
-    """Return the rows of all files of a stage's folder."""
-    return [row for path in sorted((run / folder).glob("*.jsonl")) for row in rows(path)]
+# --- what a run leaves ---------------------------------------------------------------------------
 
 
 def test_every_file_of_the_floor_plan(finished):
-    expected = {
-        "01_responses/tiny.jsonl",
-        "01_responses/tiny.run.json",
-        f"02_critiques/{TEACHER}.jsonl",
-        f"02_critiques/{TEACHER}.run.json",
-        f"02_answers/{TEACHER}.jsonl",
-        f"02_failed/{TEACHER}.jsonl",
-        "03_report.md",
-        "03_report.png",
-        "05_eval/scores.json",
-        "05_results.md",
-        "05_results.png",
-        "05_results.run.json",
-        "05_outputs.html",
-    }
-    for name in ARMS:
+    expected = {RESPONSES, CRITIQUES, ANSWERS, FAILED, "03_report.md", "03_report.png"}
+    expected |= {"05_results.md", "05_results.png", "05_outputs.html", "05_eval/scores.json"}
+    for name in SETS:
+        folder = f"04_train/{name}"
         expected |= {f"03_data/{name}.jsonl", f"03_data/{name}.run.json"}
-        files = ("settings.json", "metrics.jsonl", "loss.png", "trained_on.jsonl", "run.json")
-        expected |= {f"04_train/{name}/{file}" for file in files}
-        for step in (2, 4, 6):  # 24 rows in batches of 4
-            expected.add(f"04_train/{name}/step-00000{step}/model.safetensors")
+        expected |= {f"{folder}/{file}" for file in ("metrics.jsonl", "loss.png", "run.json")}
+        steps = (2, 4, 6)  # 24 rows in batches of 4
+        expected |= {f"{folder}/step-00000{step}/model.safetensors" for step in steps}
     for model in MODELS:
         expected |= {f"05_eval/{model}/tiny.jsonl", f"05_eval/{model}/tiny.score.json"}
-    existing = {str(path.relative_to(finished.run)) for path in finished.run.rglob("*")}
-    assert expected <= existing, sorted(expected - existing)
-    # Nothing is left over of an unfinished write, or of a finished training.
-    assert not [path for path in existing if ".part" in path or "/state" in path]
+    paths = {str(path.relative_to(finished.run)) for path in finished.run.rglob("*")}
+    assert expected <= paths
+    unfinished = [path for path in paths if ".part" in path or "/state" in path]
+    assert not unfinished
     for image in finished.run.rglob("*.png"):
         assert image.read_bytes().startswith(b"\x89PNG")
 
 
 def test_each_script_names_the_next(finished):
     last = {name: printed.strip().splitlines()[-1] for name, printed in finished.printed.items()}
-    for name, after in zip(STAGES, STAGES[1:]):
-        assert last[name] == f"next: python {after} --name tiny"
+    for name, following in zip(STAGES, STAGES[1:]):
+        assert last[name] == f"next: python {following} --name tiny"
     assert last["05_eval.py"].startswith("next: ")
 
 
 def test_rows_of_01_and_02(finished):
     """02 keeps 01's rows, fields and order, and adds; ids are hashes of the content."""
-    responses = rows_of(finished.run, "01_responses")
-    critiques = rows_of(finished.run, "02_critiques")
-    assert len(responses) == 48 and len({r["id"] for r in responses}) == 48
+    responses, critiques = rows(finished.run / RESPONSES), rows(finished.run / CRITIQUES)
+    assert len(responses) == 48 and len({row["id"] for row in responses}) == 48
     for response, critique in zip(responses, critiques, strict=True):
         assert list(response) == FIELDS_01 and list(critique) == FIELDS_02
-        assert {k: critique[k] for k in FIELDS_01} == response
+        assert {field: critique[field] for field in FIELDS_01} == response
         assert response["question_id"] == content_id(response["question"])
         assert response["id"] == content_id(response["question"], response["response"])
-        assert critique["critique_id"] == content_id(
-            critique["id"], critique["teacher"], critique["critique_raw"]
-        )
-        assert critique["verdict"] in ("right", "wrong")
-    assert {r["verdict"] for r in critiques} == {"right", "wrong"}
-    own = rows_of(finished.run, "02_answers")
-    assert list(own[0]) == [
-        "question_id",
-        "question",
-        "gold",
-        "teacher",
-        "answer",
-        "finish_reason",
-        "usage",
-        "usd",
-    ]
-    assert [a["question_id"] for a in own] == [
-        r["question_id"] for r in responses
-    ]  # each question was asked once
-    assert rows_of(finished.run, "02_failed") == []
+        parts = (critique["id"], critique["teacher"], critique["critique_raw"])
+        assert critique["critique_id"] == content_id(*parts)
+        correct = grading.is_correct(response["response"], response["gold"])
+        assert critique["verdict"] == ("right" if correct else "wrong")
+    assert {row["verdict"] for row in critiques} == {"right", "wrong"}
+    answers = rows(finished.run / ANSWERS)
+    assert {"question_id", "question", "gold", "teacher", "answer"} <= set(answers[0])
+    asked = [row["question_id"] for row in answers]
+    assert asked == [row["question_id"] for row in responses]  # each question was asked once
+    assert rows(finished.run / FAILED) == []
 
 
 def test_rows_of_03(finished):
-    """Prompt-completion messages with an explicit system message, tied to the row of 02 that they
-    were made of.
-    """
-    critiques = {r["id"]: r for r in rows_of(finished.run, "02_critiques")}
-    own = {a["question_id"]: a["answer"] for a in rows_of(finished.run, "02_answers")}
-    for arm in ARMS:
-        built = rows(finished.run / "03_data" / f"{arm}.jsonl")
-        assert len(built) == 24 and len({r["id"] for r in built}) == 24
+    """Prompt and completion, tied to the row of 02 that they were made of."""
+    critiques = {row["id"]: row for row in rows(finished.run / CRITIQUES)}
+    answers = {row["question_id"]: row["answer"] for row in rows(finished.run / ANSWERS)}
+    for name in SETS:
+        built = rows(finished.run / "03_data" / f"{name}.jsonl")
+        assert len(built) == 24 and len({row["id"] for row in built}) == 24
         for row in built:
-            of = critiques[row["response_id"]]
+            source = critiques[row["response_id"]]
             assert list(row) == ["id", "prompt", "completion", "arm", "response_id", "verdict"]
-            assert row["arm"] == arm and row["verdict"] == (
-                None if arm == "sft-teacher" else of["verdict"]
-            )
-            assert [m["role"] for m in row["prompt"]] == ["system", "user"]
-            assert row["prompt"][0]["content"] == "You are a helpful assistant."
-            assert of["question"] in row["prompt"][1]["content"]
+            verdict = None if name == "sft-teacher" else source["verdict"]
+            assert (row["arm"], row["verdict"]) == (name, verdict)
+            system, user = row["prompt"]
+            assert system == {"role": "system", "content": "You are a helpful assistant."}
+            assert user["role"] == "user" and source["question"] in user["content"]
             (completion,) = row["completion"]
             assert completion["role"] == "assistant"
-            if arm.startswith("cft"):
-                assert of["response"] in row["prompt"][1]["content"]
-                assert completion["content"] == "Critique:\n" + of["critique"]
-                assert completion["content"].endswith(f"\n\nConclusion: {of['verdict']} [END]")
+            if name.startswith("cft"):
+                assert source["response"] in user["content"]
+                assert completion["content"] == "Critique:\n" + source["critique"]
+                assert completion["content"].endswith(f"\n\nConclusion: {verdict} [END]")
+            elif name == "sft-teacher":
+                assert completion["content"] == answers[source["question_id"]]
             else:
-                assert completion["content"] == (
-                    own[of["question_id"]] if arm == "sft-teacher" else of["response"]
-                )
+                assert completion["content"] == source["response"]
 
 
-def test_arms_share_their_questions(finished):
-    used = {
-        arm: [r["response_id"] for r in rows(finished.run / "03_data" / f"{arm}.jsonl")]
-        for arm in ARMS
-    }
+def test_sets_share_their_questions(finished):
+    used = {}
+    for name in SETS:
+        built = rows(finished.run / "03_data" / f"{name}.jsonl")
+        used[name] = [row["response_id"] for row in built]
     assert used["sft"] == used["cft"] == used["sft-teacher"]
-    right = {r["id"] for r in rows_of(finished.run, "02_critiques") if r["verdict"] == "right"}
-    shared = [
-        i for i in used["sft"] if i in right
-    ]  # the others are filled up with the next right ones
-    assert (
-        0 < len(shared) < 24
-        and used["sft-verified"][: len(shared)] == shared
-        and set(used["sft-verified"]) <= right
-    )
+    critiques = rows(finished.run / CRITIQUES)
+    right = {row["id"] for row in critiques if row["verdict"] == "right"}
+    shared = [name for name in used["sft"] if name in right]
+    assert 0 < len(shared) < 24
+    assert used["sft-verified"][: len(shared)] == shared  # then come the next right ones
+    assert set(used["sft-verified"]) <= right
 
 
 def test_checkpoint_is_a_plain_hugging_face_folder(finished):
     folder = finished.run / "04_train" / "cft" / "step-000006"
-    model, words = (
-        AutoModelForCausalLM.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(folder),
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     row = rows(finished.run / "03_data" / "cft.jsonl")[0]
-    text = words.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
     assert text == prompts.render(row["prompt"], "chatml")
-    stops = words.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    assert (
-        model.generation_config.eos_token_id == stops
-        and model.generation_config.pad_token_id is not None
-    )
-    ids = words(text, return_tensors="pt").input_ids
+    stops = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert model.generation_config.eos_token_id == stops
+    assert model.generation_config.pad_token_id is not None
+    ids = tokenizer(text, return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
     base = AutoModelForCausalLM.from_pretrained(finished.run / "01_base").state_dict()
     trained = model.state_dict()
-    assert base.keys() == trained.keys() and not all(base[k].equal(trained[k]) for k in base)
+    assert base.keys() == trained.keys()
+    assert not all(base[name].equal(trained[name]) for name in base)
 
 
 def test_rows_and_scores_of_05(finished):
-    """The prompt is the text that was sent, written out here; the scores can be counted again from
-    the rows.
-    """
-    scores = {
-        s["model"]: s
-        for s in json.loads((finished.run / "05_eval" / "scores.json").read_text())["scores"]
-    }
-    assert list(scores) == list(MODELS)
-    fields = [
-        "id",
-        "benchmark",
-        "sample",
-        "question",
-        "prompt",
-        "output",
-        "finish_reason",
-        "n_tokens",
-        "extracted",
-        "extraction_method",
-        "gold",
-        "correct",
-        "correct_paper",
+    """The prompt is the text that was sent; the scores can be counted again from the rows."""
+    scores = json.loads((finished.run / "05_eval" / "scores.json").read_text())["scores"]
+    by_model = {score["model"]: score for score in scores}
+    assert sorted(by_model) == sorted(MODELS)
+    fields = {
+        *("id", "benchmark", "sample", "question", "prompt", "output", "finish_reason"),
+        *("n_tokens", "extracted", "extraction_method", "gold", "correct", "correct_paper"),
         "timed_out",
-    ]
+    }
     form = re.compile(
-        r"<\|im_start\|>system\nPlease reason step by step, and put your final answer within \\boxed\{\}\.<\|im_end\|>\n"
-        r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n",
-        re.S,
+        r"<\|im_start\|>system\nPlease reason step by step, and put your final answer within "
+        r"\\boxed\{\}\.<\|im_end\|>\n<\|im_start\|>user\n(.*)<\|im_end\|>\n"
+        r"<\|im_start\|>assistant\n",
+        re.DOTALL,
     )
+    trained_on = {row["question_id"] for row in rows(finished.run / RESPONSES)}
+    ids = [row["id"] for row in rows(finished.run / "05_eval" / "base" / "tiny.jsonl")]
+    assert len(ids) == 8 and not trained_on & set(ids)
     for name in MODELS:
-        got = rows(finished.run / "05_eval" / name / "tiny.jsonl")
-        assert len(got) == 8 and set(fields) <= set(got[0])
-        for row in got:
-            assert (
-                row["id"] == content_id(form.fullmatch(row["prompt"])[1]) and row["n_tokens"] <= 12
-            )
-        assert [r["id"] for r in got] == [
-            r["id"] for r in rows(finished.run / "05_eval" / "base" / "tiny.jsonl")
-        ]
-        assert scores[name]["n"] == 8 and scores[name]["correct"] == sum(r["correct"] for r in got)
-        assert scores[name]["truncated"] == sum(r["finish_reason"] == "length" for r in got)
-    (responses,) = (finished.run / "01_responses").glob("*.jsonl")
-    trained_on = {row["question_id"] for row in rows(responses)}
-    assert not trained_on & {r["id"] for r in got}
+        graded = rows(finished.run / "05_eval" / name / "tiny.jsonl")
+        assert [row["id"] for row in graded] == ids and fields <= set(graded[0])
+        for row in graded:
+            assert row["id"] == content_id(form.fullmatch(row["prompt"])[1])
+            assert row["n_tokens"] <= 12
+        score = by_model[name]
+        assert score["n"] == 8
+        assert score["correct"] == sum(row["correct"] for row in graded)
+        truncated = sum(row["finish_reason"] == "length" for row in graded)
+        assert score["truncated"] == truncated
 
 
 def test_manifests_are_true(finished):
-    """Each names its command, and every hash in it is that of the file that is there now."""
-    run = finished.run
-    outputs = {
-        "01_sample.py": [run / "01_responses" / "tiny.jsonl"],
-        "02_critique.py": [run / "02_critiques" / f"{TEACHER}.jsonl"],
-        "03_build.py": [run / "03_data" / f"{name}.jsonl" for name in ARMS],
-        "04_train.py": [run / "04_train" / name for name in ARMS],
-    }
-    for script, paths in outputs.items():
-        for path in paths:
-            made = manifests.read_manifest(path)
-            assert made["command"] == [script, *SMALL[script]] and made["config"]["name"] == "tiny"
-            facts = {"versions", "finished", "seconds", "commit", "uncommitted_changes", "gpu"}
-            assert facts <= set(made) and made["versions"]["torch"]
-            if path.is_file():
-                assert made["output_sha256"] == file_hash(path)
-            for name, digest in made["inputs"].items():
-                assert file_hash(finished.folder / name) == digest, name
-    critiques = manifests.read_manifest(outputs["02_critique.py"][0])
-    assert list(critiques["inputs"]) == ["runs/tiny/01_responses/tiny.jsonl"]
-    assert critiques["teacher"] == "tiny-teacher:skip=0.1:critique=full"
-    assert critiques["usd"] is critiques["usd_perhaps_lost"] is None
-
-
-def test_report_of_02_can_be_counted_again(finished):
-    """The tiny teacher knows the golds, so it never calls a right answer wrong."""
-    made = manifests.read_manifest(finished.run / "02_critiques" / f"{TEACHER}.jsonl")
-    critiques = rows_of(finished.run, "02_critiques")
-    lengths = sorted(len(row["critique"]) for row in critiques)
-    n_right = sum(grading.is_correct(row["response"], row["gold"]) for row in critiques)
-    assert made["report"] == {
-        "critiques": 48,
-        "right": n_right,
-        "median_characters": (lengths[23] + lengths[24]) / 2,
-        "failed": 0,
-        "failed_for": {},
-    }
-    printed = finished.printed["02_critique.py"]
-    assert "96 requests" in printed and "cost of" not in printed
-    assert "48 critiques" in printed and f"{n_right / 48:.1%} of them" in printed
+    """Each names its command, and every hash in it is that of the file as it is now."""
+    outputs = [RESPONSES, CRITIQUES, *(f"03_data/{name}.jsonl" for name in SETS)]
+    files = [finished.run / output for output in outputs]
+    made = {file: manifests.read_manifest(file) for file in files}
+    for name in SETS:
+        file = finished.run / "04_train" / name / "run.json"
+        made[file] = json.loads(file.read_text())
+    made[finished.run / "05_results.md"] = manifests.read_manifest(finished.run / "05_results.md")
+    for file, manifest in made.items():
+        stage = int(str(file.relative_to(finished.run))[:2]) - 1
+        assert manifest["command"] == [STAGES[stage], *SMALL[STAGES[stage]]]
+        assert manifest["config"]["name"] == "tiny" and manifest["versions"]["torch"]
+        assert {"finished", "seconds", "commit", "uncommitted_changes", "gpu"} <= set(manifest)
+        for path, digest in manifest["inputs"].items():
+            assert file_hash(finished.folder / path) == digest
+        if file in files:
+            assert manifest["output_sha256"] == file_hash(file)
+    critiques = made[finished.run / CRITIQUES]
+    assert (critiques["teacher"], critiques["usd"]) == (TEACHER, None)
+    training = made[finished.run / "04_train" / "cft" / "run.json"]
+    assert training["base_id"] == model_id(finished.run / "01_base")
+    assert training["processes"] == 1
+    engines = made[finished.run / "05_results.md"]["engines"]
+    for name in SETS:
+        folder = finished.folder / engines[name]["folder"]
+        assert folder.name == "step-000006" and engines[name]["content"] == model_id(folder)
 
 
 def test_a_second_time_nothing_is_done_again(finished, run_copy):
     def times():
-        return {
-            p: p.stat().st_mtime_ns
-            for stage in ("01_base", "04_train")
-            for p in (run_copy / stage).rglob("*")
-        }
+        paths = [
+            *(run_copy / "01_base").rglob("*"),
+            *(run_copy / "04_train").rglob("*.safetensors"),
+        ]
+        return {path: path.stat().st_mtime_ns for path in paths}
 
     before, made = contents(run_copy), times()
     for name in STAGES:
@@ -308,38 +221,30 @@ def test_a_second_time_nothing_is_done_again(finished, run_copy):
     assert times() == made
 
 
-# --- 1 process and 2 ------------------------------------------------------------------------------
+# --- 1 process and 2 -----------------------------------------------------------------------------
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def test_two_processes_give_the_curve_of_one(finished, run_copy):
-    """The same global batches; on two processes each is cut into micro-batches of about a row, some
-    of them empty.
-    """
+    """The same global batches; on two processes some micro-batches are empty."""
     shutil.rmtree(run_copy / "04_train")
-    two_processes = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
     command = ["04_train.py", "--arms", "cft", *SMALL["04_train.py"], "--tokens-per-microbatch", 90]
-    must_run(run_copy.parent.parent, *command, prefix=two_processes)
-    assert manifests.read_manifest(run_copy / "04_train" / "cft")["processes"] == 2
-    one, two = (
-        rows(run / "04_train" / "cft" / "metrics.jsonl") for run in (finished.run, run_copy)
-    )
-    assert [m["step"] for m in one] == [m["step"] for m in two] == [1, 2, 3, 4, 5, 6]
+    must_run(run_copy.parent.parent, *command, prefix=TORCHRUN)
+    manifest = json.loads((run_copy / "04_train" / "cft" / "run.json").read_text())
+    assert manifest["processes"] == 2
+    one = rows(finished.run / "04_train" / "cft" / "metrics.jsonl")
+    two = rows(run_copy / "04_train" / "cft" / "metrics.jsonl")
+    assert [row["step"] for row in one] == [row["step"] for row in two] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(one, two):
-        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4) and b["grad_norm"] == pytest.approx(
-            a["grad_norm"], abs=1e-4
-        )
-        assert all(b[k] == a[k] for k in ("tokens", "supervised", "learning_rate"))
-    assert one[-1]["loss"] < one[0]["loss"] - 0.1  # a curve that moves: the weights stay equal too
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], abs=1e-4)
+        assert all(b[key] == a[key] for key in ("tokens", "supervised", "learning_rate"))
+    # A curve that moves: the weights stay equal too.
+    assert max(abs(row["loss"] - one[0]["loss"]) for row in one) > 0.02
 
 
-# --- input of one's own ---------------------------------------------------------------------------
+# --- input of one's own --------------------------------------------------------------------------
 
 OWN = [
     {
@@ -351,57 +256,38 @@ OWN = [
     for n in range(6)
 ]
 COLUMNS = [
-    "--columns",
-    "question=problem",
-    "response=solution",
-    "verdict=ok",
-    "--verdict-values",
-    "true=right",
-    "false=wrong",
+    *("--columns", "question=problem", "response=solution", "verdict=ok"),
+    *("--verdict-values", "true=right", "false=wrong"),
 ]
 
 
-@pytest.mark.parametrize(("preset", "kind"), [("paper", "jsonl"), ("paper", "parquet")])
-def test_local_file_with_critiques(tmp_path, preset, kind):
-    """Critiques and a boolean verdict come with the data; 02 and 03 are started with the commands
-    that were printed.
-    """
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_local_file_with_critiques(tmp_path, kind):
+    """Critiques and a boolean verdict come with the data; 02 and 03 run as the scripts printed."""
     source = tmp_path / f"own.{kind}"
     if kind == "jsonl":
         write_rows(source, OWN)
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(OWN), source)
-    printed = must_run(
-        tmp_path,
-        "01_sample.py",
-        "--source",
-        source.name,
-        *COLUMNS,
-        "--name",
-        "own",
-        "--preset",
-        preset,
-    )
+    run_flags = ["--name", "own", "--preset", "paper"]
+    printed = must_run(tmp_path, "01_sample.py", "--source", source.name, *COLUMNS, *run_flags)
     for name in ("02_critique.py", "03_build.py"):
-        following = re.search(r"^next: python (\S+) (.*)$", printed, re.M)
+        following = re.search(r"^next: python (\S+) (.*)$", printed, re.MULTILINE)
         assert following[1] == name
         printed = must_run(tmp_path, name, *following[2].split())
     run = tmp_path / "runs" / "own"
     critiques = rows(run / "02_critiques" / "carried.jsonl")
-    assert [r["question"] for r in critiques] == [r["problem"] for r in OWN]
-    assert [r["verdict"] for r in critiques] == ["right", "wrong"] * 3
+    assert [row["question"] for row in critiques] == [row["problem"] for row in OWN]
+    assert [row["verdict"] for row in critiques] == ["right", "wrong"] * 3
     assert critiques[1]["critique_raw"] == "The sum is 2."
     assert critiques[1]["critique"] == "The sum is 2.\n\nConclusion: wrong [END]"
-    assert sorted(r["response_id"] for r in rows(run / "03_data" / "cft.jsonl")) == sorted(
-        r["id"] for r in critiques
-    )
-    assert {r["verdict"] for r in rows(run / "03_data" / "sft-verified.jsonl")} == {"right"}
+    used = {row["response_id"] for row in rows(run / "03_data" / "cft.jsonl")}
+    assert used == {row["id"] for row in critiques}
+    assert {row["verdict"] for row in rows(run / "03_data" / "sft-verified.jsonl")} == {"right"}
 
 
 def test_01_draws_from_a_server(tmp_path):
-    """Each sample has a seed of its own; a question that the server refuses is counted, and asked
-    alone the next time.
-    """
+    """Each sample has a seed of its own; a refused question is counted, and asked alone later."""
     write_rows(
         tmp_path / "questions.jsonl",
         [{"question": f"What is {n}?", "gold": str(n)} for n in range(3)],
@@ -448,9 +334,7 @@ def test_01_draws_from_a_server(tmp_path):
 
 
 def test_05_asks_a_server(tmp_path):
-    """Local test sets in the hub's columns; an item without an output is left out and said (status
-    3), and alone asked for the next time.
-    """
+    """An item without an output is left out (status 3), and alone asked for the next time."""
     gsm8k = [{"question": f"Half of {2 * n}?", "answer": f"So #### {n}"} for n in range(4)]
     write_rows(tmp_path / "sets" / "gsm8k" / "test.jsonl", gsm8k)
     write_rows(
@@ -489,7 +373,8 @@ def test_05_asks_a_server(tmp_path):
         )
         assert "$0.0" in partly.stderr  # the progress bar counts what it costs
         assert (
-            "served, gsm8k: 1 items got no output and are not among the n; the first: 400 no, thank you"
+            "served, gsm8k: 1 items got no output and are not among the n; "
+            "the first: 400 no, thank you"
             in partly.stdout
             and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
         )
@@ -519,8 +404,8 @@ def test_05_asks_a_server(tmp_path):
             and server.asked[0]["body"]["temperature"] == 0
         )
     assert (
-        "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 0 | 0 | 1 | 3 | 1 | 1 | not distinguishable |"
-        in printed
+        "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 0 | 0 | 1 | 3 | 1 | 1 | "
+        "not distinguishable |" in printed
     )
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
     assert [(r["gold"], r["correct"], r["output"]) for r in graded] == [
@@ -543,10 +428,7 @@ def test_05_asks_a_server(tmp_path):
 
 
 def test_a_server_that_ignores_the_temperature_is_refused(tmp_path):
-    """Three draws at temperature 2 that are one text.
-
-    K samples of it would be one greedy answer. Another one may sample.
-    """
+    """Three draws at temperature 2 that are one text: k samples would be one greedy answer."""
     write_rows(
         tmp_path / "sets" / "math500" / "test.jsonl", [{"problem": "What is $1+1$?", "answer": "2"}]
     )
@@ -583,10 +465,9 @@ def test_a_server_that_ignores_the_temperature_is_refused(tmp_path):
 
 
 def test_two_models_in_one_folder_are_two_models(finished, run_copy):
-    """The folder that is scored gets other weights, as a second training would leave it.
+    """The folder gets other weights: nothing of the first model's answers is used.
 
-    Nothing of the first one's answers is used; with the first weights back nothing is generated,
-    and its scores come back to the digit.
+    With the first weights back nothing is generated, and its scores are the same to the digit.
     """
     folder, model = run_copy.parent.parent, run_copy.parent.parent / "model"
     shutil.copytree(run_copy / "04_train" / "cft" / "step-000006", model)
@@ -616,10 +497,7 @@ def test_two_models_in_one_folder_are_two_models(finished, run_copy):
 
 
 def test_empty_outputs_are_outputs(tmp_path):
-    """A model may answer nothing at all.
-
-    These items are wrong, which is a score (0 of 6), not a failure.
-    """
+    """A model may answer nothing at all: a score of 0 of 6, not a failure."""
     write_rows(
         tmp_path / "sets" / "math500" / "test.jsonl",
         [{"problem": f"What is {n}?", "answer": str(n)} for n in range(6)],
@@ -647,41 +525,31 @@ def test_empty_outputs_are_outputs(tmp_path):
     )
 
 
-# --- teachers -------------------------------------------------------------------------------------
+# --- teachers ------------------------------------------------------------------------------------
 
 THREE = [
     make_row(f"What is {n} + 1?", f"It is {n + 1}.", str(n + 1), "own", "somebody")
     for n in range(3)
 ]
 A, B = "https://a/teacher", "b"  # the names of two teachers
-CARRIED = THREE[1] | {
-    "critique": "Came along.\n\nConclusion: wrong [END]",
-    "critique_raw": "Came along.",
-    "verdict": "wrong",
-    "teacher": "carrier",
-}
-
-
-def write_responses(run, responses):
-    write_rows(run / "01_responses" / "own.jsonl", responses)
 
 
 @pytest.fixture
 def taught(tmp_path):
     """Make a run `own` of THREE responses, and a server that speaks for every teacher.
 
-    -> (run, server, ask). ask(teacher, *flags, status=0) runs 02 and returns what it printed.
+    -> run, server, ask: ask(teacher, *flags, status=0) runs 02 and returns what it printed.
     Critiques name the teacher and its temperature.
     """
     run = tmp_path / "runs" / "own"
-    write_responses(run, THREE)
+    write_rows(run / "01_responses" / "own.jsonl", THREE)
 
-    def answer(body):
+    def reply(body):
         is_critique = body["messages"][-1]["content"].startswith(prompts.TEACHER_CRITIQUE)
-        end = "" if is_critique else " It is 5."
-        return f"By {body['model']} at {body['temperature']}.{end}\n\nConclusion: right [END]"
+        answer = "" if is_critique else " It is 5."
+        return f"By {body['model']} at {body['temperature']}.{answer}\n\nConclusion: right [END]"
 
-    with FaultServer(text=answer) as server:
+    with FaultServer(text=reply) as server:
 
         def ask(teacher, *flags, status=0):
             command = ["02_critique.py", "--preset", "paper", "--name", "own", "--model", teacher]
@@ -692,82 +560,36 @@ def taught(tmp_path):
         yield run, server, ask
 
 
-def texts_by(run, teacher, folder="02_critiques", field="critique_raw"):
-    """Return [(number of the response, first line of the text)] of a teacher's file."""
-    numbers = {row["id"]: n for n, row in enumerate(THREE)}
-    numbers |= {row["question_id"]: n for n, row in enumerate(THREE)}
+def critiques_of(run, teacher, folder="02_critiques", field="critique_raw"):
+    """Return [(number of the response, first line of what the teacher wrote)]."""
+    numbers = {row[key]: n for n, row in enumerate(THREE) for key in ("id", "question_id")}
     found = []
-    for row in rows(run / folder / f"{file_label(teacher)}.jsonl"):
-        number = numbers[row["id" if "id" in row else "question_id"]]
-        found.append((number, row[field] and row[field].partition("\n")[0]))
+    for row in rows(run / folder / f"{manifests.file_label(teacher)}.jsonl"):
+        found.append((numbers[row["question_id"]], row[field].partition("\n")[0]))
     return found
 
 
-def test_a_teacher_who_is_asked_again_replaces_its_own_rows_and_nobody_elses(taught):
+def test_a_teacher_writes_its_own_files_and_nobody_elses(taught):
     run, server, ask = taught
     ask(A, "--answers")
-    assert texts_by(run, A) == [(n, f"By {A} at 0.3.") for n in range(3)]
-    before = contents(run)
-    ask(B, "--limit", 2)
-    assert texts_by(run, B) == [(n, f"By {B} at 0.3.") for n in range(2)]
-    after = contents(run)
-    kept = [name for name in before if file_label(A) in name]
-    assert len(kept) == 3 and all(before[name] == after[name] for name in kept)
-    ask(A, "--answers", "--temperature", 0.7)
-    assert texts_by(run, A) == [(n, f"By {A} at 0.7.") for n in range(3)]
-    answers = texts_by(run, A, "02_answers", "answer")
-    assert answers == [(n, f"By {A} at 0.7. It is 5.") for n in range(3)]
-    for row in rows(run / "02_critiques" / f"{file_label(A)}.jsonl"):
-        expected = content_id(row["id"], row["teacher"], row["critique_raw"])
-        assert row["critique_id"] == expected and list(row) == FIELDS_02
-    n = len(server.asked)
-    ask(B)  # two of three are in the journal
-    assert len(server.asked) == n + 1 == 6 + 2 + 6 + 1
-
-
-def test_each_teacher_has_its_own_failures(taught):
-    """Another teacher's run must not make a first one's failures disappear."""
-    run, server, ask = taught
-
-    def fault(body, nth):
-        flagged = body["model"] == A and "2 + 1" in str(body["messages"])
-        return "invalid-prompt" if flagged else None
-
-    server.fault = fault
-    printed = ask(A, "--answers", status=3)
-    assert "2 rows" in printed and "02_failed" in printed and "--retry-failed" in printed
-    assert texts_by(run, A) == [(n, f"By {A} at 0.3.") for n in (0, 1)]
-    failures = run / "02_failed" / f"{file_label(A)}.jsonl"
-    failed, unanswered = rows(failures)
-    for row in (failed, unanswered):
-        assert row["id"] == THREE[2]["id"] and row["teacher"] == A
-        assert "400 invalid_prompt" in row["reason"]
-    assert failed["verdict"] == "unparsed"
-    assert len(rows(run / "02_answers" / f"{file_label(A)}.jsonl")) == 2
-    must_run(run.parent.parent, "03_build.py", "--name", "own")
+    first = contents(run)
     ask(B)
-    assert len(texts_by(run, B)) == 3 and rows(failures) == [failed, unanswered]
-    n, server.fault = len(server.asked), None
-    ask(A, "--answers", status=3)  # it failed for good: nothing is asked without --retry-failed
-    assert len(server.asked) == n
-    ask(A, "--answers", "--retry-failed")
-    assert len(server.asked) == n + 2 and len(texts_by(run, A)) == 3 and rows(failures) == []
+    assert critiques_of(run, A) == [(n, f"By {A} at 0.3.") for n in range(3)]
+    assert critiques_of(run, B) == [(n, f"By {B} at 0.3.") for n in range(3)]
+    files = {name for name in first if name[:2] == "02" and "journal" not in name}
+    assert len(files) == 3 and all(contents(run)[name] == first[name] for name in files)
+    ask(A, "--answers", "--temperature", 0.7)
+    assert critiques_of(run, A) == [(n, f"By {A} at 0.7.") for n in range(3)]
+    answers = critiques_of(run, A, "02_answers", "answer")
+    assert answers == [(n, f"By {A} at 0.7. It is 5.") for n in range(3)]
+    ask(B)  # all of it is in the journal
+    assert len(server.asked) == 6 + 3 + 6
+    ask(B, "--limit", 1)  # a first look
+    assert len(critiques_of(run, A)) == 3 and critiques_of(run, B) == [(0, f"By {B} at 0.3.")]
 
 
-def test_a_teacher_without_one_good_row_leaves_what_exists(taught):
-    run, server, ask = taught
-    ask(A)
-    before = contents(run)
-    server.fault = lambda body, nth: "verdictless"
-    ask(B, "--retries", 0, status=3)
-    assert not (run / "02_critiques" / "b.jsonl").exists()
-    assert len(rows(run / "02_failed" / "b.jsonl")) == 3
-    after = contents(run)
-    assert all(before[name] == after[name] for name in before if file_label(A) in name)
-
-
-def test_03_builds_from_the_teachers_that_it_is_told(taught):
-    """By default from all; a teacher who wrote nothing is refused and the others are named."""
+def test_03_takes_all_teachers_or_those_that_it_is_told(taught):
+    """A teacher who wrote nothing is refused and the others are named."""
     run, _, ask = taught
     ask(A, "--answers")
     ask(B)
@@ -775,66 +597,33 @@ def test_03_builds_from_the_teachers_that_it_is_told(taught):
     def build(*flags):
         shutil.rmtree(run / "03_data", ignore_errors=True)
         must_run(run.parent.parent, "03_build.py", "--name", "own", *flags)
-        completions = {}
+        built = {}
         for path in (run / "03_data").glob("*.jsonl"):
-            texts = [row["completion"][0]["content"].split(" at")[0] for row in rows(path)]
-            completions[path.stem] = sorted(texts)
-        return completions
+            built[path.stem] = [row["completion"][0]["content"] for row in rows(path)]
+        return built
 
-    built = build()
-    assert built["cft"] == sorted([f"Critique:\nBy {A}", f"Critique:\nBy {B}"] * 3)
-    assert len(built["sft"]) == 3  # a response is imitated once, for any number of critiques
-    built = build("--teacher", A)
-    assert built["cft"] == [f"Critique:\nBy {A}"] * 3 and built["sft-teacher"] == [f"By {A}"] * 3
-    flags = ["--name", "own", "--teacher", A, "nobody", "no one"]
-    wrong = run_script(run.parent.parent, "03_build.py", *flags)
+    both = build()
+    starts = [text.split(" at")[0] for text in both["cft"]]
+    assert sorted(starts) == sorted([f"Critique:\nBy {A}", f"Critique:\nBy {B}"] * 3)
+    assert len(both["sft"]) == 3  # a response is imitated once, whoever judged it
+    assert [text.split(" at")[0] for text in both["sft-teacher"]] == [f"By {A}"] * 3
+    only = build("--teacher", B)
+    assert [text.split(" at")[0] for text in only["cft"]] == [f"Critique:\nBy {B}"] * 3
+    assert "sft-teacher" not in only  # B gave no answers
+    command = ["03_build.py", "--name", "own"]
+    wrong = run_script(run.parent.parent, *command, "--teacher", A, "nobody")
     assert wrong.returncode == 2
-    assert all(name in wrong.stderr for name in ("nobody", "no one", f"--teacher {B} {A}"))
+    assert "nobody" in wrong.stderr and A in wrong.stderr and "--teacher" in wrong.stderr
+    wrong = run_script(run.parent.parent, *command, "--teacher", B, "--arms", "sft-teacher")
+    assert wrong.returncode == 2 and "02_critique.py --name own --answers" in wrong.stderr
 
 
-def test_a_critique_that_came_along_passes_and_nobody_is_asked(taught):
-    run, server, ask = taught
-    write_responses(run, [THREE[0], CARRIED, THREE[2]])
-    assert "3 responses, 1 of them with a critique already" in ask(B)
-    assert [n for n, _ in texts_by(run, B)] == [0, 2] and len(server.asked) == 2
-    (passed,) = rows(run / "02_critiques" / "carried.jsonl")
-    assert set(passed) == set(FIELDS_02)
-    assert passed == CARRIED | {
-        "critique_id": content_id(CARRIED["id"], "carrier", "Came along."),
-        "critique_finish_reason": None,
-        "usage": None,
-        "usd": None,
-    }
-    printed = must_run(run.parent.parent, "03_build.py", "--name", "own")
-    assert "3 critiques" in printed and "carrier" in printed
-
-
-def test_a_teacher_is_asked_about_all_only_if_told_so(taught):
-    """The critique that came along stays in its own file; the teacher's row holds nothing of it."""
-    run, server, ask = taught
-    write_responses(run, [THREE[0], CARRIED, THREE[2]])
-    ask(B, "--existing-critiques", "redo")
-    assert texts_by(run, B) == [(n, f"By {B} at 0.3.") for n in range(3)]
-    assert texts_by(run, "carried") == [(1, "Came along.")] and len(server.asked) == 3
-    assert "Came along" not in json.dumps([entry["body"] for entry in server.asked])
-    row = rows(run / "02_critiques" / "b.jsonl")[1]
-    assert list(row) == FIELDS_02 and {k: row[k] for k in FIELDS_01} == THREE[1]
-    assert row["critique"] == f"By {B} at 0.3.\n\nConclusion: right [END]"
-
-
-def test_03_goes_on_without_a_teacher_whose_rows_all_failed(taught):
-    """The one carried critique has no verdict, which 02 has said."""
-    run, _, ask = taught
-    write_responses(run, [THREE[0], CARRIED | {"verdict": "unparsed"}])
-    ask(B, status=3)
-    assert not (run / "02_critiques" / "carried.jsonl").exists()
-    must_run(run.parent.parent, "03_build.py", "--name", "own")
-
-
-def test_a_response_that_came_with_two_critiques_is_asked_about_once(taught):
-    run, server, ask = taught
-    second = CARRIED | {"critique_raw": "And again.", "teacher": "another"}
-    write_responses(run, [CARRIED, second])
-    ask(B, "--existing-critiques", "redo")
-    assert len(server.asked) == len(texts_by(run, B)) == 1
-    assert len({row["critique_id"] for row in rows(run / "02_critiques" / "carried.jsonl")}) == 2
+def test_an_old_run_is_refused_by_every_later_stage(run_copy):
+    """The error names the commit that made it, and how the journal is kept."""
+    (run_copy / "01.run.json").write_text(json.dumps({"commit": "6aaaad3"}))
+    before = contents(run_copy)
+    for name in STAGES[1:]:
+        done = run_script(run_copy.parent.parent, name)
+        assert done.returncode == 2 and "6aaaad3" in done.stderr, done.stderr
+        assert "--name" in done.stderr and "02_journal.jsonl" in done.stderr
+    assert contents(run_copy) == before
