@@ -76,7 +76,7 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
 # --- flags ---------------------------------------------------------------------------------------
 
 
-def _read_flags() -> list[str]:
+def _read_flags():
     """Return the script's arguments, with --base_url as --base-url; none in a notebook."""
     if Path(sys.argv[0]).name.endswith(CONSOLES):
         return []
@@ -89,7 +89,7 @@ def _read_flags() -> list[str]:
     return flags
 
 
-def _choose_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
+def _choose_preset(flags, overrides):
     """Return what 01 was run with, {} for a new run, and the preset that holds.
 
     They are needed before the other flags are read: --help shows the preset's values.
@@ -110,7 +110,7 @@ def _choose_preset(flags: list[str], overrides: dict) -> tuple[dict, str]:
     return started, preset
 
 
-def _build_parser(config_class: type, preset: str, preset_values: dict) -> ArgumentParser:
+def _build_parser(config_class, preset, preset_values):
     """Return the parser of a Config's flags; --help begins with the script's first cell."""
     parser = ArgumentParser(
         allow_abbrev=False,
@@ -145,7 +145,7 @@ def _build_parser(config_class: type, preset: str, preset_values: dict) -> Argum
 # --- ranges --------------------------------------------------------------------------------------
 
 
-def _check_range(definition, value: Any) -> None:
+def _check_range(definition, value):
     """Raise InputError for a value out of its range; None is "not given"."""
     choices = definition.metadata["choices"]
     minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
@@ -158,7 +158,7 @@ def _check_range(definition, value: Any) -> None:
         raise InputError(f"--{definition.name.replace('_', '-')} {value}: expected {expected}.")
 
 
-def _range(definition) -> str:
+def _range(definition):
     """Return the range of a setting in words, "" if it has none."""
     minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
     if maximum < math.inf:
@@ -169,7 +169,7 @@ def _range(definition) -> str:
 # --- the end of a script -------------------------------------------------------------------------
 
 
-def _end_script(kind: type, error: BaseException, trace: Any) -> None:
+def _end_script(kind, error, trace):
     """End a script after a user's mistake with its message and status, without a traceback."""
     if not issubclass(kind, InputError | KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)

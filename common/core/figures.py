@@ -5,7 +5,7 @@ from pathlib import Path
 from common.core.errors import cannot_write
 
 
-def save_figure(figure, path: Path) -> None:
+def save_figure(figure, path: Path):
     """Write a matplotlib figure atomically, the same bytes for the same figure."""
     part = path.with_name(path.name + ".part")
     try:

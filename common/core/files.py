@@ -86,7 +86,7 @@ def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
         ) from error
 
 
-def _parse_row(line: str, path: Path, number: int, fields: Sequence[str]) -> dict:
+def _parse_row(line, path, number, fields):
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
@@ -103,12 +103,12 @@ def _parse_row(line: str, path: Path, number: int, fields: Sequence[str]) -> dic
     return row
 
 
-def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+def write_jsonl(path: Path, rows: Iterable[dict]):
     """Write the rows, one a line, atomically."""
     write_atomic(path, map(json_line, rows))
 
 
-def append_line(path: Path, row: dict) -> None:
+def append_line(path: Path, row: dict):
     """Add a row at the end of a JSONL file."""
     try:
         with open(path, "a", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def utf8(text: str) -> str:
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+def write_atomic(path: Path, text: str | Iterable[str]):
     """Write text, or its pieces: `path` holds either its old content or all of the new one.
 
     Raises Stopped (status 5) if the disk does not take it.
@@ -160,7 +160,7 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
         raise cannot_write(path, error) from None
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value):
     """Write a value as indented JSON, atomically."""
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
@@ -183,7 +183,7 @@ def lock(path: Path, reentrant: bool = False) -> FileLock:
     return file_lock
 
 
-def check_disk(folder: Path, needed: int, advice: str) -> None:
+def check_disk(folder: Path, needed: int, advice: str):
     """Raise Stopped (status 5) if the disk has less than `needed` bytes free.
 
     advice: what else may be done besides making room, as the end of that sentence.

@@ -83,25 +83,19 @@ def outputs(run: Path, stage_folder: str) -> list[Path]:
     return paths or [require(folder / "*.jsonl")]
 
 
-def refuse_old_layout(run: Path) -> None:
+def refuse_old_layout(run: Path):
     """Raise InputError if an earlier version of the kit made this run."""
-    manifest, journal = run / "01.run.json", run / "02_journal.jsonl"
-    if not manifest.exists() and not (run / "01_responses.jsonl").exists():
-        return
-    commit = _read_json(manifest).get("commit") or "unknown"
-    message = (
-        f"{run} was made by an earlier version of the kit (commit {commit}), "
-        "which kept its files in other places.\nUse another --name."
-    )
-    if journal.exists():
-        message += (
-            " Take along what was paid for; the new run then asks for none of it again: "
-            f"mkdir -p {run.parent}/NEW && cp {journal} {run.parent}/NEW/"
+    manifest = run / "01.run.json"
+    if manifest.exists():
+        raise InputError(
+            f"{run} was made by an earlier version of the kit (commit "
+            f"{_read_json(manifest).get('commit')}), which kept its files in other places.\n"
+            "Use another --name. Take along what was paid for, then it is not asked for again: "
+            f"cp {run}/02_journal.jsonl {run.parent}/NEW/"
         )
-    raise InputError(message)
 
 
-def _origin(path: Path) -> tuple[Path, str]:
+def _origin(path):
     """Return the run folder of an output, and the script that makes it."""
     for part in (path, *path.parents):
         if part.name[:3] in {f"{number}_" for number in MAKERS}:
@@ -117,7 +111,7 @@ def manifest_path(output: Path) -> Path:
     return output / "run.json" if output.is_dir() else output.with_suffix(".run.json")
 
 
-def write_manifest(output: Path, config, inputs: Iterable[str | Path] = (), **headline) -> None:
+def write_manifest(output: Path, config, inputs: Iterable[str | Path] = (), **headline):
     """Write what made an output: settings, hashes of the inputs, versions, command and time.
 
     headline: numbers about the output, as further fields.
@@ -138,7 +132,7 @@ def read_manifest(output: Path) -> dict:
     return _read_json(manifest_path(output))
 
 
-def check_inputs(output: Path) -> None:
+def check_inputs(output: Path):
     """Raise InputError if a file that the output was made from has changed since."""
     for path, sha256 in read_manifest(output).get("inputs", {}).items():
         if Path(path).is_file() and file_hash(path) != sha256:
@@ -161,7 +155,7 @@ def started_with(run: Path) -> dict:
     return {name: newest["config"][name] for name in ("preset", "seed")}
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -183,7 +177,7 @@ def environment() -> dict:
     }
 
 
-def _versions() -> dict[str, str]:
+def _versions():
     versions = {"python": platform.python_version()}
     for package in importlib.metadata.distributions():
         if package.name in PACKAGES:
@@ -191,7 +185,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str):
     """Return what git prints about the kit's own folder, None if it is no repository."""
     try:
         result = subprocess.run(

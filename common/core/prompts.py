@@ -60,13 +60,11 @@ TEACHER_ANSWER = (
     "answer with 'Answer: [YOUR ANSWER]'"
 )
 
-Messages = list[dict[str, str]]
-
 
 # --- messages ------------------------------------------------------------------------------------
 
 
-def _chat(user: str, system: str | None = None) -> Messages:
+def _chat(user, system=None):
     messages = [{"role": "user", "content": user}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
@@ -78,7 +76,7 @@ def question_and_solution(question: str, response: str) -> str:
     return f"Question:\n{question}\n\nSolution:\n{response}\n"
 
 
-def critique_row_prompt(question: str, response: str, system: str | None = SYSTEM) -> Messages:
+def critique_row_prompt(question: str, response: str, system: str = SYSTEM) -> list:
     """Return the prompt of a CFT training row.
 
     The YAML's framework joins instruction and input with one newline, so there are three.
@@ -86,14 +84,12 @@ def critique_row_prompt(question: str, response: str, system: str | None = SYSTE
     return _chat(CRITIQUE_INSTRUCTION + "\n" + question_and_solution(question, response), system)
 
 
-def sft_row_prompt(
-    question: str, instruction: str = SFT_INSTRUCTION, system: str | None = SYSTEM
-) -> Messages:
+def sft_row_prompt(question: str, instruction: str = SFT_INSTRUCTION, system: str = SYSTEM) -> list:
     """Return the prompt of an SFT training row."""
     return _chat(f"{instruction}\n{question}", system)
 
 
-def extract_question(messages: Messages) -> str:
+def extract_question(messages: list) -> str:
     """Return the question of a training row's prompt.
 
     In a critique row it ends at the first "Solution:", even if the question itself holds one.
@@ -108,7 +104,7 @@ def extract_question(messages: Messages) -> str:
     return text.partition("\n\nSolution:\n")[0]
 
 
-def teacher_critique_prompt(question: str, response: str, one_shot: bool = False) -> Messages:
+def teacher_critique_prompt(question: str, response: str, one_shot: bool = False) -> list:
     """Return the request for a critique: one user message (paper, A.1), or One-Shot CFT's.
 
     The released script moved the first part into a system message.
@@ -120,7 +116,7 @@ def teacher_critique_prompt(question: str, response: str, one_shot: bool = False
     return _chat(f"{TEACHER_CRITIQUE}\n\n{question_and_solution(question, response)}")
 
 
-def teacher_answer_prompt(question: str) -> Messages:
+def teacher_answer_prompt(question: str) -> list:
     """Return the request for the teacher's own answer."""
     return _chat(f"Question:\n{question}\n", TEACHER_ANSWER)
 
@@ -128,8 +124,8 @@ def teacher_answer_prompt(question: str) -> Messages:
 def solve_prompt(
     question: str,
     template: str,
-    system: str | None = SOLVE_SYSTEM,
-    shots: Sequence[tuple[str, str]] = (),
+    system: str = SOLVE_SYSTEM,
+    shots: Sequence = (),
     tokenizer=None,
 ) -> str:
     """Return the text that asks a model to solve, byte for byte the released evaluation's.
@@ -145,7 +141,7 @@ def solve_prompt(
     suffix = ""
     if template == "deepseek" and system == SOLVE_SYSTEM:
         # The released form: the system line closes each question.
-        system, suffix = None, f"\n{SOLVE_SYSTEM}"
+        system, suffix = "", f"\n{SOLVE_SYSTEM}"
     messages = _chat("", system)[:-1]
     for shot_question, shot_response in shots:
         messages.append({"role": "user", "content": shot_question + suffix})
@@ -156,7 +152,7 @@ def solve_prompt(
     return render(messages, template)
 
 
-def _render_own(messages: Messages, tokenizer) -> str:
+def _render_own(messages, tokenizer):
     """Return the prompt by the tokenizer's own chat template.
 
     Its first token is left out if the tokenizer itself puts that before every text.
@@ -203,7 +199,7 @@ def template_for(tokenizer) -> str:
     return "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "deepseek"
 
 
-def check_template(template: str, tokenizer, allow_own: bool = False) -> None:
+def check_template(template: str, tokenizer, allow_own: bool = False):
     """Raise InputError unless the template exists and the tokenizer can write it.
 
     A marker in pieces would be trained as ordinary text. tokenizer: None is a server's, unknown.
@@ -235,7 +231,7 @@ def check_template(template: str, tokenizer, allow_own: bool = False) -> None:
         )
 
 
-def add_chatml_markers(template: str, tokenizer, embedding_rows: int, trainable: bool) -> None:
+def add_chatml_markers(template: str, tokenizer, embedding_rows: int, trainable: bool):
     """Add ChatML's markers to a tokenizer without them (DeepSeek), if the embedding has room.
 
     They take embedding rows that no token uses, which have to be `trainable` to become anything.
@@ -252,7 +248,7 @@ def end_token(template: str, tokenizer) -> str:
     return "<|im_end|>" if template == "chatml" else tokenizer.eos_token
 
 
-def render(messages: Messages, template: str) -> str:
+def render(messages: list, template: str) -> str:
     """Return the prompt text, up to where the assistant begins, without a tokenizer's bos.
 
     >>> render([{"role": "user", "content": "1+1?"}], "chatml")

@@ -41,11 +41,11 @@ def load_tokenizer(folder):
     return tokenizer
 
 
-def _probe_ids(tokenizer) -> list[int]:
+def _probe_ids(tokenizer):
     return tokenizer(PROBE, add_special_tokens=False).input_ids
 
 
-def _stored_probe_ids(path: Path) -> list[int]:
+def _stored_probe_ids(path):
     return Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
 
 
@@ -86,7 +86,7 @@ def local_folder(name, weights: bool = True) -> str:
     return require_weights(str(name)) if weights else str(name)
 
 
-def _check_model_folder(folder: Path) -> None:
+def _check_model_folder(folder):
     if (folder / "adapter_config.json").is_file():
         raise InputError(
             f"{folder} is an adapter, not a model.\nMerge it: the command that trained it, "
@@ -99,7 +99,7 @@ def _check_model_folder(folder: Path) -> None:
         )
 
 
-def _download(name: str, weights: bool) -> str:
+def _download(name, weights):
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

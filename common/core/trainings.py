@@ -22,7 +22,7 @@ def read_settings(path: Path) -> dict:
         raise _train_elsewhere(path.parent, reason) from error
 
 
-def check_settings(path: Path, settings: dict) -> None:
+def check_settings(path: Path, settings: dict):
     """Raise InputError if the folder holds a training with other settings."""
     folder = path.parent
     if not path.exists():
@@ -42,7 +42,7 @@ def check_settings(path: Path, settings: dict) -> None:
         raise _train_elsewhere(folder, f"{folder} was trained otherwise: {'; '.join(changes)}")
 
 
-def _train_elsewhere(folder: Path, reason: str) -> InputError:
+def _train_elsewhere(folder, reason):
     return InputError(
         f"{reason}\nUse another --name, or move the training away and start it again: "
         f"mv {folder} {folder.parent.parent / 'moved-'}{folder.name}"

@@ -10,7 +10,6 @@ or missing is "unparsed". The patterns, with an example each, are in verdict_pat
 # kept apart and never trained on.
 import json
 import re
-from collections.abc import Iterator
 from itertools import islice
 
 from common.core.verdict_patterns import (
@@ -95,7 +94,7 @@ def with_conclusion(critique: str, verdict: str) -> str:
     return f"{body}\n\n{line}" if body else line
 
 
-def _is_conclusion_line(conclusion: str, closed: bool) -> bool:
+def _is_conclusion_line(conclusion, closed):
     """Tell if this is nothing but a verdict: at most ten words, with an end marker or readable."""
     words = _plain(conclusion).split()
     if len(words) > 10:
@@ -103,7 +102,7 @@ def _is_conclusion_line(conclusion: str, closed: bool) -> bool:
     return closed or not words or _read_conclusion(conclusion) != "unparsed"
 
 
-def _as_prose(critique: str) -> str:
+def _as_prose(critique):
     """Return a critique that is one JSON object as its values, then its conclusion.
 
     Any other critique stays as it is.
@@ -129,7 +128,7 @@ def _as_prose(critique: str) -> str:
     return "\n\n".join([*paragraphs, conclusion])
 
 
-def _labels(critique: str) -> Iterator[tuple[int, int]]:
+def _labels(critique):
     """Yield (start, end) of each conclusion label, from the last to the first.
 
     It includes the markup before the label and the separator after it.
@@ -150,7 +149,7 @@ def _labels(critique: str) -> Iterator[tuple[int, int]]:
             yield match.start() - len(markup), right.end()
 
 
-def _split_at_end_marker(tail: str) -> tuple[str, bool, str]:
+def _split_at_end_marker(tail):
     """Split what follows a label: (conclusion, does an end marker close it, text after it)."""
     end = END.search(tail)
     if end is None:
@@ -158,7 +157,7 @@ def _split_at_end_marker(tail: str) -> tuple[str, bool, str]:
     return tail[: end.start()], True, tail[end.end() :]
 
 
-def _plain(text: str) -> str:
+def _plain(text):
     """Return lower-case words without markup: **Isn't wrong!** reads "right"."""
     text = VALUE.sub(r"\1", text.replace("’", "'")).lower()
     text = WRAPPER.sub("", text)
@@ -171,12 +170,12 @@ def _plain(text: str) -> str:
     return NOT.sub(_opposite, text)
 
 
-def _opposite(match: re.Match) -> str:
+def _opposite(match):
     """Return "wrong" for "not right", "right" for "not wrong"."""
     return "wrong" if match[1] else "right"
 
 
-def _read_conclusion(conclusion: str) -> str:
+def _read_conclusion(conclusion):
     """Return the verdict of the text between a label and its end marker."""
     if conclusion.strip() in VERDICTS:  # most of them, and 50,000 are read at every restart
         return conclusion.strip()
