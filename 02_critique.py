@@ -201,7 +201,12 @@ elif base_url == "tiny":
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
-label = "self-critique" if config.self_critique else manifests.file_label(model)
+budget = Budget(model, config.price_in, config.price_out, config.budget)
+if config.self_critique:
+    label = "self-critique"
+else:
+    client = Client(model, base_url, config.concurrency, config.timeout, budget)
+    label = manifests.file_label(model)
 output = run / "02_critiques" / f"{label}.jsonl"
 earlier = manifests.read_manifest(output).get("teacher", model)
 if earlier != model:
@@ -238,7 +243,6 @@ if requests:
 # %% Ask
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the
 # released script asks once.
-budget = Budget(model, config.price_in, config.price_out, config.budget)
 temperature, top_p = config.temperature, config.top_p
 if config.reasoning:
     temperature = top_p = None
@@ -254,7 +258,6 @@ with Journal(run / "02_journal.jsonl") as journal:
         sampling = replace(sampling, stop=prompts.STOP, seed=config.seed)
         answers = complete(local, requests, sampling, journal, "02 self-critique")
     else:
-        client = Client(model, base_url, config.concurrency, config.timeout, budget)
         batch = Batch(client, run / "02_batches.jsonl", config.batch_tokens)
         if batch.outstanding() and not config.batch:
             raise InputError(

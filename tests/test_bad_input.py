@@ -1,14 +1,19 @@
-"""A user's mistakes: the status, what was seen and how to mend it on stderr, no traceback, and the run as it was before."""
+"""A user's mistakes.
+
+The status, what was seen and how to fix it on stderr, no traceback, and the run as it was before.
+"""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests.faults import FaultServer
 from tests.runs import SMALL, contents, rows, run_script, write_rows
+
+TEACHER = "tiny-teacher-skip-0.1-critique-full"  # as a file name
 
 
 def nothing(folder):
@@ -49,12 +54,12 @@ def model_without(pattern):
 
 
 def torn_critiques(folder):
-    path = folder / "runs" / "tiny" / "02_critiques.jsonl"
+    path = folder / "runs" / "tiny" / "02_critiques" / f"{TEACHER}.jsonl"
     path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
 
 
 def critiques_without_verdict(folder):
-    path = folder / "runs" / "tiny" / "01_responses.jsonl"
+    path = folder / "runs" / "tiny" / "01_responses" / "tiny.jsonl"
     unclear = {
         "critique": "Hard to say.",
         "critique_raw": "Hard to say.",
@@ -81,11 +86,15 @@ NOBODY = ["--base-url", "http://127.0.0.1:9/v1"]  # nothing listens there
 
 @dataclass(frozen=True)
 class Mistake:
-    """prepare: brings the mistake about. seen and mend: what stderr has to hold. status: 2 for input, 4 server, 5 disk."""
+    """prepare.
+
+    Brings the mistake about. seen and fix: what stderr has to hold. status: 2 for input, 4 server,
+    5 disk.
+    """
 
     command: list
     seen: list
-    mend: str
+    fix: str
     prepare: Callable = nothing
     status: int = 2
 
@@ -94,25 +103,25 @@ MISTAKES = {
     # A stage that has not run
     "02 before 01": Mistake(
         ["02_critique.py"],
-        ["01_responses.jsonl is not there"],
+        ["runs/tiny/01_responses"],
         "python 01_sample.py --name tiny",
-        without("01_responses.jsonl"),
+        without("01_responses"),
     ),
     "03 before 02": Mistake(
         ["03_build.py"],
-        ["02_critiques.jsonl is not there"],
+        ["runs/tiny/02_critiques"],
         "python 02_critique.py --name tiny",
-        without("02_critiques.jsonl"),
+        without("02_critiques"),
     ),
     "04 before 03": Mistake(
         ["04_train.py"],
-        ["03.run.json is not there"],
+        ["runs/tiny/03_data"],
         "python 03_build.py --name tiny",
-        without("03.run.json", "03_data", "04_train"),
+        without("03_data", "04_train"),
     ),
     "05 before 04": Mistake(
         ["05_eval.py"],
-        ["04_train is not there"],
+        ["runs/tiny/04_train"],
         "python 04_train.py --name tiny",
         without("04_train"),
     ),
@@ -120,13 +129,13 @@ MISTAKES = {
     "not JSON": Mistake(
         OWN,
         ["my.jsonl, line 2", "is not JSON", '{"question": "2+2?"'],
-        "sed -i 2d my.jsonl",
+        "sed -n 2p my.jsonl",
         source(QUESTION_AND_RESPONSE, '{"question": "2+2?"'),
     ),
     "torn stage file": Mistake(
         ["03_build.py"],
-        ["02_critiques.jsonl, line 48", "is not JSON"],
-        "sed -i 48d runs/tiny/02_critiques.jsonl",
+        [f"02_critiques/{TEACHER}.jsonl, line 48", "is not JSON"],
+        f"sed -n 48p runs/tiny/02_critiques/{TEACHER}.jsonl",
         torn_critiques,
     ),
     "empty file": Mistake(OWN, ["my.jsonl holds no rows"], "one JSON object per line", source()),
@@ -156,7 +165,7 @@ MISTAKES = {
     ),
     "no verdicts": Mistake(
         ["02_critique.py", "--name", "tiny", "--preset", "paper"],
-        ["not one of 48 critiques has a verdict"],
+        ["48 critiques", "no verdict"],
         "--verdict-values",
         critiques_without_verdict,
     ),
@@ -185,7 +194,7 @@ MISTAKES = {
     "unknown model in 05": Mistake(["05_eval.py", "--model", "nope"], ["'nope'"], "--model"),
     "unknown teacher in 03": Mistake(
         ["03_build.py", "--teacher", "somebody"],
-        ["02_critiques.jsonl holds no critique of somebody"],
+        ["02_critiques", "somebody"],
         "--teacher tiny-teacher:skip=0.1:critique=full",
     ),
     "misspelt flag": Mistake(["03_build.py", "--row", "5"], ["--row"], "--help"),
@@ -275,13 +284,13 @@ MISTAKES = {
     ),
     "no server there": Mistake(
         [*ASK, *NOBODY, "--model", "m"],
-        ["no server answers at http://127.0.0.1:9/v1"],
+        ["http://127.0.0.1:9/v1", "Connect"],
         "Check --base-url",
         status=4,
     ),
     "no server there for 05": Mistake(
         ["05_eval.py", "--limit", "20", "--model", "m", *NOBODY],
-        ["no server answers at http://127.0.0.1:9/v1"],
+        ["http://127.0.0.1:9/v1", "Connect"],
         "Check --base-url",
         status=4,
     ),
@@ -296,7 +305,7 @@ MISTAKES = {
         "export OPENAI_API_KEY=",
     ),
     "another model than the tiny teacher": Mistake(
-        ["02_critique.py", "--model", "gpt-4o"], ["--model gpt-4o needs a server"], "--base-url"
+        ["02_critique.py", "--model", "gpt-4o"], ["gpt-4o"], "--base-url"
     ),
     "no teacher's name": Mistake(
         [*ASK, *NOBODY, "--model", ""], ["no model was named"], "--model NAME"
@@ -324,10 +333,10 @@ MISTAKES = {
 }
 
 
-def assert_refused(folder, done, before, seen, mend, status=2):
+def assert_refused(folder, done, before, seen, fix, status=2):
     assert done.returncode == status, done.stderr[-3000:]
     assert "Traceback" not in done.stderr and "secret" not in done.stderr
-    for text in [*seen, mend]:
+    for text in [*seen, fix]:
         assert text in done.stderr, done.stderr
     after = {
         name: content
@@ -347,13 +356,13 @@ def test_mistake(run_copy, mistake):
         run_script(folder, *mistake.command),
         before,
         mistake.seen,
-        mistake.mend,
+        mistake.fix,
         mistake.status,
     )
 
 
 KEY = "sk-very-secret-value"
-SERVED = {  # what the server says to every request: the status, what stderr holds, the mend
+SERVED = {  # what the server says to every request: the status, what stderr holds, the fix
     "key": (
         4,
         ["'somebody'", "401 invalid_api_key", "Incorrect API key provided: ***."],
@@ -376,7 +385,7 @@ SERVED = {  # what the server says to every request: the status, what stderr hol
 @pytest.mark.parametrize("fault", SERVED)
 def test_a_server_that_refuses_everything(tmp_path, fault):
     """It is asked a few times, not once for each row; the key is in no message and in no file."""
-    status, seen, mend = SERVED[fault]
+    status, seen, fix = SERVED[fault]
     write_rows(tmp_path / "my.jsonl", [{"question": f"{n}+1?"} for n in range(300)])
     before = contents(tmp_path)
     with FaultServer(fault=lambda body, nth: fault) as server:
@@ -384,7 +393,7 @@ def test_a_server_that_refuses_everything(tmp_path, fault):
             tmp_path, *OWN, "--model", "somebody", "--base-url", server.url, OPENAI_API_KEY=KEY
         )
     assert {entry["key"] for entry in server.asked} == {f"Bearer {KEY}"} and len(server.asked) <= 16
-    assert_refused(tmp_path, done, before, [*seen, "what was answered is kept"], mend, status)
+    assert_refused(tmp_path, done, before, [*seen, "what was answered is kept"], fix, status)
     assert KEY not in done.stdout + done.stderr + "".join(
         p.read_text() for p in tmp_path.rglob("*") if p.is_file()
     )
