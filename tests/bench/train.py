@@ -9,8 +9,8 @@ tests.bench.train --gpu --shape tiny      # tries those three out, also on a CPU
 loop        3 M parameters, vocabulary 512: identical micro-batches, then each tool's own order of
             the rows.
 vocabulary  the same layers under a vocabulary of 151,936: time and memory of lm_head and the loss.
-planning    no training: how much of 1 to 8 GPUs' token slots is useful, by `tokens.batch_plan` and
-            by the upstream layout.
+planning    no training: packing efficiency on 1 to 8 GPUs, of `tokens.batch_plan` and of the
+            upstream layout.
 lora, full  Qwen2.5's shapes with random weights, in bfloat16: MFU, memory beside its estimate,
             minutes on 8 x H100.
 checks      that attention takes the flash path without a mask; the loss on this device beside
@@ -555,7 +555,7 @@ def planning(options, scratch, peers):
         if not lengths:
             continue
         print(
-            f"\nUseful share of token slots at 512 rows a step, {name} lengths: {len(lengths):,} "
+            f"\nPacking efficiency at 512 rows a step, {name} lengths: {len(lengths):,} "
             f"rows of {mean(lengths):.0f} tokens (median "
             f"{median(lengths):.0f}, {min(lengths)} to {max(lengths)}), in 4 random orders\n\n| "
             "GPUs | tokens.batch_plan | upstream | gain |\n|---|---|---|---|"
@@ -652,7 +652,7 @@ def full(options, scratch, peers):
         estimate.flops(sizes["7B"], lengths, sum(c for _, c in pairs)),
         estimate.peak_flops("H100"),
     )
-    useful = {
+    efficiency = {
         ranks: mean(
             tokens.packing_efficiency(step, lengths)
             for step in tokens.batch_plan(lengths, 64 * ranks, 1, 0, ranks, 16_384)
@@ -661,10 +661,10 @@ def full(options, scratch, peers):
     }
     print(
         f"50,000 rows of {mean(lengths):.0f} tokens at 7B on 8 x H100: {flops:.3g} FLOPs / (8 x "
-        f"{peak:.3g} FLOP/s x MFU {mfu:.1%} x useful slots {useful[8]:.1%} / "
-        f"{useful[1]:.1%} on one GPU) = "
-        f"{flops / (8 * peak * mfu * useful[8] / useful[1]) / 60:.1f} minutes, where the exchange "
-        "between GPUs is hidden"
+        f"{peak:.3g} FLOP/s x MFU {mfu:.1%} x packing efficiency {efficiency[8]:.1%} / "
+        f"{efficiency[1]:.1%} on one GPU) = "
+        f"{flops / (8 * peak * mfu * efficiency[8] / efficiency[1]) / 60:.1f} minutes, if the "
+        "exchange between GPUs is hidden"
     )
 
 

@@ -171,6 +171,7 @@ def all_of(*faults):
 # --- which checkpoints stand ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -258,6 +259,7 @@ def test_one_copy_of_the_weights_at_most_is_in_memory(run):
     ] * 4
 
 
+@pytest.mark.slow
 def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
     """Stopped after step 2 and killed in the merge: the checkpoints and the merged model are those
     of an undisturbed run.
@@ -312,6 +314,7 @@ def test_a_checkpoint_and_a_state_of_the_same_step(run, undisturbed):
     assert_goes_on(run, undisturbed, *SAVED_ON_THE_WAY)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_failed_is_written_by_the_next_start(run, undisturbed):
     """The disk is full for the checkpoint of step 2, while the state of step 2 found room."""
     stopped = run_04(
@@ -416,6 +419,7 @@ def test_a_file_that_cannot_be_written(run, undisturbed, what, limit, flags):
     assert_goes_on(run, undisturbed, *CFT)
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_written(run):
     """Some 380 bytes a step; what is printed, a file here, takes less."""
     command = [*CFT, "--epochs", 3, "--save-every", 0]

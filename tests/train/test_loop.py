@@ -331,6 +331,7 @@ def test_two_processes_train_the_adapters_of_one(tmp_path, tiny_model):
     )  # they start as zeros; 7 matrices in each of 2 layers
 
 
+@pytest.mark.slow
 def test_adapters_of_two_processes_go_on_and_are_merged_on_one(tmp_path, tiny_model):
     one, two = (workplace(tmp_path / name, tiny_model) for name in ("one", "two"))
     lora = [*CFT, "--method", "qlora", "--lora-rank", 4]
@@ -716,6 +717,7 @@ def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, r
         ] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_the_third_such_step_is_the_last_one(tmp_path, poisoned_base):
     """A run that stops with an error must not look finished to the next start, though there was
     time to write its last checkpoint.
@@ -728,6 +730,7 @@ def test_the_third_such_step_is_the_last_one(tmp_path, poisoned_base):
     ]
 
 
+@pytest.mark.slow
 def test_a_resume_counts_the_steps_that_were_skipped_before(tmp_path, poisoned_base):
     steps = rows_of_steps(24, 4)
     run = poisoned(tmp_path, poisoned_base, steps[0][0], steps[1][0], steps[3][0])
@@ -868,6 +871,7 @@ def test_an_arm_named_twice(run):
     )
 
 
+@pytest.mark.slow
 def test_a_batch_smaller_than_the_processes(run):
     done = run_04(run, *CFT, "--global-batch", 1, ranks=2)
     assert (
