@@ -79,21 +79,17 @@ def last_checkpoint(run: Path, training_set: str) -> Path:
 
 
 def find_base(run: Path) -> str:
-    """Return the base model that the run's models were trained from.
+    """Return the base model that the run's models were trained from, first stages only.
 
-    Raises InputError if there are several; a training that starts from another one is not asked.
+    Raises InputError if there are several.
     """
     if not (run / "04_train").exists() and (run / "01_base").exists():
         return str(run / "01_base")
-    bases = set()
-    for path in require(run / "04_train").glob("*/settings.json"):
-        settings = read_settings(path)
-        if not settings.get("after"):
-            bases.add(str(settings.get("base")))
+    settings = [read_settings(path) for path in require(run / "04_train").glob("*/settings.json")]
+    bases = {str(s.get("base")) for s in settings if not s.get("after")}
     if len(bases) != 1:
         raise InputError(
-            f"{run / '04_train'} was trained from {len(bases)} bases {sorted(bases)}; "
-            "say which to score: --model FOLDER ...\n"
-            f"(python 04_train.py --name {run.name} trains)"
+            f"{run / '04_train'} was trained from {len(bases)} bases {sorted(bases)}.\n"
+            "Say which to score: --model FOLDER"
         )
     return bases.pop()
