@@ -159,9 +159,8 @@ from common.train import distributed
 distributed.start()
 run = manifests.run_folder(config.name)
 tables = paper_tables.find_tables(config.paper)
-if (
-    tables and not config.model + config.seeds and not (run / "04_train").exists()
-):  # nothing to score yet
+named = config.model or config.seeds
+if tables and not named and not (run / "04_train").exists():  # nothing to score yet
     for table in tables:
         print(paper_tables.side_by_side(table, [], {}), end="\n\n")
     raise SystemExit
@@ -176,10 +175,9 @@ revisions = test_sets.parse_revisions(config.revision, config.benchmarks)
 
 
 def load_items(name):
-    revision = revisions.get(name)
-    if name == "math500_validation" and not revision:
-        revision = revisions.get("math")
-    return test_sets.load_items(name, config.benchmarks_dir, revision, config.limit, config.seed)
+    return test_sets.load_items(
+        name, config.benchmarks_dir, revisions.get(name), config.limit, config.seed
+    )
 
 
 tests = {name: load_items(name) for name in config.benchmarks}
@@ -223,8 +221,8 @@ def evaluate(spec, test_items):
             continue
         rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
         conditions = {"sampling": asdict(settings), "prompts": files.content_id(texts)}
+        conditions |= model.conditions
         seconds = scores.sum_seconds(outputs)
-        conditions = model.conditions | conditions
         result = scores.Result(name, spec.label, rows, conditions, seconds)
         context = {
             "engine": model.manifest,
@@ -280,10 +278,7 @@ over items), and by the paper's rules. `unboxed` counts answers that were not in
 # %% Score; and one question on which the models differ, as each answers it
 all_scores = [result.score for result in results]
 all_scores += scores.average_scores(all_scores)
-scores_table = report.format_table(report.SCORES, all_scores)
-print(f"\n{scores_table}\n")
-first_results = [result for result in results if result.benchmark == config.benchmarks[0]]
-print(scores.format_example(first_results))
+print(scores.format_example([r for r in results if r.benchmark == config.benchmarks[0]]))
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
 means, seed_rows = comparisons.average_seeds(by_key, seed_groups, config.seed)
@@ -305,16 +300,16 @@ trained = checkpoint_selection.read_trained_questions(run)
 notes += decontamination.report_overlap(trained, tests)
 notes.append("On another CPU or GPU the last digits differ.")
 sections = {
+    "Scores": report.format_table(report.SCORES, all_scores),
     f"Against {baseline}": report.format_table(report.COMPARISONS, comparison_rows),
     "Over seeds": report.format_table(report.SEEDS, seed_rows),
     "Choice of checkpoints": report.format_table(report.SELECTION, selected),
     "The paper": "\n\n".join(paper_sections),
 }
-report.write_results(
-    run / "05_results.md",
-    {"": report.summarize(all_scores), "Scores": scores_table, **sections},
-    [report.describe_settings(run.name, config), *notes],
-)
+summary, settings_line = report.summarize(all_scores), report.describe_settings(run.name, config)
+page = report.format_page(summary, sections, [settings_line, *notes])
+files.write_atomic(run / "05_results.md", page)
+print(f"\n{page}")
 report.draw_scores(all_scores, run / "05_results.png")
 report.draw_selection(selected, run / "05_selection.png")
 html_report.write_page(
@@ -334,9 +329,8 @@ headline = {
 files.write_json(run / "05_eval" / "scores.json", headline)
 inputs = test_sets.list_local_files(config.benchmarks_dir, tests)
 manifests.write_manifest(run / "05_results.md", config, inputs, **headline)
-print("\n" + "\n\n".join([*filter(None, sections.values()), *notes]))
 print(
-    f"\nwrote {run / '05_results.md'} and .png, {run / '05_eval'} and {run / '05_outputs.html'} "
+    f"wrote {run / '05_results.md'} and .png, {run / '05_eval'} and {run / '05_outputs.html'} "
     "(open it in a browser: every output)"
 )
 print(

@@ -65,7 +65,7 @@ def _records(rows, scores, private, title) -> Iterator[dict]:
         "title": title,
         "scores": [{key: score[key] for key in SCORE} for score in scores],
         "benchmarks": benchmarks,
-        "private": [name for name in private if any(name == key for key, _ in rows)],
+        "private": list(private),
     }
     yield from items
 

@@ -114,7 +114,7 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
                 lines.append(_compare(row, column, value, by_key[row.model, column]))
     printed = [[row.name, *map(_show, row.values, table.columns)] for row in table.rows]
     parts = [
-        f"## Table {table.name.removeprefix('table')} of the paper: {table.title}",
+        f"### Table {table.name.removeprefix('table')} of the paper: {table.title}",
         markdown(["paper", *table.columns], printed, left=1),
         _half_widths(table),
     ]

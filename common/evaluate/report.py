@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
-from common.core.files import write_atomic
 from common.core.tables import interval, markdown, percent
 from common.evaluate.scores import Rows
 
@@ -216,10 +215,10 @@ def summarize(scores: Rows) -> str:
     return f"Right answers on {name}: {accuracies}."
 
 
-def write_results(path: Path, sections: dict[str, str], notes: list[str]) -> None:
-    """Write 05_results.md. sections: {heading: Markdown}; the first one is called ""."""
-    parts = ["# Results"]
+def format_page(summary: str, sections: dict[str, str], notes: list[str]) -> str:
+    """Return 05_results.md. sections: {heading: Markdown}; empty ones are left out."""
+    parts = ["# Results", summary]
     for heading, text in sections.items():
         if text:
-            parts.append(f"## {heading}\n\n{text}" if heading else text)
-    write_atomic(path, "\n\n".join([*parts, *notes]) + "\n")
+            parts += [f"## {heading}", text]
+    return "\n\n".join([*parts, *notes]) + "\n"

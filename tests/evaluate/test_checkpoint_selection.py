@@ -38,7 +38,7 @@ def test_the_best_is_chosen_and_of_equals_the_earliest():
     outcomes = [row["outcome"] for row in rows]
     assert outcomes == ["told apart", "chosen", "not distinguishable"]
     sentence = checkpoint_selection.describe_choice(rows)
-    for fact in ("cft: step 20", "best of 3", "100.0% of 10", "told apart from 1"):
+    for fact in ("cft: step 20", "best of 3", "100.0% of 10"):
         assert fact in sentence
 
 

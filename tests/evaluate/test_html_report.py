@@ -224,9 +224,7 @@ def test_private_benchmarks_are_left_out(tmp_path):
     }
     rows = {("sums", "m"): [row(1)], ("gpqa", "m"): [row(1, **secret)]}
     contents, items = unpacked(
-        write(
-            tmp_path, rows, [score("m"), score("m", benchmark="gpqa")], private=("gpqa", "unused")
-        )
+        write(tmp_path, rows, [score("m"), score("m", benchmark="gpqa")], private=("gpqa",))
     )
     assert contents["private"] == ["gpqa"] and len(contents["scores"]) == 2
     assert "secret" not in json.dumps([contents, items]) and [

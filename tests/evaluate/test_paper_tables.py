@@ -219,7 +219,7 @@ def ours(model, benchmark, paper, low=0.0, high=1.0, n=100, strict=0.5):
 
 
 TABLE4 = """\
-## Table 4 of the paper: CFT and reinforcement learning
+### Table 4 of the paper: CFT and reinforcement learning
 
 | paper | math500 | minerva_math | olympiadbench | aime24 | amc23 | AVG |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -300,15 +300,9 @@ def test_selection_chart(tmp_path):
     assert not (tmp_path / "steps.png").exists()
 
 
-def test_results_file(tmp_path):
-    report.write_results(
-        tmp_path / "05_results.md",
-        {"": "First.", "Scores": "| a |", "Empty": ""},
-        ["Note one: é.", "Note two."],
-    )
-    assert (tmp_path / "05_results.md").read_text(
-        encoding="utf-8"
-    ) == "# Results\n\nFirst.\n\n## Scores\n\n| a |\n\nNote one: é.\n\nNote two.\n"
+def test_the_page():
+    page = report.format_page("First.", {"Scores": "| a |", "Empty": ""}, ["Note é.", "Two."])
+    assert page == "# Results\n\nFirst.\n\n## Scores\n\n| a |\n\nNote é.\n\nTwo.\n"
 
 
 def test_the_page_begins_with_the_result():

@@ -1,0 +1,53 @@
+"""05 as a whole: seeds, the choice of checkpoints, and torchrun."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from tests.runs import SMALL, must_run, rows
+
+SETTINGS = SMALL["05_eval.py"]
+MODELS = ["base", "sft", "sft-verified", "sft-teacher", "cft", "cft-short"]
+
+
+def test_seeds_and_the_best_of_all_checkpoints(run_copy):
+    """Two trainings as seeds, each with a choice among its checkpoints after 2, 4 and 6 steps."""
+    trainings = [f"runs/tiny/04_train/{name}" for name in ("sft", "cft")]
+    must_run(
+        run_copy.parent.parent,
+        "05_eval.py",
+        *SETTINGS,
+        "--model",
+        "base",
+        "--seeds",
+        f"two={','.join(trainings)}",
+        "--selection",
+        "validation",
+    )
+    results = json.loads((run_copy / "05_eval" / "scores.json").read_text())
+    assert [score["model"] for score in results["scores"]] == ["base", "two.1", "two.2"]
+    assert [(row["model"], row["runs"]) for row in results["seeds"]] == [("two", 2)]
+    compared = [(row["model"], row["baseline"]) for row in results["comparisons"]]
+    assert compared == [("two", "base")] and "runs_low" in results["comparisons"][0]
+    selection = [(row["arm"], row["step"]) for row in results["selection"]]
+    assert selection == [(name, step) for name in ("two.1", "two.2") for step in (2, 4, 6)]
+    assert sum(row["chosen"] for row in results["selection"]) == 2
+    page = (run_copy / "05_results.md").read_text()
+    for heading in ("## Scores", "## Against base", "## Over seeds", "## Choice of checkpoints"):
+        assert heading in page
+    assert (run_copy / "05_selection.png").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(finished, run_copy):
+    """torchrun shares the prompts out; process 0 alone grades, writes and prints."""
+    for name in ("05_eval", "05_journal"):
+        shutil.rmtree(run_copy / name)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    printed = must_run(run_copy.parent.parent, "05_eval.py", *SETTINGS, prefix=torchrun)
+    assert printed.count("# Results") == 1
+    for model in MODELS:
+        path = f"05_eval/{model}/tiny.jsonl"
+        assert rows(run_copy / path) == rows(finished.run / path)
