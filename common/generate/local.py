@@ -58,7 +58,6 @@ class Local:
         self.load_in_4bit = load_in_4bit
         has_tokenizer = (Path(self.folder) / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
-        distributed.note_idle_gpus()
 
     @cached_property
     def identity(self) -> str:
@@ -130,6 +129,7 @@ class Local:
 
     def approve(self, tasks, journal):
         """Load the weights, so that no text has to wait for them; generation costs nothing."""
+        distributed.note_idle_gpus()
         _ = self.model
 
     def close(self):
