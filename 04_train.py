@@ -175,7 +175,6 @@ if config.dry_run:
     world = config.gpus or world
 log = distributed.log
 full, four_bits = config.method == "full", config.method == "qlora"
-plans.check_processes(config, world)
 
 # %% The training sets and the base model
 set_names = plans.choose_sets(run, config.arms)

@@ -126,15 +126,6 @@ def check_warmup(training: TrainingRun, config) -> None:
         )
 
 
-def check_processes(config, world: int) -> None:
-    """Raise InputError if the settings do not fit the number of processes."""
-    if config.global_batch < world:
-        raise InputError(
-            f"--global-batch {config.global_batch} is smaller than the {world} processes.\n"
-            f"Give one of at least {world}."
-        )
-
-
 def count_writes(trainings: list, config) -> tuple[int, int, int]:
     """Return how many checkpoints, states and merged models will yet exist at the same time.
 
