@@ -3,7 +3,7 @@
 Each of the paper's numbers is one run, graded by its own lax grader (common/grading/paper.py), of a
 checkpoint chosen on MATH-500. In the file `base` is what a row was trained from, if the paper says
 so, and `model` the name of our model that its score is compared with. Read with care:
-- Table 7's "SFT" has the numbers of Table 2's SFT on responses judged right: it is sft-verified.
+- Table 7's "SFT" has the numbers of Table 2's SFT on right responses: it is sft-verified.
 - The base rows of Table 2 are partly from elsewhere: 91.6 on GSM8K is Qwen's own few-shot score;
   the released script gives 59.0.
 """
@@ -40,7 +40,7 @@ HEAD = [
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table. values: one a column, in the paper's units; None where it prints "-".
+    """A row of a table. values: one a column, in the paper's units; None if it prints "-".
 
     temperature is None except in Table 11.
     """

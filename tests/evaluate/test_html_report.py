@@ -192,7 +192,7 @@ def test_hostile_text_is_no_markup(tmp_path):
 
 
 def test_nothing_is_loaded_and_one_script_runs(tmp_path):
-    """The policy names the hash of the script that stands there.
+    """The policy names the hash of the script on the page.
 
     No element has a source, a style or a handler of its own.
     """
@@ -258,7 +258,7 @@ def test_size_of_a_big_page(tmp_path):
 
 @pytest.fixture
 def browser(tmp_path):
-    """A headless Chromium, where there is one and selenium can drive it."""
+    """A headless Chromium, if there is one and selenium can drive it."""
     webdriver = pytest.importorskip("selenium.webdriver")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
@@ -287,7 +287,7 @@ def browser(tmp_path):
 
 @pytest.mark.extra
 def test_filters_in_a_browser(tmp_path, browser):
-    """Counts of the page beside counts by Python.
+    """Counts of the page against counts by Python.
 
     Keys and paging; hostile texts shown as they are.
     """

@@ -1,8 +1,4 @@
-"""The paper's tables.
-
-Every cell against the shared copy, their averages, and the exact page with scores of ours beside
-them.
-"""
+"""The paper's tables: every cell, their averages, and the page with scores of ours."""
 
 import json
 
@@ -173,7 +169,7 @@ def test_bases():
 
 
 def test_rows_that_two_tables_share_agree():
-    """The same model on the same benchmark: CFT stands in seven tables."""
+    """The same model on the same benchmark: CFT is in seven tables."""
     seen = {}
     for table in TABLES.values():
         for row in table.rows:

@@ -329,9 +329,7 @@ def test_average_is_the_plain_mean_of_the_benchmarks():
         r.seconds = scores.sum_seconds(outputs)
         assert r.seconds == 2.0  # equal requests are one output
     scored = [scores.score(r) for r in found.values()]
-    (average,) = scores.average_scores(
-        scored
-    )  # a model that lacks a benchmark has none: its mean would stand beside another thing
+    (average,) = scores.average_scores(scored)  # a model that lacks a benchmark has none
     assert average["accuracy"] == pytest.approx(2 / 3) and (
         average["model"],
         average["n"],
