@@ -343,8 +343,8 @@ class _Run:
         limit = MAX_FIRST_CONNECTIONS if unreachable else MAX_FIRST_FAILURES
         if self.n_first_failures >= limit:
             self.end(
-                f"{self.n_first_failures} requests to {self.client.address} brought no answer that "
-                f"can be read, and none did: {reason}\nCheck --base-url, --model and --timeout."
+                f"{self.n_first_failures} requests to {self.client.address} brought no answer: "
+                f"{reason}\nCheck --base-url, --model and --timeout."
             )
 
     def _record_loss(self, task, worst):

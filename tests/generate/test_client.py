@@ -467,7 +467,7 @@ def test_web_pages_are_no_answers_and_cost_nothing(journal):
 def test_when_nothing_ever_comes_back_the_run_ends(journal):
     """Each may have been paid: 24 say enough. After one good answer it is a row's own matter."""
     with FaultServer(fault=lambda body, nth: "reset-inside") as server:
-        with pytest.raises(Stopped, match="24 requests .* none did"):
+        with pytest.raises(Stopped, match="24 requests .* brought no answer"):
             ask(make(server.url), range(300), journal)
         assert len(server.asked) <= 40
     with FaultServer(
@@ -669,7 +669,7 @@ def nobody_there_is_said_within_seconds(journal):
     """For one row as for fifty: four refused connections are no reason to wait for the patience."""
 
     def one(n):
-        with pytest.raises(Stopped, match="4 requests to .* none did") as end:
+        with pytest.raises(Stopped, match="4 requests to .* brought no answer") as end:
             ask(make(url), range(n), journal.with_name(f"{n}.jsonl"))
         return end.value
 
