@@ -246,13 +246,12 @@ built, summaries = {}, {}
 question_ids = {row["id"]: row["question_id"] for row in rows + self_critiques + clean_responses}
 cft_texts = None
 for name, label in labels.items():
-    set_rows, n_fitting = training_sets.build_training_set(name, ordered, inputs, config.rows)
-    shortfall = training_sets.explain_shortfall(name, set_rows, n_fitting, config.rows)
+    set_rows = training_sets.build_training_set(name, ordered, inputs, config.rows)
+    fix = training_sets.TRAINING_SETS[name].fix.format(name=config.name)
     if not set_rows and config.arms:
-        fix = training_sets.TRAINING_SETS[name].fix.format(name=config.name)
-        raise InputError(f"{label}: no row{shortfall}\nTake it out of --arms, or {fix}")
+        raise InputError(f"{label}: no row fits.\nTake it out of --arms, or {fix}")
     if not set_rows:
-        print(f"{label}: left out, no row{shortfall}")
+        print(f"{label}: left out, no row fits; {fix}")
         continue
     texts = training_sets.training_texts(set_rows)
     if name == "cft":
@@ -262,7 +261,7 @@ for name, label in labels.items():
         continue
     built[label] = [row | {"arm": label} for row in set_rows]
     summaries[label] = selection.summarize(label, set_rows, tokenizer, question_ids)
-    print(f"{label}: {selection.describe_summary(summaries[label], unit)}{shortfall}")
+    print(f"{label}: {selection.describe_summary(summaries[label], unit)}")
 if not built:
     raise InputError("no training set could be built; the reasons are above.")
 
