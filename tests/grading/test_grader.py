@@ -1,4 +1,4 @@
-"""Whole outputs: extraction, options, many at once, any type; inputs that try to break or run something are in test_hostile."""
+"""Whole outputs: extraction, options, many at once, any type, and answers that attack."""
 
 import os
 import subprocess
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.grading import equivalence, paper, sympy_worker as worker
-from common.grading.extraction import without_thinking
+from common.grading import equivalence, paper, sympy_worker, without_thinking
 from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 from tests import hostile
 
@@ -21,20 +20,13 @@ def boxed(answer):
     return f"So the answer is $\\boxed{{{answer}}}$."
 
 
-EXTRACTED = [  # (output, answer, how)
+EXTRACTED = [  # (output, answer, method)
     (r"First \boxed{1}, then \boxed{2}.", "2", "boxed"),
-    (
-        r"\boxed{\frac{1}{2}} and a check of \boxed{",
-        r"\frac{1}{2}",
-        "boxed",
-    ),  # an unclosed last box is no answer
+    # an unclosed last box is no answer, escaped braces do not count
+    (r"\boxed{\frac{1}{2}} and a check of \boxed{", r"\frac{1}{2}", "boxed"),
     (r"\boxed {7} or \fbox{8}", "8", "boxed"),
     (r"so $n = \boxed 8$", "8", "boxed"),
-    (
-        r"\boxed{\left\{1, 2\right\}}",
-        r"\left\{1, 2\right\}",
-        "boxed",
-    ),  # escaped braces do not count
+    (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}", "boxed"),
     (r"\boxed{\boxed{5}}", r"\boxed{5}", "boxed"),
     (r"\boxed{3} was a guess. \boxed{}", "3", "boxed"),
     (r"<think>maybe \boxed{1}</think> The answer is 2.", "2", "cue"),
@@ -71,73 +63,75 @@ EXTRACTED = [  # (output, answer, how)
 ]
 
 
-@pytest.mark.parametrize("output, answer, how", EXTRACTED)
-def test_extraction(output, answer, how):
-    assert extract_answer(output) == answer
-    assert grade(output, "0").extraction_method == how
+def test_extraction():
+    found = [(extract_answer(text), grade(text, "0").extraction_method) for text, *_ in EXTRACTED]
+    assert not [case for case, pair in zip(EXTRACTED, found) if case[1:] != pair]
 
 
-@pytest.mark.parametrize(
-    "output, gold, choices, correct",
-    [
-        (r"\boxed{\text{(C)}}", "C", None, True),
-        (r"\boxed{F) 3.2 \times 10^5}", "F", "ABCDEFGHIJ", True),
-        (r"A is wrong. The answer is (J).", "J", "ABCDEFGHIJ", True),
-        ("The answer is B because a car moves.", "A", "ABCD", False),
-        ("The answer: D, it cannot be A or B", "D", "ABCD", True),
-        ("D. it can't be A or B", "D", "ABCD", True),
-        ("It is not A, therefore I think it is B", "B", ["A", "B", "C"], True),
-        ("Option A is incorrect. Therefore, option D is correct.", "D", "ABCD", True),
-        ("Step 4: P-F is the strongest.\nSolution: Choice_B: P-F", "B", None, True),
-        ("Solution: Choice B/D", "D", "ABCD", False),
-        ("The answer is both (A) and (C).", "C", "ABCD", False),
-        ("Solution: None of the choices (A, B, C, or D) are correct.", "D", "ABCD", False),
-        (
-            r"A weighs less. \boxed{42}",
-            "A",
-            "ABCD",
-            False,
-        ),  # a box that holds no option is a wrong answer, not a missing one
-        (r"\boxed{c}", "(C)", "ABCD", True),
-        ("I see a car. A car is fast.", "A", "ABCD", False),
-        (r"\boxed{A and B}", "A", None, False),
-        (r"\boxed{A, C}", "A", "ABCD", False),
-        (r"\boxed{\text{A}, \text{C}}", "A", "ABCD", False),
-        (r"\boxed{A \text{ and } C}", "A", None, False),
-        ("The answer is not A.", "A", "ABCD", False),
-        (r"\boxed{A}", "-A", None, False),
-        (r"\boxed{C+1}", "C", None, False),  # formulas are no letters
-        (r"\boxed{C_1}", "C", "ABCD", False),
-        (r"\boxed{F = ma}", "F", None, False),
-        (r"\boxed{(d)}", "(d)", None, True),
-        (r"\boxed{(b)}", "(d)", None, False),
-        ("The answer is $C$.", "(c)", None, True),
-        ("(c)", "(c)", None, True),
-        (r"\boxed{n}", "N", None, False),  # without choices a letter beyond J is a symbol
-        (r"\boxed{ℝ}", r"\mathbb{R}", None, True),
-    ],
-)
-def test_options(output, gold, choices, correct):
-    assert grade(output, gold, choices=choices).correct is correct
+OPTIONS = [  # (output, gold, choices, correct)
+    (r"\boxed{\text{(C)}}", "C", None, True),
+    (r"\boxed{F) 3.2 \times 10^5}", "F", "ABCDEFGHIJ", True),
+    ("A is wrong. The answer is (J).", "J", "ABCDEFGHIJ", True),
+    ("The answer is B because a car moves.", "A", "ABCD", False),
+    ("The answer: D, it cannot be A or B", "D", "ABCD", True),
+    ("D. it can't be A or B", "D", "ABCD", True),
+    ("It is not A, therefore I think it is B", "B", ["A", "B", "C"], True),
+    ("Option A is incorrect. Therefore, option D is correct.", "D", "ABCD", True),
+    ("Step 4: P-F is the strongest.\nSolution: Choice_B: P-F", "B", None, True),
+    ("Solution: Choice B/D", "D", "ABCD", False),
+    ("The answer is both (A) and (C).", "C", "ABCD", False),
+    ("Solution: None of the choices (A, B, C, or D) are correct.", "D", "ABCD", False),
+    # a box that holds no option is a wrong answer, not a missing one
+    (r"A weighs less. \boxed{42}", "A", "ABCD", False),
+    (r"\boxed{c}", "(C)", "ABCD", True),
+    ("I see a car. A car is fast.", "A", "ABCD", False),
+    (r"\boxed{A and B}", "A", None, False),
+    (r"\boxed{A, C}", "A", "ABCD", False),
+    (r"\boxed{\text{A}, \text{C}}", "A", "ABCD", False),
+    (r"\boxed{A \text{ and } C}", "A", None, False),
+    ("The answer is not A.", "A", "ABCD", False),
+    (r"\boxed{A}", "-A", None, False),
+    # formulas are no letters
+    (r"\boxed{C+1}", "C", None, False),
+    (r"\boxed{C_1}", "C", "ABCD", False),
+    (r"\boxed{F = ma}", "F", None, False),
+    (r"\boxed{(d)}", "(d)", None, True),
+    (r"\boxed{(b)}", "(d)", None, False),
+    ("The answer is $C$.", "(c)", None, True),
+    ("(c)", "(c)", None, True),
+    # without choices a letter beyond J is a symbol
+    (r"\boxed{n}", "N", None, False),
+    (r"\boxed{ℝ}", r"\mathbb{R}", None, True),
+]
+
+
+def test_options():
+    assert not [
+        (text, gold)
+        for text, gold, choices, correct in OPTIONS
+        if grade(text, gold, choices=choices).correct is not correct
+    ]
 
 
 def test_an_output_that_is_nothing_but_the_gold():
     assert is_correct("odd $n$", "odd $n$") and not is_correct("even $n$", "odd $n$")
 
 
-def test_many_at_once_are_judged_as_one_by_one():
+def test_many_at_once_are_graded_as_one_by_one():
     texts = [boxed(rf"\sqrt{{{2 * k * k}}}") for k in range(1, 40)] + ["none", None]
     golds = [rf"{k + k % 2}\sqrt{{2}}" for k in range(1, 40)] + ["1", "2"]  # right for even k
     results = grade_many(texts, golds)
-    assert [judgement.correct for judgement in results] == [k % 2 == 0 for k in range(1, 40)] + [
-        False,
-        False,
-    ]
+    assert [result.correct for result in results[:39]] == [k % 2 == 0 for k in range(1, 40)]
     assert results == [grade(*pair) for pair in zip(texts, golds)]
-    assert grade_many(["4.04"] * 2, ["4.0", "4"], tolerance=0.01) == [
-        grade("4.04", "4.0", 0.01),
-        grade("4.04", "4", 0.01),
-    ]
+    assert not results[39].correct and not results[40].correct
+
+
+def test_many_at_once_take_a_tolerance():
+    results = grade_many(["4.04"] * 2, ["4.0", "4"], tolerance=0.01)
+    assert [result.correct for result in results] == [True, False]
+
+
+def test_many_at_once_need_a_gold_each():
     with pytest.raises(ValueError, match="2 outputs and 1 golds"):
         grade_many(["1", "2"], ["1"])
 
@@ -149,178 +143,182 @@ def test_many_at_once_are_judged_as_one_by_one():
         {"tolerance": "x"},
         {"tolerance": None},
         {"choices": 4},
+        {"choices": ""},
         {"choices": ["Paris", "Rome"]},
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_meant(setting):
+def test_settings_out_of_range(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         grade("5", "5", **setting)
 
 
-def test_equal_pairs_are_judged_once(monkeypatch):
-    asked = []
-    monkeypatch.setattr(worker, "ask", lambda *arguments: asked.append(arguments) or (True, 0.0))
-    assert len(grade_many([boxed("y+z+7")] * 50, ["7+y+z"] * 50)) == 50 and len(asked) == 1
+def test_equal_pairs_are_graded_once(monkeypatch):
+    questions = []
+
+    def ask(*question):
+        questions.append(question)
+        return True, 0.0
+
+    monkeypatch.setattr(sympy_worker, "ask", ask)
+    assert len(grade_many([boxed("y+z+7")] * 50, ["7+y+z"] * 50)) == 50
+    assert len(questions) == 1
 
 
 def test_repeated_answers_ask_sympy_once(monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        worker, "ask", lambda *arguments, ask=worker.ask: asked.append(arguments) or ask(*arguments)
-    )
-    assert (
-        all(is_correct(boxed(r"\sqrt{7}\sqrt{7}+y"), "y+7") for _ in range(5)) and len(asked) == 1
-    )
+    questions, ask = [], sympy_worker.ask
+
+    def count(*question):
+        questions.append(question)
+        return ask(*question)
+
+    monkeypatch.setattr(sympy_worker, "ask", count)
+    assert all(is_correct(boxed(r"\sqrt{7}\sqrt{7}+y"), "y+7") for _ in range(5))
+    assert len(questions) == 1
+
+
+NUMBERS = [5, 2.5, True, Fraction(1, 3), 10**5000, Fraction(10**5000, 7), float("nan")]
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        5,
-        2.5,
-        True,
-        Fraction(1, 3),
-        b"x",
-        [],
-        {},
-        object(),
-        10**5000,
-        Fraction(10**5000, 7),
-        float("nan"),
-    ],
-    ids=lambda value: type(value).__name__,
+    "value", [None, b"x", [], {}, object(), *NUMBERS], ids=lambda value: type(value).__name__
 )
 def test_any_type_returns(value):
-    assert (
-        isinstance(grade(value, value), GradeResult)
-        and not is_correct(boxed("8"), value)
-        and not is_correct(value, "8")
-    )
-    assert extract_answer(value) is None or isinstance(value, (bool, int, float, Fraction))
+    assert isinstance(grade(value, value), GradeResult)
+    assert not is_correct(boxed("8"), value) and not is_correct(value, "8")
+    assert extract_answer(value) is None or value in NUMBERS
 
 
 def test_numbers_are_read_as_their_text():
-    assert (
-        is_correct(5, Decimal("5.0"))
-        and is_correct(5, 5)
-        and is_correct("5", 5)
-        and is_correct(boxed("2.5"), 2.5)
-        and is_correct(boxed("1/3"), Fraction(1, 3))
-        and is_correct("True", True)
-    )
+    assert is_correct(5, Decimal("5.0")) and is_correct(5, 5) and is_correct("5", 5)
+    assert is_correct(boxed("2.5"), 2.5) and is_correct(boxed("1/3"), Fraction(1, 3))
+    assert is_correct("True", True)
 
 
-def test_hostile_inputs(tmp_path, monkeypatch):
-    """None runs code or is taken for right, and what comes after is graded as ever. Their time and memory: tests/bench/hostile.py."""
+QUICK = ("inject/", "regex/", "unicode/", "type/")
+HOSTILE = [pytest.param(QUICK, id="quick"), pytest.param(("",), id="all", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("prefixes", HOSTILE)
+def test_hostile_inputs(prefixes, tmp_path, monkeypatch):
+    """No code runs, none is taken for right, and what follows is graded as ever.
+
+    Their time and memory: tests/bench/hostile.py.
+    """
     assert equivalence.SYMBOLIC_SECONDS == 3.0
     monkeypatch.setattr(equivalence, "SYMBOLIC_SECONDS", 0.7)
     cases = hostile.cases(str(tmp_path / "ran"))
+    assert len(cases) > 150
+    cases = [case for case in cases if case[0].startswith(prefixes)]
     results = grade_many([text for _, text, _ in cases], [gold for _, _, gold in cases])
-    assert len(cases) > 150 and not [
-        name for (name, *_), judged in zip(cases, results) if judged.correct
-    ]
+    assert not [name for (name, *_), result in zip(cases, results) if result.correct]
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     assert is_correct(boxed(r"\sqrt{8}"), r"2\sqrt{2}")
 
 
 PUMPED = [
-    "a + ", "5 / ", "a / ", "~", "$", " ", r"\ ", "9", "1,", "1 ", "x_", "(", "[", "{", r"\{", "|", "=", "a = ", "-", "^", "^2", "and ", "or ",
-    "is ", "answer is ", "The answer is 1. ", "**", "####", r"\text{", r"\text{ a } ", r"\frac", r"\frac{1}{", r"\sqrt", r"\left(", r"\begin{cases}",
-    "kg m ", "m/s", "meters ", "secs ", "solution: ", "a.", "1.", ".", "°", "<", r"\le ", "x < ", r"\cup ", r"\pm ", "1:", "<think>", "</think>", r"\boxed{", r"\boxed 1", "A ", "A, ",
-    "option A ", "for all x ", "where ", r"\\", "&", "%", r"\times10", "10^{", "e", "é", "½", "²",
+    "a + ", "5 / ", "a / ", "~", "$", " ", r"\ ", "9", "1,", "1 ", "x_", "(", "[", "{", r"\{",
+    "|", "=", "a = ", "-", "^", "^2", "and ", "or ", "is ", "answer is ", "The answer is 1. ",
+    "**", "####", r"\text{", r"\text{ a } ", r"\frac", r"\frac{1}{", r"\sqrt", r"\left(",
+    r"\begin{cases}", "kg m ", "m/s", "meters ", "secs ", "solution: ", "a.", "1.", ".", "°",
+    "<", r"\le ", "x < ", r"\cup ", r"\pm ", "1:", "<think>", "</think>", r"\boxed{",
+    r"\boxed 1", "A ", "A, ", "option A ", "for all x ", "where ", "\\\\", "&", "%",
+    r"\times10", "10^{", "e", "é", "½", "²",
 ]  # fmt: skip
+SLOW = [(times, 1) for times in (28, 400, 6_000)]
 
 
-@pytest.mark.parametrize("times", [28, 400, 6_000])
+@pytest.mark.parametrize(
+    "times, step", [(28, 4), (400, 8), *(pytest.param(*s, marks=pytest.mark.slow) for s in SLOW)]
+)
 @pytest.mark.parametrize("end", ["", "1 = 5", ")!?"])
-def test_no_repetition_takes_long(times, end, monkeypatch):
-    """Regular expressions run where nothing can stop them: none may explode, or be more than quadratic with a small constant."""
-    monkeypatch.setattr(worker, "ask", lambda *_: (False, 0.0))
-    for token in PUMPED:
-        for text in (
-            token * times + end,
-            rf"\boxed{{{token * times + end}}}",
-            f"The answer is {token * times + end}",
-        ):
+def test_no_repetition_takes_long(times, step, end, monkeypatch):
+    """No regular expression explodes, or is more than quadratic with a small constant.
+
+    They run in this process, which nothing can stop. Measured in CPU seconds.
+    """
+    monkeypatch.setattr(sympy_worker, "ask", lambda *_: (False, 0.0))
+    slow = []
+    for token in PUMPED[::step]:
+        pumped = token * times + end
+        for text in (pumped, rf"\boxed{{{pumped}}}", f"The answer is {pumped}"):
             start = time.process_time()
-            (
-                grade(text, "5"),
-                grade(text, "A", choices="ABCD"),
-                grade(boxed("5"), token * times + end),
-                paper.is_correct(text, "x+1"),
-            )
-            assert time.process_time() - start < 2, (token, times, end)
+            grade(text, "5")
+            grade(text, "A", choices="ABCD")
+            grade(boxed("5"), pumped)
+            paper.is_correct(text, "x+1")
+            if time.process_time() - start > 5:
+                slow.append(token)
+    assert not slow
 
 
 SCRIPT = r"""
-import sys
-from common.grading import is_correct, grade_many
-assert is_correct(r"\boxed{1/2}", "0.5") and is_correct(r"\boxed{(1, 2]}", "(1,2]") and not is_correct(r"\boxed{7}", "8")
-from common.grading import sympy_worker as worker
-assert worker.workers[0].process is None, "these need no sympy"
-assert is_correct(r"\boxed{1+x}", "x+1") and grade_many([r"\boxed{2+x}"] * 9, ["x+2"] * 9)[8].correct
+import sys, warnings
+warnings.simplefilter("error")
+from common.grading import is_correct, grade_many, sympy_worker
+assert is_correct(r"\boxed{1/2}", "0.5") and is_correct(r"\boxed{(1, 2]}", "(1,2]")
+assert not is_correct(r"\boxed{7}", "8")
+assert sympy_worker.workers[0].process is None, "these need no sympy"
+assert is_correct(r"\boxed{1+x}", "x+1")
+assert grade_many([r"\boxed{2+x}"] * 9, ["x+2"] * 9)[8].correct
 assert not {"sympy", "math_verify", "torch", "multiprocessing"} & set(sys.modules)
-print(*(one.process.pid for one in worker.workers if one.process))
+print(*(worker.process.pid for worker in sympy_worker.workers if worker.process))
 """
 
 
 def test_a_flat_script_from_anywhere(tmp_path):
-    """No main guard, another working folder; the imports stay light, and the workers end with the script."""
-    (tmp_path / "flat.py").write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{SCRIPT}"
-    )
+    """No main guard, another working folder; imports stay light; workers end with the script."""
+    root = str(Path(__file__).parents[2])
+    (tmp_path / "flat.py").write_text(f"import sys; sys.path.insert(0, {root!r})\n{SCRIPT}")
     ran = subprocess.run(
         [sys.executable, "flat.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0 and not ran.stderr, ran.stderr
     for pid in ran.stdout.split():
         folder = Path(f"/proc/{pid}")
         assert not folder.exists() or "symbolic.py" not in (folder / "cmdline").read_text()
 
 
-def test_threads(tmp_path):
-    results = []
+def test_threads():
+    """sqrt(2 k^2) = k sqrt(2); for odd k the gold is k + 1 instead."""
+    wrong = []
 
     def work(first):
-        for k in range(
-            first, first + 10
-        ):  # sqrt(2 k^2) = k sqrt(2); for odd k the gold is k + 1 instead
-            results.append(
-                is_correct(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}")
-                == (k % 2 == 0)
-            )
+        for k in range(first, first + 10):
+            correct = is_correct(boxed(rf"\sqrt{{{2 * k * k}}}"), rf"{k + k % 2}\sqrt{{2}}")
+            if correct != (k % 2 == 0):
+                wrong.append(k)
 
     threads = [threading.Thread(target=work, args=(first,)) for first in (102, 112, 122, 132)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 40 and all(results)
+    assert not wrong
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_has_workers_of_its_own():
     assert is_correct(boxed("3+x"), "x+3")
-    if not (child := os.fork()):
-        os._exit(0 if worker.workers[0].process is None and is_correct(boxed("4+x"), "x+4") else 1)
+    child = os.fork()
+    if not child:
+        idle = sympy_worker.workers[0].process is None
+        os._exit(0 if idle and is_correct(boxed("4+x"), "x+4") else 1)
     assert os.waitpid(child, 0)[1] == 0 and is_correct(boxed("5+x"), "x+5")
 
 
-@pytest.mark.parametrize(
-    "text, answer",
-    [
-        ("<think>2? No, 3.</think>\n\nIt is 3.", "It is 3."),
-        ("<think>2?", ""),
-        ("It is 3.", "It is 3."),
-        ("no opening</think> so 3", "so 3"),
-        ("<|begin_of_thought|>x<|end_of_thought|> 3", "3"),
-        ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "d"),
-        ("I <think> not", "I <think> not"),
-        ("", ""),
-    ],
-)
-def test_thinking_is_not_part_of_a_response(text, answer):
-    assert without_thinking(text) == answer
+THINKING = {
+    "<think>2? No, 3.</think>\n\nIt is 3.": "It is 3.",
+    "<think>2?": "",
+    "It is 3.": "It is 3.",
+    "no opening</think> so 3": "so 3",
+    "<|begin_of_thought|>x<|end_of_thought|> 3": "3",
+    "[THINK]a[/THINK]b[THINK]c[/THINK]d": "d",
+    "I <think> not": "I <think> not",
+    "": "",
+}
+
+
+def test_thinking_is_not_part_of_a_response():
+    assert {text: without_thinking(text) for text in THINKING} == THINKING
