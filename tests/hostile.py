@@ -1,8 +1,9 @@
-"""Answers that attack whoever grades them: cases(marker) -> [(name, text, gold)], 17 classes of them, none of them right.
+"""Answers that attack the grader: cases(marker) -> [(name, text, gold)], none of them right.
 
-They run code (each injection would create the file `marker`), never end, fill the memory, overflow the stack, raise, or come so
-near the gold that floating point sees no difference. The text is what a model wrote, mostly one boxed answer, and the gold a plain
-answer; neither has to be a string. No text's answer is its gold's: whoever judges one correct is wrong. A name is "class/what".
+They run code (each injection would create the file `marker`), never end, fill the memory, overflow
+the stack, raise, or come so near the gold that floating point sees no difference. The text is what
+a model wrote, mostly one boxed answer, and the gold a plain answer; neither has to be a string. No
+text's answer is its gold's: a grader that calls one correct is wrong. A name is "class/what".
 `python -m tests.bench.hostile` measures the grader on them.
 """
 
@@ -17,7 +18,8 @@ import time
 from decimal import Decimal
 from fractions import Fraction
 
-P = "108237700820329926954329075536462899701601166049728472788729874919548956195945398712612841"  # two semiprimes
+# two semiprimes
+P = "108237700820329926954329075536462899701601166049728472788729874919548956195945398712612841"
 Q = "69929207175025870562215989116067482607931291449122723552470038064246353965768605497302287"
 STR = [
     m
@@ -72,7 +74,7 @@ class Unpickled:
 
 
 def box(inner):
-    return r"\boxed{%s}" % inner
+    return rf"\boxed{{{inner}}}"
 
 
 def listed(pattern, numbers, join=","):
@@ -85,18 +87,19 @@ def around(left, inner, right, n):
 
 
 def matrix(n, entry, kind="pmatrix"):
-    return r"\begin{%s}%s\end{%s}" % (
-        kind,
-        r"\\".join("&".join(str(entry(i, j)) for j in range(n)) for i in range(n)),
-        kind,
-    )
+    rows = ["&".join(str(entry(i, j)) for j in range(n)) for i in range(n)]
+    return rf"\begin{{{kind}}}" + r"\\".join(rows) + rf"\end{{{kind}}}"
 
 
 def cases(marker):
     code = f"open('{marker}','w')"
     run = f"__import__('os').system('touch {marker}')"
     letters = "+".join(f"chr({ord(c)})" for c in marker)
-    classes = "[c for c in ().__class__.__base__.__subclasses__() if c.__name__=='_wrap_close'][0].__init__.__globals__['system']"
+    classes = (
+        "[c for c in ().__class__.__base__.__subclasses__() if c.__name__=='_wrap_close']"
+        "[0].__init__.__globals__['system']"
+    )
+    encoded = base64.b64encode(code.encode()).decode()
     noise = random.Random(7)
     itself, deep = [], []
     itself.append(itself)
@@ -107,7 +110,7 @@ def cases(marker):
     mixed = [
         tower,
         "(10^{8})!",
-        r"\sqrt{%s}" % P,
+        rf"\sqrt{{{P}}}",
         r"\sum_{n=1}^{10^{9}}n^{n}",
         "(a+b+c+d)^{200}",
         r"\int_0^1 x^{x^{x}}dx",
@@ -141,13 +144,13 @@ def cases(marker):
         (lambda i, j: f"x_{{{i},{j}}}"),
     )
 
-    # what stands in the box, and the gold where it is not 7
+    # what is in the box, and the gold if it is not 7
     boxed = {
         "inject": {
             "import": run,
             "to-seven": f"{code}.write('1234567')",
             "no-quotes": f"open({letters},chr(119))",
-            "exec-base64": f"exec(__import__('base64').b64decode('{base64.b64encode(code.encode()).decode()}'))",
+            "exec-base64": f"exec(__import__('base64').b64decode('{encoded}'))",
             "subclasses": f"{classes}('touch {marker}')",
             "f-string": f'f"{{{code}}}"',
             "nfkc-name": f"\U0001d52c\U0001d52d\U0001d522\U0001d52b('{marker}','w')",
@@ -215,7 +218,7 @@ def cases(marker):
             "ten-letters": ("(a+b+c+d+f+g+h+k+m+n)^{60}", "(a+b+c+d+f+g+h+k+m-n)^{60}"),
             "quintic": ("x^{5}-x-1=0", "x^{7}-x-1=0"),
             "equation": ("(x+1)^{2000}=(y+1)^{2000}", "(x+2)^{2000}=(y+1)^{2000}"),
-            "surds": r"\frac{1}{%s}" % listed(r"\sqrt{%}", primes, "+"),
+            "surds": r"\frac{1}{" + listed(r"\sqrt{%}", primes, "+") + "}",
             "denesting": around(r"\sqrt{", "5+2", r"}+\sqrt{6}", 12),
             "trigonometry": (
                 listed(r"\sin(%x)", range(1, 40), ""),
@@ -230,7 +233,7 @@ def cases(marker):
                 9, lambda i, j: f"x+{i + j * j}" if i != j else f"y^{{{i + 1}}}", "vmatrix"
             ),
             "inverse": matrix(40, variables) + "^{-1}",
-            "exponent": "e^{%s}" % matrix(3, lambda i, j: "abcdfghkm"[3 * i + j]),
+            "exponent": "e^{" + matrix(3, lambda i, j: "abcdfghkm"[3 * i + j]) + "}",
             "towers": matrix(3, lambda i, j: "9^{9^{9}}"),
             "last-entry": (
                 matrix(40, grid),
@@ -238,7 +241,7 @@ def cases(marker):
             ),
         },
         "numtheory": {
-            "semiprime": (r"\sqrt{%s}" % P, r"\sqrt{%s}" % Q),
+            "semiprime": (rf"\sqrt{{{P}}}", rf"\sqrt{{{Q}}}"),
             "gcd": r"\gcd(10^{10^{7}}, 9^{9^{9}})",
             "gcd-poly": r"\gcd((x+1)^{3000},(x+1)^{2999}(x-1))",
             "logarithm": r"\log_{10}(9^{9^{9}})",
@@ -280,12 +283,12 @@ def cases(marker):
         "list": {
             "10000": (listed("%", range(10_000)), listed("&", range(10_000))),
             "tuple": (
-                "(%s)" % listed("%", range(10_000)),
-                "(%s)" % listed("%", range(9999, -1, -1)),
+                "(" + listed("%", range(10_000)) + ")",
+                "(" + listed("%", range(9999, -1, -1)) + ")",
             ),
             "surds": (
-                r"\{%s\}" % listed(r"\sqrt{%}x_{%}+%", range(2, 3002)),
-                r"\{%s\}" % listed(r"\sqrt{%}x_{%}+&", range(3001, 1, -1)),
+                r"\{" + listed(r"\sqrt{%}x_{%}+%", range(2, 3002)) + r"\}",
+                r"\{" + listed(r"\sqrt{%}x_{%}+&", range(3001, 1, -1)) + r"\}",
             ),
             "slow": (
                 listed(slow_terms, range(2, 66)),
@@ -315,11 +318,11 @@ def cases(marker):
         "intlimit": {
             "4301": ("1" * 4301, "1" * 4300 + "2"),
             "power": ("10^{4300}", "1" + "0" * 4299 + "1"),
-            "fraction": (r"\frac{%s}{%s}" % ("1" * 5000, "3" * 5000), "0." + "3" * 5000),
-            "exponent": ("2^{%s}" % ("1" * 5000), "2^{%s2}" % ("1" * 4999)),
+            "fraction": (rf"\frac{{{'1' * 5000}}}{{{'3' * 5000}}}", "0." + "3" * 5000),
+            "exponent": ("2^{" + "1" * 5000 + "}", "2^{" + "1" * 4999 + "2}"),
             "factorial": ("2000!", f"{factorial // 10**3000}{factorial % 10**3000:03000}"),
             "int": ("1" + "0" * 4999 + "1", 10**5000),
-            "Fraction": (r"\frac{1}{1%s1}" % ("0" * 4999), Fraction(1, 10**5000)),
+            "Fraction": (r"\frac{1}{1" + "0" * 4999 + "1}", Fraction(1, 10**5000)),
             "Decimal": ("0." + "3" * 9999 + "4", Decimal("0." + "3" * 10_000)),
         },
         "combo": {
@@ -355,7 +358,7 @@ def cases(marker):
             "coefficient": ("1.00000000000000000001x", "x"),
         },
     }
-    # the whole text, and the gold where it is not 7
+    # the whole text, and the gold if it is not 7
     whole = {
         "inject/unboxed": f"The final answer is {run}",
         "inject/pickled": pickle.dumps(Unpickled(open, marker, "w"), 4),

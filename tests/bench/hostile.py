@@ -1,13 +1,17 @@
-"""The strict grader on answers that attack it: code run, seconds, memory, exceptions, wrong verdicts.
+"""The strict grader on answers that attack it: code run, seconds, memory, exceptions, verdicts.
 
     python -m tests.bench.hostile [--where main|thread|notebook] [--only GLOB]
 
-For every case of tests/hostile.py (none is right) judge(text, gold), judge with the sides swapped, extract(text), then three ordinary
-grades, the last one new each time. A process of its own calls them: from its main thread, from another thread, or from a cell of a
-real ipykernel (without nbclient: inside asyncio.run). Measured: a call's wall seconds, and what the caller and all its descendants hold
-over what it held before its first call (resident memory in /proc every 20 ms; shared pages count in every process). A call that reaches
-four times a limit is killed, and a fresh caller goes on with the next case. Exit status 1 where a promise is broken: no code is run,
-no call takes over 6 s or 1 GB or raises, nothing is judged correct, and the ordinary grades stay right.
+For each case of tests/hostile.py (none is right): grade(text, gold), grade with the sides swapped,
+extract_answer(text), then three ordinary answers, the last one new each time. A process of its own
+calls them: from its main thread, from another thread, or from a cell of a real ipykernel (without
+nbclient: inside asyncio.run).
+
+Measured: a call's wall seconds, and what the caller and all its descendants hold over what it held
+before its first call (resident memory in /proc every 20 ms; shared pages count in each process). A
+call that reaches four times a limit is killed, and a fresh caller goes on with the next case. Exit
+status 1 if a promise is broken: no code is run, no call takes over 6 s or 1 GB or raises, nothing
+is graded correct, and the ordinary grades stay right.
 """
 
 import argparse
@@ -36,53 +40,67 @@ BROKEN = {
     "wrongly correct": lambda call: call.get("correct", False),
     "wrong afterwards": lambda call: bool(call.get("wrong")),
 }
-made = lambda marker: os.path.exists(marker) and not os.unlink(marker)
+
+
+def made(marker):
+    """Whether a case has run code; its mark is removed."""
+    if not os.path.exists(marker):
+        return False
+    os.unlink(marker)
+    return True
+
+
+def calls_of(k, text, gold):
+    """{what is called: function -> what is reported of it}"""
+    from common import grading
+
+    swapped = box(gold) if type(gold) is str else gold
+    new = box(rf"\sqrt{{{8 * (k + 3) ** 2}}}"), rf"{2 * (k + 3)}\sqrt{{2}}"
+    ordinary = (r"\boxed{1/2}", "0.5"), (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"), new
+
+    def verdict(text, gold):
+        result = grading.grade(text, gold)
+        return {
+            "correct": result.correct is not False,
+            "timed_out": result.timed_out is not False,
+        }
+
+    def extract():
+        is_text = type(grading.extract_answer(text)) in (str, type(None))
+        return {} if is_text else {"error": "gave no string"}
+
+    def after():
+        return {"wrong": [pair for pair in ordinary if grading.is_correct(*pair) is not True]}
+
+    return {
+        "grade": lambda: verdict(text, gold),
+        "swapped": lambda: verdict(swapped, text),
+        "extract": extract,
+        "after": after,
+    }
 
 
 def call_all(place, log, only, first, marker):
-    """The cases from the `first` one on, every call announced and reported in the log."""
-    from common import grading
+    """Run the cases from the `first` one on; each call is announced and reported in the log."""
+    selected = [case for case in cases(marker) if fnmatchcase(case[0], only)]
+    with open(log, "a") as file:
 
-    found = [
-        (k, *case)
-        for k, case in enumerate(case for case in cases(marker) if fnmatchcase(case[0], only))
-    ]
-    tell = lambda **event: print(json.dumps(event), file=log, flush=True)
-    log = open(log, "a")
-    tell(pid=os.getpid(), place=place)
-    time.sleep(0.5)  # its memory is looked at
-    verdict = lambda judgement: {
-        "correct": judgement.correct is not False,
-        "timed_out": judgement.timed_out is not False,
-    }
-    for k, name, text, gold in found[first:]:
-        other, new = (
-            box(gold) if type(gold) is str else gold,
-            (box(rf"\sqrt{{{8 * (k + 3) ** 2}}}"), rf"{2 * (k + 3)}\sqrt{{2}}"),
-        )
-        ordinary = (r"\boxed{1/2}", "0.5"), (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"), new
-        for what, call in {
-            "judge": lambda: verdict(grading.grade(text, gold)),
-            "swapped": lambda: verdict(grading.grade(other, text)),
-            "extract": lambda: (
-                {}
-                if type(grading.extract_answer(text)) in (str, type(None))
-                else {"error": "gave no string"}
-            ),
-            "after": lambda: {
-                "wrong": [pair for pair in ordinary if grading.is_correct(*pair) is not True]
-            },
-        }.items():
-            tell(case=k, name=name, call=what, began=time.time())
-            start = time.perf_counter()
-            try:
-                outcome = call()
-            except BaseException as error:  # some cases raise SystemExit or KeyboardInterrupt
-                outcome = {
-                    "error": traceback.format_exception_only(type(error), error)[-1].strip()[:160]
-                }
-            tell(seconds=time.perf_counter() - start, ran=made(marker), **outcome)
-    tell(done=True)
+        def tell(**event):
+            print(json.dumps(event), file=file, flush=True)
+
+        tell(pid=os.getpid(), place=place)
+        time.sleep(0.5)  # its memory is measured
+        for k, (name, text, gold) in list(enumerate(selected))[first:]:
+            for what, call in calls_of(k, text, gold).items():
+                tell(case=k, name=name, call=what, began=time.time())
+                start = time.perf_counter()
+                try:
+                    outcome = call()
+                except BaseException as error:  # some cases raise SystemExit or KeyboardInterrupt
+                    message = traceback.format_exception_only(type(error), error)[-1]
+                    outcome = {"error": message.strip()[:160]}
+                tell(seconds=time.perf_counter() - start, ran=made(marker), **outcome)
+        tell(done=True)
 
 
 def caller(where, *arguments):
@@ -94,7 +112,10 @@ def caller(where, *arguments):
         import nbclient
         from nbformat.v4 import new_code_cell, new_notebook
 
-        code = f"from tests.bench.hostile import call_all\ncall_all('a cell of ' + type(get_ipython().kernel).__module__, *{arguments})"
+        code = (
+            "from tests.bench.hostile import call_all\n"
+            f"call_all('a cell of ' + type(get_ipython().kernel).__module__, *{arguments})"
+        )
         nbclient.NotebookClient(
             new_notebook(cells=[new_code_cell(code)]), kernel_name="python3"
         ).execute()
@@ -106,25 +127,30 @@ def caller(where, *arguments):
         asyncio.run(cell())
 
 
-def held(root, known):
-    """{pid: MB} of `root` and its descendants; those seen once, {pid: start} in `known`, stay in it when their parent goes."""
-    found, to_do = {}, [root, *known]
+def memory(root, known):
+    """{pid: MB} of `root` and its descendants.
+
+    known {pid: start} holds those seen once; they stay in it if their parent goes.
+    """
+    megabytes, to_do = {}, [root, *known]
     while to_do:
         pid = to_do.pop()
         with suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             if known.setdefault(pid, fields[19]) != fields[19]:
                 raise OSError(known.pop(pid))  # its number is another process's now
-            found[pid] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            megabytes[pid] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                to_do += [
-                    child for child in map(int, children.read_text().split()) if child not in known
-                ]
-    return found
+                pids = map(int, children.read_text().split())
+                to_do += [child for child in pids if child not in known]
+    return megabytes
 
 
 def watch(where, only, first, marker, calls):
-    """Has a fresh caller go on from the `first` case. -> the case to go on from after it, None at the end."""
+    """Have a fresh caller go on from the `first` case.
+
+    Returns the case to go on from after it, None at the end.
+    """
     root, known, base, rest, event = None, {}, 0, "", {}
     with tempfile.NamedTemporaryFile("w+") as log:
         command = [
@@ -143,7 +169,7 @@ def watch(where, only, first, marker, calls):
                 *lines, rest = (rest + log.read()).split("\n")
                 for event in map(json.loads, lines):
                     if "place" in event:
-                        root, base = event["pid"], sum(held(event["pid"], known).values())
+                        root, base = event["pid"], sum(memory(event["pid"], known).values())
                         print(
                             f"from {event['place']}:",
                             f"{base:.0f} MB before"
@@ -155,7 +181,7 @@ def watch(where, only, first, marker, calls):
                         seen.append(calls[-1])
                     elif "seconds" in event:
                         calls[-1].update(event)
-                mb = sum(held(root, known).values()) - base
+                mb = sum(memory(root, known).values()) - base
                 for call in seen:
                     call["mb"] = max(call["mb"], mb)
                 taken = (
@@ -172,7 +198,7 @@ def watch(where, only, first, marker, calls):
                 time.sleep(0.02)
             process.wait(30)
         finally:
-            for pid in held(root, known):
+            for pid in memory(root, known):
                 with suppress(OSError):
                     os.kill(pid, 9)
             process.kill()
@@ -186,28 +212,32 @@ def main(where, only):
     calls, first = [], 0
     while first is not None:
         first = watch(where, only, first, marker, calls)
-    show = lambda call, *more: print(
-        f"{call['seconds']:7.2f} s {call['mb']:5.0f} MB  {call['call']:8}{call['name']}", *more
-    )
     for title, key, n in ("slowest", "seconds", 8), ("largest", "mb", 5):
         print(title)
         for call in sorted(calls, key=lambda call: -call[key])[:n]:
             show(call, "timed out" * call.get("timed_out", False))
+    counts = dict.fromkeys(BROKEN, 0)
     for call in calls:
-        if why := [promise for promise, is_broken in BROKEN.items() if is_broken(call)]:
-            show(call, "BROKEN:", ", ".join(why), call.get("error", ""), call.get("wrong", ""))
-    counts = {promise: sum(map(is_broken, calls)) for promise, is_broken in BROKEN.items()}
+        promises = [promise for promise, is_broken in BROKEN.items() if is_broken(call)]
+        for promise in promises:
+            counts[promise] += 1
+        if promises:
+            causes = call.get("error", ""), call.get("wrong", "")
+            show(call, "BROKEN:", ", ".join(promises), *causes)
     counts["code run"] += made(marker)
-    broken, asked = (
-        not calls or any(counts.values()),
-        sum(call["call"] != "after" for call in calls),
-    )
+    broken = not calls or any(counts.values())
     counts["timed out"] = sum(call.get("timed_out", False) for call in calls)
     print(
-        f"{'BROKEN' if broken else 'kept'} from {where}: {len({call['case'] for call in calls})} cases, {asked} calls,",
+        "BROKEN" if broken else "kept",
+        f"from {where}: {len({call['case'] for call in calls})} cases,",
+        f"{sum(call['call'] != 'after' for call in calls)} calls,",
         ", ".join(f"{what} {n}" for what, n in counts.items()),
     )
     return broken
+
+
+def show(call, *more):
+    print(f"{call['seconds']:7.2f} s {call['mb']:5.0f} MB  {call['call']:8}{call['name']}", *more)
 
 
 if __name__ == "__main__":
