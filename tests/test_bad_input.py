@@ -153,9 +153,9 @@ MISTAKES = {
     ),
     "critique that is no text": Mistake(
         OWN,
-        ["my.jsonl, row 1", "critique", "5"],
+        ["my.jsonl, row 1", "critique"],
         "--drop-bad",
-        source('{"question": "2+2?", "response": "4", "critique": 5}'),
+        source('{"question": "2+2?", "response": "4", "critique": ["no"]}'),
     ),
     "column that is not there": Mistake(
         [*OWN, "--columns", "question=problem"],
@@ -242,8 +242,8 @@ MISTAKES = {
     ),
     "another arm": Mistake(
         ["04_train.py", *SMALL["04_train.py"], "--epochs", "2"],
-        ["04_train/sft", "epochs 1 -> 2"],
-        "mv runs/tiny/04_train/sft",
+        ["04_train/", "epochs 1 -> 2"],
+        "mv runs/tiny/04_train/",
     ),
     "full disk": Mistake(
         [
@@ -338,12 +338,12 @@ def assert_refused(folder, done, before, seen, fix, status=2):
     assert "Traceback" not in done.stderr and "secret" not in done.stderr
     for text in [*seen, fix]:
         assert text in done.stderr, done.stderr
-    after = {
-        name: content
-        for name, content in contents(folder).items()
-        if not (content == [] and "journal" in name)
-    }
-    assert after == before  # an empty journal apart, which waits for its first answer
+    after = {}
+    for name, content in contents(folder).items():
+        empty_journal = content == [] and "journal" in name
+        if not empty_journal and "02_failed" not in name:  # 02 says there why it has no critique
+            after[name] = content
+    assert after == {name: before[name] for name in before if "02_failed" not in name}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
