@@ -141,7 +141,8 @@ def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
     After step 5: the state is from step 3, and the checkpoint of step 4 is written again. Or as
     soon as the last checkpoint exists: it is trained, but something may be left to do.
     """
-    first, second, *others = sorted(path.stem for path in (run_copy / "03_data").glob("*.jsonl"))
+    paths = sorted((run_copy / "03_data").glob("*.jsonl"))
+    first, second, *others = (path.stem for path in paths)
     folder, training = run_copy.parent.parent, run_copy / "04_train" / second
     shutil.rmtree(run_copy / "04_train")
     ready = {
