@@ -240,12 +240,14 @@ def evaluate(spec, test_items):
 # flatters the score.
 selected, notes = [], []
 if any(spec.checkpoints for spec in specs):
-    validation = checkpoint_selection.choose_validation_set(config.selection, config.benchmarks)
+    validation, note = checkpoint_selection.choose_validation_set(
+        config.selection, config.benchmarks
+    )
+    notes.append(note)
     if validation == test_sets.HELDOUT:
         items = checkpoint_selection.load_heldout(run, specs)[: config.limit]
     else:
         items = load_items(validation)
-    notes.append(checkpoint_selection.describe_validation(validation))
     for spec in specs:
         if spec.checkpoints:
             results = []

@@ -13,41 +13,33 @@ from common.evaluate import comparisons, scores
 
 HOLDOUT_QUESTIONS = 500  # at most
 INSIDE_MATH = {"math", "math500_validation", "tiny_validation"}
-# By name: what a choice on this set means.
-NOTES = {
-    "math500": "as in the paper: it lies inside the MATH test, so these are the luckiest scores",
-    "tiny": "which is the test set itself, so these are the luckiest scores",
-    "math500_validation": "which is no part of what is reported",
-    "tiny_validation": "which is no part of what is reported",
-    "heldout": "questions of the run that were not trained on, harder than the rest",
+# By selection: the set that checkpoints are chosen on, that of the miniature, what it means.
+DISJOINT = "which is no part of what is reported"
+LUCKIEST = "as in the paper: it lies inside the test set, so the scores are those of the luckiest"
+UNSEEN = "questions of the run that were not trained on, harder than the rest"
+VALIDATION_SETS = {
+    # Differs from the paper: by default checkpoints are chosen on questions that are not reported.
+    "validation": ("math500_validation", "tiny_validation", DISJOINT),
+    "paper": ("math500", "tiny", LUCKIEST),
+    "heldout": (test_sets.HELDOUT, test_sets.HELDOUT, UNSEEN),
 }
 
 
-def choose_validation_set(selection: str, benchmarks: list[str]) -> str:
-    """Return the name of the set that checkpoints are chosen on.
+def choose_validation_set(selection: str, benchmarks: list[str]) -> tuple[str, str]:
+    """Return the name of the set that checkpoints are chosen on, and a sentence on what that means.
 
-    selection: "validation" (or "auto") is disjoint from what is reported; "paper" is MATH-500, as
-    in the paper; "heldout" are questions of the run. benchmarks: those that are reported.
+    selection: a key of VALIDATION_SETS. benchmarks: those that are reported.
     """
-    tiny = set(benchmarks) <= set(test_sets.TINY)
-    if selection == "heldout":
-        return test_sets.HELDOUT
-    if selection == "paper":
-        return "tiny" if tiny else "math500"
-    # Differs from the paper: by default checkpoints are chosen on questions that are not reported.
-    name = "tiny_validation" if tiny else "math500_validation"
-    if INSIDE_MATH & set(benchmarks):
+    name, tiny_name, meaning = VALIDATION_SETS[selection]
+    if set(benchmarks) <= set(test_sets.TINY):
+        name = tiny_name
+    if selection == "validation" and INSIDE_MATH & set(benchmarks):
         raise InputError(
             f"{name}, on which checkpoints are chosen, lies inside {' '.join(benchmarks)}.\n"
             "Report --benchmarks math500 instead of math; "
             "or choose as the paper did, on the test: --selection paper"
         )
-    return name
-
-
-def describe_validation(name: str) -> str:
-    """Return a sentence on what a choice on this set means."""
-    return f"Checkpoints were chosen on {name}, {NOTES[name]}."
+    return name, f"Checkpoints were chosen on {name}, {meaning}."
 
 
 def read_trained_questions(run: Path) -> dict[str, set[str]]:

@@ -322,16 +322,16 @@ def write_score(folder: Path, result: Result, context: dict, seed: int = 0) -> N
 
 
 def format_example(results: list[Result]) -> str:
-    """Return the first item of a benchmark on which models differ, and each model's output.
+    """Return the first item on which models differ (the last one if none), and their outputs.
 
     Nothing of a private benchmark is shown.
     """
     name = results[0].benchmark
     if test_sets.get_test_set(name).private:
         return f"({name}: no example, its texts are shown and stored nowhere)"
-    by_item = list(zip(*(result.rows for result in results)))
-    differing = [rows for rows in by_item if len(set(_column(rows, "correct"))) > 1]
-    rows = (differing or by_item)[0]
+    for rows in zip(*(result.rows for result in results)):
+        if len(set(_column(rows, "correct"))) > 1:
+            break
     lines = [rows[0]["question"], f"(gold {rows[0]['gold']})"]
     for result, row in zip(results, rows):
         lines.append(f"--- {result.model}: {OUTCOMES[row['correct']]}")

@@ -85,14 +85,14 @@ def test_no_checkpoint_is_chosen_on_half_of_the_items():
 def test_validation_sets():
     cases = [
         ("validation", ["math500", "gsm8k"], "math500_validation", "no part of what is reported"),
-        ("paper", ["math"], "math500", "it lies inside the MATH test"),
-        ("auto", ["tiny"], "tiny_validation", "no part"),
-        ("paper", ["tiny"], "tiny", "is the test set itself"),
+        ("paper", ["math"], "math500", "inside the test set"),
+        ("validation", ["tiny"], "tiny_validation", "no part"),
+        ("paper", ["tiny"], "tiny", "luckiest"),
         ("heldout", ["math"], "heldout", "not trained on"),
     ]
-    for selection, reported, name, meaning in cases:
-        assert checkpoint_selection.choose_validation_set(selection, reported) == name
-        assert meaning in checkpoint_selection.describe_validation(name)
+    for selection, reported, expected, meaning in cases:
+        name, sentence = checkpoint_selection.choose_validation_set(selection, reported)
+        assert name == expected and name in sentence and meaning in sentence
 
 
 def test_the_validation_set_is_not_reported():
