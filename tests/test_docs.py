@@ -64,3 +64,9 @@ def test_every_link_leads_to_a_file(page):
     targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
+
+
+def test_every_file_of_common_has_a_line_in_its_readme():
+    page = (ROOT / "common" / "README.md").read_text(encoding="utf-8")
+    files = [path.name for path in (ROOT / "common").rglob("*.py") if path.name != "__init__.py"]
+    assert not [name for name in files if f"`{name}`" not in page]
