@@ -129,14 +129,14 @@ class _Comparison:
         tuples = gold_kind == answer_kind == "()" and len(golds) > 2
         return tuples and self._all(golds, answers)
 
-    def _pair_up(self, golds, answers, same):
+    def _pair_up(self, golds, answers, equal):
         """Return whether each gold has an answer of its own."""
         if len(golds) != len(answers) or len(golds) > MAX_ITEMS:
             return False
         answers = list(answers)
         for gold in golds:
             for answer in answers:
-                if same(gold, answer):
+                if equal(gold, answer):
                     answers.remove(answer)
                     break
             else:
@@ -164,7 +164,7 @@ class _Comparison:
             return None
         left, _, right = equation.rpartition("=")
         calculation = not re.search(UNKNOWN, re.sub(KNOWN, "", left))
-        if not calculation and not QUESTION_LABEL.fullmatch(remove_spaces(left)):
+        if not calculation and not re.fullmatch(QUESTION_LABEL, remove_spaces(left)):
             return False
         if equation == gold:
             return self.equal(right.strip(), answer)
@@ -192,7 +192,7 @@ class _Comparison:
             return gold_kind == answer_kind and self._all(golds, answers)
         if not gold_kind and not answer_kind or r"\begin" in gold + answer:
             return None
-        return None if RELATION.search(answer if gold_kind else gold) else False
+        return None if re.search(RELATION, answer if gold_kind else gold) else False
 
     def _units(self, gold, answer):
         """Compare values with units. A unit may be left out, but not %: 50 is not 50 %, nor 0.5."""

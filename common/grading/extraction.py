@@ -14,7 +14,7 @@ OPEN = re.compile(  # <think>, <|begin_of_thought|>, [THINK], ◁think▷
     rf"(?:<\|?|\[|◁)(?:begin_of_)?{REASONING}(?:\|?>|\]|▷)", re.I
 )
 CLOSE = re.compile(rf"(?:<\|?|\[|◁)(?:/|end_of_){REASONING}(?:\|?>|\]|▷)", re.I)  # </think>
-END = re.compile(  # what follows these was not meant: </s>, [END]
+END = (  # what follows these was not meant: </s>, [END]
     r"(?<=\S)\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|\(END\)|\\?\[END\\?\]"
     r"|\*\*END\*\*)"
 )
@@ -38,7 +38,7 @@ NUMBER = re.compile(  # -1,234.5, 1 1/2, $5, 20 %; not the 2 or the 10 of 2^10, 
 # ---- boxes ----
 
 BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.S)
-BARE_BOX = re.compile(  # \boxed 8, \boxed x, \boxed\frac{1}{2}
+BARE_BOX = (  # \boxed 8, \boxed x, \boxed\frac{1}{2}
     r"\\(?:boxed|fbox)\s{0,9}(\d[\d.,]*\d|\d|[a-zA-Z](?![a-zA-Z])|\\[a-z]+(?:\{[^{}]*\})*)"
 )
 
@@ -69,9 +69,9 @@ BARE_MATH_LINE = re.compile(  # x = 3/4; no words, no sum of money
 
 SOLUTION = re.compile(r"\bsolution\W{0,3}:", re.I)
 NO_OPTION = re.compile(r"\W*(?:none|neither|not|either)\b", re.I)
-REJECTED = re.compile(r"\W*is (?:wrong|incorrect|false|not)\b")
-TEXT_COMMAND = re.compile(r"\\(?:text|math)\w*\s*\{|\\&")
-FORMULA = re.compile(r"[\s}]*(?:[-+*/^_=<>]|\\(?:cdot|times|frac|pm|le|ge)(?![a-z]))")  # C+1, C_1
+REJECTED = r"\W*is (?:wrong|incorrect|false|not)\b"
+TEXT_COMMAND = r"\\(?:text|math)\w*\s*\{|\\&"
+FORMULA = r"[\s}]*(?:[-+*/^_=<>]|\\(?:cdot|times|frac|pm|le|ge)(?![a-z]))"  # C+1, C_1
 LEAD = r"(?i:\\(?:text|math)\w*\s*\{|(?:the )?(?:options?|choices?)(?![a-z])|both\b|[\W_])*"
 SECOND = (  # A and B, A / B, A, (B)
     r"[\s)*_}}]*(?:,|;|/|&|\band\b|\bor\b|(?=\())[\s(*_}}]*(?i:(?:option|choice)[\s_]*)?\(?"
@@ -141,12 +141,12 @@ def _read_option(answer, letters, lower_case):
     if not option:
         return None
     rest = answer[option.end() :]
-    plain = TEXT_COMMAND.sub(lambda command: "&" if command[0] == r"\&" else " ", rest)
+    plain = re.sub(TEXT_COMMAND, lambda command: "&" if command[0] == r"\&" else " ", rest)
     several = (
         re.match(SECOND.format(letters=letters), plain)
-        or FORMULA.match(rest)
+        or re.match(FORMULA, rest)
         or answer[: option.start(1)].endswith(("-", "+"))
-        or REJECTED.match(plain)
+        or re.match(REJECTED, plain)
     )
     return answer if several else option[1].upper()
 
@@ -176,7 +176,7 @@ def _final_text(text):
     """
     for close in list(CLOSE.finditer(text))[-1:]:
         text = text[close.end() :]
-    return END.split(OPEN.split(text, maxsplit=1)[0], maxsplit=1)[0]
+    return re.split(END, OPEN.split(text, maxsplit=1)[0], maxsplit=1)[0]
 
 
 def _last_box(text):
@@ -192,7 +192,7 @@ def _last_box(text):
                 content = text[opening.end() : brace.start()].strip() or content
         elif brace[0].endswith("{") and brace[0] != r"\{":
             openings.append(brace)
-    return content or (BARE_BOX.findall(text) or [""])[-1]
+    return content or (re.findall(BARE_BOX, text) or [""])[-1]
 
 
 def _answers_after_cues(text) -> Iterator[str]:

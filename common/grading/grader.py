@@ -21,10 +21,10 @@ from common.grading.sympy_worker import map_unique
 MAX_TEXT = 1_000_000  # characters of an output that are read, from its end
 MAX_CACHED = 1_000  # characters of a gold and an answer whose comparison is remembered
 OPTIONS = "ABCDEFGHIJ"
-LETTER = re.compile(  # C, (C), \text{(C)}
+LETTER = (  # C, (C), \text{(C)}
     r"[\s$]*(?:\\(?:text|mathrm|mathbf)\w*\s*\{)?\s*\(?\s*([A-Za-z])\s*\)?[.:]?\s*\}?[\s$.]*"
 )
-LOWER_CASE = re.compile(r"\W*\([a-j]\)\W*")  # (c)
+LOWER_CASE = r"\W*\([a-j]\)\W*"  # (c)
 NUMBERS = (bool, int, float, Fraction, Decimal)
 
 
@@ -57,7 +57,7 @@ def grade(text, gold, tolerance: float = 0, choices=None) -> GradeResult:
     """
     _check_options(tolerance, choices)
     text, gold = _to_string(text), _to_string(gold).strip()
-    lower_case = bool(choices or LOWER_CASE.fullmatch(gold))
+    lower_case = bool(choices or re.fullmatch(LOWER_CASE, gold))
     letters = "".join(choices or OPTIONS).upper()
     letter = _gold_letter(gold, lower_case)
     if choices or letter and letter in letters:
@@ -123,7 +123,7 @@ def _are_letters(choices):
 
 
 def _gold_letter(gold, lower_case):
-    letter = LETTER.fullmatch(gold)
+    letter = re.fullmatch(LETTER, gold)
     if not letter:
         return ""
     return letter[1].upper() if lower_case else letter[1]

@@ -5,44 +5,15 @@ The mathematics is untouched.
 
 import re
 
+LOOKALIKES = str.maketrans("−–—∗÷⁄⟨⟩’′“”º\u00a0\u2009\u202f", "---*//()''\"\"°   ", "\u200b")
+SYMBOLS = "×·⋅∞∪∩≤≥⩽⩾≠≈±∓∈∅√∠…αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
+COMMANDS = (
+    "times cdot cdot infty cup cap le ge le ge ne approx pm mp in emptyset sqrt angle cdots "
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+)
 SIGNS = {
-    "−": "-",
-    "–": "-",
-    "—": "-",
-    "×": r"\times ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "∗": "*",
-    "÷": "/",
-    "⁄": "/",
-    "∞": r"\infty ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "≤": r"\le ",
-    "≥": r"\ge ",
-    "⩽": r"\le ",
-    "⩾": r"\ge ",
-    "≠": r"\ne ",
-    "≈": r"\approx ",
-    "±": r"\pm ",
-    "∓": r"\mp ",
-    "∈": r"\in ",
-    "∅": r"\emptyset ",
     "ℝ": r"\mathbb{R}",
-    "√": r"\sqrt ",
-    "∠": r"\angle ",
-    "⟨": "(",
-    "⟩": ")",
-    "\u00a0": " ",
-    "\u2009": " ",
-    "\u202f": " ",
-    "\u200b": "",
-    "’": "'",
-    "′": "'",
-    "“": '"',
-    "”": '"',
-    "º": "°",
-    "…": r"\cdots ",
     "½": r"\frac{1}{2}",
     "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}",
@@ -50,13 +21,8 @@ SIGNS = {
     "¾": r"\frac{3}{4}",
     "⅛": r"\frac{1}{8}",
 }
-GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
-GREEK_NAMES = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
-)
-for letter, name in zip(GREEK, GREEK_NAMES.split()):
-    SIGNS[letter] = rf"\{name} "
+for symbol, command in zip(SYMBOLS, COMMANDS.split(), strict=True):
+    SIGNS[symbol] = rf"\{command} "
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 MONEY = {"€": "euros", "£": "pounds sterling", "¥": "yen"}
@@ -108,8 +74,8 @@ REWRITES = compile_rules(
         # TeX that only sets type
         (r"\\\\\[[^\]]*\]", r"\\\\"),  # \\[4pt]
         (
-            r"\\(?:tiny|small|[lL]arge|huge|bf|it|rm|sf|tt|(?:display|text|script)style|(?:no)?limits"
-            r"|q?quad|thinspace|strut)(?![A-Za-z])",
+            r"\\(?:tiny|small|[lL]arge|huge|bf|it|rm|sf|tt|(?:display|text|script)style"
+            r"|(?:no)?limits|q?quad|thinspace|strut)(?![A-Za-z])",
             " ",
         ),
         (r"(?<!\\)\\[][,!;:() ]|~", " "),
@@ -148,8 +114,8 @@ REWRITES = compile_rules(
             "",
         ),
         (
-            r"\\(?:text|math|mbox|hbox|operatorname|boxed|fbox|underline|emph|ensuremath)(?!bb)\w*\*?"
-            r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
+            r"\\(?:text|math|mbox|hbox|operatorname|boxed|fbox|underline|emph|ensuremath)(?!bb)"
+            r"\w*\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
             r" \1 ",
         ),
         (r"(?<=\d)\s*(?:th|st|nd|rd)\b", ""),
@@ -211,7 +177,8 @@ def normalize(answer: str) -> str:
     >>> normalize(r"$\left( \dfrac12, \text{ 3 cm} \right)$.")
     '( \\frac{1}{2}, 3 cm )'
     """
-    answer = rewrite(answer.translate(str.maketrans(SIGNS)), SIGNS_OF_TEXT)
+    answer = answer.translate(LOOKALIKES).translate(str.maketrans(SIGNS))
+    answer = rewrite(answer, SIGNS_OF_TEXT)
     if re.search(ALIGNED, answer):  # x &= 3 + 4 \\\\ &= 7
         answer = re.sub(r"&|\\\\", " ", re.sub(ALIGNED, " ", answer))
     if r"\begin" not in answer:

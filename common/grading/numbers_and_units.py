@@ -84,8 +84,8 @@ PRODUCT = (  # kg m/s^2, miles per hour
 )
 VALUE_END = rf"(?:\d\.?|[}})!]|\\pi|\\infty|(?<=[^A-Za-z\\])[a-z](?=\s+(?:{WORD})))"
 QUANTITY = re.compile(rf"(?P<value>.*?{VALUE_END})(?P<gap> ?)(?P<unit>{PRODUCT})")
-FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])[^{}]*$")  # \sin 30
-LONG_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
+FUNCTION = r"\\(?:sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])[^{}]*$"  # \sin 30
+LONG_WORD = r"(?<![A-Za-z\\])[A-Za-z]{4,}"
 AMBIGUOUS = {"mg", "ms", "hr"}  # 2 mg may be a product
 AMBIGUOUS_JOINED = {"ft", "in", "pc", "cc", "ly", "mi", "min", "am", "pm"}  # as may 2ft
 DIMENSIONS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cubed": 3}
@@ -102,15 +102,17 @@ def split_unit(answer: str) -> tuple[str, str]:
     (('12', 'ft'), ('5', '%'), ('3', 'kg*m*s^-1'), ('5m', ''))
     """
     match = QUANTITY.fullmatch(answer) if len(answer) <= 500 else None
-    if not match or _is_factor(match["value"].strip(), match["gap"], match["unit"]):
+    if not match:
         return answer, ""
-    return match["value"].strip(), _name(match["unit"])
+    value, unit = match["value"].strip(), match["unit"]
+    angle = unit[0] == "°" and re.search(FUNCTION, value)
+    if angle or re.search(LONG_WORD, value) or _is_factor(value, match["gap"], unit):
+        return answer, ""
+    return value, _name(unit)
 
 
 def _is_factor(value, gap, unit):
     r"""Return whether what looks like a unit may be a factor, as in 2mg, 5m and \frac{1}{3}mL^2."""
-    if unit[0] == "°" and FUNCTION.search(value) or LONG_WORD.search(value):
-        return True
     first, *further = [token for _, token, _ in FACTOR.findall(unit) if token]
     letters = [token for token in (first, *further) if len(token) == 1 and token.isalpha()]
     if not SYMBOLS.keys() >= set(letters):

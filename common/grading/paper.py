@@ -59,8 +59,8 @@ OTHER_BRACKET = {"[]": "(", "()": "["}
 LABEL = r"^\s*[^=]{0,2}\s*="  # x=, a_=
 IN_BRACKETS = r"[(\[].+[)\]]"
 MATRIX = r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}"
-TIMES_TEN = re.compile(r"(?<!\d)(\d+(?:\.\d*)?)\\times10\^\{?([+-]?\d+)\}?")  # 3\times10^{8}
-TEN = re.compile(r"10\^\{([+-]?\d+)\}")  # 10^{8}
+TIMES_TEN = r"(?<!\d)(\d+(?:\.\d*)?)\\times10\^\{?([+-]?\d+)\}?"  # 3\times10^{8}
+TEN = r"10\^\{([+-]?\d+)\}"  # 10^{8}
 
 # The released clean-up, in its order: what comes before the units, ...
 COMMANDS = compile_rules(
@@ -248,7 +248,7 @@ def _scientific(answer):
     try:
         if "e" in answer.lower().replace("times", ""):
             return float(answer)
-        factor, exponent = TIMES_TEN.findall(answer)[0]
+        factor, exponent = re.findall(TIMES_TEN, answer)[0]
         return float(factor) * _power_of_ten(exponent)
     except (ValueError, IndexError):
         return answer
@@ -261,7 +261,7 @@ def _decimal(answer):
     """
     try:
         exponential = "e" in answer.lower()
-        value = float(answer) if exponential else _power_of_ten(TEN.findall(answer)[0])
+        value = float(answer) if exponential else _power_of_ten(re.findall(TEN, answer)[0])
     except (ValueError, IndexError):
         return answer
     return f"{value:f}".rstrip("0").rstrip(".")

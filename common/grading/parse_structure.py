@@ -10,7 +10,7 @@ from common.grading.normalize_latex import remove_spaces
 
 # ---- brackets ----
 
-BRACKETS = re.compile(
+BRACKET = re.compile(
     r"(\\begin\{\w+\}|\\?\{|[(\[])|(\\end\{\w+\}|\\?\}|[)\]])|[^\\()\[\]{}]+|\\"
 )  # one that opens | one that closes | text between them
 
@@ -34,15 +34,15 @@ def hide_brackets(answer: str) -> str:
             return "\0" * (len(closing) - 1) + "\1"
         return "\0" * len(token[0]) if depth and token.start() <= last else token[0]
 
-    return BRACKETS.sub(hide, answer)
+    return BRACKET.sub(hide, answer)
 
 
 def split(answer: str, separator: str) -> list[str]:
     """Return the parts of an answer between the separators (a pattern) outside all brackets."""
     pieces, start = [], 0
-    for found in re.finditer(separator, hide_brackets(answer)):
-        pieces.append(answer[start : found.start()].strip())
-        start = found.end()
+    for cut in re.finditer(separator, hide_brackets(answer)):
+        pieces.append(answer[start : cut.start()].strip())
+        start = cut.end()
     pieces.append(answer[start:].strip())
     return list(filter(None, pieces))
 
@@ -65,7 +65,7 @@ LABEL = re.compile(  # x =, (x, y) =, x \in, |AB| =, area:
     rf"({NAME}(?::{NAME})*|\|\w+\||\({NAME}(?:,\s*{NAME})*\)|{NAME}(?:\s[a-z]+)*(?=:))"
     r"\s*(?:=|\\approx|\\in(?![a-z])|(?<=[a-z]{4}):)\s*(?=\S)"
 )
-QUESTION_LABEL = re.compile(  # m+n, V_o/V_i: the question names it. Without spaces
+QUESTION_LABEL = (  # m+n, V_o/V_i: the question names it. Without spaces
     rf"{NAME}(?:[+/]{NAME})*|\\frac\{{{NAME}\}}\{{{NAME}\}}"
 )
 
@@ -87,12 +87,12 @@ def split_label(answer: str) -> tuple[str, str]:
 # ---- lists and matrices ----
 
 COMMA = r",?\s*\b(?:and|or)\b\s*|[,;]"  # 1, 2 and 3
-SET = re.compile(r"\\\{([^|:]*)\\\}|\{([^|:]*,[^|:]*)\}")  # \{1, 2\}, {1, 2}
+SET = r"\\\{([^|:]*)\\\}|\{([^|:]*,[^|:]*)\}"  # \{1, 2\}, {1, 2}
 MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
 )
-CONDITION = re.compile(r"^(?:if|when|for)\b|,$")  # if x > 0,
-PLUS_MINUS, MINUS_PLUS = re.compile(r"\\pm(?![a-z])"), re.compile(r"\\mp(?![a-z])")
+CONDITION = r"^(?:if|when|for)\b|,$"  # if x > 0,
+PLUS_MINUS, MINUS_PLUS = r"\\pm(?![a-z])", r"\\mp(?![a-z])"
 
 
 def list_label(answer: str) -> str:
@@ -114,7 +114,7 @@ def elements(answer: str) -> list[str]:
     a \pm b is two elements. Any other answer is its only element.
     """
     answer = answer.removeprefix(list_label(answer))
-    inner = SET.fullmatch(answer)
+    inner = re.fullmatch(SET, answer)
     if inner and is_enclosed(answer):
         answer = inner[1] or inner[2] or ""
     matrix = MATRIX.fullmatch(answer)
@@ -124,13 +124,13 @@ def elements(answer: str) -> list[str]:
     signed = []
     for part in split(answer, COMMA):
         signed.append(_choose_signs(part, "+", "-"))
-        if PLUS_MINUS.search(part):
+        if re.search(PLUS_MINUS, part):
             signed.append(_choose_signs(part, "-", "+"))
     return signed
 
 
 def _choose_signs(part, plus, minus):
-    part = MINUS_PLUS.sub(minus, PLUS_MINUS.sub(plus, part))
+    part = re.sub(MINUS_PLUS, minus, re.sub(PLUS_MINUS, plus, part))
     return re.sub(r"(^|=)\s*\+\s*(?=\S)", r"\1", part)  # +5 is 5
 
 
@@ -158,22 +158,32 @@ def _matrix_entries(environment, lines):
     kind = " ".join(str(len(row)) for row in rows)
     if environment != "cases":
         return kind, cells
-    return f"cases {kind}", [CONDITION.sub("", entry).strip() for entry in cells]
+    return f"cases {kind}", [re.sub(CONDITION, "", entry).strip() for entry in cells]
 
 
 # ---- inequalities and intervals ----
 
-RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-z])|\\cup|\\cap|\\setminus|\\\{")
+RELATION = r"[<>=]|\\(?:le|ge|ne)(?![a-z])|\\cup|\\cap|\\setminus|\\\{"
 ORDER = re.compile(r"<|>|\\(?:le|ge|ne)(?![a-z])")
 FLIPPED = {">": "<", r"\ge": r"\le", "<": ">", r"\le": r"\ge", r"\ne": r"\ne"}
-LESS = ("<", r"\le")
-CLOSED = (r"\le", r"\ge")
-VARIABLE = re.compile(rf"(\|?)\s*({LETTER})\s*\1")  # x or |x|
-MEMBER = re.compile(rf"({LETTER})\s*\\in\s*(?=[(\[])")  # x \in [1,2]
-POINT = re.compile(r"\\\{([^,]*)\\\}")  # \{3\}
+BRACKETS = {"<": "()", r"\le": "[]"}
+SOLUTIONS = {  # of x < a and of |x| < a
+    "<": "( -∞ a )",
+    r"\le": "( -∞ a ]",
+    ">": "( a ∞ )",
+    r"\ge": "[ a ∞ )",
+    r"\ne": "( -∞ a ) | ( a ∞ )",
+    "|<": "( -a a )",
+    r"|\le": "[ -a a ]",
+    "|>": "( -∞ -a ) | ( a ∞ )",
+    r"|\ge": "( -∞ -a ] | [ a ∞ )",
+}
+VARIABLE = rf"(\|?)\s*({LETTER})\s*\1"  # x or |x|
+MEMBER = rf"({LETTER})\s*\\in\s*(?=[(\[])"  # x \in [1,2]
+POINT = r"\\\{([^,]*)\\\}"  # \{3\}
 CUP = r"\\cup(?![a-z])"
 ALTERNATIVES = rf"{CUP}|,?\s*\bor\b\s*|,(?![^<>]*$)"  # x < 1 or x > 2; x < 1, x > 2
-EVERYTHING = re.compile(
+EVERYTHING = (
     r"\\mathbb\{R\}|(?:all|any) real(?: number)?s?|reals?|[a-z]\s*\\in\s*\\mathbb\{R\}"
     r"|-\s*\\infty\s*<\s*[a-z]\s*<\s*\+?\\infty"
 )
@@ -209,10 +219,10 @@ def intervals(answer: str) -> Union | None:
     (0,1] \cup (2,\infty) and 0 < x \le 1 or x > 2 have the same pieces.
     """
     variables, pieces = set(), []
-    member = MEMBER.match(answer)
+    member = re.match(MEMBER, answer)
     if member:
         answer, variables = answer[member.end() :], {member[1]}
-    if EVERYTHING.fullmatch(answer):
+    if re.fullmatch(EVERYTHING, answer):
         return "", [Interval("(", BELOW, ABOVE, ")")]
     for part in split(answer, ALTERNATIVES if ORDER.search(answer) else CUP):
         union = _bracketed(part) or _inequality(part) or _between(part)
@@ -224,46 +234,36 @@ def intervals(answer: str) -> Union | None:
     return ("".join(variables), pieces) if pieces and len(variables) <= 1 else None
 
 
-def _bracketed(part) -> Union | None:
+def _bracketed(part):
     r"""Read (0,1] or the point \{3\}."""
     kind, ends = entries(part)
     if len(ends) == 2 and kind[0] in "([":
         low, high = (re.sub(r"^\+\s*", "", end) for end in ends)
         return "", [Interval(kind[0], low, high, kind[1])]
-    point = POINT.fullmatch(part)
+    point = re.fullmatch(POINT, part)
     return ("", [Interval("[", point[1], point[1], "]")]) if point else None
 
 
-def _inequality(part) -> Union | None:
+def _inequality(part):
     r"""Read an inequality with its variable alone: a < x \le b, x > a, |x| < a, x \ne a."""
     sides, signs = chain(part)
-    if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= set(LESS):
-        opening, closing = _brackets(signs[0])[0], _brackets(signs[1])[1]
+    if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= BRACKETS.keys():
+        opening, closing = BRACKETS[signs[0]][0], BRACKETS[signs[1]][1]
         return sides[1], [Interval(opening, sides[0], sides[2], closing)]
     if len(sides) != 2:
         return None
     sign = signs[0]
-    if not VARIABLE.fullmatch(sides[0]):
+    if not re.fullmatch(VARIABLE, sides[0]):
         sides, sign = sides[::-1], FLIPPED[sign]
-    variable, end = VARIABLE.fullmatch(sides[0]), sides[1]
-    if not variable or variable[1] and sign == r"\ne":
+    variable, end = re.fullmatch(VARIABLE, sides[0]), sides[1]
+    if not variable or (variable[1], sign) == ("|", r"\ne"):
         return None
-    opening, closing = _brackets(sign)
-    opposite = f"-({end})" if variable[1] else end
-    below = Interval("(", BELOW, opposite, closing)
-    above = Interval(opening, end, ABOVE, ")")
-    if variable[1] and sign in LESS:
-        return variable[2], [Interval(opening, opposite, end, closing)]
-    if variable[1] or sign == r"\ne":
-        return variable[2], [below, above]
-    return variable[2], [below if sign in LESS else above]
+    ends = {"a": end, "-a": f"-({end})", "∞": ABOVE, "-∞": BELOW}
+    pieces = [piece.split() for piece in SOLUTIONS[variable[1] + sign].split("|")]
+    return variable[2], [Interval(o, ends[low], ends[high], c) for o, low, high, c in pieces]
 
 
-def _brackets(sign):
-    return "[]" if sign in CLOSED else "()"
-
-
-def _between(part) -> Union | None:
+def _between(part):
     """Read x > a and x < b."""
     sides = [_inequality(side) for side in split(part, r",?\s*\band\b\s*")]
     names = {name for name, _ in filter(None, sides)}

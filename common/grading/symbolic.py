@@ -190,8 +190,9 @@ def equal(gold: str, answer: str, tolerance: float = 0) -> bool:
     if first is None or second is None:
         return False
     if _both(sympy.Expr, first, second):
-        same = _same_value(first, second)
-        return same or tolerance > 0 and _close(first, second, tolerance)
+        if _same_value(first, second):
+            return True
+        return tolerance > 0 and _close(first, second, tolerance)
     if _both(sympy.MatrixBase, first, second):
         return first.shape == second.shape and all(map(_same_value, first, second))
     if _both(sympy.Equality, first, second):
