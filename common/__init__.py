@@ -1,7 +1,6 @@
-"""The rooms that the five scripts share."""
+"""What the five scripts share: a package for each chapter. README.md says what to read first."""
 
 import logging
 
-logging.getLogger("bitsandbytes").setLevel(
-    logging.ERROR
-)  # at each start it reports a kernel that is optional
+# bitsandbytes reports at each start that an optional kernel is missing.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
