@@ -30,7 +30,6 @@ not equal tokens; the page says how many.
 
 # %% Settings
 from dataclasses import dataclass
-from pathlib import Path
 
 from common.core.config import configure, setting
 
@@ -130,9 +129,9 @@ from common.data import (
     sources,
     training_sets,
 )
+from common.teacher.critiques import SELF
 
 run = manifests.run_folder(config.name)
-matches_file = run / "03_contaminated.jsonl"
 labels = training_sets.label_sets(config.arms, config.suffix)  # {training set: its label}
 exports.check(config.export)
 if config.per_question and config.wrong_share is not None:
@@ -143,25 +142,16 @@ if config.per_question and config.wrong_share is not None:
 
 # %% Read the critiques, the teacher's own answers, the responses of another run
 input_files = manifests.outputs(run, "02_critiques")
-all_rows, self_critiques = [], []
-for path in input_files:
-    manifests.check_inputs(path)
-    file_rows = files.read_jsonl_if_exists(path, selection.CRITIQUE_FIELDS)
-    if path.stem == "self-critique":
-        self_critiques += file_rows
-    else:
-        all_rows += file_rows
-teachers = selection.select_teachers(all_rows, config.teacher)
-teacher_rows = [row for row in all_rows if row["teacher"] in teachers]
-rows, left_out = selection.usable_critiques(teacher_rows[: config.limit])
-self_critiques, _ = selection.usable_critiques(self_critiques)
-n_right = sum(row["verdict"] == "right" for row in rows)
-print(
-    f"{len(rows)} critiques of {', '.join(teachers)}: {n_right} with the verdict right, "
-    f"{len(rows) - n_right} wrong"
-)
+critiques, self_critiques = selection.read_critiques(input_files)
+responses = []  # for their golds alone: 02 writes one row of those that conflict
+for path in run.glob("01_responses/*.jsonl"):
+    responses += files.iter_jsonl(path)
+golds = critique_quality.collect_golds(critiques + self_critiques + responses)
+teachers = selection.select_teachers(critiques, config.teacher)
+critiques = [row for row in critiques if row["teacher"] in teachers]
+rows, left_out = selection.usable_critiques(critiques[: config.limit] + self_critiques)
 
-answer_files = sorted((run / "02_answers").glob("*.jsonl"))
+answer_files = sorted(run.glob("02_answers/*.jsonl"))
 answers = selection.read_answers(answer_files, teachers)
 mix_files = []
 if config.mix:
@@ -170,146 +160,100 @@ other_responses = selection.read_finished_responses(mix_files)
 input_files += answer_files + mix_files
 
 # %% Leave out the questions of the test sets
-notes = []
-for source in sorted({str(row["source"]) for row in rows + other_responses}):
-    license_note = sources.describe_license(source)
-    if license_note:
-        notes.append(license_note)
-test_sets, contaminated = {}, []
-if config.decontaminate:
-    questions = {row["question_id"]: row["question"] for row in rows + other_responses}
-    test_sets = decontamination.load_test_sets(
-        config.decontaminate, config.benchmarks_dir, config.seed
-    )
-    contaminated = decontamination.find_matches(questions, test_sets)
-    lines = decontamination.describe_matches(contaminated, test_sets)
-    notes += lines or ["no question of a test set was found"]
-    notes.append(f"compared with {', '.join(test_sets)}; every match: {matches_file}")
-elif {row["source"] for row in rows} != {"tiny"}:
-    notes.append(
-        "the questions were not compared with any test set (--decontaminate all); "
-        "05 says which it finds among them word for word"
-    )
-removed = {match["question_id"] for match in contaminated if match["removed"]}
-clean_rows = [row for row in rows if row["question_id"] not in removed]
-clean_responses = [row for row in other_responses if row["question_id"] not in removed]
-left_out["rows whose question is in a test set"] = len(rows) - len(clean_rows)
-left_out["rows of --mix whose question is in a test set"] = len(other_responses) - len(
-    clean_responses
+questions = {row["question_id"]: row["question"] for row in rows + other_responses}
+test_sets = decontamination.load_test_sets(config.decontaminate, config.benchmarks_dir, config.seed)
+matches = decontamination.find_matches(questions, test_sets)
+notes = decontamination.describe_matches(matches, test_sets)
+compared = ", ".join(test_sets) or "none (--decontaminate all)"
+notes.append(f"test sets with which the questions were compared: {compared}")
+input_files += decontamination.list_local_files(
+    config.decontaminate, config.benchmarks_dir, test_sets
 )
+removed = {match["question_id"] for match in matches if match["removed"]}
+clean_rows = [row for row in rows if row["question_id"] not in removed]
+other_responses = [row for row in other_responses if row["question_id"] not in removed]
+left_out["rows whose question is in a test set"] = len(rows) - len(clean_rows)
 
 # %% Measure how long the rows are
-tokenizer = selection.load_length_tokenizer(config, run)
-unit = "tokens" if tokenizer else "characters"
+tokenizer = selection.load_length_tokenizer(config.tokenizer, run)
 rows = selection.add_lengths(clean_rows, tokenizer, config.system)
-self_critiques = selection.add_lengths(self_critiques, tokenizer, config.system)
 if config.max_tokens:
+    if not tokenizer:
+        raise InputError("--max-tokens cannot be counted without one: --tokenizer FOLDER")
     rows = [row for row in rows if row["row_length"] <= config.max_tokens]
-    self_critiques = [row for row in self_critiques if row["row_length"] <= config.max_tokens]
 left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
-response_ids = {row["id"] for row in rows}
-self_critiques = [row for row in self_critiques if row["id"] in response_ids]
 
 # %% Grade the responses against their golds
-golds = critique_quality.collect_golds(all_rows)
 correct, gold_counts = critique_quality.grade_responses(rows, golds)
-print(f"responses: {', '.join(f'{number} {name}' for name, number in gold_counts.items())}")
-if correct and not any(correct.values()):
-    notes.append(
-        f"not one of {len(correct)} responses gives its gold: "
-        "does the column of the gold hold the final answer alone?"
-    )
+notes.append(f"responses against their golds: {gold_counts}")
+source_names = {str(row["source"]) for row in rows + other_responses}
+notes += filter(None, map(sources.describe_license, sorted(source_names)))
 for note in notes:
     print(f"note: {note}")
 for reason, number in left_out.items():
     if number:
         print(f"left out: {number} {reason}")
-if not rows:
-    raise InputError(f"no critique of {', '.join(teachers)} is left; the reasons are above.")
 
 # %% Put the rows in one order, for all training sets
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest
 # critiques (--select longest).
 ordered = selection.order_rows(rows, config.select, config.seed)
+by_teacher = [row for row in ordered if row["teacher"] != SELF]
+print(f"{len(by_teacher)} critiques of {', '.join(teachers)}")
+if not by_teacher:
+    raise InputError("no critique is left; the reasons are above.")
 inputs = training_sets.BuildInputs(
-    config.system,
-    answers,
-    correct,
-    self_critiques,
-    selection.order_rows(clean_responses, "random", config.seed),
-    config.wrong_share,
-    config.per_question,
+    system=config.system,
+    answers=answers,
+    correct=correct,
+    self_critiques=[row for row in ordered if row["teacher"] == SELF],
+    other_responses=selection.order_rows(other_responses, "random", config.seed),
+    wrong_share=config.wrong_share,
+    per_question=config.per_question,
 )
 
 # %% Build the training sets
 built, summaries = {}, {}
-question_ids = {row["id"]: row["question_id"] for row in rows + self_critiques + clean_responses}
-cft_texts = None
+question_ids = {row["id"]: row["question_id"] for row in rows + other_responses}
 for name, label in labels.items():
-    set_rows = training_sets.build_training_set(name, ordered, inputs, config.rows)
-    fix = training_sets.TRAINING_SETS[name].fix.format(name=config.name)
-    if not set_rows and config.arms:
-        raise InputError(f"{label}: no row fits.\nTake it out of --arms, or {fix}")
+    set_rows = training_sets.build_training_set(name, by_teacher, inputs, config.rows)
     if not set_rows:
+        fix = training_sets.TRAINING_SETS[name].fix.format(name=config.name)
+        if config.arms:
+            raise InputError(f"{label}: no row fits.\nTake it out of --arms, or {fix}")
         print(f"{label}: left out, no row fits; {fix}")
         continue
     texts = training_sets.training_texts(set_rows)
-    if name == "cft":
-        cft_texts = texts
-    elif texts == cft_texts and not config.arms:
+    if not config.arms and texts == training_sets.training_texts(built.get(labels["cft"], [])):
         print(f"{label}: left out, its rows are those of {labels['cft']}")
         continue
     built[label] = [row | {"arm": label} for row in set_rows]
     summaries[label] = selection.summarize(label, set_rows, tokenizer, question_ids)
-    print(f"{label}: {selection.describe_summary(summaries[label], unit)}")
+    print(f"{label}: {selection.describe_summary(summaries[label])}")
 if not built:
     raise InputError("no training set could be built; the reasons are above.")
 
 # %% Write them, what other trainers read, and the page
-local_files = decontamination.list_local_files(
-    config.decontaminate, config.benchmarks_dir, test_sets
-)
-input_files += map(Path, local_files)
 for label, set_rows in built.items():
     path = run / "03_data" / f"{label}.jsonl"
     files.write_jsonl(path, set_rows)
     manifests.write_manifest(
-        path,
-        config,
-        input_files,
-        teachers=teachers,
-        left_out=left_out,
-        length_unit=unit,
-        **summaries[label],
+        path, config, input_files, teachers=teachers, left_out=left_out, **summaries[label]
     )
 exports.write(run / "03_export", built, config.export)
+matches_file = run / "03_contaminated.jsonl"
 matches_file.unlink(missing_ok=True)  # of an earlier build
 if config.decontaminate:
-    files.write_jsonl(matches_file, contaminated)
-report.write(
-    run / "03_report.md",
-    run / "03_report.png",
-    rows + self_critiques if "cft-self-critique" in labels else rows,
-    correct,
-    gold_counts,
-    left_out,
-    list(summaries.values()),
-    unit,
-    notes,
-)
-print(f"wrote {', '.join(built)} in {run / '03_data'}, and {run / '03_report.md'} and .png")
-earlier = {path.stem for path in (run / "03_data").glob("*.jsonl")} - set(built)
-if earlier:
-    print(
-        f"note: {', '.join(sorted(earlier))} in {run / '03_data'} are of earlier commands; "
-        "04 trains them, too, unless --arms names others"
-    )
+    files.write_jsonl(matches_file, matches)
+report.write(run, rows, correct, list(summaries.values()), left_out, notes)
+print(f"wrote {', '.join(built)} in {run / '03_data'}; what they hold: {run / '03_report.md'}")
 
 # %% One row, as the model will see it
-label = labels["cft"] if labels.get("cft") in built else next(iter(built))
+label = labels.get("cft")
+if label not in built:
+    label = next(iter(built))
 example = built[label][0]
-print(f"\nThe first row of {label}:")
-for message in example["prompt"]:
+print(f"\nThe first row of {label}, whose last message is learned:")
+for message in example["prompt"] + example["completion"]:
     print(f"--- {message['role']}:\n{message['content'][:1500]}")
-print(f"--- completion, which is learned:\n{example['completion'][0]['content'][:1500]}\n")
 print(f"next: python 04_train.py --name {config.name}")

@@ -185,9 +185,8 @@ LEFT_OUT = {
     "duplicate critiques": 2,
     "critiques without a verdict": 1,
     "rows with an empty critique": 1,
-    "rows whose question is in a test set": 3,
-    "rows of --mix whose question is in a test set": 2,
-    "too long (--max-tokens)": 1,
+    "rows whose question is in a test set": 5,
+    "too long (--max-tokens)": 2,
 }
 
 
@@ -329,7 +328,6 @@ def test_controls_differ_from_cft_in_one_thing(everything):
 
 
 def test_what_was_left_out_is_the_same_in_print_page_and_manifest(everything):
-    """Self-critiques are not counted: they belong to no set but their own."""
     page = (everything.run / "03_report.md").read_text()
     printed = re.findall(r"^left out: (\d+) (.*)$", everything.printed, re.M)
     assert {reason: int(number) for number, reason in printed} == LEFT_OUT
@@ -337,8 +335,12 @@ def test_what_was_left_out_is_the_same_in_print_page_and_manifest(everything):
     assert {reason: number for reason, number in recorded.items() if number} == LEFT_OUT
     assert {reason: int(number) for reason, number in table(page, "Left out")} == LEFT_OUT
     assert "\n12 critiques of 8 responses to 6 questions.\n" in page
-    assert f"- Teachers, by critiques: {A} 6, {B} 4, {SELF} 2\n" in page
-    assert "graded 6, without a clear gold 2, timed out 0" in page
+    assert [line[:2] for line in table(page, "Verdicts")[:3]] == [
+        [SELF, "2"],
+        [A, "6"],
+        [B, "4"],
+    ]
+    assert "6 graded, 3 right, 0 timed out, 2 without a clear gold" in page
 
 
 def test_the_sizes_of_the_sets_are_the_same_in_print_page_and_manifest(everything):
@@ -366,10 +368,10 @@ def test_the_sizes_of_the_sets_are_the_same_in_print_page_and_manifest(everythin
         }
         assert {name: recorded[name] for name in expected} == expected
         total = expected["prompt"] + expected["completion"]
-        numbers = [total, expected["completion"], expected["longest"]]
-        cells = lines[label]
-        assert [cells[3], cells[4], cells[6]] == [f"{number:,}" for number in numbers]
-        assert cells[:2] == [str(expected["rows"]), str(expected["questions"])]
+        right = "-" if expected["right"] is None else expected["right"]
+        numbers = [expected["rows"], expected["questions"], right, total]
+        numbers += [expected["completion"], expected["longest"]]
+        assert lines[label] == list(map(str, numbers))
         assert (
             f"\n{label}: {len(built)} rows of {expected['questions']} questions, {total:,} tok"
             in (everything.printed)
@@ -387,7 +389,7 @@ def test_a_manifest_names_what_the_set_was_made_from(everything):
 
 def test_the_first_row_of_cft_is_shown(everything):
     first = everything.data["cft"][0]
-    shown = everything.printed.partition("The first row of cft:")[2]
+    shown = everything.printed.partition("The first row of cft,")[2]
     for message in first["prompt"] + first["completion"]:
         assert message["content"][:1500] in shown
 
@@ -433,8 +435,9 @@ def test_exports_say_what_the_sets_say(everything):
         messages = [row["prompt"] + row["completion"] for row in built]
         assert [row["messages"] for row in rows(folder / f"{label}_messages.jsonl")] == messages
         for row, turns in zip(json.loads((folder / f"{label}_alpaca.json").read_text()), messages):
-            user = f"{row['instruction']}\n{row['input']}"
-            assert [row["system"], user, row["output"]] == [turn["content"] for turn in turns]
+            assert [row["system"], row["instruction"], row["output"]] == [
+                turn["content"] for turn in turns
+            ]
 
 
 def test_the_same_command_elsewhere_gives_the_same_bytes(everything):
@@ -454,12 +457,6 @@ def test_a_teacher_can_be_chosen(everything, tiny_model, tmp_path):
 
 
 # --- a user's mistakes ----------------------------------------------------------------------------
-
-
-def conflicting_ids(run):
-    path = run / "02_critiques" / f"{A}.jsonl"
-    first, *others = rows(path)
-    write_rows(path, [first, first | {"question": "Another?"}, *others])
 
 
 def all_called_right(run):
@@ -487,7 +484,6 @@ MISTAKES = {  # flags, facts that stderr has to hold, what brings the mistake ab
     ),
     "unknown teacher": (["--teacher", "nobody"], ["nobody", f"--teacher {A} {B}"], change_nothing),
     "no teacher": ([], ["02_critique.py"], only_self_critiques),
-    "an id for two texts": ([], ["names two texts", "Another?"], conflicting_ids),
     "two limits": (
         ["--per-question", 1, "--wrong-share", 0.5],
         ["--per-question 1", "--wrong-share 0.5"],
@@ -495,13 +491,13 @@ MISTAKES = {  # flags, facts that stderr has to hold, what brings the mistake ab
     ),
     "a share that leaves nothing": (
         ["--arms", "sft-verified", "cft", "--wrong-share", 0.5],
-        ["cft: no row", "--wrong-share"],
+        ["cft: no row", "--wrong-share", "--arms"],
         all_called_right,
     ),
     "another test set, and nothing left": (
         # 03_contaminated.jsonl speaks of the data that exists, which an earlier 03 compared.
         ["--decontaminate", "one/test.jsonl", "--max-tokens", 1],
-        [f"no critique of {A}, {B} is left"],
+        ["no critique is left"],
         change_nothing,
     ),
 }
@@ -538,7 +534,7 @@ BUILD_OWN = [*BUILD, "base"]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory, tiny_model):
-    """A run with a base that 03 built with two settings: its folder and what was printed."""
+    """A run with a base that 03 built with two settings."""
     folder = tmp_path_factory.mktemp("settings")
     run = folder / "runs" / "own"
     runs.make_base(run, tiny_model)
@@ -551,8 +547,9 @@ def settings(tmp_path_factory, tiny_model):
     write_rows(run / "02_answers" / f"{A}.jsonl", answers)
     half = ["--rows", 8, "--seed", 1, "--suffix", "half"]
     whole = ["--rows", 8, "--seed", 2]
-    printed = [must_run(folder, *BUILD_OWN, *flags) for flags in (half, whole)]
-    return SimpleNamespace(folder=folder, run=run, printed=printed)
+    for flags in (half, whole):
+        must_run(folder, *BUILD_OWN, *flags)
+    return SimpleNamespace(folder=folder, run=run)
 
 
 def test_another_seed_takes_other_rows_in_each_set(settings):
@@ -565,7 +562,6 @@ def test_another_seed_takes_other_rows_in_each_set(settings):
 
 
 def test_each_set_has_a_manifest_of_its_own(settings):
-    """Also those of an earlier command, which 03 names: 04 trains them, too."""
     data = read_sets(settings.run)
     for label, built in data.items():
         path = settings.run / "03_data" / f"{label}.jsonl"
@@ -574,9 +570,6 @@ def test_each_set_has_a_manifest_of_its_own(settings):
         suffix, seed = ("half", 1) if label.endswith("-half") else ("", 2)
         assert (recorded["config"]["suffix"], recorded["config"]["seed"]) == (suffix, seed)
         assert {row["arm"] for row in built} == {label}
-    earlier = ", ".join(sorted(label for label in data if label.endswith("-half")))
-    assert "of earlier commands" not in settings.printed[0]
-    assert f"note: {earlier} in " in settings.printed[1]
 
 
 def test_critiques_that_changed_since_are_found_out(settings, tmp_path):
@@ -593,6 +586,7 @@ def test_critiques_that_changed_since_are_found_out(settings, tmp_path):
     assert "own.jsonl has changed" in done.stderr and "02_critique.py" in done.stderr
 
 
+@pytest.mark.slow
 def test_critiques_of_the_model_itself_are_a_set_of_their_own(settings, tmp_path):
     """By a trained checkpoint; those without a verdict are counted, and 02 ends with status 0."""
     shutil.copytree(settings.folder, tmp_path, dirs_exist_ok=True)
@@ -619,10 +613,10 @@ def test_critiques_of_the_model_itself_are_a_set_of_their_own(settings, tmp_path
 
 
 def test_a_mix_of_a_run_with_itself_never_has_a_question_twice(settings, tmp_path):
-    """The other half are the questions that the critiques leave over, fewer than were requested."""
+    """The other half are the questions that the critiques leave over, however few."""
     shutil.copytree(settings.folder, tmp_path, dirs_exist_ok=True)
     flags = ["--rows", 16, "--arms", "mix", "--mix", "own"]
-    printed = must_run(tmp_path, *BUILD_OWN, *flags)
+    must_run(tmp_path, *BUILD_OWN, *flags)
     question_ids = {row["id"]: row["question_id"] for row in ASKED}
     mix = rows(tmp_path / "runs" / "own" / "03_data" / "mix.jsonl")
     halves = {True: set(), False: set()}
@@ -631,7 +625,6 @@ def test_a_mix_of_a_run_with_itself_never_has_a_question_twice(settings, tmp_pat
         halves[is_critique].add(question_ids[row["response_id"]])
     assert len(halves[True]) == 16 and len(mix) == N
     assert halves[False] == set(question_ids.values()) - halves[True]
-    assert "--rows asks for 32" in printed
 
 
 # --- 01: samples of a source, next to other generators --------------------------------------------
@@ -728,7 +721,7 @@ def test_conflicting_golds_leave_their_responses_ungraded(tmp_path):
         flags = ["--name", "own", "--arms", "cft", "--teacher", *teachers]
         must_run(tmp_path, "03_build.py", *flags)
         page = (run / "03_report.md").read_text()
-        assert "graded 1, without a clear gold 1, timed out 0" in page
+        assert "1 graded, 0 right, 0 timed out, 1 without a clear gold" in page
         assert len(rows(run / "03_data" / "cft.jsonl")) == 2  # both teachers say the same
 
 
@@ -798,7 +791,4 @@ def test_one_question_many_responses_two_teachers(tmp_path, tiny_model):
     trained = json.loads((run / "04_train" / "cft" / "settings.json").read_text())
     names = ("learning_rate", "overlong", "weight_decay")
     assert [trained[name] for name in names] == [5e-5, "drop", 0.05]
-    flags = ["--limit", 8, "--max-new-tokens", 12, "--batch-size", 2]
-    printed = script("05_eval.py", *flags, "--selection", "last", "--model", "cft")
-    assert "| tiny | cft | 8 |" in printed
     assert manifest(run / "03_data" / "cft.jsonl")["config"]["preset"] == "tiny-one-shot"

@@ -1,7 +1,5 @@
 """The picture of the training data: how long its texts are, and verdicts against golds."""
 
-import textwrap
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -9,80 +7,77 @@ from common.core.figures import save_figure
 
 CUTOFF = 2_048  # tokens a row at most (paper's yaml): 04 cuts or drops longer ones
 BLUE, RED = "#4c72b0", "#c44e52"
-MEASURES = (  # of a line of critique_quality.confusion_table
-    ("agrees", "verdicts that agree with the gold", "o", BLUE),
-    ("accepts", "wrong responses with the verdict right", "D", RED),
-)
+SHARES = {  # of a line of critique_quality.confusion_table
+    "agrees": ("verdicts that agree with the gold", BLUE, 0),
+    "accepts": ("wrong responses with the verdict right", RED, 0.2),
+}
 
 
 def shorten(text: str, limit: int) -> str:
     """Return one line of printable characters, without the middle of a text that is too long."""
-    printable = "".join(c if c.isprintable() else " " for c in text[:10_000])
-    line = " ".join(printable.split()) or "(no name)"
+    characters = [c if c.isprintable() else " " for c in text[:10_000]]
+    line = " ".join("".join(characters).split()) or "(no name)"
+    if len(line) <= limit:
+        return line
     half = limit // 2
-    return line if len(line) <= limit else f"{line[: half - 1]}…{line[-half:]}"
+    return f"{line[: half - 1]}…{line[-half:]}"
 
 
 def draw(path, lengths: dict, unit: str, teachers: dict) -> None:
-    """Draw the lengths and, if there are golds, the verdicts of each teacher against them.
+    """Draw the lengths, and the verdicts of each teacher against the golds.
 
     lengths: {kind of text: lengths in `unit`}. teachers: {name: its line of the confusion table}.
     """
-    n_panels = 2 if teachers else 1
-    height = max(3.2, 1.4 + 0.4 * len(teachers))  # inches
-    figure = Figure(figsize=(6.5 * n_panels, height), layout="constrained")
-    panels = figure.subplots(1, n_panels, squeeze=False)[0]
-    _draw_lengths(panels[0], lengths, unit)
-    if teachers:
-        _draw_verdicts(panels[1], teachers)
-    for axes in panels:
+    height = 4 + len(teachers) / 4  # inches
+    figure = Figure(figsize=(13, height), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_lengths(left, lengths, unit)
+    for key in SHARES:
+        _draw_shares(right, teachers, key)
+    right.set_xlim(-2, 102)
+    right.set_xlabel("% (bars: 95% interval)")
+    for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     save_figure(figure, path)
-
-
-def _label(name):
-    """Return a name as the picture can show it: two lines, letters that its font has, no TeX."""
-    text = "\n".join(textwrap.wrap(shorten(name, 60), 30))
-    shown = "".join(c if ord(c) < 0x250 or c == "…" else "?" for c in text)
-    return shown.replace("$", r"\$")
 
 
 def _draw_lengths(axes, lengths, unit):
     # To the 99th percentile: one text of a million would leave nothing to see.
-    right = max(float(np.percentile(values, 99)) for values in lengths.values())
+    right = np.percentile(list(lengths.values()), 99, axis=1).max()
+    bins = np.linspace(0, right, 51)
     for kind, values in lengths.items():
         axes.hist(
             values,
-            bins=np.linspace(0, max(1.0, right), 51),
-            weights=np.full(len(values), 100 / len(values)),
+            bins=bins,
+            weights=[100 / len(values)] * len(values),
             histtype="stepfilled",
             alpha=0.45,
-            label=f"{kind} (median {np.median(values):,.0f})",
+            label=kind,
         )
     if unit == "tokens" and right > CUTOFF:
-        label = f"cutoff of a row ({CUTOFF:,})"
-        axes.axvline(CUTOFF, color=RED, linestyle="--", linewidth=1, label=label)
-    axes.set_xlabel(f"{unit}, to the 99th percentile (longer ones are not shown)", fontsize=8)
-    axes.set_ylabel("% of texts", fontsize=8)
+        axes.axvline(CUTOFF, color=RED, linestyle="--", label="cutoff of a row")
+    axes.set_xlabel(f"{unit}, to the 99th percentile (longer ones are not shown)")
+    axes.set_ylabel("% of texts")
 
 
-def _draw_verdicts(axes, teachers):
-    for offset, (key, label, marker, color) in zip((-0.12, 0.12), MEASURES):
-        shares = [line[key] for line in teachers.values()]
-        percents, low, high = 100 * np.array(shares, dtype=float).T  # None becomes NaN: not drawn
-        axes.errorbar(
-            percents,
-            np.arange(len(teachers)) + offset,
-            xerr=[percents - low, high - percents],
-            fmt=marker,
-            color=color,
-            markersize=4.5,
-            elinewidth=1,
-            label=label,
-        )
-    axes.set(xlim=(-2, 102), ylim=(len(teachers) - 0.4, -0.6))
-    axes.set_yticks(range(len(teachers)), [_label(name) for name in teachers])
-    axes.set_xlabel("% (bars: 95% interval)", fontsize=8)
-    axes.grid(axis="x", alpha=0.3)
+def _draw_shares(axes, teachers, key):
+    """Draw one share of each teacher with its interval."""
+    label, color, offset = SHARES[key]
+    labels, shares = [], []
+    for name, line in teachers.items():
+        plain = name.encode("ascii", "replace").decode()  # letters that every font has
+        labels.append(shorten(plain, 40))
+        shares.append(line[key])
+    shares = np.array(shares, dtype=float)  # None becomes NaN, which is not drawn
+    percents, low, high = 100 * shares.T
+    places = np.arange(len(labels))
+    axes.errorbar(
+        percents,
+        places + offset,
+        xerr=[percents - low, high - percents],
+        fmt="o",
+        color=color,
+        label=label,
+    )
+    axes.set_yticks(places, labels, parse_math=False)

@@ -1,7 +1,7 @@
 """Training sets in the forms that other trainers read. (TRL reads the rows of 03 as they are.)
 
 alpaca    a JSON list of {instruction, input, output, system}, for LLaMA-Factory,
-          which asks instruction + newline + input.
+          which asks the instruction; the input is empty.
 messages  JSONL of {messages: [system, user, assistant]}, for ms-swift as it is, and for
           LLaMA-Factory as sharegpt.
 
@@ -31,15 +31,14 @@ class Form:
 
 
 def _to_alpaca(row):
-    """Return the row with the user's text split at a newline, which LLaMA-Factory puts back.
-
-    If one side would be empty it puts none, so the text stays in one piece.
-    """
-    *system, user, answer = (message["content"] for message in row["prompt"] + row["completion"])
-    instruction, _, rest = user.partition("\n")
-    if not instruction or not rest:
-        instruction, rest = user, ""
-    return {"instruction": instruction, "input": rest, "output": answer, "system": "".join(system)}
+    """Return the row with the user's text in one piece: LLaMA-Factory puts no newline to it."""
+    texts = {message["role"]: message["content"] for message in row["prompt"] + row["completion"]}
+    return {
+        "instruction": texts["user"],
+        "input": "",
+        "output": texts["assistant"],
+        "system": texts.get("system", ""),
+    }
 
 
 def _to_messages(row):

@@ -3,7 +3,10 @@
 import math
 import shlex
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path
+
+import numpy as np
 
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
@@ -15,16 +18,30 @@ from common.data import training_sets
 
 
 RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", "gold")
+ANSWER_FIELDS = ("question_id", "teacher", "answer")
 CRITIQUE_FIELDS = (*RESPONSE_FIELDS, "critique_id", "teacher")
+
+
+def read_critiques(paths: list) -> tuple:
+    """Return (the critiques by teachers, the base's own ones) of the files of 02.
+
+    Raises InputError if the responses have changed since 02 read them.
+    """
+    by_teachers, by_base = [], []
+    for path in paths:
+        manifests.check_inputs(path)
+        rows = by_base if path.stem == "self-critique" else by_teachers
+        rows += files.iter_jsonl(path, CRITIQUE_FIELDS)
+    return by_teachers, by_base
 
 
 def select_teachers(rows: list, names: list) -> list:
     """Return the named teachers, all if none is named; InputError if there is no such critique."""
     available = sorted({row["teacher"] for row in rows})
-    missing = [name for name in names if name not in available]
+    missing = set(names) - set(available)
     if missing or not available:
         raise InputError(
-            f"02_critiques holds no critique by {', '.join(missing) or 'a teacher'}.\n"
+            f"02_critiques holds no critique by {', '.join(sorted(missing)) or 'a teacher'}.\n"
             f"Expected some of: --teacher {shlex.join(available)}; 02_critique.py asks a teacher."
         )
     return names or available
@@ -37,10 +54,10 @@ def is_text(value) -> bool:
 
 def read_answers(paths: list, teachers: list) -> dict:
     """Return {question_id: a teacher's own answer}; of several teachers the first one's."""
+    answers = {}
     rows = []
     for path in paths:
-        rows += files.read_jsonl_if_exists(path, ("question_id", "teacher", "answer"))
-    answers = {}
+        rows += files.iter_jsonl(path, ANSWER_FIELDS)
     for teacher in teachers:
         for row in rows:
             if row["teacher"] == teacher and is_text(row["answer"]):
@@ -66,15 +83,12 @@ def usable_critiques(rows: list) -> tuple:
     """Return (the critiqued rows that can be trained on, counts of why the others cannot).
 
     A file from several sources may hold a critique twice, one without a verdict, or blank texts.
-    Raises InputError if an id names two texts.
     """
-    usable, hashes, counts = {}, {}, Counter()
+    usable, counts = {}, Counter()
     for row in rows:
         problem = _find_problem(row)
-        if not problem:
-            _check_ids(row, hashes)
-            if row["critique_id"] in usable:
-                problem = "duplicate critiques"
+        if not problem and row["critique_id"] in usable:
+            problem = "duplicate critiques"
         if problem:
             counts[problem] += 1
         else:
@@ -89,45 +103,25 @@ def _find_problem(row):
     return "" if row.get("verdict") in VERDICTS else "critiques without a verdict"
 
 
-def _check_ids(row, hashes):
-    """Raise InputError if an id of the row named another text in a row before."""
-    texts = {
-        "question_id": row["question"],
-        "id": row["question"] + row["response"],
-        "critique_id": row["id"] + row["critique"] + row["verdict"],
-    }
-    for key, text in texts.items():
-        text_hash = files.content_id(text)  # as ids are: whatever form of Unicode
-        if hashes.setdefault(row[key], text_hash) != text_hash:
-            raise InputError(
-                f"the {key} {row[key]} names two texts; one is {text[:200]!r}.\n"
-                "An id is a hash of what it names. Make the rows again with 01 and 02."
-            )
-
-
 # --- lengths --------------------------------------------------------------------------------------
 
 
-def load_length_tokenizer(config, run: Path):
-    """Return the tokenizer that counts tokens, None if lengths must be in characters.
+def load_length_tokenizer(name: str, run: Path):
+    """Return the tokenizer that counts tokens: of a folder, a hub id, or "base" (the run's).
 
-    None, with a note, if it is not here and no setting needs it; InputError if one does.
+    None, with a note, if it cannot be had: then lengths are in characters.
     """
+    folder = name
     try:
-        folder = config.tokenizer
-        if folder == "base":
-            folder = str(manifests.require(run / "01_base"))
+        if name == "base":
+            folder = manifests.require(run / "01_base")
         if not Path(folder).is_dir():
-            folder = local_folder(folder, weights=False)
+            folder = local_folder(name, weights=False)
         tokenizer = load_tokenizer(folder)
         prompts.check_template(prompts.template_for(tokenizer), tokenizer)
         return tokenizer
     except InputError as error:
-        is_path = config.tokenizer != "base" and config.tokenizer.count("/") != 1
-        if is_path or config.max_tokens or config.select != "random":
-            raise InputError(f"{error}\nTokens are counted with it: --tokenizer FOLDER") from error
-    print(f"note: lengths are in characters: no tokenizer {config.tokenizer} (--tokenizer FOLDER)")
-    return None
+        print(f"note: lengths are in characters (--tokenizer FOLDER), since {error}")
 
 
 def row_lengths(rows: list, tokenizer) -> list:
@@ -135,14 +129,14 @@ def row_lengths(rows: list, tokenizer) -> list:
 
     The end token counts, for it is learned. Characters if the tokenizer is None.
     """
-    if tokenizer is not None:
+    if tokenizer:
         encoded = encode_rows(rows, tokenizer, prompts.template_for(tokenizer))
-        return [(len(prompt), len(completion)) for prompt, completion in encoded]
-    lengths = []
-    for row in rows:
-        prompt = sum(len(message["content"]) for message in row["prompt"])
-        lengths.append((prompt, len(row["completion"][0]["content"])))
-    return lengths
+    else:
+        encoded = []
+        for row in rows:
+            prompt = "".join(message["content"] for message in row["prompt"])
+            encoded.append((prompt, row["completion"][0]["content"]))
+    return [tuple(map(len, pair)) for pair in encoded]
 
 
 def add_lengths(rows: list, tokenizer, system: str) -> list:
@@ -150,27 +144,36 @@ def add_lengths(rows: list, tokenizer, system: str) -> list:
 
     response_length, critique_length; row_length: of the whole cft row, prompt included.
     """
-    critique_rows, response_rows = [], []
+    critiques, responses = [], []
     for row in rows:
         prompt, critique = training_sets.format_cft(row, system)
-        critique_rows.append({"prompt": prompt, "completion": [{"content": critique}]})
-        response_rows.append({"prompt": [], "completion": [{"content": row["response"]}]})
-    critiques = row_lengths(critique_rows, tokenizer)
-    responses = row_lengths(response_rows, tokenizer)
+        critiques.append({"prompt": prompt, "completion": [{"content": critique}]})
+        responses.append({"prompt": [], "completion": [{"content": row["response"]}]})
+    lengths = row_lengths(critiques + responses, tokenizer)
     measured = []
-    for row, (prompt, critique), (_, response) in zip(rows, critiques, responses):
-        lengths = {"response_length": response, "critique_length": critique}
-        measured.append(row | lengths | {"row_length": prompt + critique})
+    for i, row in enumerate(rows):
+        prompt, critique = lengths[i]
+        _, response = lengths[i + len(rows)]
+        added = {
+            "response_length": response,
+            "critique_length": critique,
+            "row_length": prompt + critique,
+        }
+        measured.append(row | added)
     return measured
 
 
 # --- the order ------------------------------------------------------------------------------------
 
 
+def _length_ratio(row):
+    return abs(math.log(row["critique_length"] / row["response_length"]))
+
+
 SORT_KEYS = {  # for --select
     "longest": lambda row: -row["critique_length"],
-    "shortest": lambda row: row["critique_length"],
-    "length-matched": lambda row: abs(math.log(row["critique_length"] / row["response_length"])),
+    "shortest": itemgetter("critique_length"),
+    "length-matched": _length_ratio,
 }
 
 
@@ -182,14 +185,17 @@ def order_rows(rows: list, select: str, seed: int) -> list:
     which of them failed, train on the same responses. The second, third, ... critiques of a
     response have places of their own.
     """
-    n_critiques, places = Counter(), {}
-    for row in sorted(rows, key=lambda row: str(row["critique_id"])):
+    n_critiques, places = Counter(), []
+    for row in sorted(rows, key=itemgetter("critique_id", "id")):
         k = n_critiques[row["id"]]
         n_critiques[row["id"]] += 1
         parts = (seed, k, row["id"]) if k else (seed, row["id"])
-        places[id(row)] = files.content_id(*parts)
-    ordered = sorted(rows, key=lambda row: places[id(row)])
-    return ordered if select == "random" else sorted(ordered, key=SORT_KEYS[select])
+        places.append((files.content_id(*parts), row))
+    places.sort(key=itemgetter(0))
+    ordered = [row for _, row in places]
+    if select == "random":
+        return ordered
+    return sorted(ordered, key=SORT_KEYS[select])
 
 
 # --- what a training set holds --------------------------------------------------------------------
@@ -201,23 +207,26 @@ def summarize(label: str, rows: list, tokenizer, question_ids: dict) -> dict:
     right: rows with the verdict right, None if a row has no verdict. prompt, completion: sums;
     longest: the longest row. question_ids: {response id: question_id}.
     """
-    lengths = row_lengths(rows, tokenizer)
+    lengths = np.array(row_lengths(rows, tokenizer))
+    n_prompt, n_completion = lengths.sum(axis=0).tolist()
+    longest = lengths.sum(axis=1).max()
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "arm": label,
         "rows": len(rows),
         "questions": len({question_ids[row["response_id"]] for row in rows}),
         "right": None if None in verdicts else verdicts["right"],
-        "prompt": sum(prompt for prompt, _ in lengths),
-        "completion": sum(completion for _, completion in lengths),
-        "longest": max(map(sum, lengths)),
+        "length_unit": "tokens" if tokenizer else "characters",
+        "prompt": n_prompt,
+        "completion": n_completion,
+        "longest": int(longest),
     }
 
 
-def describe_summary(summary: dict, unit: str) -> str:
+def describe_summary(summary: dict) -> str:
     """Return a training set's summary as one line."""
     total = summary["prompt"] + summary["completion"]
     return (
         f"{summary['rows']:,} rows of {summary['questions']:,} questions, "
-        f"{total:,} {unit}, {summary['completion']:,} of them learned"
+        f"{total:,} {summary['length_unit']}, {summary['completion']:,} of them learned"
     )

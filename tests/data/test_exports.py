@@ -100,7 +100,6 @@ def test_every_text_comes_back_as_it_was(tmp_path, form, ending, read, system):
 
 
 def test_alpaca_rows_by_hand(tmp_path):
-    """The user's text is split at its first newline, unless one side would be empty."""
     rows = [
         row(
             prompts.critique_row_prompt("1 + 1?", "It is 3."),
@@ -113,14 +112,15 @@ def test_alpaca_rows_by_hand(tmp_path):
     assert json.loads(file.read_text(encoding="utf-8")) == [
         {
             "instruction": "Please critique whether the following solution to the question is "
-            "correct.",
-            "input": "\n\nQuestion:\n1 + 1?\n\nSolution:\nIt is 3.\n",
+            "correct.\n\n\nQuestion:\n1 + 1?\n\nSolution:\nIt is 3.\n",
+            "input": "",
             "output": "Critique:\nNo.\n\nConclusion: wrong [END]",
             "system": "You are a helpful assistant.",
         },
         {
-            "instruction": "Please reason step by step to solve the following question.",
-            "input": "1 + 1?\nSay why.",
+            "instruction": "Please reason step by step to solve the following question.\n"
+            "1 + 1?\nSay why.",
+            "input": "",
             "output": "2",
             "system": "",
         },

@@ -1,7 +1,6 @@
 """Which critiqued rows are usable, how long they are, and in which order they are taken."""
 
 import random
-from types import SimpleNamespace
 
 import pytest
 
@@ -100,23 +99,6 @@ def test_what_cannot_be_used_is_left_out_and_counted():
         assert (rows, counts) == ([first], {"duplicate critiques": 1})
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"question": "another"},
-        {"question": "another", "id": "another"},
-        {"response": "another"},
-        {"critique": "another"},
-        {"verdict": "wrong"},
-    ],
-)
-def test_an_id_names_one_text(change):
-    """Of a question, too: it would be compared with the test sets by one of its two texts."""
-    row = critiqued("q", "r", "right")
-    with pytest.raises(InputError, match="names two texts"):
-        selection.usable_critiques([row, row | change])
-
-
 # --- lengths --------------------------------------------------------------------------------------
 
 
@@ -139,7 +121,7 @@ def test_lengths_are_those_of_training(folder):
     ]
     built = []
     for name in ("cft", "sft"):
-        built += training_sets.build_training_set(name, rows, training_sets.BuildInputs(), 9)[0]
+        built += training_sets.build_training_set(name, rows, training_sets.BuildInputs(), 9)
     encoded = encode_rows(built, tokenizer, prompts.template_for(tokenizer))
     expected = [(len(prompt), len(completion)) for prompt, completion in encoded]
     assert selection.row_lengths(built, tokenizer) == expected
@@ -152,6 +134,7 @@ def test_lengths_are_those_of_training(folder):
         "rows": 6,
         "questions": 2,
         "right": 4,
+        "length_unit": "tokens",
         "prompt": sum(prompt for prompt, _ in expected),
         "completion": sum(completion for _, completion in expected),
         "longest": max(map(sum, expected)),
@@ -167,33 +150,20 @@ def test_characters_if_there_is_no_tokenizer():
     assert selection.add_lengths([], None, "sys") == []
 
 
-def config(**settings):
-    defaults = {"tokenizer": "Qwen/Qwen2.5-Math-7B", "max_tokens": None, "select": "random"}
-    return SimpleNamespace(**defaults | settings)
-
-
 def test_the_tokenizer_of_a_run(tmp_path, tiny_model, monkeypatch, capsys):
-    """Out of reach it is replaced by characters, unless a setting needs tokens or it is a path."""
+    """Out of reach it is replaced by characters."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     run, empty = tmp_path / "runs" / "own", tmp_path / "runs" / "none"
     run.mkdir(parents=True)
     (run / "01_base").symlink_to(tiny_model)
     for name in ("base", str(tiny_model)):
-        tokenizer = selection.load_length_tokenizer(config(tokenizer=name), run)
+        tokenizer = selection.load_length_tokenizer(name, run)
         assert tokenizer.get_vocab() == TOKENIZER.get_vocab()
-    for settings in (config(), config(tokenizer="base")):
-        assert selection.load_length_tokenizer(settings, empty) is None
-        assert "characters" in capsys.readouterr().out
-    for settings in (
-        config(max_tokens=3),
-        config(tokenizer="base", max_tokens=3),
-        config(select="longest"),
-        config(tokenizer="/no/such"),
-        config(tokenizer="runs/none/01_base"),
-    ):
-        with pytest.raises(InputError, match="--tokenizer FOLDER"):
-            selection.load_length_tokenizer(settings, empty)
+    for name in ("Qwen/Qwen2.5-Math-7B", "base", "/no/such"):
+        assert selection.load_length_tokenizer(name, empty) is None
+        printed = capsys.readouterr().out
+        assert "characters" in printed and "--tokenizer FOLDER" in printed
 
 
 # --- the order ------------------------------------------------------------------------------------
