@@ -192,12 +192,13 @@ if config.self_critique:
 elif base_url == "tiny":
     from common.tiny import teacher
 
-    foreign = {row["source"] for row in rows} - {"tiny"}
+    foreign = [row["source"] for row in to_ask if row["source"] != "tiny"]
     if foreign or config.model != "tiny-teacher":
         raise InputError(
-            f"the tiny teacher is no {config.model}, and knows the micro-world's questions only: "
-            f"here are others, of {sorted(foreign)}.\nName a teacher and its server: --model NAME "
-            "--base-url URL (OpenAI's is https://api.openai.com/v1)"
+            f"--base-url tiny has one model, tiny-teacher (here: {config.model}), which knows the "
+            f"micro-world's questions only (here: {', '.join(foreign[:1]) or 'tiny'}).\n"
+            "Name a teacher and its server: --model NAME --base-url URL "
+            "(OpenAI's is https://api.openai.com/v1)"
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url, stop_teacher = teacher.serve()
