@@ -321,8 +321,9 @@ with stop_signals() as stop_status:
             train(training, stop_status)
         checkpoints.finish(training.folder, config.keep_last)
 
+
 # %% Merge the adapters, and write the manifests
-for training in trainings if rank == 0 else []:
+def finish_training(training):
     if not full:
         log(adapters.merge_if_possible(training.last_checkpoint, base, dtype, shape.parameters))
     if not manifests.manifest_path(training.folder).exists():
@@ -336,5 +337,10 @@ for training in trainings if rank == 0 else []:
             checkpoints=checkpoints.checkpoint_names(training.folder),
         )
     log(training_log.summary(training))
+
+
+if rank == 0:
+    for training in trainings:
+        finish_training(training)
 log(f"next: python 05_eval.py --name {config.name}")
 distributed.end_distributed()
