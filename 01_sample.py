@@ -12,7 +12,8 @@ Out: `runs/NAME/01_responses/LABEL.jsonl`, one noisy response a row. Each comman
     python 01_sample.py --preset paper --name drawn --source my.jsonl --model Qwen/Qwen2.5-Math-7B
 
 The last one draws responses to the questions of a file (`--samples 4`: four to each), under
-`torchrun` on all GPUs. One-Shot CFT gives such a command for each generator of one question.
+`torchrun` on all GPUs. One-Shot CFT gives such a command for each generator of one question. A
+server is asked in ChatML, a model here in the form that its tokenizer knows.
 
 CFT trains on responses that may be wrong; what makes them useful is the critique that 02 adds.
 The tiny preset first pretrains a base model on a small web, in which half of the solutions hold an
@@ -74,19 +75,11 @@ class Config:
     verdict_values: list[str] = setting(
         [], "what a verdict column's values mean: true=right false=wrong", group="data"
     )
-    drop_bad: bool = setting(
-        False, "leave bad rows out and count them, instead of stopping", group="data"
-    )
     revision: str | None = setting(None, "revision of a hub source", group="data")
     samples: int = setting(1, "responses per question", minimum=1, group="generation")
     temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group="generation")
     top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group="generation")
     max_new_tokens: int = setting(2048, "tokens per response", minimum=1, group="generation")
-    template: str = setting(
-        "auto",
-        "prompt form: chatml, deepseek, or auto (by the tokenizer; chatml for a server)",
-        group="generation",
-    )
     batch_size: int = setting(
         32, "prompts per batch of a local model", minimum=1, group="generation"
     )
@@ -126,10 +119,11 @@ config = configure(Config, "01")
 # %% The run's folder and the output
 import sys
 from collections import Counter
+from pathlib import Path
 
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
-from common.data import readers, sources
+from common.data import sources
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.grading import without_thinking
@@ -138,17 +132,13 @@ from common.train import distributed
 distributed.start()  # under torchrun the GPUs share the draws; the first process does the rest
 run = manifests.run_folder(config.name)
 tiny = config.source == "tiny"
-if config.preset.startswith("tiny") and not tiny:
+if config.preset.startswith("tiny") != tiny:
     raise InputError(
-        f"the preset {config.preset} is the micro-world, with its small limits, "
-        f"and does not fit --source {config.source}\n"
+        f"--preset {config.preset} does not fit --source {config.source}: the tiny presets have "
+        "the small limits of the micro-world, which is the source tiny.\n"
         "Add --preset paper: the paper's values. Later scripts keep the run's preset."
     )
-if tiny and not config.limit:
-    raise InputError("the micro-world has no end. Say how many questions: --limit 1600")
-source_name, source_file = "tiny", None
-if not tiny:
-    source_name, _, source_file = sources.parse_source(config.source)
+source_name, dataset = sources.parse_source(config.source)
 default_label = config.model or source_name.removesuffix(".jsonl").removesuffix(".parquet")
 label = manifests.file_label(config.label or default_label)
 output = run / "01_responses" / f"{label}.jsonl"
@@ -170,7 +160,7 @@ parameters, trained by the loop of 04 on documents in the very prompts that late
 if tiny:
     import torch
 
-    from common.tiny import base, world
+    from common.tiny import base
 
     torch.set_num_threads(1)  # more threads are slower for so small a model
     base_folder = run / "01_base"
@@ -180,26 +170,16 @@ if tiny:
     print(f"base: {base_folder}, {accuracy:.1%} of 200 new questions right")
 
 # %% Read the source
-if tiny:
-    forum = world.forum_rows(config.seed, config.limit)
-    sample, _ = readers.sample_records(forum, config.rows, config.seed)
-    rows = [sources.make_row(**row, source="tiny", generator="forum") for _, row in sample]
-    counts = Counter()
-else:
-    rows, counts = sources.load_rows(
-        config.source,
-        columns=config.columns,
-        verdict_values=config.verdict_values,
-        revision=config.revision,
-        limit=config.limit,
-        size=config.rows,
-        seed=config.seed,
-        need_response=config.model is None,
-        drop_bad=config.drop_bad,
-    )
-    license_line = sources.describe_license(source_name)
-    if license_line:
-        print(f"license of {license_line}")
+rows, counts = sources.load_rows(
+    config.source,
+    columns=config.columns,
+    verdict_values=config.verdict_values,
+    revision=config.revision,
+    limit=config.limit,
+    size=config.rows,
+    seed=config.seed,
+    need_response=config.model is None,
+)
 print(f"{config.source}: {len(rows)} rows{sources.describe_counts(counts)}")
 
 # %% [markdown]
@@ -211,32 +191,29 @@ where it was, and draws the same.
 """
 
 # %% Open the model
-if config.model and config.base_url:
+if config.base_url:
     from common.generate.budget import Budget
     from common.generate.client import Client
 
     budget = Budget(config.model, config.price_in, config.price_out, config.budget)
     engine = Client(config.model, config.base_url, config.concurrency, config.timeout, budget)
-    tokenizer, auto_template = None, "chatml"
+    template = "chatml"
 elif config.model:
     from common.generate.local import Local
 
     engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
-    tokenizer, auto_template = engine.tokenizer, prompts.template_for(engine.tokenizer)
-if config.model:
-    template = auto_template if config.template == "auto" else config.template
-    prompts.check_template(template, tokenizer)
+    template = prompts.template_for(engine.tokenizer)
 
 # %% Draw the responses
-cost = {}
+cost, failures = {}, []
 if config.model:
-    questions = {}  # one for each gold; equal requests are sent once
-    for row in rows:
-        questions.setdefault((row["question_id"], row["gold"]), row)
-    draws = [(row, k) for row in questions.values() for k in range(config.samples)]
-    requests = []
-    for row, k in draws:
-        requests.append(Request(prompts.solve_prompt(row["question"], template), sample=k))
+    questions = {(row["question_id"], row["gold"]): row for row in rows}  # each is asked once
+    draws, requests = [], []
+    for row in questions.values():
+        prompt = prompts.solve_prompt(row["question"], template)
+        for k in range(config.samples):
+            draws.append((row, k))
+            requests.append(Request(prompt, sample=k))
     sampling = Sampling(
         config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed
     )
@@ -247,12 +224,11 @@ if config.model:
 distributed.leave_to_main()
 
 # %% Turn them into rows
-errors = []
 if config.model:
     rows, counts = [], Counter()
     for (row, k), answer in zip(draws, answers):
         if "error" in answer:
-            errors.append(answer["error"])
+            failures.append(answer["error"])
             continue
         response = without_thinking(answer["text"])
         if not response.strip():
@@ -262,30 +238,17 @@ if config.model:
         fields = (row["question"], response, row["gold"], row["source"], config.model)
         rows.append(sources.make_row(*fields, k, answer["finish_reason"]))
     rows = sources.drop_duplicates(rows, counts)
-    counts["failed"] = len(errors)
     print(f"{config.model}: {len(rows)} responses{sources.describe_counts(counts)}")
+if not rows:
+    raise InputError(f"{config.model} gave no usable response.")
 
-# %% What can be wrong with drawn responses
-if config.model:
-    if errors:
-        print(f"the first failure: {errors[0]}")
-        print(f"Run the same command again to ask for the {len(errors)} that failed (status 3).")
-    if not rows:
-        raise InputError(f"{config.model} gave no usable response.")
 # %% Write the rows
 files.write_jsonl(output, rows)
-manifests.write_manifest(
-    output,
-    config,
-    [source_file] if source_file else [],
-    rows=len(rows),
-    questions=len({row["question_id"] for row in rows}),
-    with_critique=sum("critique" in row for row in rows),
-    counts=dict(counts),
-    **cost,
-)
-print(f"\nthe first of them:\n{rows[0]['question'][:500]}\n-> {rows[0]['response'][:500]}\n")
+inputs = [dataset.path] if Path(dataset.path).is_file() else []
+manifests.write_manifest(output, config, inputs, rows=len(rows), counts=counts, **cost)
+print(f"\nthe first of them:\n{rows[0]['question']}\n-> {rows[0]['response']}\n")
 print(f"wrote {output}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
-if errors:
+if failures:
+    print(f"{len(failures)} failed: run the same command again. The first: {failures[0]}")
     sys.exit(3)

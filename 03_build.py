@@ -127,6 +127,7 @@ from common.data import (
     report,
     selection,
     sources,
+    test_sets,
     training_sets,
 )
 from common.teacher.critiques import SELF
@@ -161,14 +162,12 @@ input_files += answer_files + mix_files
 
 # %% Leave out the questions of the test sets
 questions = {row["question_id"]: row["question"] for row in rows + other_responses}
-test_sets = decontamination.load_test_sets(config.decontaminate, config.benchmarks_dir, config.seed)
-matches = decontamination.find_matches(questions, test_sets)
-notes = decontamination.describe_matches(matches, test_sets)
-compared = ", ".join(test_sets) or "none (--decontaminate all)"
+tests = decontamination.load_test_sets(config.decontaminate, config.benchmarks_dir, config.seed)
+matches = decontamination.find_matches(questions, tests)
+notes = decontamination.describe_matches(matches)
+compared = ", ".join(tests) or "none (--decontaminate all)"
 notes.append(f"test sets with which the questions were compared: {compared}")
-input_files += decontamination.list_local_files(
-    config.decontaminate, config.benchmarks_dir, test_sets
-)
+input_files += test_sets.list_local_files(config.benchmarks_dir, tests)
 removed = {match["question_id"] for match in matches if match["removed"]}
 clean_rows = [row for row in rows if row["question_id"] not in removed]
 other_responses = [row for row in other_responses if row["question_id"] not in removed]

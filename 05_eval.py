@@ -65,9 +65,6 @@ class Config:
     benchmarks_dir: str | None = setting(
         None, "read DIR/NAME/test.jsonl instead of the hub", group=DATA
     )
-    revision: list[str] = setting(
-        [], "revisions of the hub's test sets: NAME=REVISION ...", group=DATA
-    )
     template: str = setting(
         "auto",
         "prompt form: chatml, deepseek, own (the tokenizer's), or auto (by the tokenizer; chatml "
@@ -171,13 +168,10 @@ if config.samples > 1 and not config.temperature:
         f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\n"
         "Add --temperature 0.6, for example."
     )
-revisions = test_sets.parse_revisions(config.revision, config.benchmarks)
 
 
 def load_items(name):
-    return test_sets.load_items(
-        name, config.benchmarks_dir, revisions.get(name), config.limit, config.seed
-    )
+    return test_sets.load_items(name, config.benchmarks_dir, config.limit, config.seed)
 
 
 tests = {name: load_items(name) for name in config.benchmarks}
@@ -226,7 +220,7 @@ def evaluate(spec, test_items):
         result = scores.Result(name, spec.label, rows, conditions, seconds)
         context = {
             "engine": model.manifest,
-            "benchmark": test_sets.describe(name, items, revisions.get(name)),
+            "benchmark": {"items": len(items), "digest": test_sets.compute_digest(items)},
             "cost": cost,
         }
         scores.write_score(folder, result, context, config.seed)
@@ -318,7 +312,7 @@ html_report.write_page(
     run / "05_outputs.html",
     {key: result.rows for key, result in by_key.items()},
     all_scores,
-    test_sets.find_private(tests),
+    [name for name in tests if test_sets.get_test_set(name).private],
     run.name,
 )
 headline = {

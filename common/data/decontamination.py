@@ -9,9 +9,11 @@ no tokens: x + 3 and x - 3 are the same to it.
 A text with options (what follows the first "A." of "A.", "B.", "C.", also "(A)" or "A:") is
 compared with and without them, and the nearest pair counts: an MMLU question has other options in
 MMLU-Pro, and in another spelling, "(a)", options are not told from the question.
+A text without a letter a-z and without a digit matches nothing.
 """
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from common.core.errors import InputError
@@ -28,26 +30,22 @@ OPTION = re.compile(
 # --- what is compared ---------------------------------------------------------------------------
 
 
-def load_test_sets(names: list[str], folder=None, seed: int = 0) -> dict[str, list[dict]]:
+def load_test_sets(names: list, folder=None, seed: int = 0) -> dict:
     """Return {test set: its items}, of which "id" and "stem" are used here.
 
     names: of common/data/test_sets.py; "all" of them (if there is a `folder`, those in it, else
-    those that need no login; a note says which are left out); or paths of .jsonl files with a
-    column "question". Such a set is called like its file. seed: of GPQA's ids.
-    Raises InputError for an unknown name, and for what cannot be read.
+    those that need no login); or paths of .jsonl files with a column "question".
+    seed: of GPQA's ids. Raises InputError for an unknown name, and for what cannot be read.
     """
+    if "all" in names:
+        names = [*test_sets.list_public(folder), *names]
     tests = {}
-    for name in dict.fromkeys(_expand_all(names, folder)):
-        title = Path(name).stem
-        if title in tests:
-            raise InputError(f"{name}: there is a test set {title} already; rename the file.")
+    for name in names:
         if name in test_sets.TEST_SETS:
-            tests[title] = test_sets.load_items(name, folder, seed=seed)
+            tests[name] = test_sets.load_items(name, folder, seed=seed)
         elif name.endswith(".jsonl"):
-            items = [{"question": row["question"]} for row in read_jsonl(Path(name), ["question"])]
-            test_sets.assign_ids(items)
-            tests[title] = [item | {"stem": item["question"]} for item in items]
-        else:
+            tests[name] = _read_questions(Path(name))
+        elif name != "all":
             raise InputError(
                 f"--decontaminate {name}: expected all, a .jsonl file, or of: "
                 f"{' '.join(test_sets.TEST_SETS)}\n"
@@ -56,23 +54,12 @@ def load_test_sets(names: list[str], folder=None, seed: int = 0) -> dict[str, li
     return tests
 
 
-def _expand_all(names, folder):
-    if "all" not in names:
-        return names
-    present, missing = [], []
-    for name, test_set in test_sets.TEST_SETS.items():
-        is_there = test_sets.local_path(name, folder) if folder else not test_set.private
-        (present if is_there else missing).append(name)
-    if missing:
-        reason = f"not in {folder}" if folder else "it needs a login (name it)"
-        print(f"note: not checked, since {reason}: {' '.join(missing)}")
-    return [*present, *(name for name in names if name != "all")]
-
-
-def list_local_files(names: list[str], folder, tests: dict) -> list[str]:
-    """Return the files that `load_test_sets(names, folder)` read. tests: what it returned."""
-    files = [name for name in names if name.endswith(".jsonl")]
-    return files + test_sets.list_local_files(folder, tests)
+def _read_questions(path):
+    items = []
+    for row in read_jsonl(path, ["question"]):
+        items.append({"question": row["question"], "stem": row["question"]})
+    test_sets.assign_ids(items)
+    return items
 
 
 def tokenize_variants(question: str) -> list[list[str]]:
@@ -98,41 +85,37 @@ def tokenize_variants(question: str) -> list[list[str]]:
 # --- the comparison -----------------------------------------------------------------------------
 
 
-def find_matches(questions: dict[str, str], tests: dict[str, list[dict]]) -> list[dict]:
+def find_matches(questions: dict, tests: dict) -> list:
     """Return all pairs that are equal, or share a 10-gram and have a ratio of at least 0.5.
 
     questions: {question_id: text}. tests: as `load_test_sets` returns them.
     A pair: question_id, question, benchmark, item (its id), item_question, ratio (1.0 if equal),
     how ("exact" or "10-gram"), removed (ratio >= 0.6). In the order of the questions, the best
     first. Of a private benchmark both texts are None: they are its question, or nearly.
-    A question, or an item, without a token matches nothing.
     """
-    items, owners, texts = [], [], []  # texts[i] is a variant of the question of items[owners[i]]
+    items, texts = [], []  # texts[i] is a variant of items[i]
     for name, test_items in tests.items():
         for item in test_items:
-            variants = tokenize_variants(item["stem"])
-            owners += [len(items)] * len(variants)
-            texts += variants
-            items.append((name, item))
+            for tokens in tokenize_variants(item["stem"]):
+                items.append((name, item))
+                texts.append(tokens)
     index = near_duplicates.Index(texts)
-    pairs, n_without_token = [], 0
+    pairs = []
     for question_id, question in questions.items():
-        variants = tokenize_variants(question)
-        n_without_token += not variants
-        ratios = {}  # {number of the item: its best ratio}
-        for tokens in variants:
+        best = {}  # {(benchmark, id of the item): the pair of its nearest variant}
+        for tokens in tokenize_variants(question):
             for i, ratio in index.find(tokens).items():
-                ratios[owners[i]] = max(ratio, ratios.get(owners[i], 0.0))
-        for i in sorted(ratios, key=lambda i: -ratios[i]):
-            name, item = items[i]
-            pairs.append(_describe_pair(question_id, question, name, item, ratios[i]))
-    if n_without_token:
-        print(f"note: {n_without_token} questions have no letter a-z and no digit: not checked")
+                name, item = items[i]
+                pair = _describe_pair(question_id, question, name, item, ratio)
+                key = pair["benchmark"], pair["item"]
+                if key not in best or ratio > best[key]["ratio"]:
+                    best[key] = pair
+        pairs += sorted(best.values(), key=lambda pair: -pair["ratio"])
     return pairs
 
 
 def _describe_pair(question_id, question, benchmark, item, ratio):
-    private = benchmark in test_sets.TEST_SETS and test_sets.get_test_set(benchmark).private
+    private = test_sets.get_test_set(benchmark).private
     return {
         "question_id": question_id,
         "question": None if private else question,
@@ -148,20 +131,17 @@ def _describe_pair(question_id, question, benchmark, item, ratio):
 # --- what is reported ---------------------------------------------------------------------------
 
 
-def describe_matches(matches: list[dict], tests: dict[str, list[dict]]) -> list[str]:
+def describe_matches(matches: list) -> list:
     """Return a line for each test set that was hit. "Borderline" questions are not removed."""
+    removed = defaultdict(dict)  # test set -> {question_id: whether its best match removes it}
+    for match in matches:
+        removed[match["benchmark"]].setdefault(match["question_id"], match["removed"])
     lines = []
-    for name, items in tests.items():
-        pairs = [match for match in matches if match["benchmark"] == name]
-        removed_pairs = [pair for pair in pairs if pair["removed"]]
-        n_items = len({pair["item"] for pair in removed_pairs})
-        n_removed = len({pair["question_id"] for pair in removed_pairs})
-        n_borderline = len({pair["question_id"] for pair in pairs}) - n_removed
-        if pairs:
-            lines.append(
-                f"{name}: {n_removed:,} questions removed, which match {n_items:,} of its "
-                f"{len(items):,} items; {n_borderline:,} borderline ones kept"
-            )
+    for name, questions in removed.items():
+        n = sum(questions.values())
+        lines.append(
+            f"{name}: {n:,} questions removed, {len(questions) - n:,} borderline ones kept"
+        )
     return lines
 
 
@@ -173,27 +153,18 @@ def normalize_question(question: str) -> str:
     return "".join(question.lower().split())
 
 
-def report_overlap(trained: dict[str, set], tests: dict[str, list[dict]]) -> list[str]:
+def report_overlap(trained: dict, tests: dict) -> list:
     """Return lines that say how many items of each test set a training set holds word for word.
 
     trained: {training set: its questions by `normalize_question`}. tests: {benchmark: items}.
     """
     lines = []
     for benchmark, items in tests.items():
-        counts = []
         for name, questions in trained.items():
-            n_hits = count_overlap(questions or set(), items)
-            if n_hits:
-                counts.append(f"{name} {n_hits:,}")
-        if counts:
-            lines.append(
-                f"{benchmark}: of its {len(items):,} questions so many are in the training sets "
-                f"word for word: {', '.join(counts)} "
-                f"(03_build.py --decontaminate {benchmark} leaves them out)"
-            )
+            n = sum(normalize_question(item["stem"]) in questions for item in items)
+            if n:
+                lines.append(
+                    f"{name} was trained on {n:,} of the {len(items):,} questions of {benchmark}, "
+                    f"word for word (03_build.py --decontaminate {benchmark} leaves them out)"
+                )
     return lines
-
-
-def count_overlap(questions: set, items: list[dict]) -> int:
-    """Return how many items' stems are among `normalize_question` questions."""
-    return sum(normalize_question(item["stem"]) in questions for item in items)

@@ -4,16 +4,14 @@ A test set is read from the hub, or from `DIR/NAME/test.jsonl` in the hub's colu
 add a row to TEST_SETS.
 """
 
-import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import grading
 from common.core import prompts
-from common.core.config import parse_pairs
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
 from common.data import readers
@@ -31,7 +29,7 @@ class TestSet:
     path: str = ""
     configs: tuple = (None,)
     split: str = "test"
-    subset_file: str = ""  # beside this file: ids of its rows, the first 8 hex digits of each
+    part_of: str = ""  # the set it is cut out of, by the ids (8 hex digits) in NAME.txt
     private: bool = False  # its authors ask not to post it: read from the hub only, never stored
     # How many items it has, and a digest of them (if a copy was at hand).
     items: int = 0
@@ -48,7 +46,6 @@ class TestSet:
     tolerance: float = 0  # relative, for golds that are measured numbers
     units: bool = True  # the paper's grader deletes unit words
     choices: str = ""  # the letters of the options
-    license: str = ""
 
 
 # --- columns of one set only --------------------------------------------------------------------
@@ -114,7 +111,7 @@ MATH = TestSet(
     question="problem",
     gold="solution",
     parse_gold=grading.extract_answer,
-    license="MIT",
+    # license: MIT
 )
 TEST_SETS = {
     "gsm8k": TestSet(
@@ -123,7 +120,7 @@ TEST_SETS = {
         items=1319,
         digest="d543867faeb640a8",
         parse_gold=_after_hashes,
-        license="MIT",
+        # license: MIT
     ),
     "math": MATH,
     "math500": TestSet(
@@ -131,11 +128,11 @@ TEST_SETS = {
         items=500,
         digest="fc384bd783773c9e",
         question="problem",
-        license="MIT",
+        # license: MIT
     ),
     "math500_validation": replace(
         MATH,
-        subset_file="math500_validation.txt",
+        part_of="math",
         items=500,
         digest="b3ed84b2e84b25da",
     ),
@@ -146,7 +143,7 @@ TEST_SETS = {
         digest="cf13cd19954e15fd",
         tolerance=0.01,
         units=False,
-        license="none stated; MIT OpenCourseWare",
+        # license: none stated; MIT OpenCourseWare
     ),
     "olympiadbench": TestSet(
         path="Hothan/OlympiadBench",
@@ -156,7 +153,7 @@ TEST_SETS = {
         digest="be27d338f6e85b01",
         gold="final_answer",
         parse_gold=lambda answers: answers[0],
-        license="Apache-2.0",
+        # license: Apache-2.0
     ),
     "aime24": TestSet(
         path="HuggingFaceH4/aime_2024",
@@ -164,19 +161,19 @@ TEST_SETS = {
         items=30,
         digest="9aa992e5d3aeda35",
         question="problem",
-        license="none stated; MAA contest",
+        # license: none stated; MAA contest
     ),
     "aime25": TestSet(
         path="math-ai/aime25",
         items=30,
         question="problem",
-        license="Apache-2.0; MAA contest",
+        # license: Apache-2.0; MAA contest
     ),
     "amc23": TestSet(
         path="math-ai/amc23",
         items=40,
         digest="adb99e9bd549de20",
-        license="none stated; MAA contest",
+        # license: none stated; MAA contest
     ),
     "theoremqa": TestSet(
         path="TIGER-Lab/TheoremQA",
@@ -186,7 +183,7 @@ TEST_SETS = {
         gold="Answer",
         user_turn=_ask_true_or_false,
         tolerance=0.01,
-        license="MIT",
+        # license: MIT
     ),
     "mmlu_pro": TestSet(
         path="TIGER-Lab/MMLU-Pro",
@@ -195,7 +192,7 @@ TEST_SETS = {
         user_turn=_ask_mmlu_pro,
         prompt_form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
         choices=LETTERS,
-        license="MIT",
+        # license: MIT
     ),
     "gpqa": TestSet(
         path="Idavidrein/gpqa",
@@ -208,7 +205,7 @@ TEST_SETS = {
         user_turn=_ask_gpqa,
         prompt_form=(prompts.SYSTEM, prompts.GPQA_STOP),
         choices="ABCD",
-        license="CC-BY-4.0, not to be posted",
+        # license: CC-BY-4.0, not to be posted
     ),
 }
 # Parts of the micro-world's questions that are never trained on.
@@ -220,61 +217,53 @@ PLAIN = TestSet(gold="gold")  # of the micro-world, and of a run's own questions
 
 
 def get_test_set(name: str) -> TestSet:
-    """Return the table's row; raise InputError if there is none."""
-    if name not in (*NAMES, HELDOUT):
-        raise InputError(
-            f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}"
-        )
+    """Return the table's row."""
     return TEST_SETS.get(name, PLAIN)
-
-
-def find_private(names: Iterable[str]) -> list[str]:
-    """Return those of the test sets that may not be posted."""
-    return [name for name in names if get_test_set(name).private]
 
 
 # --- reading ------------------------------------------------------------------------------------
 
 
-def load_items(
-    name: str,
-    folder: str | Path | None = None,
-    revision: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-) -> list[dict]:
+def load_items(name: str, folder=None, limit: int | None = None, seed: int = 0) -> list:
     """Return a test set's items, at most `limit`, in its order: id, question, stem, gold.
 
     question: what the user's turn says. stem: the question alone, without options or what else
-    the prompt adds to it. options: how many, if the set has some.
+    the prompt adds to it.
     folder: read it from folder/NAME/test.jsonl, not from the hub. seed: of the micro-world, and of
     the order of GPQA's options.
     """
+    if name not in NAMES:
+        raise InputError(
+            f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}"
+        )
     test_set = get_test_set(name)
-    if name == HELDOUT:
-        raise InputError("heldout is a set to choose checkpoints on: --selection heldout")
     if name in TINY:
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
     elif folder and not test_set.private:
-        path = local_path(name, folder)
-        if not path:
-            raise InputError(
-                f"{folder}/{name}/test.jsonl does not exist.\n"
-                "Leave --benchmarks-dir out to read the benchmark from the hub."
-            )
-        records = read_jsonl(path)
+        records = read_jsonl(local_path(name, folder))
     else:
-        records = _read_hub(test_set, revision)
+        records = _read_hub(test_set)
     items = []
     for number, record in enumerate(records, 1):
         items.append(_make_item(f"{name}, row {number}", test_set, record, seed))
     assign_ids(items)
-    if test_set.subset_file:
-        subset = set((Path(__file__).parent / test_set.subset_file).read_text().split())
+    if test_set.part_of:
+        subset = set(Path(__file__).with_name(f"{name}.txt").read_text().split())
         items = [item for item in items if item["id"][:8] in subset]
-    if name in TEST_SETS and limit is None:
-        _print_differences(name, items)
+    digest = compute_digest(items)
+    if digest != (test_set.digest or digest):
+        print(f"note: {name} is not what the kit was checked with: {len(items)} items, {digest}")
     return items[:limit]
+
+
+def _read_hub(test_set):
+    """Return the records; a private set is streamed, so that not even a cache of it remains."""
+    records = []
+    for config in test_set.configs:
+        records += readers.read_records(
+            test_set.path, config, test_set.split, streaming=test_set.private
+        )
+    return records
 
 
 def _make_item(place, test_set, record, seed):
@@ -285,107 +274,63 @@ def _make_item(place, test_set, record, seed):
         question = test_set.user_turn(record) if test_set.user_turn else stem
         if test_set.parse_gold:
             gold = test_set.parse_gold(gold)
-        n_options = len(_options(record)) if test_set.choices else 0
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        missing = error if isinstance(error, KeyError) else "a usable answer"
+        if type(gold) in (int, float):
+            gold = str(gold)
+        if not stem.strip() or not gold.strip():
+            raise ValueError(f"question {stem!r}, gold {gold!r}")
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise InputError(
-            f"{place} lacks {missing}; it has {', '.join(record)}.\n"
+            f"{place} has no usable question and gold ({error!r}); it has {', '.join(record)}.\n"
             f"Expected the columns of {test_set.path} on the hub (common/data/test_sets.py)."
         ) from None
-    if type(gold) in (int, float) and math.isfinite(gold):
-        gold = str(gold)
-    for field, text in (("question", stem), ("gold", gold)):
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{place} has no {field}.")
-    item = {"question": question, "stem": stem, "gold": gold}
-    if test_set.choices:
-        if gold not in list(test_set.choices[:n_options]):
-            raise InputError(f"{place}: its gold {gold!r} is not one of its {n_options} options.")
-        return item | {"options": n_options}
-    # As the released code writes a maths question.
-    item["question"] = question.strip()
-    if gold in ("True", "False"):
-        item["question"] += " (True or False)"
-    return item
+    if not test_set.choices:  # as the released code writes a maths question
+        question = question.strip()
+        if gold in ("True", "False"):
+            question += " (True or False)"
+    return {"question": question, "stem": stem, "gold": gold}
 
 
-def assign_ids(items: list[dict]) -> None:
+def assign_ids(items: list) -> None:
     """Give each item its "id": the hash of its question.
 
     If a question occurs twice (TheoremQA, MMLU-Pro), its place among its equals is hashed, too.
     """
     counts = Counter()
     for item in items:
-        question_id = content_id(item["question"])
-        n_before = counts[question_id]
+        item["id"] = question_id = content_id(item["question"])
+        if counts[question_id]:
+            item["id"] = content_id(item["question"], counts[question_id])
         counts[question_id] += 1
-        item["id"] = content_id(item["question"], n_before) if n_before else question_id
 
 
-def compute_digest(items: list[dict]) -> str:
+def compute_digest(items: list) -> str:
     """Return 16 hex digits of all questions and golds, whatever their order."""
     return content_id(sorted([item["question"], item["gold"]] for item in items))[:16]
 
 
-def _print_differences(name, items):
-    """Print a note if the set is not the one that the kit was checked with."""
-    test_set, digest = TEST_SETS[name], compute_digest(items)
-    if len(items) != test_set.items or digest != (test_set.digest or digest):
-        print(
-            f"note: {name} is not as usual: {len(items)} items (usual: {test_set.items}), digest "
-            f"{digest} (usual: {test_set.digest}). Compare scores only with others of this digest."
-        )
+# --- a folder of test sets ----------------------------------------------------------------------
 
 
-def local_path(name: str, folder: str | Path) -> Path | None:
-    """Return the file of a test set in `folder`, None if there is none.
+def local_path(name: str, folder) -> Path:
+    """Return the file of a test set in `folder`: DIR/NAME/test.jsonl, of a part its whole's."""
+    return Path(folder, get_test_set(name).part_of or name, "test.jsonl")
 
-    A private set is never read from there. A part of MATH is cut out of MATH's file.
+
+def list_public(folder=None) -> list:
+    """Return the names of the test sets in `folder` (None: on the hub) that are not private."""
+    names = []
+    for name, test_set in TEST_SETS.items():
+        if not test_set.private and (folder is None or local_path(name, folder).is_file()):
+            names.append(name)
+    return names
+
+
+def list_local_files(folder, names) -> list:
+    """Return the local files, in `folder` (None: the hub) or named, that these sets are read from.
+
+    names: as --benchmarks or --decontaminate has them, without "all".
     """
-    if TEST_SETS[name].private:
-        return None
-    paths = [Path(folder) / name / "test.jsonl"]
-    if TEST_SETS[name].subset_file:
-        paths.append(Path(folder) / "math" / "test.jsonl")
-    paths = [path for path in paths if path.is_file()]
-    return paths[0] if paths else None
-
-
-def _read_hub(test_set, revision):
-    records = []
-    for config in test_set.configs:
-        # A private set is streamed: not even a cache of it remains.
-        records += readers.read_hub(
-            test_set.path, config, test_set.split, revision, test_set.private
-        )
-    return records
-
-
-def parse_revisions(texts: list[str], names: Iterable[str]) -> dict[str, str]:
-    """Return {"math": "abc"} for ["math=abc"].
-
-    Raises InputError for a name that is neither among `names` nor a set to choose checkpoints on.
-    """
-    hub_names = [name for name in (*names, *VALIDATION) if name in TEST_SETS]
-    return parse_pairs(texts, "--revision", hub_names)
-
-
-# --- for manifests ------------------------------------------------------------------------------
-
-
-def describe(name: str, items: list[dict], revision: str | None) -> dict:
-    """Return what a score's manifest says of its items."""
-    return {
-        "hub": get_test_set(name).path or None,
-        "revision": revision,
-        "items": len(items),
-        "digest": compute_digest(items),
-    }
-
-
-def list_local_files(folder: str | Path | None, names: Iterable[str]) -> list[str]:
-    """Return the files in `folder` (None: the hub) from which these test sets are read."""
-    if folder is None:
-        return []
-    paths = [local_path(name, folder) for name in names if name in TEST_SETS]
-    return [str(path) for path in paths if path]
+    files = [Path(name) for name in names if name.endswith(".jsonl")]
+    if folder:
+        files += [local_path(name, folder) for name in list_public(folder) if name in names]
+    return files

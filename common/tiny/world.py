@@ -187,7 +187,12 @@ def forum_rows(seed, n: int):
     for problem in problems("train", seed, n):
         values, shown = _author(rng, problem, SLOPPY_FORUM)
         response = solution(problem, values, shown)
-        yield {"question": problem.question, "response": response, "gold": gold(problem)}
+        yield {
+            "question": problem.question,
+            "response": response,
+            "gold": gold(problem),
+            "generator": "forum",
+        }
 
 
 def test_items(seed, n: int) -> list:

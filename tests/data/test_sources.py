@@ -95,7 +95,7 @@ def test_the_released_data_is_read_from_the_hub(hub):
     assert [(r["question"], r["response"], r["critique"], r["verdict"]) for r in rows] == [
         ("q", f"a{i}", RIGHT, "right") for i in range(3)
     ]
-    assert counts["exact duplicates dropped"] == 1 and {r["source"] for r in rows} == {
+    assert counts["duplicates dropped"] == 1 and {r["source"] for r in rows} == {
         "webinstruct-cft-50k"
     }
 
@@ -106,9 +106,7 @@ def test_a_hub_row_that_cannot_be_unpacked_is_a_bad_row(hub):
         [PACKED[0], PACKED[1] | {"input": "no separator"}, PACKED[2]],
         config="WebInstruct-CFT-50K",
     )
-    with pytest.raises(InputError, match="row 2"):
-        sources.load_rows("webinstruct-cft-50k")
-    rows, counts = sources.load_rows("webinstruct-cft-50k", drop_bad=True)
+    rows, counts = sources.load_rows("webinstruct-cft-50k")
     assert [r["response"] for r in rows] == ["a0", "a2"] and counts["bad rows dropped"] == 1
 
 
@@ -138,41 +136,21 @@ def test_columns_of_the_known_sources(hub, source, path, columns):
 
 def test_two_teachers_who_say_the_same_are_two_rows(read):
     rows, counts = read([GOOD, GOOD | {"teacher": "u"}, GOOD | {"source": "elsewhere"}])
-    assert [row["teacher"] for row in rows] == ["t", "u"] and counts == {
-        "exact duplicates dropped": 1
-    }
+    assert [row["teacher"] for row in rows] == ["t", "u"] and +counts == {"duplicates dropped": 1}
 
 
 def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_columns(tmp_path):
     write(tmp_path / "d.jsonl", [GOOD])
-    with pytest.raises(InputError, match="--source 'another="):
+    with pytest.raises(InputError, match="another="):
         sources.load_rows(f"another={tmp_path / 'd.jsonl'}")
     with pytest.raises(InputError, match="(?s)'query' for question.*--columns question="):
         sources.load_rows(f"metamath={tmp_path / 'd.jsonl'}")
 
 
-def test_a_verdict_that_contradicts_that_of_an_equal_row_is_counted(read):
-    """By whatever gold: the id of a critique would otherwise stand for two verdicts."""
-    record = {"question": "q", "response": "r", "critique": "Fine.", "ok": True}
-    rows, counts = read(
-        [record, record | {"ok": False}],
-        columns=["verdict=ok"],
-        verdict_values=["true=right", "false=wrong"],
-    )
-    assert [row["verdict"] for row in rows] == ["right"]
-    assert counts["rows dropped whose verdict contradicts an equal one"] == 1
-    golds = [{}, {"gold": "5", "verdict": "wrong"}, {"gold": "5"}, {"gold": "6"}, {"gold": "6"}]
-    rows, counts = read([GOOD | gold for gold in golds])
-    verdicts = [(row["gold"], row["verdict"]) for row in rows]
-    assert verdicts == [("2", "right"), ("5", "right"), ("6", "right")]
-    assert counts["rows dropped whose verdict contradicts an equal one"] == 1
-    assert counts["exact duplicates dropped"] == 1
-
-
 @pytest.mark.parametrize("field", ["gold", "critique", "source"])
 @pytest.mark.parametrize("value", [["5"], {"answer": 5}])
 def test_a_field_is_a_text_or_a_number(read, field, value):
-    with pytest.raises(InputError, match=f"row 1: {field}"):
+    with pytest.raises(InputError, match=f"row 1: no {field}"):
         read([GOOD | {field: value}])
 
 
@@ -226,9 +204,7 @@ def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
     hub(path, records)
     card = tmp_path / path / "README.md"
     card.write_text(card.read_text().replace("split: train", "split: math_sft"))
-    with pytest.raises(InputError, match=r"row 3.*\['user', 'assistant', 'user'\]"):
-        sources.load_rows("acemath")
-    rows, counts = sources.load_rows("acemath", drop_bad=True)
+    rows, counts = sources.load_rows("acemath")
     values = [(row["question"], row["response"], row["source"]) for row in rows]
     assert values == [("q", "a", "acemath"), ("q2", "a", "acemath")]
     assert counts["bad rows dropped"] == 1
@@ -247,7 +223,7 @@ def test_a_sample_is_the_same_for_its_seed_and_another_for_another():
     assert len(set(sample) & set(sample_records(iter(records), 100, seed=2)[0])) < 40
     larger, _ = sample_records(iter(records), 200, seed=1)
     assert set(sample) < set(larger)
-    for size in (1000, 2000, None):
+    for size in (1000, 2000):
         assert sample_records(iter(records), size, 1) == (list(enumerate(records, 1)), 1000)
     assert sample_records(iter([]), 5, 1) == ([], 0)
 
@@ -283,19 +259,14 @@ def test_a_random_sample_of_a_file(tmp_path, name):
         return [int(row["question"][1:]) for row in rows]
 
     _, counts = sources.load_rows(path, size=50, seed=3)
-    assert counts["of 2,500 rows, a random sample (--rows)"] == 50
+    assert counts["not in the random sample (--rows)"] == 2450
     sample = numbers(seed=3)
     assert len(sample) == 50 and sample == sorted(sample) and max(sample) > 1500
     assert sample == numbers(seed=3) != numbers(seed=4)
     assert set(numbers(limit=60, seed=3)) < set(range(60))  # the limit is of what is read
-    # A column may be mapped that no row of the sample holds.
-    (row,), _ = sources.load_rows(path, columns=["gold=odd"], size=1, seed=0)
-    assert row["gold"] is None
 
 
-@pytest.mark.parametrize(
-    "source", ["nowhere.jsonl", "webinstruct-cft", "a/b/c", "./here/none", "/no/such", ""]
-)
+@pytest.mark.parametrize("source", ["webinstruct-cft", "a/b/c", "./here/none", "/no/such", ""])
 def test_an_unknown_source_is_answered_with_the_known_ones(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="webinstruct-cft-50k"):
@@ -407,18 +378,16 @@ BAD_SOURCES = [  # (records, settings, facts of the message)
     ([{"q": "1", "response": "r"}], {}, ["'question'", "q, response", "--columns question="]),
     ([{"question": "q"}], {}, ["'response'", "--columns response="]),
     ([{}], {}, ["'question'"]),
-    ([{}], {"drop_bad": True}, ["'question'"]),
     ([{}], {"columns": ["question=q"]}, ["'q' for question"]),
     ([GOOD], {"columns": ["question=problem"]}, ["'problem' for question"]),
-    ([GOOD], {"columns": ["question=problem"], "drop_bad": True}, ["'problem' for question"]),
     ([GOOD], {"columns": ["gold=answer"]}, ["'answer' for gold"]),
     ([GOOD], {"columns": ["source=answer"]}, ["'answer' for source"]),
     ([GOOD], {"columns": ["questoin=question"]}, ["questoin", "question, response"]),
     ([GOOD], {"columns": ["question"]}, ["--columns", "'question'"]),
     ([GOOD], {"columns": ["=x"]}, ["--columns", "'=x'"]),
     ([GOOD], {"verdict_values": ["true"]}, ["--verdict-values", "'true'"]),
-    ([{"question": " ", "response": "r"}], {"drop_bad": True}, ["bad rows dropped"]),
-    ([GOOD, GOOD | {"question": 5}], {}, ["row 2", "question", "holds 5", "--drop-bad"]),
+    ([{"question": " ", "response": "r"}], {}, ["row 1", "1 of 1 rows", "--columns"]),
+    ([GOOD, GOOD | {"question": 5}], {}, ["row 2", "question", "holds '5'"]),
     ([GOOD, GOOD | {"response": None}], {}, ["row 2", "response"]),
     ([GOOD, GOOD | {"response": "\n"}], {}, ["row 2", "response"]),
     ([GOOD, {"question": "q"}], {}, ["row 2"]),
@@ -443,8 +412,8 @@ def test_a_bad_source_is_an_error_with_its_place(read):
         {"response": ["r"]},
     ],
 )
-def test_bad_rows_are_dropped_and_counted_if_so_set(read, bad):
-    rows, counts = read([GOOD, GOOD | bad, GOOD | {"response": "4"}], drop_bad=True)
+def test_bad_rows_are_dropped_and_counted(read, bad):
+    rows, counts = read([GOOD, GOOD | bad, GOOD | {"response": "4"}])
     assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
 
 
@@ -452,8 +421,7 @@ def test_bad_rows_are_dropped_and_counted_if_so_set(read, bad):
 def test_a_row_without_the_key_is_a_bad_row_too(read, absent):
     """JSON often leaves a key out; other rows show that the column exists."""
     rows, counts = read(
-        [GOOD, {k: v for k, v in GOOD.items() if k != absent}, GOOD | {"response": "4"}],
-        drop_bad=True,
+        [GOOD, {k: v for k, v in GOOD.items() if k != absent}, GOOD | {"response": "4"}]
     )
     assert [row["response"] for row in rows] == ["2", "4"] and counts["bad rows dropped"] == 1
 
@@ -461,12 +429,6 @@ def test_a_row_without_the_key_is_a_bad_row_too(read, absent):
 def test_questions_alone_where_responses_will_be_drawn(read):
     (row,), _ = read([{"question": "q"}], need_response=False)
     assert row["response"] is None
-
-
-def test_a_json_list_is_answered_with_the_way_to_jsonl(tmp_path):
-    (tmp_path / "d.json").write_text("[]")
-    with pytest.raises(InputError, match="jq .*d.json > .*d.jsonl"):
-        sources.load_rows(str(tmp_path / "d.json"))
 
 
 @pytest.mark.parametrize(
@@ -498,7 +460,6 @@ def test_only_exact_duplicates_are_dropped(read):
     again = [
         GOOD,
         GOOD | {"critique": WRONG},
-        GOOD | {"gold": "other"},
         GOOD | {"response": "2 "},
         GOOD,
     ]
@@ -506,13 +467,9 @@ def test_only_exact_duplicates_are_dropped(read):
     assert [(r["response"], r.get("verdict"), r["gold"]) for r in rows] == [
         ("2", "right", "2"),
         ("2", "wrong", "2"),
-        ("2", "right", "other"),
         ("2 ", "right", "2"),
     ]
-    assert (
-        counts == {"exact duplicates dropped": 1}
-        and rows[0]["id"] == rows[1]["id"] == rows[2]["id"] != rows[3]["id"]
-    )
+    assert +counts == {"duplicates dropped": 1} and rows[0]["id"] == rows[1]["id"] != rows[2]["id"]
     assert len({r["question_id"] for r in rows}) == 1
 
 
@@ -583,7 +540,6 @@ def test_a_verdict_value_without_a_meaning_stops(read, value, values):
             [GOOD | {"judged": value}],
             columns=["verdict=judged"],
             verdict_values=values,
-            drop_bad=True,
         )
 
 
@@ -592,7 +548,7 @@ def test_a_boolean_verdict_without_its_meaning_is_answered_with_both(read):
     with pytest.raises(InputError, match="--verdict-values true=right false=wrong"):
         read([GOOD | {"critique": "c", "verdict": False}])
     with pytest.raises(
-        InputError, match="--verdict-values 'is right'=right"
+        InputError, match="'is right'.*(?s:.*)--verdict-values true=right"
     ):  # as a shell reads it
         read([GOOD | {"critique": "c", "verdict": "is right"}])
 

@@ -113,10 +113,7 @@ def test_01_keeps_what_was_answered_when_the_server_ends_the_run(tmp_path):
 @pytest.mark.slow
 def test_02_asks_for_the_rest_after_kills(tmp_path):
     """Killed among the critiques, then among the teacher's own answers; nothing is asked again."""
-    responses = [
-        sources.make_row(**row, source="tiny", generator="forum")
-        for row in world.forum_rows(0, 400)
-    ]
+    responses = [sources.make_row(**row, source="tiny") for row in world.forum_rows(0, 400)]
     run, undisturbed = twin_runs(tmp_path)
     for folder in (run, undisturbed):
         write_rows(folder / "01_responses" / "tiny.jsonl", responses)
