@@ -142,19 +142,19 @@ MISTAKES = {
     "no question": Mistake(
         OWN,
         ["my.jsonl, row 2", "no question", "' '"],
-        "--drop-bad",
+        "--columns",
         source(QUESTION_AND_RESPONSE, '{"question": " ", "response": "4"}'),
     ),
     "no response": Mistake(
         OWN,
         ["my.jsonl, row 2", "no response", "None"],
-        "--drop-bad",
+        "--columns",
         source(QUESTION_AND_RESPONSE, '{"question": "2+2?", "response": null}'),
     ),
     "critique that is no text": Mistake(
         OWN,
         ["my.jsonl, row 1", "critique"],
-        "--drop-bad",
+        "--columns",
         source('{"question": "2+2?", "response": "4", "critique": ["no"]}'),
     ),
     "column that is not there": Mistake(
@@ -230,9 +230,6 @@ MISTAKES = {
         ["incomplete", "safetensors"],
         "save_pretrained",
         model_without("*.safetensors"),
-    ),
-    "unknown template": Mistake(
-        [*DRAW, "base", "--template", "nope"], ["'nope'", "chatml deepseek"], "--template"
     ),
     # What stands
     "another base": Mistake(
