@@ -6,6 +6,8 @@ from pathlib import Path
 from common.core.errors import InputError
 from common.core.manifests import require
 
+PAPER_ORDER = ("sft", "sft-verified", "sft-teacher", "cft", "cft-short", "cft-clean")
+
 # In settings.json these are hashes; if one has changed, this is what has happened.
 HASHES = {
     "data_sha256": "it was trained on other rows (03 has been run since)",
@@ -49,9 +51,17 @@ def _train_elsewhere(folder, reason):
     )
 
 
+def sort_sets(names) -> list[str]:
+    """Return names of training sets in the order of the paper's Table 2; other sets come last."""
+    names = sorted(names)
+    return [name for name in PAPER_ORDER if name in names] + [
+        name for name in names if name not in PAPER_ORDER
+    ]
+
+
 def list_trained(run: Path) -> list[str]:
-    """Return the names of the run's trainings, sorted."""
-    return sorted(path.parent.name for path in run.glob("04_train/*/settings.json"))
+    """Return the names of the run's trainings."""
+    return sort_sets(path.parent.name for path in run.glob("04_train/*/settings.json"))
 
 
 def last_checkpoint(run: Path, training_set: str) -> Path:

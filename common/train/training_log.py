@@ -29,11 +29,15 @@ class TrainingLog:
             distributed.log(f"{training.set_name}: going on after step {start}")
 
     def add(self, row: dict) -> None:
-        """Append a step, and print its line."""
+        """Append a step. Ten lines of a training are printed, and each skipped step."""
         self.metrics.append(row)
-        if self.writes:
-            print(step_line(self.metrics, len(self.training.plan)))
-            append_line(self.path, row)
+        n_steps = len(self.training.plan)
+        if not self.writes:
+            return
+        append_line(self.path, row)
+        is_tenth = row["step"] * 10 // n_steps > (row["step"] - 1) * 10 // n_steps
+        if is_tenth or row["skipped"]:
+            print(f"{self.training.set_name}: {step_line(self.metrics, n_steps)}")
 
     def draw(self) -> None:
         """Write loss.png."""

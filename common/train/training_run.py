@@ -9,6 +9,7 @@ from common.core import manifests
 from common.core.errors import InputError
 from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
 from common.core.prompts import extract_question
+from common.core.trainings import sort_sets
 from common.train import distributed
 
 # Others may change between a run and its resume.
@@ -67,7 +68,7 @@ def choose_sets(run: Path, set_names: list) -> list:
 
     "cft+sft" is the rows of two. Raises InputError if 03 did not build one of them.
     """
-    built = [path.stem for path in manifests.outputs(run, "03_data")]
+    built = sort_sets(path.stem for path in manifests.outputs(run, "03_data"))
     for set_name in set_names:
         parts = set_name.split("+")
         if set(parts) - set(built) or len(set(parts)) < len(parts):

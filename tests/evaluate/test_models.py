@@ -31,7 +31,7 @@ def resolve(run, *models, seeds=(), **settings):
 
 def test_training_sets_and_folders(run):
     base, cft = ("base", "01_base", []), ("cft", "04_train/cft/step-000006", [])
-    assert names(run) == [base, cft, ("sft", "04_train/sft/step-000006", [])]
+    assert names(run) == [base, ("sft", "04_train/sft/step-000006", []), cft]
     assert names(run, "cft", "base") == [cft, base]
     assert names(run, f"{run}/04_train/cft/step-000004") == [
         ("cft-step-000004", "04_train/cft/step-000004", [])
@@ -91,7 +91,7 @@ WRONG_NAMES = [
     (["a/b=cft"], [], "is not NAME"),
     (["@http://h"], [], "is not NAME"),
     (["x" * 101 + "=cft"], [], "is not NAME"),
-    (["./nowhere"], [], "--model base cft sft"),
+    (["./nowhere"], [], "--model base sft cft"),
     (["cft.1=cft"], ["cft=sft,base"], "would be called cft.1"),
     (["cft"], ["cft=sft,base"], "would be called cft"),
     ([], ["cft=sft,sft"], "does not name several"),
