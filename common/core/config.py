@@ -54,11 +54,7 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
     An unknown or abbreviated flag ends the script with status 2, and so does a value out of range.
     """
     sys.excepthook = _end_script
-    if sys.platform == "win32":
-        raise InputError(
-            "native Windows lacks what training and grading need.\n"
-            "Use WSL: https://learn.microsoft.com/windows/wsl/install"
-        )
+    _refuse_windows()
     flags = _read_flags()
     started, preset = _choose_preset(flags, overrides)
     preset_values = copy.deepcopy(PRESETS[preset][stage])  # a list of it may be changed
@@ -76,6 +72,14 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
     for definition in fields(config_class):
         _check_range(definition, getattr(config, definition.name))
     return config
+
+
+def _refuse_windows():
+    if sys.platform == "win32":
+        raise InputError(
+            "native Windows lacks what training and grading need.\n"
+            "Use WSL: https://learn.microsoft.com/windows/wsl/install"
+        )
 
 
 # --- flags ---------------------------------------------------------------------------------------
