@@ -76,13 +76,9 @@ class Config:
         1, "outputs per item; several give avg@k, pass@k, maj@k", minimum=1, group=GENERATION
     )
     temperature: float = setting(0.0, "of the sampling; 0 is greedy", minimum=0, group=GENERATION)
-    top_p: float = setting(1.0, "nucleus of the sampling", minimum=0, maximum=1, group=GENERATION)
     batch_size: int = setting(32, "prompts at a time on one GPU", minimum=1, group=GENERATION)
     load_in_4bit: bool = setting(
         False, "local models: in 4 bits (a 7B model on 24 GB and less)", group=GENERATION
-    )
-    threads: int = setting(
-        0, "CPU threads of torch; 0: torch's own choice", minimum=0, group=GENERATION
     )
     base_url: str | None = setting(
         None,
@@ -156,13 +152,8 @@ from common.train import distributed
 distributed.start()
 run = manifests.run_folder(config.name)
 tables = paper_tables.find_tables(config.paper)
-named = config.model or config.seeds
-if tables and not named and not (run / "04_train").exists():  # nothing to score yet
-    for table in tables:
-        print(paper_tables.side_by_side(table, [], {}), end="\n\n")
-    raise SystemExit
-if config.threads:
-    torch.set_num_threads(config.threads)
+if set(config.benchmarks) <= set(test_sets.TINY):
+    torch.set_num_threads(1)  # more threads are slower for so small a model
 if config.samples > 1 and not config.temperature:
     raise InputError(
         f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\n"
@@ -183,12 +174,9 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 choose = config.selection != "last"
 specs, seed_groups = models.resolve_models(run, config.model, config.seeds, config.base_url, choose)
 labels, baseline = models.choose_baseline(specs, seed_groups, config.baseline)
-sampling = Sampling(
-    config.temperature,
-    config.top_p,
-    config.max_new_tokens,
-    seed=config.seed if config.temperature else None,
-)
+sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens)
+if config.temperature:
+    sampling = replace(sampling, seed=config.seed)
 engines = {}  # by label: what the manifest says of each
 
 
@@ -206,8 +194,6 @@ def evaluate(spec, test_items):
         settings = replace(sampling, stop=list(stop))
         journal_folder = run / "05_journal" / files.content_id(engine.identity)[:12]
         with Journal(journal_folder / f"{name}.jsonl") as journal:
-            if spec.url:
-                models.check_served(engine, journal)
             progress = f"05 {spec.label} {name}"
             outputs = complete(engine, requests, settings, journal, progress, probe=bool(spec.url))
             cost = engine.budget.summary(journal) if spec.url else None

@@ -52,7 +52,7 @@ TINY = {
         threads=1,
         activation_checkpointing=False,
     ),
-    "05": TINY_GENERATION | dict(benchmarks=["tiny"], threads=1),
+    "05": TINY_GENERATION | dict(benchmarks=["tiny"]),
 }
 # Of the micro-world: 100 samples of the base on one question. README adds generators and teachers.
 TINY_ONE_SHOT = {

@@ -211,7 +211,6 @@ TEST_SETS = {
 # Parts of the micro-world's questions that are never trained on.
 TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}
 NAMES = (*TINY, *TEST_SETS)
-VALIDATION = ("math500", "math500_validation")  # sets to choose checkpoints on
 HELDOUT = "heldout"  # a run's own questions, see evaluate/checkpoint_selection.py
 PLAIN = TestSet(gold="gold")  # of the micro-world, and of a run's own questions
 

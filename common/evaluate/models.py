@@ -130,37 +130,16 @@ def _split_name(name, base_url):
 
 
 def read_origin(location: str) -> str:
-    """Return what tells of a model's base: its name, and what its training or peft wrote down."""
-    folder = Path(location)
-    records = (
-        (folder / "adapter_config.json", "base_model_name_or_path"),
-        (folder.parent / "settings.json", "base"),
-        (folder.parent.parent / "settings.json", "base"),  # of a merged adapter
-    )
-    for path, key in records:
+    """Return what tells of a model's base: its name, and what its training wrote down."""
+    for folder in Path(location).parents[:2]:  # a merged adapter is one level lower
+        path = folder / "settings.json"
         if path.is_file():
-            base = trainings.read_settings(path).get(key, "")
+            base = trainings.read_settings(path).get("base", "")
             return f"{location} {read_origin(base)}"
     return location
 
 
 # --- engines --------------------------------------------------------------------------------------
-
-
-def check_served(engine, journal) -> None:
-    """Raise InputError if a server has another model under the name of the journal's answers.
-
-    Few servers say which model it is (vLLM: `root`).
-    """
-    root, earlier = engine.root(), journal.records.get("served", {}).get("root")
-    if root and earlier and root != earlier:
-        raise InputError(
-            f"{engine.identity} is {root} now, and {earlier} when it was asked before.\n"
-            "Give each model a served name of its own, such as its checkpoint's "
-            "(vllm serve FOLDER --served-model-name cft-000040), and ask under that."
-        )
-    if root and not earlier:
-        journal.append({"key": "served", "root": root})
 
 
 @dataclass

@@ -139,18 +139,6 @@ class Client:
             "trust_env": host not in ("127.0.0.1", "localhost", "::1"),
         }
 
-    def root(self) -> str:
-        """Return the folder of the model that the server has loaded (vLLM), "" if unknown."""
-        try:
-            with self.open_sync_api() as api:
-                listing = api.with_options(timeout=5).models.with_raw_response.list()
-            for model in json.loads(listing.content)["data"]:
-                if model.get("id") == self.model:
-                    return str(model.get("root") or "")
-        except Exception:  # any server may answer anything
-            pass
-        return ""
-
     # --- the engine -------------------------------------------------------------------------------
 
     def approve(self, tasks, journal):

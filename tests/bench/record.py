@@ -132,8 +132,6 @@ def real_chain(folder):
         "12",
         "--max-new-tokens",
         "24",
-        "--threads",
-        "1",
     )
 
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +9,6 @@ import pytest
 from common.core.errors import InputError
 from common.evaluate import models, paper_tables
 from common.evaluate.models import ModelSpec, choose_baseline, resolve_models
-from common.generate.client import Client
-from common.generate.journal import Journal
 
 
 def names(run, *models, **settings):
@@ -143,56 +139,6 @@ def test_an_engine_and_its_template(run, tiny_model):
     assert served.engine.identity == "m at http://h/v1"
     assert (served.tokenizer, served.template) == (None, "chatml")
     assert served.conditions == {"engine": "server", "template": "chatml"}
-
-
-@pytest.fixture
-def listing():
-    """A server that lists models as vLLM does, by what `listing.models` holds."""
-
-    class Models(BaseHTTPRequestHandler):
-        models = []
-
-        def do_GET(self):
-            body = json.dumps({"object": "list", "data": self.models}).encode()
-            self.send_response(200 if self.path == "/v1/models" else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *unused):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Models) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        Models.url = f"http://127.0.0.1:{server.server_port}/v1"
-        yield Models
-        server.shutdown()
-
-
-def test_another_model_under_a_served_name_is_refused(listing, tmp_path):
-    """vLLM says which folder it serves.
-
-    A server that says nothing, or is gone, is taken at its name.
-    """
-    engine = Client("m", listing.url)
-    engine.identity = f"m at {listing.url}"
-    with Journal(tmp_path / "j.jsonl") as journal:
-        models.check_served(engine, journal)  # nothing is listed
-        listing.models = [{"id": "other", "root": "/x"}, {"id": "m", "root": "/step-20"}]
-        models.check_served(engine, journal)
-        models.check_served(engine, journal)
-        assert [record["root"] for record in journal.records.values()] == ["/step-20"]
-        listing.models = [{"id": "m", "root": "/step-40"}]
-        with pytest.raises(
-            InputError,
-            match="is /step-40 now, and /step-20 when(.|\n)*--served-model-name",
-        ):
-            models.check_served(engine, journal)
-        listing.models = ["what?"]
-        models.check_served(engine, journal)
-        gone = Client("m", "http://127.0.0.1:9/v1")
-        gone.identity = engine.identity
-        models.check_served(gone, journal)
 
 
 def test_what_a_model_was_trained_from(run):
