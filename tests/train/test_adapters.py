@@ -392,11 +392,11 @@ def test_resumed_training_is_the_undisturbed_one(bases, examples, tmp_path, four
     assert [(u.loss, u.grad_norm) for u in resumed.updates] == [
         (u.loss, u.grad_norm) for u in whole.updates[3:]
     ]
-    expected = trained(whole.net)
-    assert all(torch.equal(expected[name], p) for name, p in trained(resumed.net).items())
+    expected = trained(whole.model)
+    assert all(torch.equal(expected[name], p) for name, p in trained(resumed.model).items())
     assert all(
         torch.equal(a, b)
-        for a, b in zip(frozen(whole.net).values(), frozen(resumed.net).values(), strict=True)
+        for a, b in zip(frozen(whole.model).values(), frozen(resumed.model).values(), strict=True)
     )
 
 
