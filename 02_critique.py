@@ -253,7 +253,7 @@ retries = {
     "retry_failed": config.retry_failed,
     "bad_share": config.max_bad_share,
 }
-files.check_disk(run, 8_000 * len(requests), "")  # answers of 2 to 4 KB, in the journal and in rows
+files.check_disk(run, 8_000 * len(requests))  # answers of 2 to 4 KB, in the journal and in rows
 with Journal(run / "02_journal.jsonl") as journal:
     if config.self_critique:  # asked once: a critique without a verdict is its own fault
         sampling = replace(sampling, stop=prompts.STOP, seed=config.seed)

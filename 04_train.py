@@ -250,7 +250,7 @@ for training in trainings:
 
 # %% Disk and libraries
 needed = estimate.disk(shape, *plans.count_writes(trainings, config), dtype.itemsize)
-files.check_disk(run, needed, ", or save less often: a larger --save-every")
+files.check_disk(run, needed)
 if four_bits:
     adapters.check_bitsandbytes(device)
 

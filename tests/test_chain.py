@@ -190,7 +190,7 @@ def test_manifests_are_true(finished):
         stage = int(str(file.relative_to(finished.run))[:2]) - 1
         assert manifest["command"] == [STAGES[stage], *SMALL[STAGES[stage]]]
         assert manifest["config"]["name"] == "tiny" and manifest["versions"]["torch"]
-        assert {"finished", "seconds", "commit", "uncommitted_changes", "gpu"} <= set(manifest)
+        assert {"finished", "seconds", "commit", "gpu"} <= set(manifest)
         for path, digest in manifest["inputs"].items():
             assert file_hash(finished.folder / path) == digest
         if file in files:

@@ -62,11 +62,6 @@ def read_jsonl(path: Path, fields: Sequence[str] = ()) -> list[dict]:
     return rows
 
 
-def read_jsonl_if_exists(path: Path, fields: Sequence[str] = ()) -> list[dict]:
-    """Return the rows of a JSONL file, [] if it is empty or does not exist."""
-    return read_jsonl(path, fields) if path.exists() and path.stat().st_size else []
-
-
 def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
     """Yield the rows of a JSONL file one after the other; raises as read_jsonl does."""
     try:
@@ -74,15 +69,10 @@ def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _parse_row(line, path, number, fields)
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise InputError(
-            f"{path} is not UTF-8 text ({error}).\n"
-            f"Convert it: iconv -f UTF-16 -t UTF-8 {path} > NEW (or -f LATIN1, ...)"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}).\n"
-            "Expected a JSONL file, one JSON object per line."
+            f"{path} cannot be read ({error}).\n"
+            "Expected a JSONL file in UTF-8: one JSON object per line."
         ) from error
 
 
@@ -97,8 +87,7 @@ def _parse_row(line, path, number, fields):
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path}, line {number} is not JSON of the expected form ({error}): {line[:80]!r}\n"
-            f"Expected an object with the fields: {', '.join(fields) or 'any'}. "
-            f"See it: sed -n {number}p {path}"
+            f"Expected an object with the fields: {', '.join(fields) or 'any'}."
         ) from error
     return row
 
@@ -123,11 +112,7 @@ def json_line(row: dict) -> str:
     Text that UTF-8 cannot hold (a lone surrogate, which a server may send) is escaped.
     """
     line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(row)
-    return line + "\n"
+    return line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def utf8(text: str) -> str:
@@ -145,12 +130,10 @@ def write_atomic(path: Path, text: str | Iterable[str]):
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    pieces = [text] if isinstance(text, str) else text
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            for piece in pieces:
-                file.write(piece.encode())
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -183,16 +166,13 @@ def lock(path: Path, reentrant: bool = False) -> FileLock:
     return file_lock
 
 
-def check_disk(folder: Path, needed: int, advice: str):
-    """Raise Stopped (status 5) if the disk has less than `needed` bytes free.
-
-    advice: what else may be done besides making room, as the end of that sentence.
-    """
+def check_disk(folder: Path, needed: int):
+    """Raise Stopped (status 5) if the disk has less than `needed` bytes free."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise Stopped(
             f"{folder} needs {needed / 1e9:.3f} GB, {free / 1e9:.3f} GB are free on that disk.\n"
-            f"Make room{advice}.",
+            "Make room, or save less (in 04: a larger --save-every).",
             5,
         )

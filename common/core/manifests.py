@@ -19,7 +19,6 @@ from pathlib import Path
 from common.core.errors import MAKERS, InputError
 from common.core.files import file_hash, write_json
 
-LAYOUT = 2  # 1 had one file and one manifest for each stage
 PROCESS_START = time.time()  # near enough: a script imports this module first
 PACKAGES = (
     "torch",
@@ -63,9 +62,8 @@ def file_label(text: str) -> str:
 
 def require(path: Path) -> Path:
     """Return the path; raise InputError that names the script for it if it does not exist."""
-    run, script = _origin(path)
-    refuse_old_layout(run)
     if not path.exists():
+        run, script = _origin(path)
         raise InputError(
             f"{path} does not exist; {script} makes it.\n"
             f"Run: python {script} --name {run.name} (with the --preset you use)"
@@ -78,9 +76,8 @@ def outputs(run: Path, stage_folder: str) -> list[Path]:
 
     Raises InputError that names the script if there is none.
     """
-    folder = require(run / stage_folder)
-    paths = sorted(folder.glob("*.jsonl"))
-    return paths or [require(folder / "*.jsonl")]
+    paths = sorted((run / stage_folder).glob("*.jsonl"))
+    return paths or [require(run / stage_folder / "*.jsonl")]
 
 
 def refuse_old_layout(run: Path):
@@ -97,10 +94,8 @@ def refuse_old_layout(run: Path):
 
 def _origin(path):
     """Return the run folder of an output, and the script that makes it."""
-    for part in (path, *path.parents):
-        if part.name[:3] in {f"{number}_" for number in MAKERS}:
-            return part.parent, MAKERS[part.name[:2]]
-    raise ValueError(f"{path} is not in the folder of a run")
+    run, number = re.findall(r"(.+?)/(0\d)_", path.as_posix())[-1]
+    return Path(run), MAKERS[number]
 
 
 # --- manifests -----------------------------------------------------------------------------------
@@ -117,7 +112,7 @@ def write_manifest(output: Path, config, inputs: Iterable[str | Path] = (), **he
     headline: numbers about the output, as further fields.
     """
     manifest = {
-        "layout": LAYOUT,
+        "layout": 2,  # 1 had one file and one manifest for each stage
         "config": vars(config),
         "inputs": {str(path): file_hash(Path(path)) for path in inputs},
         "output_sha256": file_hash(output) if output.is_file() else None,
@@ -164,12 +159,10 @@ def _read_json(path):
 
 def environment() -> dict:
     """Return the command, the kit's commit, versions, GPU, and time of this process."""
-    changes = _git("status", "--porcelain", "--untracked-files=no")
     torch = sys.modules.get("torch")  # not imported for this: it takes seconds
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": None if changes is None else bool(changes),
+        "commit": _commit(),
         "versions": _versions(),
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -185,16 +178,13 @@ def _versions():
     return versions
 
 
-def _git(*arguments: str):
-    """Return what git prints about the kit's own folder, None if it is no repository."""
+def _commit():
+    """Return the kit's commit, with "-dirty" if files have changed since; "" without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        result = subprocess.run(
-            ["git", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            cwd=Path(__file__).parent,
+        commit = subprocess.check_output(
+            command, text=True, stderr=subprocess.DEVNULL, cwd=Path(__file__).parent
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.strip()
