@@ -288,7 +288,7 @@ def ask_at_a_rate_limit(folder, n, burst, has_headers, retry_afters):
 
 
 def test_every_prompt_is_answered_at_a_rate_limit_by_headers(tmp_path):
-    """Next to nothing is refused. Three times at most: if the machine stands still, so do clocks."""
+    """Next to nothing is refused. Three tries: if the machine stops, so do both clocks."""
     for n in range(3):
         (tmp_path / str(n)).mkdir()
         share = ask_at_a_rate_limit(tmp_path / str(n), 200, 60, True, ("seconds", None))
