@@ -196,16 +196,16 @@ for reason, number in left_out.items():
 # %% Put the rows in one order, for all training sets
 # Differs from the paper: random rows. The paper says sampled, but its builder takes the longest
 # critiques (--select longest).
-ordered = selection.order_rows(rows, config.select, config.seed)
-by_teacher = [row for row in ordered if row["teacher"] != SELF]
-print(f"{len(by_teacher)} critiques of {', '.join(teachers)}")
-if not by_teacher:
+by_teacher = [row for row in rows if row["teacher"] != SELF]
+ordered = selection.order_rows(by_teacher, config.select, config.seed)
+print(f"{len(ordered)} critiques of {', '.join(teachers)}")
+if not ordered:
     raise InputError("no critique is left; the reasons are above.")
 inputs = training_sets.BuildInputs(
     system=config.system,
     answers=answers,
     correct=correct,
-    self_critiques=[row for row in ordered if row["teacher"] == SELF],
+    self_critiques=[row for row in rows if row["teacher"] == SELF],
     other_responses=selection.order_rows(other_responses, "random", config.seed),
     wrong_share=config.wrong_share,
     per_question=config.per_question,
@@ -215,7 +215,7 @@ inputs = training_sets.BuildInputs(
 built, summaries = {}, {}
 question_ids = {row["id"]: row["question_id"] for row in rows + other_responses}
 for name, label in labels.items():
-    set_rows = training_sets.build_training_set(name, by_teacher, inputs, config.rows)
+    set_rows = training_sets.build_training_set(name, ordered, inputs, config.rows)
     if not set_rows:
         fix = training_sets.TRAINING_SETS[name].fix.format(name=config.name)
         if config.arms:

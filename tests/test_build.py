@@ -456,6 +456,18 @@ def test_a_teacher_can_be_chosen(everything, tiny_model, tmp_path):
     assert manifest(run / "03_data" / "cft-b.jsonl")["teachers"] == [B]
 
 
+def test_self_critiques_move_no_row_of_another_set(everything, tiny_model, tmp_path):
+    shutil.copytree(everything.folder, tmp_path, dirs_exist_ok=True)
+    run = tmp_path / "runs" / "own"
+    built = []
+    for suffix in ("with", "without"):
+        must_run(tmp_path, *BUILD, tiny_model, "--arms", "cft", "--rows", 5, "--suffix", suffix)
+        cft = rows(run / "03_data" / f"cft-{suffix}.jsonl")
+        built.append([row["id"] for row in cft])
+        (run / "02_critiques" / "self-critique.jsonl").unlink(missing_ok=True)
+    assert len(built[0]) == 5 and built[0] == built[1]
+
+
 # --- a user's mistakes ----------------------------------------------------------------------------
 
 
