@@ -202,8 +202,7 @@ def evaluate(spec, test_items):
         rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
         conditions = {"sampling": asdict(settings), "prompts": files.content_id(texts)}
         conditions |= model.conditions
-        seconds = scores.sum_seconds(outputs)
-        result = scores.Result(name, spec.label, rows, conditions, seconds)
+        result = scores.Result(name, spec.label, rows, conditions)
         context = {
             "engine": model.manifest,
             "benchmark": {"items": len(items), "digest": test_sets.compute_digest(items)},
@@ -293,7 +292,8 @@ page = report.format_page(summary, sections, [settings_line, *notes])
 files.write_atomic(run / "05_results.md", page)
 print(f"\n{page}")
 report.draw_scores(all_scores, run / "05_results.png")
-report.draw_selection(selected, run / "05_selection.png")
+if selected:
+    report.draw_selection(selected, run / "05_selection.png")
 html_report.write_page(
     run / "05_outputs.html",
     {key: result.rows for key, result in by_key.items()},

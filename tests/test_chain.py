@@ -404,7 +404,7 @@ def test_05_asks_a_server(tmp_path):
             and server.asked[0]["body"]["temperature"] == 0
         )
     assert (
-        "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 0 | 0 | 1 | 3 | 1 | 1 | "
+        "| gsm8k | served against sft | +0.0 | +0.0 to +0.0 | 1 | 3 | 1.000 | 1.000 | "
         "not distinguishable |" in printed
     )
     graded = rows(tmp_path / "runs" / "mine" / "05_eval" / "served" / "gsm8k.jsonl")
@@ -458,7 +458,7 @@ def test_a_server_that_ignores_the_temperature_is_refused(tmp_path):
         text=lambda body: f"It is \\boxed{{{body['seed'] % 2}}}, by {body['seed']}."
     ) as server:
         printed = must_run(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
-        assert len(server.asked) == 7 and "| math500 | m | 1 | 4 | 0.0 |" in printed
+        assert len(server.asked) == 7 and "| math500 | m | 1 | 0.0 |" in printed
         assert {e["body"]["temperature"] for e in server.asked} == {2.0, 0.6}
         must_run(tmp_path, *command, f"m@{server.url}", "--temperature", 0.6)
         assert len(server.asked) == 7  # all is there: not even the probe is sent

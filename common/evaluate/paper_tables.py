@@ -9,22 +9,17 @@ so, and `model` the name of our model that its score is compared with. Read with
 """
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.core.errors import InputError
-from common.core.stats import wilson
 from common.core.tables import interval, markdown, percent
-from common.data.test_sets import TEST_SETS
 from common.evaluate.scores import Rows, average_scores
 
 BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")
 ASSUMED_BASE = BASES[-1]  # of a model whose origin names no base: the paper's main one
-DECIMALS = {"ifeval_strict": 3, "ifeval_loose": 3, "mt_bench": 2}  # other columns: per cent, one
 LEGEND = "ours: by the paper's grader; inside: its interval holds the paper's number."
-INTERVAL = ("accuracy", "low", "high")
 HEAD = [
     "paper's row (our model)",
     "benchmark",
@@ -48,7 +43,7 @@ class Row:
     name: str
     base: str | None
     model: str
-    values: tuple
+    values: list
     temperature: float | None = None
 
 
@@ -66,7 +61,7 @@ def _read_tables():
     text = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
     tables = {}
     for table in json.loads(text):
-        rows = [Row(**row | {"values": tuple(row["values"])}) for row in table["rows"]]
+        rows = [Row(**row) for row in table["rows"]]
         tables[table["name"]] = Table(**table | {"rows": rows})
     return tables
 
@@ -112,11 +107,10 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
         for column, value in zip(table.columns, row.values):
             if (row.model, column) in by_key:
                 lines.append(_compare(row, column, value, by_key[row.model, column]))
-    printed = [[row.name, *map(_show, row.values, table.columns)] for row in table.rows]
+    printed = [[row.name, *map(_show, row.values)] for row in table.rows]
     parts = [
         f"### Table {table.name.removeprefix('table')} of the paper: {table.title}",
         markdown(["paper", *table.columns], printed, left=1),
-        _half_widths(table),
     ]
     if lines:
         parts.append(markdown(HEAD, lines))
@@ -124,7 +118,7 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
     else:
         names = ", ".join(dict.fromkeys(row.model for row in table.rows))
         parts.append(f"No score of this run belongs here: it takes a model called {names}.")
-    return "\n\n".join(filter(None, parts))
+    return "\n\n".join(parts)
 
 
 def _scores_of_table(table, scores):
@@ -138,9 +132,8 @@ def _scores_of_table(table, scores):
 
 def _compare(row, column, value, score):
     """Return the cells of a line: the paper's number and ours, rounded as they are printed."""
-    share, low, high = (round(100 * score[f"paper_{key}"], 1) for key in INTERVAL)
-    items = TEST_SETS[column].items if column in TEST_SETS else score["n"]
-    n = score["n"] if score["n"] == items else f"{score['n']} of {items}"
+    share = round(100 * score["paper_accuracy"], 1)
+    low, high = round(100 * score["paper_low"], 1), round(100 * score["paper_high"], 1)
     difference, position = "-", "-"
     if value is not None:
         difference = f"{share - value:+.1f}"
@@ -148,33 +141,15 @@ def _compare(row, column, value, score):
     return [
         f"{row.name} ({row.model})",
         column,
-        _show(value, column),
+        _show(value),
         share,
         percent(score["accuracy"]),
-        n,
+        score["n"],
         interval(score["paper_low"], score["paper_high"]),
         difference,
         position,
     ]
 
 
-def _half_widths(table):
-    """Return a line: the 95 % half width that the number of items alone gives at CFT's scores."""
-    cft_rows = [row for row in table.rows if row.model == "cft"]
-    best = max(cft_rows, key=lambda row: row.values[0])
-    widths = {}
-    for column, value in zip(table.columns, best.values):
-        if column in TEST_SETS:
-            items = TEST_SETS[column].items
-            low, high = wilson(round(value / 100 * items), items)
-            widths[column] = 50 * (high - low)
-    if "AVG" in table.columns:  # benchmarks are independent: variances add
-        widths["AVG"] = math.hypot(*widths.values()) / len(widths)
-    cells = [f"{column} {width:.1f}" for column, width in widths.items()]
-    if not cells:
-        return ""
-    return f"95% half width in points from the items alone at {best.name}: {', '.join(cells)}."
-
-
-def _show(value, column):
-    return "-" if value is None else f"{value:.{DECIMALS.get(column, 1)}f}"
+def _show(value):
+    return "-" if value is None else value

@@ -3,7 +3,6 @@
 Shares come in as 0..1 and are printed in per cent, differences in points.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from common.evaluate.scores import Rows
 
 CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
 AXIS_LABEL = "accuracy, % (bars: 95% interval)"
-PANELS_PER_ROW = 3
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -23,18 +21,6 @@ PANELS_PER_ROW = 3
 
 def _text(value):
     return "-" if value is None else str(value)
-
-
-def _nonzero(count):
-    return str(count or "-")
-
-
-def _several(count):
-    return str(count) if count > 1 else "-"
-
-
-def _number(value):
-    return "-" if value is None else f"{value:,.0f}"
 
 
 def _signed(difference):
@@ -50,9 +36,9 @@ def _estimate(share, low, high):
 
 
 def _p(p):
-    if p is None or p < 0.001:
-        return "-" if p is None else "<.001"
-    return "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _shares(values):
@@ -64,7 +50,6 @@ SCORES = (
     ("benchmark", _text, "benchmark"),
     ("model", _text, "model"),
     ("n", _text, "n"),
-    ("k", _several, "samples"),
     ("strict %", percent, "accuracy"),
     ("95% interval", interval, "low", "high"),
     ("pass@k %", _estimate, "pass_accuracy", "pass_low", "pass_high"),
@@ -72,11 +57,9 @@ SCORES = (
     ("paper's grader %", percent, "paper_accuracy"),
     ("unboxed", _text, "unboxed"),
     ("truncated", _text, "truncated"),
-    ("tokens", _number, "tokens"),
-    ("seconds", _number, "seconds"),
-    ("no output", _nonzero, "failed"),
-    ("grader timed out", _nonzero, "timed_out"),
-    ("paper's timed out", _nonzero, "paper_timed_out"),
+    ("tokens", _text, "tokens"),
+    ("no output", _text, "failed"),
+    ("grader timed out", _text, "timed_out"),
 )
 COMPARISONS = (
     ("benchmark", _text, "benchmark"),
@@ -100,7 +83,6 @@ SEEDS = (
     ("mean %", percent, "mean"),
     ("sd, points", percent, "sd"),
     ("95% over runs (t)", interval, "low", "high"),
-    ("95% over items", interval, "items_low", "items_high"),
     ("not averaged", _text, "refused"),
 )
 SELECTION = (
@@ -111,8 +93,7 @@ SELECTION = (
     ("95% interval", interval, "low", "high"),
     ("chosen minus this", _signed, "difference"),
     ("its 95% interval", _signed_interval, "difference_low", "difference_high"),
-    ("p", _p, "p"),
-    ("Holm, all pairs", _p, "holm"),
+    ("p (Holm, all pairs)", _p, "holm"),
     ("by Holm's p", _text, "outcome"),
 )
 
@@ -122,7 +103,7 @@ def format_table(columns: tuple, rows: Rows) -> str:
     head, body = [], []
     for heading, write, *fields in columns:
         cells = [write(*map(row.get, fields)) for row in rows]
-        if set(cells) - {"-", ""}:
+        if set(cells) - {"-", "0"}:
             head.append(heading)
             body.append(cells)
     return markdown(head, [list(line) for line in zip(*body)])
@@ -132,19 +113,13 @@ def format_table(columns: tuple, rows: Rows) -> str:
 
 
 def draw_scores(scores: Rows, path: Path) -> None:
-    """Draw bars of the strict score, a panel for each benchmark, three in a row."""
-    panels = {}
-    for score in scores:
-        bars = panels.setdefault(score["benchmark"], [])
-        if score["n"]:
-            bars.append(score)
+    """Draw bars of the strict score, a panel for each benchmark, one below the other."""
+    panels = _group(scores, "benchmark")
+    if not panels:
+        return
     width = max(3.0, 1.0 + 0.95 * max(map(len, panels.values())))
-    columns = min(PANELS_PER_ROW, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(width * columns, 4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
+    figure = Figure(figsize=(width, 4 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False).flatten()
     for axis, (name, bars) in zip(axes, panels.items()):
         heights, errors = _points(bars)
         places = np.arange(len(bars))
@@ -152,33 +127,21 @@ def draw_scores(scores: Rows, path: Path) -> None:
         container = axis.bar(places, heights, yerr=errors, capsize=4, color=colors, width=0.7)
         axis.bar_label(container, fmt="%.1f", padding=2, fontsize=9)
         axis.set_xticks(places, [bar["model"] for bar in bars], rotation=25, ha="right")
-        n = max((bar["n"] for bar in bars), default=0)
-        axis.set(ylim=(0, 110), title=f"{name} (n = {n})", ylabel=AXIS_LABEL)
+        axis.set(ylim=(0, 110), title=f"{name} (n = {bars[0]['n']})", ylabel=AXIS_LABEL)
         axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 
 def draw_selection(checkpoints: Rows, path: Path) -> None:
-    """Draw the score by training step, a line for each training set; the chosen point is filled.
-
-    Without checkpoints an earlier picture is removed.
-    """
-    if not checkpoints:
-        path.unlink(missing_ok=True)
-        return
+    """Draw the score by training step, a line for each training set; the chosen point is filled."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    by_set = {}
-    for row in checkpoints:
-        by_set.setdefault(row["arm"], []).append(row)
-    for number, (name, rows) in enumerate(by_set.items()):
+    for name, rows in _group(checkpoints, "arm").items():
         heights, errors = _points(rows)
         steps = [row["step"] for row in rows]
-        color = f"C{number}"
-        axes.errorbar(steps, heights, errors, fmt="o-", color=color, mfc="white", label=name)
-        for row in rows:
-            if row["chosen"]:
-                axes.plot(row["step"], 100 * row["accuracy"], "o", color=color, ms=9, zorder=3)
+        line, *_ = axes.errorbar(steps, heights, errors, fmt="o-", mfc="white", label=name)
+        best = [row["chosen"] for row in rows].index(True)
+        axes.plot(steps[best], heights[best], "o", color=line.get_color(), ms=9, zorder=3)
     title = f"{checkpoints[0]['benchmark']} (n = {checkpoints[0]['n']}); filled: chosen"
     axes.set(xlabel="optimizer step", ylabel=AXIS_LABEL, title=title)
     figure.legend(loc="outside right upper")
@@ -186,10 +149,19 @@ def draw_selection(checkpoints: Rows, path: Path) -> None:
     save_figure(figure, path)
 
 
+def _group(rows, key):
+    """Return {value of key: its rows}, without rows that have no score."""
+    groups = {}
+    for row in rows:
+        if row["n"]:
+            groups.setdefault(row[key], []).append(row)
+    return groups
+
+
 def _points(rows):
     """Return accuracies in per cent, [n], and the distances to their intervals' ends, [2, n]."""
     table = [(row["accuracy"], row["low"], row["high"]) for row in rows]
-    accuracy, low, high = 100 * np.array(table).reshape(-1, 3).T
+    accuracy, low, high = 100 * np.array(table).T
     return accuracy, np.array([accuracy - low, high - accuracy])
 
 

@@ -2,13 +2,11 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from common import grading
 from common.core import stats
-from common.core.errors import InputError
-from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
+from common.core.files import content_id, file_hash, write_json, write_jsonl
 from common.core.manifests import environment
 from common.data import test_sets
 from common.generate.requests import Request
@@ -23,8 +21,7 @@ NO_GRADE = {
     "correct_paper": None,
     "paper_timed_out": False,
 }
-GRADE_FIELDS = tuple(NO_GRADE)
-COUNTS = ("n", "failed", "truncated", "tokens", "seconds")
+COUNTS = ("n", "failed", "truncated", "tokens")
 # What a row of a private benchmark must not hold: outputs may repeat the question.
 TEXTS = ("question", "prompt", "output", "error", "extracted")
 EXAMPLE_CHARACTERS = 600
@@ -43,15 +40,14 @@ OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 class Result:
     """The graded answers of one model to one benchmark.
 
-    conditions: what must be equal if two results are compared. seconds: of generation. runs: of a
-    mean over several trainings, the accuracy of each.
+    conditions: what must be equal if two results are compared. runs: of a mean over several
+    trainings, the accuracy of each.
     """
 
     benchmark: str
     model: str
     rows: Rows
     conditions: dict = field(default_factory=dict)
-    seconds: float = 0.0
     score: dict = field(default_factory=dict)
     runs: tuple[float, ...] = ()
 
@@ -79,7 +75,6 @@ class Result:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-@lru_cache
 def grader_id(name: str) -> str:
     """Return 12 hex digits of the code that grades a benchmark and of its rules.
 
@@ -121,9 +116,9 @@ def grade_outputs(
     """
     benchmark, grader = test_sets.get_test_set(name), grader_id(name)
     samples = len(requests) // len(items)
-    path = folder / f"{name}.jsonl"
-    grades = {} if benchmark.private else _read_grades(path, grader)
-    failed_grade = NO_GRADE | {"correct": False, "correct_paper": False}
+    no_grade = NO_GRADE
+    if count_failed:
+        no_grade = NO_GRADE | {"correct": False, "correct_paper": False}
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item = items[number // samples]
@@ -137,57 +132,35 @@ def grade_outputs(
             "output": output.get("text", ""),
             "finish_reason": output.get("finish_reason"),
             "n_tokens": usage.get("completion_tokens"),
-            **(failed_grade if count_failed else NO_GRADE),
+            **no_grade,
             "gold": item["gold"],
             "grader": grader,
         }
         if "error" in output:
             row |= {"output": "", "finish_reason": "failed", "error": output["error"]}
         rows.append(row)
-    answered = [row for row in rows if "error" not in row]
-    _grade_new(benchmark, answered, grades)
-    for row in answered:
-        row |= grades[row["output"], row["gold"]]
-    hidden = TEXTS if benchmark.private else ()
-    write_jsonl(path, [row | {key: None for key in hidden if key in row} for row in rows])
+    _grade(benchmark, [row for row in rows if "error" not in row])
+    public = rows
+    if benchmark.private:
+        public = [row | dict.fromkeys(TEXTS) for row in rows]
+    write_jsonl(folder / f"{name}.jsonl", public)
     return rows
 
 
-def _grade_new(benchmark, rows, grades):
-    """Grade what `grades`, {(output, gold): grade fields}, does not hold yet, and add it."""
-    answers = [(row["output"], row["gold"]) for row in rows]
-    new = [answer for answer in dict.fromkeys(answers) if answer not in grades]
-    texts, golds = [text for text, _ in new], [gold for _, gold in new]
+def _grade(benchmark, rows):
+    """Add to rows what both graders say of them; what is the same is graded once."""
+    answers = list(dict.fromkeys((row["output"], row["gold"]) for row in rows))
+    texts, golds = [text for text, _ in answers], [gold for _, gold in answers]
     strict_grades = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
     paper_grades = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
-    for answer, strict, (correct_paper, paper_timed_out) in zip(new, strict_grades, paper_grades):
-        grades[answer] = asdict(strict)
-        grades[answer] |= {"correct_paper": correct_paper, "paper_timed_out": paper_timed_out}
-
-
-def _read_grades(path, grader):
-    """Return {(output, gold): grade fields} of rows that this very grader graded in time."""
-    grades = {}
-    try:
-        for row in read_jsonl(path):
-            late = row["timed_out"] or row["paper_timed_out"]
-            if row["grader"] == grader and "error" not in row and not late:
-                grades[row["output"], row["gold"]] = {key: row[key] for key in GRADE_FIELDS}
-    except (OSError, InputError, KeyError, TypeError):  # torn, or of another version: grade again
-        return {}
-    return grades
+    grades = dict(zip(answers, zip(strict_grades, paper_grades)))
+    for row in rows:
+        strict, (correct_paper, timed_out) = grades[row["output"], row["gold"]]
+        row |= asdict(strict)
+        row |= {"correct_paper": correct_paper, "paper_timed_out": timed_out}
 
 
 # --- scores ---------------------------------------------------------------------------------------
-
-
-def sum_seconds(outputs: Rows) -> float:
-    """Return the seconds that the outputs of complete() took, also in earlier runs.
-
-    Equal requests share one output, which counts once.
-    """
-    seconds = {output.get("key"): output.get("seconds", 0) for output in outputs}
-    return round(sum(seconds.values()), 1)
 
 
 def score(result: Result, seed: int = 0) -> dict:
@@ -215,7 +188,6 @@ def score(result: Result, seed: int = 0) -> dict:
         "paper_timed_out": sum(_column(answered, "paper_timed_out")),
         "failed": len(failed),
         "tokens": sum(filter(None, _column(rows, "n_tokens"))),
-        "seconds": result.seconds,
     }
     if not shares:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
@@ -287,12 +259,12 @@ def average_scores(scores: Rows) -> Rows:
     for model in dict.fromkeys(_column(scores, "model")):
         rows = [row for row in scores if row["model"] == model and row["n"]]
         if len(rows) == len(benchmarks) > 1:
-            averages.append(_average(model, rows))
+            averages.append({"benchmark": "AVG", "model": model} | _average(rows))
     return averages
 
 
-def _average(model, rows):
-    average = {"benchmark": "AVG", "model": model, "samples": rows[0]["samples"]}
+def _average(rows):
+    average = {}
     for key in COUNTS:
         average[key] = sum(_column(rows, key))
     for prefix in ("", "paper_"):
@@ -312,7 +284,6 @@ def write_score(folder: Path, result: Result, context: dict, seed: int = 0) -> N
         "score": result.score,
         "grader": grader_id(result.benchmark),
         "conditions": result.conditions,
-        "seconds": result.seconds,
     }
     path = folder / f"{result.benchmark}.score.json"
     write_json(path, manifest | context | environment())

@@ -57,12 +57,12 @@ def test_scores_table_by_hand():
     head, _, *lines = scores_table([BASE, SFT, CFT]).splitlines()
     assert head == (
         "| benchmark | model | n | strict % | 95% interval | paper's grader % "
-        "| unboxed | truncated | tokens | seconds |"
+        "| unboxed | truncated | tokens |"
     )
     assert lines == [
-        "| tiny | base | 1000 | 51.3 | 48.2 to 54.4 | 52.0 | 3 | 0 | 23,444 | 1 |",
-        "| tiny | sft | 1000 | 45.0 | 41.9 to 48.1 | 45.0 | 0 | 0 | 23,444 | - |",
-        "| tiny | cft | 1000 | 98.7 | 97.8 to 99.2 | 98.7 | 3 | 12 | 23,444 | 1 |",
+        "| tiny | base | 1000 | 51.3 | 48.2 to 54.4 | 52.0 | 3 | 0 | 23444 |",
+        "| tiny | sft | 1000 | 45.0 | 41.9 to 48.1 | 45.0 | 0 | 0 | 23444 |",
+        "| tiny | cft | 1000 | 98.7 | 97.8 to 99.2 | 98.7 | 3 | 12 | 23444 |",
     ]
 
 
@@ -79,12 +79,12 @@ def test_columns_that_say_nothing_are_left_out_and_others_are_not():
     }
     head, _, line = scores_table([many]).splitlines()
     assert head == (
-        "| benchmark | model | n | k | strict % | 95% interval | pass@k % | maj@k % | "
-        "paper's grader % | unboxed | truncated | tokens | seconds | no output |"
+        "| benchmark | model | n | strict % | 95% interval | pass@k % | maj@k % | "
+        "paper's grader % | unboxed | tokens | no output |"
     )
     assert line == (
-        "| tiny | base | 1000 | 16 | 51.3 | 48.2 to 54.4 | 80.0 [70.0 to 90.0] | "
-        "60.0 [50.0 to 71.0] | 52.0 | 3 | 0 | 23,444 | 1 | 2 |"
+        "| tiny | base | 1000 | 51.3 | 48.2 to 54.4 | 80.0 [70.0 to 90.0] | "
+        "60.0 [50.0 to 71.0] | 52.0 | 3 | 23444 | 2 |"
     )
     none = BASE | {
         "n": 0,
@@ -94,7 +94,7 @@ def test_columns_that_say_nothing_are_left_out_and_others_are_not():
         "high": None,
         "paper_accuracy": None,
     }
-    assert scores_table([none]).splitlines()[2] == "| tiny | base | 0 | 3 | 0 | 23,444 | 1 | 9 |"
+    assert scores_table([none]).splitlines()[2] == "| tiny | base | 3 | 23444 | 9 |"
 
 
 def test_comparisons_table_by_hand():
@@ -128,9 +128,9 @@ def test_comparisons_table_by_hand():
         {"benchmark": "gsm8k", "model": "cft", "baseline": "sft", "refused": "other items"},
     ]
     assert comparisons_table(rows).splitlines()[2:] == [
-        "| tiny | cft against sft | +44.9 | +41.6 to +48.2 | 462 | 13 | 481 | 44 | <.001 | <.001 "
+        "| tiny | cft against sft | +44.9 | +41.6 to +48.2 | 462 | 13 | 481 | 44 | <0.001 | <0.001 "
         "| better | - |",
-        "| AVG | cft against sft | -0.1 | -2.0 to +0.0 | - | - | - | - | .047 | 1 "
+        "| AVG | cft against sft | -0.1 | -2.0 to +0.0 | - | - | - | - | 0.047 | 1.000 "
         "| not distinguishable | - |",
         "| gsm8k | cft against sft | - | - | - | - | - | - | - | - | - | other items |",
     ]
@@ -147,20 +147,17 @@ def test_seeds_and_selection_tables_by_hand():
         "sd": 0.0354,
         "low": 0.177,
         "high": 0.813,
-        "items_low": 0.46,
-        "items_high": 0.53,
     }
     assert seeds_table(
         [row, {"benchmark": "x", "model": "cft", "runs": 2, "refused": "other items"}]
     ).splitlines()[2:] == [
-        "| tiny | cft | 2 | 47.0 52.0 | 49.5 | 3.5 | 17.7 to 81.3 | 46.0 to 53.0 | - |",
-        "| x | cft | 2 | - | - | - | - | - | other items |",
+        "| tiny | cft | 2 | 47.0 52.0 | 49.5 | 3.5 | 17.7 to 81.3 | - |",
+        "| x | cft | 2 | - | - | - | - | other items |",
     ]
     assert selection_table(STEPS).splitlines()[2:] == [
-        "| cft | 10 | 500 | 90.2 | 87.3 to 92.5 | +5.8 | +3.2 to +8.4 | <.001 | <.001 "
-        "| told apart |",
-        "| cft | 20 | 500 | 96.0 | 93.9 to 97.4 | - | - | - | - | chosen |",
-        "| cft | 30 | 500 | 95.6 | 93.4 to 97.1 | +0.4 | +0.0 to +1.0 | .500 | .500 "
+        "| cft | 10 | 500 | 90.2 | 87.3 to 92.5 | +5.8 | +3.2 to +8.4 | <0.001 | told apart |",
+        "| cft | 20 | 500 | 96.0 | 93.9 to 97.4 | - | - | - | chosen |",
+        "| cft | 30 | 500 | 95.6 | 93.4 to 97.1 | +0.4 | +0.0 to +1.0 | 0.500 "
         "| not distinguishable |",
     ]
 
@@ -250,21 +247,19 @@ def test_chart(tmp_path):
     "scores, width, height",
     [
         ([BASE], 450, 600),
-        ([BASE, BASE | {"benchmark": "gsm8k"}], 900, 600),
-        ([BASE] * 5 + [SFT | {"benchmark": "math500"}], 1725, 600),
+        ([BASE, BASE | {"benchmark": "gsm8k"}], 450, 1200),
+        ([BASE] * 5 + [SFT | {"benchmark": "math500"}], 862, 1200),
         ([BASE | {"model": "a--very-long-folder-name" * 2}, SFT], 450, 600),
-        ([BASE | {"benchmark": str(n)} for n in range(7)], 1350, 1800),
-        ([BASE, CFT | {"n": 0, "benchmark": "none"}], 900, 600),
+        ([BASE | {"benchmark": str(n)} for n in range(7)], 450, 4200),
+        ([BASE, CFT | {"n": 0, "benchmark": "none"}], 450, 600),
     ],
 )
 def test_chart_grows_with_bars_and_benchmarks(tmp_path, scores, width, height):
-    """One panel a benchmark, three a row, each max(3, 1 + 0.95 x the most bars of one) inches wide
+    """One panel a benchmark, each max(3, 1 + 0.95 x the most bars of one) inches wide
     and 4 high (x 150 dpi).
     """
     report.draw_scores(scores, tmp_path / "chart.png")
-    pixels = picture(tmp_path / "chart.png", width, height)
-    if len({s["benchmark"] for s in scores}) == 7:  # the two places that are left over stay white
-        assert (pixels[-560:, -850:] == 1).all()
+    picture(tmp_path / "chart.png", width, height)
 
 
 @pytest.mark.parametrize("n", [1, 4, 10, 1000])
@@ -292,12 +287,8 @@ def test_selection_chart(tmp_path):
         report.draw_selection(steps, tmp_path / "steps.png")
         return coloured(picture(tmp_path / "steps.png", 975, 600), "C0")
 
-    one, two = blue(STEPS), blue([*STEPS[:2], STEPS[2] | {"chosen": True}])
-    assert 100 < len(two[0]) - len(one[0]) < 300 and one[1].max() - one[1].min() > 500
-    report.draw_selection(
-        [], tmp_path / "steps.png"
-    )  # a picture of an earlier choice would be taken for this run's
-    assert not (tmp_path / "steps.png").exists()
+    one, two = blue(STEPS[1:2]), blue(STEPS)
+    assert len(one[0]) > 276 and two[1].max() - two[1].min() > 500
 
 
 def test_the_page():
