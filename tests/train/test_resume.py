@@ -13,6 +13,7 @@ from safetensors import safe_open
 from common.core.files import content_id, model_id
 from common.data import sources
 from common.tiny import world
+from common.train import training_run
 from tests.faults import FaultServer
 from tests.runs import (
     SMALL,
@@ -138,8 +139,7 @@ def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
     After step 5: the state is from step 3, and the checkpoint of step 4 is written again. Or as
     soon as the last checkpoint exists: it is trained, but something may be left to do.
     """
-    paths = sorted((run_copy / "03_data").glob("*.jsonl"))
-    first, second, *others = (path.stem for path in paths)
+    first, second, *others = training_run.choose_sets(run_copy, [])
     folder, training = run_copy.parent.parent, run_copy / "04_train" / second
     shutil.rmtree(run_copy / "04_train")
     ready = {
