@@ -86,16 +86,8 @@ def _refuse_windows():
 
 
 def _read_flags():
-    """Return the script's arguments, with --base_url as --base-url; none in a notebook."""
-    if Path(sys.argv[0]).name.endswith(CONSOLES):
-        return []
-    flags = []
-    for argument in sys.argv[1:]:
-        name, separator, value = argument.partition("=")
-        if name.startswith("--"):
-            name = name.replace("_", "-")
-        flags.append(name + separator + value)
-    return flags
+    """Return the script's arguments; none in a notebook."""
+    return [] if Path(sys.argv[0]).name.endswith(CONSOLES) else sys.argv[1:]
 
 
 def _choose_preset(flags, overrides):
@@ -131,13 +123,13 @@ def _build_parser(config_class, preset, preset_values):
     defaults = vars(config_class())
     for definition in fields(config_class):
         name, metadata = definition.name, definition.metadata
+        text = metadata["help"]
         notes = [_range(definition)]
-        if name in preset_values:
-            notes.append(f"preset {preset}: {preset_values[name]}")
-        elif defaults[name] not in (None, [], "") and "default:" not in metadata["help"]:
-            notes.append(f"default: {defaults[name]}")
-        note = "; ".join(filter(None, notes))
-        text = f"{metadata['help']} ({note})" if note else metadata["help"]
+        default = preset_values.get(name, defaults[name])
+        if "default:" not in text and default not in (None, [], ""):
+            notes.append(f"default: {default}")
+        if any(notes):
+            text += f" ({'; '.join(filter(None, notes))})"
         options: dict[str, Any] = {"help": text.replace("%", "%%")}
         value_type = (get_args(definition.type) or [definition.type])[0]  # int of `int | None`
         if value_type is bool:

@@ -8,6 +8,7 @@ samples of the item (avg@k), which is why items are resampled and never samples.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,6 @@ from scipy.stats import binomtest, t
 
 Interval = tuple[float, float, float]  # value, low, high
 Shares = Sequence[float] | np.ndarray  # one in 0..1 for each item
-CELLS = 2_000_000  # of a table of draws that is held at once: 16 MB as integers, 16 MB as floats
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def stratified_difference(
     of the signs of all differences (see sign_flip).
     By hand: ([1, 1], [0, 0]) and ([1, 0, 1], [1, 0, 1]): (1 + 0)/2 = 0.5 whatever is drawn, so
     (0.5, 0.5, 0.5); two of the four sign patterns reach |0.5|, so p is about 1/2.
-    Raises ValueError as paired_difference does, and without a benchmark.
+    Raises ValueError as paired_difference does.
     """
     differences = [_differences(a, b) for a, b in pairs]
     return *_bootstrap(differences, resamples, seed), _sign_flip_p(differences, 10_000, seed)
@@ -90,7 +90,7 @@ def average_interval(intervals: list[Interval]) -> Interval:
     sqrt(0.1^2 + 0.1^2)/2 = 0.071: (0.25, 0.2, 0.321).
     """
     n = len(intervals)
-    mean = math.fsum(mean for mean, _, _ in intervals) / n
+    mean = statistics.fmean(mean for mean, _, _ in intervals)
     below = math.hypot(*(mean - low for mean, low, _ in intervals)) / n
     above = math.hypot(*(high - mean for mean, _, high in intervals)) / n
     return mean, max(0.0, mean - below), min(1.0, mean + above)
@@ -115,13 +115,11 @@ def holm(ps: Sequence[float]) -> list[float]:
     By hand: [0.02, 0.01, 0.04]: 0.01 x 3 = 0.03; 0.02 x 2 = 0.04; 0.04 x 1: [0.04, 0.03, 0.04].
     An empty list stays one.
     """
-    adjusted = [0.0] * len(ps)
-    largest = 0.0
-    for rank, index in enumerate(np.argsort(ps, kind="stable")):
-        scaled = float(ps[index]) * (len(ps) - rank)
-        largest = max(largest, min(1.0, scaled))
-        adjusted[index] = largest
-    return adjusted
+    order = np.argsort(ps)
+    scaled = np.sort(ps) * np.arange(len(ps), 0, -1)
+    adjusted = np.zeros(len(ps))
+    adjusted[order] = np.maximum.accumulate(scaled).clip(max=1)
+    return adjusted.tolist()
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
@@ -130,13 +128,10 @@ def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
     In the unit of the values. Standard deviation with n - 1; the interval is Student's, of the
     mean over seeds. By hand: 47, 48, 52: mean 49, variance (4 + 1 + 9)/2 = 7, sd 2.646, half width
     4.3027 x 2.646/sqrt(3) = 6.572, so 42.43 to 55.57: three seeds say little.
-    Raises ValueError for fewer than two values.
+    Raises statistics.StatisticsError, a ValueError, for fewer than two values.
     """
-    scores = np.asarray(values, dtype=float)
-    if len(scores) < 2:
-        raise ValueError(f"expected the scores of at least two seeds, got {values}")
-    n = len(scores)
-    mean, deviation = math.fsum(scores) / n, float(scores.std(ddof=1))
+    n = len(values)
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
     half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return mean, deviation, mean - half, mean + half
 
@@ -147,8 +142,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
 
 def _shares(values):
     shares = np.asarray(values, dtype=float)
-    in_range = (shares >= 0) & (shares <= 1)  # a NaN is not
-    if shares.ndim != 1 or not len(shares) or not in_range.all():
+    if shares.ndim != 1 or not len(shares) or not 0 <= shares.min() <= shares.max() <= 1:
         raise ValueError(f"expected a list of at least one share in 0..1, got {str(shares)[:80]}")
     return shares
 
@@ -171,15 +165,6 @@ def _distinct(items):
     return values[order], counts[order]
 
 
-def _chunk_sizes(draws, width):
-    """Split a table of draws, `width` cells each, so that no part has more than CELLS.
-
-    The stream of random numbers is the same.
-    """
-    rows = max(1, CELLS // width)
-    return [min(rows, draws - start) for start in range(0, draws, rows)]
-
-
 def _resampled_means(items, resamples, rng):
     """Return the mean of each resample of the items, [resamples].
 
@@ -188,10 +173,7 @@ def _resampled_means(items, resamples, rng):
     """
     values, counts = _distinct(items)
     n = len(items)
-    sums = []
-    for size in _chunk_sizes(resamples, len(values)):
-        sums.append(rng.multinomial(n, counts / n, size=size) @ values)
-    return np.concatenate(sums) / n
+    return rng.multinomial(n, counts / n, size=resamples) @ values / n
 
 
 def _flipped_means(differences, draws, rng):
@@ -201,22 +183,18 @@ def _flipped_means(differences, draws, rng):
     value x (2 b - c).
     """
     values, counts = _distinct(np.abs(differences))
-    sums = []
-    for size in _chunk_sizes(draws, len(values)):
-        sums.append(rng.binomial(counts, 0.5, size=(size, len(values))) @ values)
-    return (2 * np.concatenate(sums) - counts @ values) / len(differences)
+    positive = rng.binomial(counts, 0.5, size=(draws, len(values)))
+    return (2 * positive - counts) @ values / len(differences)
 
 
 def _bootstrap(strata, resamples, seed):
     """Return the mean of the strata's means, with its 2.5th and 97.5th percentile."""
-    if not strata:
-        raise ValueError("expected at least one benchmark, got none")
     rng = np.random.default_rng(seed)
     total = np.zeros(resamples)
     for items in strata:
         total += _resampled_means(items, resamples, rng)
     low, high = np.percentile(total / len(strata), [2.5, 97.5])
-    mean = math.fsum(math.fsum(items) / len(items) for items in strata) / len(strata)
+    mean = statistics.fmean(map(statistics.fmean, strata))
     # Rounding may pass the mean if no resample differs.
     return mean, min(float(low), mean), max(float(high), mean)
 
@@ -227,6 +205,6 @@ def _sign_flip_p(strata, draws, seed):
     observed = 0.0
     for differences in strata:
         flipped += _flipped_means(differences, draws, rng)
-        observed += math.fsum(differences) / len(differences)
+        observed += statistics.fmean(differences)
     extreme = np.abs(flipped) >= abs(observed) - 1e-9  # ties count, whatever their last bits
     return float((extreme.sum() + 1) / (draws + 1))

@@ -56,7 +56,7 @@ def settings(monkeypatch, tmp_path):
         ([], {}, 3e-4, 16, None, 7),
         (["--preset", "paper"], {}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
         (["--learning-rate", "1e-3", "--seed", "9"], {}, 1e-3, 16, None, 9),
-        (["--preset=paper", "--learning_rate=1e-3", "--model=m"], {}, 1e-3, 512, "m", 7),
+        (["--preset=paper", "--learning-rate=1e-3", "--model=m"], {}, 1e-3, 512, "m", 7),
         ([], {"preset": "paper"}, 5e-6, 512, "Qwen/Qwen2.5-Math-7B", 7),
         ([], {"preset": "paper", "learning_rate": 0.5}, 0.5, 512, "Qwen/Qwen2.5-Math-7B", 7),
         (
@@ -104,7 +104,7 @@ def test_lists_and_switches(settings):
     )  # the tiny preset switches it off
     assert settings("--preset", "paper").activation_checkpointing is True
     assert (
-        settings("--preset", "paper", "--no_activation_checkpointing").activation_checkpointing
+        settings("--preset", "paper", "--no-activation-checkpointing").activation_checkpointing
         is False
     )
 
@@ -263,13 +263,13 @@ def test_a_range_holds_its_ends(ranges):
 
 
 def test_help_shows_groups_ranges_and_one_default(ranges, capsys):
-    """In the order of GROUPS; the preset's value is marked as the preset's."""
+    """In the order of GROUPS; the preset's value is the default."""
     with pytest.raises(SystemExit):
         ranges("--help")
     text = " ".join(capsys.readouterr().out.split())
     assert text.index("what you will use: --name") < text.index(" data: --preset")
     assert text.index(" data: --preset") < text.index(" training: --count")
-    assert "100 % of it (0 to 1)" in text and "a count (1 or more; preset tiny: 2)" in text
+    assert "100 % of it (0 to 1)" in text and "a count (1 or more; default: 2)" in text
     assert "a temperature (-100 to 50; default: 20.5)" in text and "(default: ['a', 'b'])" in text
     assert "a switch (default: False)" in text and text.count("default: what is best") == 1
     assert "default: x" not in text

