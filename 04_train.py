@@ -70,7 +70,8 @@ class Config:
     )
     template: str = setting(
         "auto",
-        "chat template: chatml, deepseek, or auto (by the tokenizer)",
+        "chat template; auto: by the tokenizer",
+        choices=["auto", "chatml", "deepseek"],
         group="data",
     )
     cutoff: int = setting(2048, "tokens per row", minimum=1, group="data")

@@ -67,8 +67,8 @@ class Config:
     )
     template: str = setting(
         "auto",
-        "prompt form: chatml, deepseek, own (the tokenizer's), or auto (by the tokenizer; chatml "
-        "for a server)",
+        "prompt form; own: the tokenizer's; auto: by the tokenizer, chatml for a server",
+        choices=["auto", "chatml", "deepseek", "own"],
         group=GENERATION,
     )
     max_new_tokens: int = setting(2048, "tokens per output at most", minimum=1, group=GENERATION)

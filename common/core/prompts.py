@@ -190,6 +190,11 @@ JINJA = {
     ),
 }
 TEMPLATES = tuple(JINJA)
+TEMPLATE_NEEDS = {
+    "chatml": "<|im_end|>",
+    "deepseek": "end token (eos_token)",
+    "own": "chat template",
+}
 CHATML_MARKERS = ["<|im_start|>", "<|im_end|>"]
 DEEPSEEK_PREFIXES = {"system": "", "user": "User: ", "assistant": "Assistant: "}
 
@@ -199,35 +204,20 @@ def template_for(tokenizer) -> str:
     return "chatml" if "<|im_end|>" in tokenizer.get_vocab() else "deepseek"
 
 
-def check_template(template: str, tokenizer, allow_own: bool = False):
-    """Raise InputError unless the template exists and the tokenizer can write it.
+def check_template(template: str, tokenizer):
+    """Raise InputError unless the tokenizer can write the template; None is a server's, unknown.
 
-    A marker in pieces would be trained as ordinary text. tokenizer: None is a server's, unknown.
-    allow_own: accept the tokenizer's own template (05 alone).
+    A marker in pieces would be trained as ordinary text.
     """
-    if template == "own" and allow_own:
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError(
-                "--template own: this model has no tokenizer here, or one without chat template.\n"
-                "Take one of: --template chatml deepseek, or auto"
-            )
-        return
-    if template not in TEMPLATES:
-        choices = ["auto", *TEMPLATES] + ["own"] * allow_own
+    if template == "own":
+        usable = bool(getattr(tokenizer, "chat_template", None))
+    else:
+        usable = tokenizer is None or end_token(template, tokenizer) in tokenizer.get_vocab()
+    if not usable:
         raise InputError(
-            f"unknown chat template {template!r}; expected one of: --template {' '.join(choices)}"
-        )
-    if tokenizer and template == "chatml" and template_for(tokenizer) != "chatml":
-        pieces = tokenizer("<|im_end|>", add_special_tokens=False).input_ids
-        raise InputError(
-            f"this tokenizer has no <|im_end|> (it makes {len(pieces)} pieces of it), "
-            "so ChatML cannot be used.\n"
-            "Leave --template out: a DeepSeek base is trained with its own form and end token."
-        )
-    if tokenizer and template != "chatml" and not tokenizer.eos_token:
-        raise InputError(
-            "this tokenizer has no end token (eos_token), so a model could not learn to end.\n"
-            "Name it in tokenizer_config.json, or take a base with <|im_end|>."
+            f"this model's tokenizer has no {TEMPLATE_NEEDS[template]}, "
+            f"so --template {template} cannot be used.\n"
+            "Leave --template out, or add it to tokenizer_config.json."
         )
 
 

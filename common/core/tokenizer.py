@@ -18,35 +18,25 @@ PROBE = "Question:\nIs 12 + 30 = 42?\n\nSolution:\nYes, \\boxed{42}."
 def load_tokenizer(folder):
     """Return the folder's tokenizer, with a pad token; raise InputError if the folder has none."""
     folder = Path(folder)
-    # transformers 5 makes an empty tokenizer of a folder without one, so look before loading.
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise InputError(
-            f"{folder} holds no tokenizer (no tokenizer.json, vocab.json or tokenizer.model).\n"
-            "Copy the base model's there: "
-            "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
-        )
     try:
+        # transformers 5 makes an empty tokenizer of a folder without one.
+        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            raise OSError(f"none of {', '.join(TOKENIZER_FILES)}")
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"the tokenizer of {folder} cannot be read ({type(error).__name__}: "
-            f"{str(error)[:200]})\nCopy the base model's tokenizer files there once more."
+            f"{folder} holds no tokenizer that can be read ({type(error).__name__}: "
+            f"{str(error)[:200]})\nCopy the base model's tokenizer files there."
         ) from error
     # transformers 5 picks the class by architecture, which may split text in another way.
     stored = folder / "tokenizer.json"
-    if stored.is_file() and _probe_ids(tokenizer) != _stored_probe_ids(stored):
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if stored.is_file():
+        expected = Tokenizer.from_file(str(stored)).encode(PROBE, add_special_tokens=False).ids
+        if tokenizer(PROBE, add_special_tokens=False).input_ids != expected:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _probe_ids(tokenizer):
-    return tokenizer(PROBE, add_special_tokens=False).input_ids
-
-
-def _stored_probe_ids(path):
-    return Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
 
 
 def encode_rows(rows: list, tokenizer, template: str) -> Iterator:
@@ -74,42 +64,27 @@ def local_folder(name, weights: bool = True) -> str:
     needed. Raises InputError if it is no model, or has no weights although they are needed.
     """
     folder = Path(name)
-    if folder.is_dir():
-        _check_model_folder(folder)
-    elif folder.is_absolute() or str(name).startswith((".", "runs/")) or str(name).count("/") > 1:
+    if not folder.is_dir():
+        folder = _download(str(name), weights)
+    elif not (folder / "config.json").is_file():
         raise InputError(
-            f"there is no model folder {name}\nGive the folder of a saved model: --model FOLDER "
-            "(the tiny base is made by 01_sample.py)"
+            f"{folder} is no model folder: it has no config.json.\n"
+            "Give the folder of a saved model; an adapter is merged by the command that trained "
+            f"it, once more: {folder}/merged"
         )
-    else:
-        name = _download(str(name), weights)
-    return require_weights(str(name)) if weights else str(name)
-
-
-def _check_model_folder(folder):
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{folder} is an adapter, not a model.\nMerge it: the command that trained it, "
-            f"once more; then give {folder}/merged"
-        )
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder} is not a model folder: it has no config.json.\n"
-            "Give the folder of a saved model."
-        )
+    return require_weights(str(folder)) if weights else str(folder)
 
 
 def _download(name, weights):
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     unused = OTHER_FORMATS if weights else [*OTHER_FORMATS, "*.safetensors"]
     try:
         return snapshot_download(name, ignore_patterns=unused)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (OSError, ValueError) as error:  # ValueError: it is no id of a model
         raise InputError(
-            f"model {name!r} is neither a folder here nor to be had from the hub; "
-            f"give --model FOLDER or a hub id\n({type(error).__name__}: {str(error)[:400]})"
+            f"model {name!r} is neither a folder here nor to be had from the hub "
+            f"({type(error).__name__}: {str(error)[:400]})\nGive --model FOLDER or a hub id."
         ) from error
 
 

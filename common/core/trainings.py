@@ -28,11 +28,6 @@ def check_settings(path: Path, settings: dict):
     """Raise InputError if the folder holds a training with other settings."""
     folder = path.parent
     if not path.exists():
-        checkpoints = sorted(folder.glob("st*-*[0-9]"))  # step- and state-
-        if checkpoints:
-            raise _train_elsewhere(
-                folder, f"{path} does not exist, but {checkpoints[-1].name} does"
-            )
         return
     existing = read_settings(path)
     changes = []
@@ -72,7 +67,7 @@ def last_checkpoint(run: Path, training_set: str) -> Path:
     folder = require(run / "04_train") / training_set
     checkpoints = sorted(folder.glob("step-*[0-9]"))
     if not checkpoints:
-        trained = " ".join(sorted(path.name for path in folder.parent.iterdir() if path.is_dir()))
+        trained = " ".join(list_trained(run))
         raise InputError(
             f"{training_set} has no checkpoint in {folder.parent}; there are: {trained or 'none'}\n"
             f"Run: python 04_train.py --name {run.name} --arms {training_set}"

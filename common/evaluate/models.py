@@ -171,7 +171,7 @@ def open_model(spec: ModelSpec, config) -> OpenedModel:
     template = config.template
     if template == "auto":
         template = prompts.template_for(tokenizer) if tokenizer else "chatml"
-    prompts.check_template(template, tokenizer, allow_own=True)
+    prompts.check_template(template, tokenizer)
     conditions["template"] = template
     return OpenedModel(engine, tokenizer, template, conditions, manifest | conditions)
 

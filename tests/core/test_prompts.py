@@ -254,14 +254,12 @@ def test_the_tokenizers_own_template(bos, added, first):
     text = prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer, shots=[("0+0?", "0")])
     assert text == f"{first}[system]{BOXED}[user]0+0?[assistant]0[user]1+1?[assistant]"
     assert bos is None or tokenizer(text).input_ids.count(tokenizer.bos_token_id) == 1
-    prompts.check_template("own", tokenizer, allow_own=True)
+    prompts.check_template("own", tokenizer)
     tokenizer.chat_template = "{{ raise_exception('no system line, please') }}"
     with pytest.raises(InputError, match="(?s)no system line, please.*--template chatml"):
         prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="--template own"):
-        prompts.check_template("own", tokenizer, allow_own=True)
-    with pytest.raises(InputError, match="unknown chat template 'own'"):  # nothing is trained in it
         prompts.check_template("own", tokenizer)
 
 
@@ -281,10 +279,8 @@ def test_template_and_end_token_follow_the_tokenizer(speaker):
 def test_a_template_that_cannot_be_used_is_refused():
     """A marker in pieces would be trained as ordinary text and never stop a generation."""
     tokenizer = small_tokenizer()
-    with pytest.raises(InputError, match="(?s)10 pieces.*--template"):
+    with pytest.raises(InputError, match="(?s)no <.im_end.>.*--template"):
         prompts.check_template("chatml", tokenizer)
-    with pytest.raises(InputError, match="unknown chat template 'chatlm'.*chatml deepseek"):
-        prompts.check_template("chatlm", tokenizer)
     prompts.check_template("deepseek", tokenizer)
     for unknown in ("auto", "chatlm", ""):
         with pytest.raises(ValueError, match="unknown chat template"):

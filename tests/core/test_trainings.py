@@ -41,15 +41,6 @@ def test_settings_that_differ_stop_a_training(tmp_path):
     assert json.loads(path.read_text()) == settings
 
 
-@pytest.mark.parametrize("left", ["step-000002", "state-000003"])
-def test_checkpoints_without_settings_stop_a_training(tmp_path, left):
-    """What made them is unknown, so nothing may be continued from them."""
-    path = tmp_path / "04_train" / "cft" / "settings.json"
-    (path.parent / left).mkdir(parents=True)
-    with pytest.raises(InputError, match=left):
-        trainings.check_settings(path, {"seed": 0})
-
-
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "", "[" * 100_000, "\ufeff{}"])
 def test_torn_settings_are_named(tmp_path, text):
     path = tmp_path / "04_train" / "cft" / "settings.json"

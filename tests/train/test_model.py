@@ -208,7 +208,7 @@ def test_errors_name_what_is_missing(tiny_model, tmp_path):
         load_model(str(bare), CPU)
     with pytest.raises(InputError, match="config.json"):
         local_folder(tmp_path)
-    with pytest.raises(InputError, match="no model folder"):
+    with pytest.raises(InputError, match="neither a folder"):
         local_folder("runs/none/01_base")
 
 
