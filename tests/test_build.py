@@ -403,9 +403,9 @@ def test_questions_of_ones_own_test_set_are_gone_from_every_set(everything):
         fields = [match[name] for name in ("benchmark", "item_question", "how", "removed")]
         matches.append((numbers[match["question_id"]], *fields, round(match["ratio"], 2)))
     assert sorted(matches) == [
-        ("2", "exam", exam[2], "10-gram", False, 0.56),
-        ("8", "exam", exam[0], "exact", True, 1.0),
-        ("9", "exam", exam[1], "10-gram", True, 0.67),
+        ("2", "exam.jsonl", exam[2], "10-gram", False, 0.56),
+        ("8", "exam.jsonl", exam[0], "exact", True, 1.0),
+        ("9", "exam.jsonl", exam[1], "10-gram", True, 0.67),
     ]
     for label, built in everything.data.items():
         text = json.dumps([row["prompt"] for row in built])
@@ -413,7 +413,7 @@ def test_questions_of_ones_own_test_set_are_gone_from_every_set(everything):
     for label in ("sft", "sft-teacher", "cft", "mix", "cft-verdict"):
         assert TEN in json.dumps(everything.data[label])
     page = (everything.run / "03_report.md").read_text()
-    (note,) = re.findall(r"^note: (exam: 2 questions.*)$", everything.printed, re.M)
+    (note,) = re.findall(r"^note: (exam.jsonl: 2 questions.*)$", everything.printed, re.M)
     assert f"- {note}\n" in page
 
 
@@ -694,7 +694,7 @@ def test_a_sample_of_a_local_file_depends_on_the_seed_alone(sampled):
     order = [row["response"] for row in OWN_RESPONSES]
     places = [order.index(row["response"]) for row in another]
     assert places == sorted(places)
-    assert "5 of 12 rows" in sampled.printed[0]
+    assert "5 rows, 7 not in" in sampled.printed[0]
 
 
 def test_each_generator_has_a_file_of_its_own(sampled):

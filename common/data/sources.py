@@ -331,13 +331,14 @@ def _read_verdict(value, verdict_map):
 
 
 def drop_duplicates(rows: list, counts: Counter) -> list:
-    """Return the first of equal rows: same question, response, critique and teacher.
+    """Return the first of equal rows: same question, response, gold, critique and teacher.
 
-    So the id of a critique has one verdict. The others are counted in `counts`.
+    The others, whatever their verdict, are counted in `counts`.
     """
     unique = {}
     for row in rows:
-        unique.setdefault((row["id"], row.get("critique_raw"), row.get("teacher")), row)
+        key = row["id"], row["gold"], row.get("critique_raw"), row.get("teacher")
+        unique.setdefault(key, row)
     counts["duplicates dropped"] = len(rows) - len(unique)
     return list(unique.values())
 

@@ -461,6 +461,7 @@ def test_only_exact_duplicates_are_dropped(read):
         GOOD,
         GOOD | {"critique": WRONG},
         GOOD | {"response": "2 "},
+        GOOD | {"gold": "other"},
         GOOD,
     ]
     rows, counts = read(again)
@@ -468,6 +469,7 @@ def test_only_exact_duplicates_are_dropped(read):
         ("2", "right", "2"),
         ("2", "wrong", "2"),
         ("2 ", "right", "2"),
+        ("2", "right", "other"),
     ]
     assert +counts == {"duplicates dropped": 1} and rows[0]["id"] == rows[1]["id"] != rows[2]["id"]
     assert len({r["question_id"] for r in rows}) == 1
