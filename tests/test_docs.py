@@ -10,6 +10,7 @@ import pytest
 
 from common.core.config import configure
 from common.core.errors import InputError
+from common.data import sources, test_sets, training_sets
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,3 +71,14 @@ def test_every_file_of_common_has_a_line_in_its_readme():
     page = (ROOT / "common" / "README.md").read_text(encoding="utf-8")
     files = [path.name for path in (ROOT / "common").rglob("*.py") if path.name != "__init__.py"]
     assert not [name for name in files if f"`{name}`" not in page]
+
+
+def test_the_rows_of_contributing_are_rows_of_the_tables():
+    """Each example is Python that makes a row of its table, with the names of the table's file."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = vars(test_sets) | vars(sources) | vars(training_sets)
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        definitions, _, row = block.rpartition("\n\n\n")
+        exec(definitions, names)
+        (made,) = eval("{" + row + "}", names).values()
+        assert isinstance(made, test_sets.TestSet | sources.Dataset | training_sets.TrainingSet)

@@ -54,7 +54,7 @@ TINY = {
     ),
     "05": TINY_GENERATION | dict(benchmarks=["tiny"]),
 }
-# Of the micro-world: 100 samples of the base on one question. README adds generators and teachers.
+# Of the micro-world: 100 samples of the base on one question. docs/reproduce.md adds more.
 TINY_ONE_SHOT = {
     "01": TINY["01"] | dict(limit=1, model="base", samples=100),
     "02": TINY["02"] | dict(prompt="one-shot", answers=False),

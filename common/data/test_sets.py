@@ -30,7 +30,7 @@ class TestSet:
     configs: tuple = (None,)
     split: str = "test"
     part_of: str = ""  # the set it is cut out of, by the ids (8 hex digits) in NAME.txt
-    private: bool = False  # its authors ask not to post it: read from the hub only, never stored
+    private: bool = False  # its authors ask not to post it: read from the hub only, never shown
     # How many items it has, and a digest of them (if a copy was at hand).
     items: int = 0
     digest: str = ""

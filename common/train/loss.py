@@ -18,7 +18,8 @@ def completion_nll(
 ) -> torch.Tensor:
     """Return `scale` times the sum of -log p(label) over the supervised positions.
 
-    hidden [B, T, H]; labels [B, T] with IGNORE if nothing is supervised; weight [V, H] and bias [V]
+    hidden [B, T, H]; labels [B, T], IGNORE at each position that is not
+    supervised; weight [V, H] and bias [V]
     or None of the lm_head. Returns a float32 scalar, 0 if no position is supervised.
 
     Position t predicts the label at t + 1. Only supervised rows go through lm_head, a chunk at a

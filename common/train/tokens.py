@@ -21,7 +21,7 @@ def examples(
     """Return (examples, counts of what was dropped or truncated).
 
     An example is {"id", "input_ids" (int32 tensor), "n_prompt"}. A row longer than `cutoff` tokens
-    is truncated at the end (the paper) or dropped. A row whose prompt alone fills the cutoff is
+    is truncated at its end, or dropped (overlong). A row whose prompt alone fills the cutoff is
     always dropped, since nothing of it would be supervised.
     """
     encoded, counts = [], Counter()
