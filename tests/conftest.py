@@ -52,8 +52,8 @@ def tiny_model(tmp_path_factory):
 def finished(tmp_path_factory, tiny_model):
     """Make a whole run of the tiny preset in miniature; copy it before changing it.
 
-    -> folder (its working directory), run (folder/runs/tiny), printed ({script: its output}). The base
-    is untrained: to pretrain one takes a minute or two and changes nothing of the plumbing.
+    -> folder (its working directory), run (folder/runs/tiny), printed ({script: its output}). The
+    base is untrained: to pretrain one takes a minute or two and changes nothing of the plumbing.
     """
     from tests import runs
 

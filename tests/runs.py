@@ -221,7 +221,7 @@ def _content(path):
 
 
 def contents(run):
-    """Return {file: content} of a run folder, without lock files and manifests, which hold times."""
+    """Return {file: content} of a run folder, but for locks and manifests, which hold times."""
     files = [
         p
         for p in sorted(Path(run).rglob("*"))

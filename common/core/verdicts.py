@@ -3,7 +3,8 @@
 A critique is asked to end in `Conclusion: right/wrong [END]` (paper, appendix A.1). Teachers write
 that line in many forms, and about 7 % of GPT-4o's cannot be read. The text after the last
 "Conclusion" label counts, never an opinion in the body. What is hedged, truncated or missing is
-"unparsed", and so is a critique whose conclusions contradict each other. The patterns, with an example each, are in verdict_patterns.py.
+"unparsed", and so is a critique whose conclusions contradict each other. The patterns, with an
+example each, are in verdict_patterns.py.
 """
 
 # Differs from the paper: its script counts a conclusion that cannot be read as wrong. Here it is

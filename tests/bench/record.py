@@ -1,11 +1,12 @@
-"""Record the SHA-256 of every content file that two chains make, to show that a change of the code changes no output.
+"""Record the SHA-256 of every content file of two chains: a change of the code must change none.
 
     python -m tests.bench.record /tmp/record > before.json
     python -m tests.bench.record /tmp/record2 > after.json && diff before.json after.json
 
-The first chain is the default one, seed 0. The second reads real critiques of ../shared/responses through 01 to 03, then trains
-and evaluates a small random model. Journals, manifests, metrics and pages are left out, since they hold wall time; rows of 05
-are hashed without the fields that hold time. A folder that exists is hashed as it is.
+The first chain is the default one, seed 0. The second reads real critiques of ../shared/responses
+through 01 to 03, then trains and evaluates a small random model. Journals, manifests, metrics and
+pages are left out, since they hold wall time; rows of 05 are hashed without their fields of time. A
+folder that exists is hashed as it is.
 """
 
 import hashlib
