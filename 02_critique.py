@@ -14,8 +14,8 @@ data go to `carried.jsonl`, those of `--self-critique` to `self-critique.jsonl`.
     python 02_critique.py --name mine --self-critique base            # a control: by the base
 
 The teacher is asked with the paper's prompt; the verdict is read from its conclusion. Each answer
-is journalled as it arrives. After any end the same command goes on where it was, and a kill loses what
-was in flight. Status 0: all rows; 3: some failed (03 goes on without them); 2: input; 4: key,
+is journalled as it arrives. After any end the same command goes on where it was, and a kill loses
+what was in flight. Status 0: all rows; 3: some failed (03 goes on without them); 2: input; 4: key,
 quota, budget, server; 5: disk; 130: Ctrl-C.
 """
 
