@@ -170,7 +170,8 @@ elif config.existing_critiques == "redo":
     to_ask = rows
 else:
     to_ask = [row for row in rows if "critique" not in row]
-to_ask = list({row["id"]: row for row in to_ask}.values())  # two critiques came with one response
+# Once, if several critiques came with a response; of two golds both rows stay.
+to_ask = list({(row["id"], str(row["gold"])): row for row in to_ask}.values())
 if not carried and not to_ask:
     raise InputError(
         "no response came with a critique, so --existing-critiques only leaves nothing.\n"

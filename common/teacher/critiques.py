@@ -15,15 +15,15 @@ CRITIQUE_FIELDS = ("critique", "critique_raw", "verdict", "teacher")
 
 
 def read_responses(run: Path) -> list[dict]:
-    """Return the rows of all files of 01, in the order of the files.
+    """Return the rows of all files of 01, but for responses that an earlier file holds.
 
-    Of equal responses the first stays; with critiques of their own they are not equal.
+    One file may hold a response several times: with other critiques, or with another gold.
     """
-    rows = {}
+    rows, ids = [], set()
     for path in outputs(run, "01_responses"):
-        for row in read_jsonl(path, FIELDS):
-            rows.setdefault((row["id"], row.get("teacher"), row.get("critique_raw")), row)
-    return list(rows.values())
+        rows += [row for row in read_jsonl(path, FIELDS) if row["id"] not in ids]
+        ids.update(row["id"] for row in rows)
+    return rows
 
 
 # --- what is asked --------------------------------------------------------------------------------
