@@ -77,9 +77,6 @@ class Config:
     )
     temperature: float = setting(0.0, "of the sampling; 0 is greedy", minimum=0, group=GENERATION)
     batch_size: int = setting(32, "prompts at a time on one GPU", minimum=1, group=GENERATION)
-    load_in_4bit: bool = setting(
-        False, "local models: in 4 bits (a 7B model on 24 GB and less)", group=GENERATION
-    )
     base_url: str | None = setting(
         None,
         "OpenAI-compatible server of all models, such as http://localhost:8000/v1",
@@ -196,19 +193,17 @@ def evaluate(spec, test_items):
         with Journal(journal_folder / f"{name}.jsonl") as journal:
             progress = f"05 {spec.label} {name}"
             outputs = complete(engine, requests, settings, journal, progress, probe=bool(spec.url))
-            cost = engine.budget.summary(journal) if spec.url else None
         if not distributed.is_main():  # it has generated its share
             continue
         rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
-        conditions = {"sampling": asdict(settings), "prompts": files.content_id(texts)}
-        conditions |= model.conditions
-        result = scores.Result(name, spec.label, rows, conditions)
-        context = {
-            "engine": model.manifest,
-            "benchmark": {"items": len(items), "digest": test_sets.compute_digest(items)},
-            "cost": cost,
+        conditions = {
+            "sampling": asdict(settings),
+            "prompts": files.content_id(texts),
+            "digest": test_sets.compute_digest(items),
+            **model.conditions,
         }
-        scores.write_score(folder, result, context, config.seed)
+        result = scores.Result(name, spec.label, rows, conditions)
+        scores.write_score(folder, result, model.manifest, config.seed)
         results.append(result)
     engine.close()
     return results
@@ -311,14 +306,8 @@ headline = {
 files.write_json(run / "05_eval" / "scores.json", headline)
 inputs = test_sets.list_local_files(config.benchmarks_dir, tests)
 manifests.write_manifest(run / "05_results.md", config, inputs, **headline)
-print(
-    f"wrote {run / '05_results.md'} and .png, {run / '05_eval'} and {run / '05_outputs.html'} "
-    "(open it in a browser: every output)"
-)
-print(
-    f"next: read runs/{config.name}/05_results.md, then change one setting: "
-    "python 01_sample.py --help"
-)
+print(f"wrote {run}/05_results.md and .png, 05_eval and 05_outputs.html (every output)")
+print("next: read 05_results.md, then change one setting: python 01_sample.py --help")
 failed = sum(row["failed"] for row in all_scores + selected if row["benchmark"] != "AVG")
 if failed:
     print(

@@ -163,11 +163,14 @@ def open_model(spec: ModelSpec, config) -> OpenedModel:
         conditions = {"engine": "server"}
         manifest = {"served": spec.location, "server": spec.url, "identity": engine.identity}
     else:
-        engine = Local(spec.location, config.batch_size, load_in_4bit=config.load_in_4bit)
+        engine = Local(spec.location, config.batch_size)
         tokenizer = engine.tokenizer
         manifest = engine.settings
-        conditions = {key: manifest[key] for key in ("dtype", "attention", "load_in_4bit")}
-        conditions["engine"] = "local"
+        conditions = {
+            "engine": "local",
+            "dtype": manifest["dtype"],
+            "attention": manifest["attention"],
+        }
     template = config.template
     if template == "auto":
         template = prompts.template_for(tokenizer) if tokenizer else "chatml"
@@ -183,9 +186,4 @@ def _open_server(spec, config):
     engine.identity = f"{spec.location} at {spec.url}"
     if config.template != "own":
         return engine, None
-    try:
-        return engine, load_tokenizer(local_folder(spec.location, weights=False))
-    except InputError as error:
-        raise InputError(
-            f"--template own needs the tokenizer of {spec.location} here.\n{error}"
-        ) from error
+    return engine, load_tokenizer(local_folder(spec.location, weights=False))

@@ -274,19 +274,17 @@ def _average(rows):
     return average
 
 
-def write_score(folder: Path, result: Result, context: dict, seed: int = 0) -> None:
-    """Score a Result and write `folder`/<benchmark>.score.json.
-
-    context: what else is needed to make the score again.
-    """
+def write_score(folder: Path, result: Result, engine: dict, seed: int = 0):
+    """Score a Result and write `folder`/<benchmark>.score.json. engine: what made its outputs."""
     result.score = score(result, seed)
     manifest = {
         "score": result.score,
         "grader": grader_id(result.benchmark),
         "conditions": result.conditions,
+        "engine": engine,
     }
     path = folder / f"{result.benchmark}.score.json"
-    write_json(path, manifest | context | environment())
+    write_json(path, manifest | environment())
 
 
 # --- text -----------------------------------------------------------------------------------------

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from common.core.errors import InputError, Stopped
 from common.core.files import content_id, model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.decoder import Decoder
 from common.train import distributed
-from common.train.adapters import check_bitsandbytes
 from common.train.model import build_on_meta
 
 CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
@@ -42,11 +41,11 @@ LOADING_ERRORS = (
 class Local:
     """Engine over a Hugging Face folder, a peft adapter's folder or a hub id, for raw text prompts.
 
-    It computes in bfloat16 on a GPU, in float32 on a CPU. load_in_4bit: the base in 4-bit
-    NormalFloat. Weights are loaded when the first text has to be generated.
+    It computes in bfloat16 on a GPU, in float32 on a CPU. Weights are loaded when the first text
+    has to be generated.
     """
 
-    def __init__(self, model, batch_size: int = 32, load_in_4bit: bool = False):
+    def __init__(self, model, batch_size: int = 32):
         is_adapter = (Path(model) / "adapter_config.json").is_file()
         self.folder = str(model) if is_adapter else local_folder(model)
         self.base = _base_of(self.folder) if is_adapter else None
@@ -55,7 +54,6 @@ class Local:
         self.cuda = self.device.type == "cuda"
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
         self.batch_size = batch_size
-        self.load_in_4bit = load_in_4bit
         has_tokenizer = (Path(self.folder) / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
 
@@ -70,8 +68,6 @@ class Local:
             parts.append(model_id(Path(self.base)))
         if self.dtype != torch.float32:
             parts.append(str(self.dtype))
-        if self.load_in_4bit:
-            parts.append("nf4")
         if self.cuda:
             parts.append("cuda")
         return content_id(*parts) if len(parts) > 1 else parts[0]
@@ -85,7 +81,6 @@ class Local:
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": build_on_meta(self._config).config._attn_implementation,
             "batch_size": self.batch_size,
-            "load_in_4bit": self.load_in_4bit,
             "processes": distributed.world_size(),
             "device": torch.cuda.get_device_name(self.device) if self.cuda else "cpu",
             "adapter_of": self.base,
@@ -108,12 +103,10 @@ class Local:
         return model.eval()
 
     def _load(self):
-        quantization = _quantization(self.device, self.dtype) if self.load_in_4bit else None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             self.weights,
             dtype=self.dtype,
             device_map={"": self.device},
-            quantization_config=quantization,
             output_loading_info=True,
         )
         model, report = loaded
@@ -121,11 +114,7 @@ class Local:
         if missing := sorted(report["missing_keys"]):
             n = len(missing)
             raise ValueError(f"its files lack {n} of the model's weights, such as {missing[:3]}")
-        if self.load_in_4bit:
-            for module in model.modules():
-                # There bitsandbytes repacks: bfloat16 scales, and widths of 64 only.
-                module.support_avx512bf16_for_cpu = False
-        return _with_adapter(model, self.folder, not self.load_in_4bit) if self.base else model
+        return _with_adapter(model, self.folder) if self.base else model
 
     def approve(self, tasks, journal):
         """Load the weights, so that no text has to wait for them; generation costs nothing."""
@@ -220,32 +209,15 @@ def _base_of(folder):
         ) from error
 
 
-def _with_adapter(model, folder, merge):
-    """Return the model with the adapter of `folder`, merged or above it.
-
-    4-bit weights are not merged: they would be rounded once more.
-    """
+def _with_adapter(model, folder):
+    """Return the model with the adapter of `folder` merged into it."""
     from peft import PeftModel
 
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         # Missing weights would make an adapter that does nothing; peft only warns.
         warnings.filterwarnings("error", "Found missing adapter keys")
         model = PeftModel.from_pretrained(model, folder)
-    return model.merge_and_unload() if merge else model
-
-
-def _quantization(device, dtype):
-    """Return the settings of training: 4-bit NormalFloat, its scales quantized again.
-
-    Source: QLoRA, arXiv 2305.14314.
-    """
-    check_bitsandbytes(device)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    return model.merge_and_unload()
 
 
 def _readable(folder, read):
@@ -256,5 +228,5 @@ def _readable(folder, read):
         raise InputError(
             f"{folder} cannot be loaded ({type(error).__name__}: {str(error)[:400]})\n"
             "Give the folder of a causal language model that this version of transformers knows. "
-            "If it is torn, fetch it once more; if it is too large for the GPU: --load-in-4bit"
+            "If it is torn, fetch it once more."
         ) from error

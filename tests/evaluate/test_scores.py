@@ -316,7 +316,7 @@ def test_the_example_is_the_first_item_on_which_models_differ():
 
 def test_a_written_score_says_what_made_it(tmp_path):
     given = result([1, 0], dtype="float32")
-    scores.write_score(tmp_path, given, {"engine": {"folder": "x"}})
+    scores.write_score(tmp_path, given, {"folder": "x"})
     kept = json.loads((tmp_path / "tiny.score.json").read_text())
     assert (
         kept["score"]["accuracy"] == 0.5 == given.score["accuracy"]

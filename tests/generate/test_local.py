@@ -1,4 +1,4 @@
-"""The local engine: refilled batches, architectures, adapters, 4 bits, limits, strides."""
+"""The local engine: refilled batches, architectures, adapters, limits, strides."""
 
 import json
 import shutil
@@ -13,7 +13,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
-    BitsAndBytesConfig,
     GenerationConfig,
     GPT2Config,
     LlamaConfig,
@@ -313,7 +312,6 @@ def test_what_is_journalled_costs_no_loading(folder, tmp_path):
             "dtype": "float32",
             "attention": "sdpa",
             "batch_size": 32,
-            "load_in_4bit": False,
             "processes": 1,
             "device": "cpu",
             "adapter_of": None,
@@ -385,10 +383,8 @@ def test_other_weights_and_other_arithmetic_have_another_identity(folder, adapte
     (moved / "adapter_config.json").write_text(json.dumps(config))
     identities = [
         Local(folder).identity,
-        Local(folder, load_in_4bit=True).identity,
         Local(adapter).identity,
         Local(moved).identity,
-        Local(moved, load_in_4bit=True).identity,
     ]
     engine = Local(folder)
     engine.dtype = torch.bfloat16
@@ -396,36 +392,12 @@ def test_other_weights_and_other_arithmetic_have_another_identity(folder, adapte
     save_random(CONFIGS["qwen2"], tmp_path / "base")
     (tmp_path / "base" / "generation_config.json").write_text('{"eos_token_id": 5}')
     identities.append(Local(moved).identity)
-    assert len(set(identities)) == 7
+    assert len(set(identities)) == 5
     assert Local(folder, batch_size=3).identity == identities[0] == model_id(folder)
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(InputError, match="base_model_name_or_path(.|\n)*merged") as error:
         Local(moved)
     assert str(tmp_path / "base") in str(error.value)
-
-
-@pytest.mark.parametrize("kind", ["model", "adapter"])
-def test_a_base_in_4_bits_is_what_transformers_makes_of_it(folder, adapter, kind):
-    """Oracle: the same base quantized by hand through transformers; rounding moves the texts."""
-    engine = Local(folder if kind == "model" else adapter, batch_size=4, load_in_4bit=True)
-    assert "Linear4bit" in {type(module).__name__ for module in engine.model.modules()}
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )
-    by_hand = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4, dtype=torch.float32, device_map={"": "cpu"}
-    )
-    for module in by_hand.modules():
-        module.support_avx512bf16_for_cpu = False
-    if kind == "adapter":
-        by_hand.load_adapter(str(adapter))
-    sampling = Sampling(max_new_tokens=12)
-    texts = answers(engine, PROMPTS[:6], sampling)
-    assert texts == [oracle(by_hand, prompt, sampling) for prompt in PROMPTS[:6]]
-    assert texts != answers(Local(folder), PROMPTS[:6], sampling)
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -149,14 +149,6 @@ def test_generation_in_bfloat16_is_the_same_again_and_in_float32_that_of_one_pro
     assert engines[0].identity != Local(tiny_model).identity
 
 
-def test_a_4_bit_base_generates_on_a_gpu(tiny_model):
-    engine = Local(tiny_model, batch_size=8, load_in_4bit=True)
-    assert (
-        all(a["text"] for a in answers(engine, 16))
-        and engine.identity != Local(tiny_model).identity
-    )
-
-
 def test_training_script_writes_bfloat16_checkpoints(script, tiny_model, tmp_path):
     run = tmp_path / "runs" / "g"
     write_jsonl(
