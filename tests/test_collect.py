@@ -256,6 +256,40 @@ def test_critiques_that_came_with_the_data(tmp_path):
         assert server.paid() == 4 and "Old." not in json.dumps(critiques_of(run))
 
 
+def test_a_response_is_asked_about_once(tmp_path):
+    """It came with two critiques, which both stay; of two golds both rows stay, in one request."""
+    run = make_responses(tmp_path, 2)
+    path = run / "01_responses" / "mine.jsonl"
+    first, second = rows(path)
+    carried = {"critique": "Old.", "verdict": "right"}
+    pair = [first | carried | {"critique_raw": name, "teacher": name} for name in ("A", "B")]
+    write_rows(path, [*pair, second | {"gold": "2"}, second | {"gold": "3"}])
+    with FaultServer() as server:
+        ends(collect(tmp_path, server.url, "--existing-critiques", "redo"), 0)
+        assert sorted(number_of(entry["body"]) for entry in server.asked) == [0, 1]
+    assert [(row["id"], row["gold"]) for row in critiques_of(run)] == [
+        ("0", None),
+        ("1", "2"),
+        ("1", "3"),
+    ]
+    ids = {row["critique_id"] for row in critiques_of(run, "carried")}
+    assert len(ids) == len(critiques_of(run, "carried")) == 2
+
+
+def test_a_teacher_without_one_good_row_leaves_what_exists(tmp_path):
+    """Its failures are written, and say why; no file of another teacher changes."""
+    run = make_responses(tmp_path, 6)
+    with FaultServer() as server:
+        ends(collect(tmp_path, server.url), 0)
+        before = {path: path.read_bytes() for path in run.glob("02_*/teacher.*")}
+        server.fault = lambda body, nth: "verdictless"
+        done = collect(tmp_path, server.url, "--retries", 0, "--max-bad-share", 1, model="other")
+        ends(done, 3, "6 critiques", "02_failed")
+        assert not (run / "02_critiques" / "other.jsonl").exists()
+        assert {row["reason"] for row in failed_of(run, "other")} == {"no verdict"}
+        assert len(before) == 3 and all(path.read_bytes() == before[path] for path in before)
+
+
 def test_a_journal_of_an_earlier_version_is_used_as_it_is(tmp_path):
     """It was paid for. These are lines of a run of commit 6aaaad3, and the responses to them."""
     run = tmp_path / "runs" / "tiny"
