@@ -129,13 +129,13 @@ MISTAKES = {
     "not JSON": Mistake(
         OWN,
         ["my.jsonl, line 2", "is not JSON", '{"question": "2+2?"'],
-        "sed -n 2p my.jsonl",
+        "Expected an object",
         source(QUESTION_AND_RESPONSE, '{"question": "2+2?"'),
     ),
     "torn stage file": Mistake(
         ["03_build.py"],
         [f"02_critiques/{TEACHER}.jsonl, line 48", "is not JSON"],
-        f"sed -n 48p runs/tiny/02_critiques/{TEACHER}.jsonl",
+        "Expected an object",
         torn_critiques,
     ),
     "empty file": Mistake(OWN, ["my.jsonl holds no rows"], "one JSON object per line", source()),
@@ -216,7 +216,7 @@ MISTAKES = {
     "04, no tokenizer": Mistake(
         ["04_train.py", "--model", "incomplete"],
         ["incomplete", "tokenizer"],
-        "save",
+        "Copy",
         model_without("token*"),
     ),
     "04, no weights": Mistake(
@@ -255,7 +255,7 @@ MISTAKES = {
             "1",
         ],
         ["runs/tiny needs", "GB are free on that disk"],
-        "Make room, or save less often: a larger --save-every",
+        "Make room, or save less (in 04: a larger --save-every)",
         larger_base,
         status=5,
     ),

@@ -31,7 +31,7 @@ CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")
 def setting(
     default: Any,
     help: str,
-    choices: Sequence[str] | None = None,
+    choices: Sequence = (),
     minimum: float = -math.inf,
     maximum: float = math.inf,
     group: str = GROUPS[0],
@@ -135,7 +135,7 @@ def _build_parser(config_class, preset, preset_values):
         if value_type is bool:
             options["action"] = BooleanOptionalAction
         else:
-            options |= {"type": value_type, "choices": metadata["choices"]}
+            options |= {"type": value_type, "choices": metadata["choices"] or None}
         if isinstance(defaults[name], list):
             options["nargs"] = "+"
         groups[metadata["group"]].add_argument(f"--{name.replace('_', '-')}", **options)
@@ -182,9 +182,7 @@ def _end_script(kind, error, trace):
     os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise
 
 
-def parse_pairs(
-    texts: Iterable[str], flag: str, names: Iterable[str] | None = None
-) -> dict[str, str]:
+def parse_pairs(texts: Iterable, flag: str, names: Iterable | None = None) -> dict:
     """Return {"question": "problem"} for the values ["question=problem"] of a flag.
 
     Raises InputError for a text of another form, and for a name that is not among `names`.

@@ -50,7 +50,7 @@ def model_id(folder: Path) -> str:
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, fields: Sequence[str] = ()) -> list[dict]:
+def read_jsonl(path: Path, fields: Sequence = ()) -> list:
     """Return all rows of a JSONL file.
 
     Raises InputError with file and line if one is no JSON object or lacks one of `fields`, and
@@ -62,7 +62,7 @@ def read_jsonl(path: Path, fields: Sequence[str] = ()) -> list[dict]:
     return rows
 
 
-def iter_jsonl(path: Path, fields: Sequence[str] = ()) -> Iterator[dict]:
+def iter_jsonl(path: Path, fields: Sequence = ()) -> Iterator:
     """Yield the rows of a JSONL file one after the other; raises as read_jsonl does."""
     try:
         with open(path, encoding="utf-8-sig") as lines:
@@ -92,7 +92,7 @@ def _parse_row(line, path, number, fields):
     return row
 
 
-def write_jsonl(path: Path, rows: Iterable[dict]):
+def write_jsonl(path: Path, rows: Iterable):
     """Write the rows, one a line, atomically."""
     write_atomic(path, map(json_line, rows))
 
@@ -123,7 +123,7 @@ def utf8(text: str) -> str:
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write_atomic(path: Path, text: str | Iterable[str]):
+def write_atomic(path: Path, text: Iterable[str]):
     """Write text, or its pieces: `path` holds either its old content or all of the new one.
 
     Raises Stopped (status 5) if the disk does not take it.

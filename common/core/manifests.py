@@ -71,7 +71,7 @@ def require(path: Path) -> Path:
     return path
 
 
-def outputs(run: Path, stage_folder: str) -> list[Path]:
+def outputs(run: Path, stage_folder: str) -> list:
     """Return the .jsonl files of a stage's folder ("01_responses"), sorted by name.
 
     Raises InputError that names the script if there is none.
@@ -106,7 +106,7 @@ def manifest_path(output: Path) -> Path:
     return output / "run.json" if output.is_dir() else output.with_suffix(".run.json")
 
 
-def write_manifest(output: Path, config, inputs: Iterable[str | Path] = (), **headline):
+def write_manifest(output: Path, config, inputs: Iterable = (), **headline):
     """Write what made an output: settings, hashes of the inputs, versions, command and time.
 
     headline: numbers about the output, as further fields.

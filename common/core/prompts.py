@@ -5,8 +5,6 @@ Sources: the paper (A.1), the released evaluation scripts and YAML
 (TIGER-AI-Lab/CritiqueFineTuning@44b83b8).
 """
 
-from collections.abc import Sequence
-
 from common.core.errors import InputError
 
 # Training prompts. The system line is the released YAML's template default; every row has it.
@@ -125,7 +123,7 @@ def solve_prompt(
     question: str,
     template: str,
     system: str = SOLVE_SYSTEM,
-    shots: Sequence = (),
+    shots: tuple = (),
     tokenizer=None,
 ) -> str:
     """Return the text that asks a model to solve, byte for byte the released evaluation's.
@@ -157,14 +155,7 @@ def _render_own(messages, tokenizer):
 
     Its first token is left out if the tokenizer itself puts that before every text.
     """
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # jinja: a template may refuse a system line
-        raise InputError(
-            "the tokenizer's own chat template cannot write this prompt "
-            f"({type(error).__name__}: {str(error)[:200]})\n"
-            "Take another: --template chatml or deepseek"
-        ) from error
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     bos = tokenizer.bos_token
     if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]:
         return text.removeprefix(bos)

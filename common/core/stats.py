@@ -18,7 +18,7 @@ Interval = tuple[float, float, float]  # value, low, high
 Shares = Sequence[float] | np.ndarray  # one in 0..1 for each item
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
+def wilson(correct: int, n: int) -> tuple:
     """Return the 95 % interval of a proportion, (low, high) in 0..1 (Wilson 1927).
 
     By hand: 8 of 10 gives center (0.8 + z^2/20) / (1 + z^2/10) = 0.7167 and half width 0.2265, so
@@ -42,7 +42,7 @@ def mcnemar(wins: int, losses: int) -> float:
     return float(binomtest(wins, wins + losses).pvalue)
 
 
-def paired_difference(a: Shares, b: Shares, resamples: int = 10_000, seed: int = 0) -> Interval:
+def paired_difference(a: Shares, b: Shares, resamples=10_000, seed=0) -> Interval:
     """Return the mean of a - b over the same items with its percentile bootstrap interval.
 
     a, b: share in 0..1 per item, in the same order; the result is in -1..1. Items are resampled,
@@ -54,7 +54,7 @@ def paired_difference(a: Shares, b: Shares, resamples: int = 10_000, seed: int =
     return _bootstrap([_differences(a, b)], resamples, seed)
 
 
-def mean_interval(values: Shares, resamples: int = 10_000, seed: int = 0) -> Interval:
+def mean_interval(values: Shares, resamples=10_000, seed=0) -> Interval:
     """Return the mean over items of avg@k, pass@k or maj@k with its percentile bootstrap interval.
 
     values: share in 0..1 per item. Of few items (30 of AIME24) it covers the truth in 94 rather
@@ -64,9 +64,7 @@ def mean_interval(values: Shares, resamples: int = 10_000, seed: int = 0) -> Int
     return _bootstrap([_shares(values)], resamples, seed)
 
 
-def stratified_difference(
-    pairs: list[tuple[Shares, Shares]], resamples: int = 10_000, seed: int = 0
-) -> tuple[float, ...]:
+def stratified_difference(pairs: list, resamples=10_000, seed=0) -> tuple:
     """Return the difference of AVG, the unweighted mean over benchmarks: (value, low, high, p).
 
     pairs: a list of (a, b), one a benchmark, each as in paired_difference; each benchmark is
@@ -80,7 +78,7 @@ def stratified_difference(
     return *_bootstrap(differences, resamples, seed), _sign_flip_p(differences, 10_000, seed)
 
 
-def average_interval(intervals: list[Interval]) -> Interval:
+def average_interval(intervals: list) -> Interval:
     """Return AVG, the unweighted mean over benchmarks, from the interval of each.
 
     intervals: (mean, low, high) a benchmark, in 0..1, each from items of its own. The distances to
@@ -96,7 +94,7 @@ def average_interval(intervals: list[Interval]) -> Interval:
     return mean, max(0.0, mean - below), min(1.0, mean + above)
 
 
-def sign_flip(a: Shares, b: Shares, draws: int = 10_000, seed: int = 0) -> float:
+def sign_flip(a: Shares, b: Shares, draws=10_000, seed=0) -> float:
     """Return the two-sided p that the paired mean difference is zero.
 
     It is for values that are not just 0 and 1 (those: mcnemar). Under "no difference" each a - b
@@ -107,7 +105,7 @@ def sign_flip(a: Shares, b: Shares, draws: int = 10_000, seed: int = 0) -> float
     return _sign_flip_p([_differences(a, b)], draws, seed)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm(ps: Sequence) -> list:
     """Return the adjusted p of several tests, in the same order (Holm 1979).
 
     At < 0.05 there is no more than 5 % risk of any false one. The smallest of m is multiplied by
@@ -122,7 +120,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
+def over_seeds(values: Sequence) -> tuple:
     """Return scores of one recipe under several seeds as (mean, standard deviation, low, high).
 
     In the unit of the values. Standard deviation with n - 1; the interval is Student's, of the

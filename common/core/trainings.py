@@ -16,34 +16,24 @@ HASHES = {
 
 
 def read_settings(path: Path) -> dict:
-    """Return the settings of a training, or an adapter's; raise InputError if they are torn."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = f"{path} cannot be read ({type(error).__name__}: {str(error)[:100]})"
-        raise _train_elsewhere(path.parent, reason) from error
+    """Return the settings of a training, or an adapter's."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_settings(path: Path, settings: dict):
     """Raise InputError if the folder holds a training with other settings."""
-    folder = path.parent
-    if not path.exists():
-        return
-    existing = read_settings(path)
+    existing = read_settings(path) if path.exists() else settings
     changes = []
-    for name in sorted(settings):
-        if existing.get(name) != settings[name]:
-            change = f"{name} {existing.get(name)!r} -> {settings[name]!r}"
-            changes.append(HASHES.get(name, change))
+    for name, value in settings.items():
+        if existing.get(name) != value:
+            changes.append(HASHES.get(name, f"{name} {existing.get(name)!r} -> {value!r}"))
     if changes:
-        raise _train_elsewhere(folder, f"{folder} was trained otherwise: {'; '.join(changes)}")
-
-
-def _train_elsewhere(folder, reason):
-    return InputError(
-        f"{reason}\nUse another --name, or move the training away and start it again: "
-        f"mv {folder} {folder.parent.parent / 'moved-'}{folder.name}"
-    )
+        folder = path.parent
+        raise InputError(
+            f"{folder} was trained otherwise: {'; '.join(changes)}\n"
+            "Use another --name, or move the training away and start it again: "
+            f"mv {folder} {folder.parent.parent / 'moved-'}{folder.name}"
+        )
 
 
 def sort_sets(names) -> list[str]:

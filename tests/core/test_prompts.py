@@ -255,9 +255,6 @@ def test_the_tokenizers_own_template(bos, added, first):
     assert text == f"{first}[system]{BOXED}[user]0+0?[assistant]0[user]1+1?[assistant]"
     assert bos is None or tokenizer(text).input_ids.count(tokenizer.bos_token_id) == 1
     prompts.check_template("own", tokenizer)
-    tokenizer.chat_template = "{{ raise_exception('no system line, please') }}"
-    with pytest.raises(InputError, match="(?s)no system line, please.*--template chatml"):
-        prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="--template own"):
         prompts.check_template("own", tokenizer)

@@ -41,15 +41,6 @@ def test_settings_that_differ_stop_a_training(tmp_path):
     assert json.loads(path.read_text()) == settings
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "[" * 100_000, "\ufeff{}"])
-def test_torn_settings_are_named(tmp_path, text):
-    path = tmp_path / "04_train" / "cft" / "settings.json"
-    files.write_atomic(path, text)
-    with pytest.raises(InputError, match="cannot be read") as caught:
-        trainings.read_settings(path)
-    assert str(path) in str(caught.value) and "rm " not in str(caught.value)
-
-
 def test_the_base_is_what_the_trainings_began_with(tmp_path):
     def train(name, **settings):
         files.write_json(tmp_path / "04_train" / name / "settings.json", settings)
