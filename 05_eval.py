@@ -257,7 +257,7 @@ all_scores += scores.average_scores(all_scores)
 print(scores.format_example([r for r in results if r.benchmark == config.benchmarks[0]]))
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
-means, seed_rows = comparisons.average_seeds(by_key, seed_groups, config.seed)
+means, seed_rows = comparisons.average_seeds(by_key, seed_groups)
 comparison_rows = []
 for label in labels:
     if label != baseline:

@@ -105,14 +105,15 @@ def choose_checkpoint(spec, results: list[scores.Result], seed: int = 0):
     rows[best] |= {"chosen": True, "outcome": "chosen"}
     pairs = list(combinations(range(len(rows)), 2))
     p_values = [comparisons.paired_p(shares[i], shares[j], seed) for i, j in pairs]
-    for (i, j), p, corrected in zip(pairs, p_values, stats.holm(p_values)):
-        if best in (i, j):
-            other = j if i == best else i
-            lead, low, high = stats.paired_difference(shares[best], shares[other], seed=seed)
-            rows[other] |= {"difference": lead, "difference_low": low, "difference_high": high}
-            distinct = corrected < comparisons.SIGNIFICANCE
-            outcome = "told apart" if distinct else "not distinguishable"
-            rows[other] |= {"p": p, "holm": corrected, "outcome": outcome}
+    for pair, p, corrected in zip(pairs, p_values, stats.holm(p_values)):
+        if best not in pair:
+            continue
+        other = sum(pair) - best
+        lead, low, high = stats.paired_difference(shares[best], shares[other], seed=seed)
+        rows[other] |= {"difference": lead, "difference_low": low, "difference_high": high}
+        rows[other] |= {"p": p, "holm": corrected, "outcome": "not distinguishable"}
+        if corrected < comparisons.SIGNIFICANCE:
+            rows[other]["outcome"] = "told apart"
     return spec.checkpoints[best], rows
 
 

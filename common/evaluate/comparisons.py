@@ -17,12 +17,12 @@ def refusal(first: Result, second: Result) -> str | None:
             return f"other conditions: {key} {a} / {b}"
     if first.ids() != second.ids():
         return "other items"
-    failed = [result.model for result in (first, second) if result.has_failed_items()]
-    if failed:
-        return (
-            f"items without an output of {' and '.join(failed)}: run the same command again, "
-            "or count them as wrong: --count-failed"
-        )
+    for result in (first, second):
+        if result.has_failed_items():
+            return (
+                f"items without an output of {result.model}: run the same command again, "
+                "or count them as wrong: --count-failed"
+            )
     return None
 
 
@@ -120,12 +120,11 @@ def _outcome(row):
 # --- several seeds --------------------------------------------------------------------------------
 
 
-def average_seeds(results: dict, groups: dict, seed: int = 0) -> tuple[dict, list[dict]]:
+def average_seeds(results: dict, groups: dict) -> tuple[dict, list]:
     """Average several training runs of one training set.
 
     groups: {name: labels of its runs}. Returns {(benchmark, name): Result of the mean}, and rows
-    with the mean, the standard deviation, Student's 95 % interval over the runs (low, high) and
-    the interval over the items of these runs (items_low, items_high).
+    with the mean, the standard deviation and Student's 95 % interval over the runs (low, high).
     """
     merged, rows = {}, []
     for name, labels in groups.items():
@@ -137,7 +136,7 @@ def average_seeds(results: dict, groups: dict, seed: int = 0) -> tuple[dict, lis
                 row["refused"] = next(filter(None, reasons))
             else:
                 merged[benchmark, name] = _average_runs(name, runs)
-                row |= _summarize_runs(merged[benchmark, name], seed)
+                row |= _summarize_runs(merged[benchmark, name].runs)
             rows.append(row)
     return merged, rows
 
@@ -152,15 +151,12 @@ def _average_runs(name, runs):
     return Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
 
 
-def _summarize_runs(result, seed):
-    mean, deviation, low, high = stats.over_seeds(result.runs)
-    _, items_low, items_high = stats.mean_interval(result.shares(), seed=seed)
+def _summarize_runs(accuracies):
+    mean, deviation, low, high = stats.over_seeds(accuracies)
     return {
-        "accuracies": result.runs,
+        "accuracies": accuracies,
         "mean": mean,
         "sd": deviation,
         "low": max(0.0, low),
         "high": min(1.0, high),
-        "items_low": items_low,
-        "items_high": items_high,
     }

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from common.core.files import write_atomic
@@ -31,9 +30,7 @@ ANSWER = (
 SCORE = ("benchmark", "model", "n", "accuracy", "low", "high", "paper_accuracy")
 
 
-def write_page(
-    path: Path, rows: dict, scores: list[dict], private: Collection[str] = (), title: str = ""
-) -> None:
+def write_page(path: Path, rows: dict, scores: list, private: list | tuple = (), title: str = ""):
     """Write the page. Equal input gives equal bytes.
 
     rows: {(benchmark, model): rows of 05_eval}; scores: as in scores.json, shares from 0 to 1.
@@ -46,7 +43,7 @@ def write_page(
     write_atomic(path, [head, _pack(_records(rows, scores, private, title)), tail])
 
 
-def _records(rows, scores, private, title) -> Iterator[dict]:
+def _records(rows, scores, private, title):
     """Yield the lines of the page's data: first the table of contents, then one line an item."""
     benchmarks, items = [], []
     for name in dict.fromkeys(benchmark for benchmark, _ in rows):

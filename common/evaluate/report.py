@@ -112,7 +112,7 @@ def format_table(columns: tuple, rows: Rows) -> str:
 # --- charts ---------------------------------------------------------------------------------------
 
 
-def draw_scores(scores: Rows, path: Path) -> None:
+def draw_scores(scores: Rows, path: Path):
     """Draw bars of the strict score, a panel for each benchmark, one below the other."""
     panels = _group(scores, "benchmark")
     if not panels:
@@ -132,7 +132,7 @@ def draw_scores(scores: Rows, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_selection(checkpoints: Rows, path: Path) -> None:
+def draw_selection(checkpoints: Rows, path: Path):
     """Draw the score by training step, a line for each training set; the chosen point is filled."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
