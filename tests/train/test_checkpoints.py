@@ -26,9 +26,9 @@ from common.train.loop import adamw, training_steps
 from common.train.model import load as load_model
 from tests.runs import contents, n_lines, tensors
 from tests.train.test_loop import (
+    BOTH,
     CFT,
     CPU,
-    FOUR,
     GOES_ON,
     ROWS,
     arm_of,
@@ -383,7 +383,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
     """Training is over, and with --state-every 0 nothing else holds its result: it is written
     before the run ends.
     """
-    stopped = run_04(run, *FOUR, fault=partial(when_appearing, "step-000004", terminated))
+    stopped = run_04(run, *BOTH, fault=partial(when_appearing, "step-000004", terminated))
     assert stopped.status in (143, -signal.SIGTERM) and not arm_of(run, "sft").exists()
     assert_whole(run)
     assert 4 in steps(run), "the training is lost"
@@ -464,6 +464,6 @@ def test_states_of_two_arms_never_stand_together(run):
     that fits is not refused.
     """
     train_04(
-        run, *FOUR, "--state-every", 2, fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS)
+        run, *BOTH, "--state-every", 2, fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS)
     )
     assert steps(run, "cft") == steps(run, "sft") == [2, 4]

@@ -48,6 +48,7 @@ ROWS = {
 # that moves the weights.
 FOUR = ["--global-batch", 7, "--learning-rate", 3e-3, "--save-every", 2, "--state-every", 0]
 CFT = ["--arms", "cft", *FOUR]
+BOTH = ["--arms", "cft", "sft", *FOUR]
 GOES_ON = "The same command goes on from there."
 
 
@@ -291,7 +292,7 @@ def file_limit(size):
 def undisturbed(tmp_path_factory, tiny_model):
     """Two arms of four steps on one process; look, do not touch."""
     run = workplace(tmp_path_factory.mktemp("undisturbed"), tiny_model)
-    train_04(run, *FOUR)
+    train_04(run, *BOTH)
     return run
 
 
@@ -414,11 +415,11 @@ def test_ctrl_c_under_torchrun_comes_twice_and_counts_once(run):
 
 def test_a_signal_in_the_last_step_of_an_arm(run, undisturbed):
     """The checkpoint stands, so there is nothing to resume; the next start trains the other arm."""
-    stopped = run_04(run, *FOUR, fault=partial(signals, 4, signal.SIGTERM))
+    stopped = run_04(run, *BOTH, fault=partial(signals, 4, signal.SIGTERM))
     assert stopped.status == 143 and "stopped after step 4 of 4 of cft" in stopped.printed
     assert {*standing(run), "run.json"} == {*standing(undisturbed)}
     assert not arm_of(run, "sft").exists()
-    assert "step-000004 exists, nothing to do" in train_04(run, *FOUR)
+    assert "step-000004 exists, nothing to do" in train_04(run, *BOTH)
     assert contents(run) == contents(undisturbed)
 
 
@@ -430,9 +431,9 @@ def test_a_signal_between_two_arms_is_not_lost(run, undisturbed, moment):
         if moment == "after the last look"
         else partial(signal_at_load, 2, signal.SIGTERM)
     )
-    assert run_04(run, *FOUR, fault=fault).status in (143, -signal.SIGTERM)
+    assert run_04(run, *BOTH, fault=fault).status in (143, -signal.SIGTERM)
     assert not (arm_of(run, "sft") / "metrics.jsonl").exists()
-    train_04(run, *FOUR)
+    train_04(run, *BOTH)
     assert contents(run) == contents(undisturbed)
 
 
@@ -817,7 +818,7 @@ BAD = {
         ["tokenizer_config.json"],
     ),
     "--holdout of all rows": (["--holdout", 24], "24 of 24", ["--holdout"]),
-    "an arm that 03 did not build": (["--arms", "cft+sft+other"], "cft+sft+other", ["--arms cft"]),
+    "an arm that 03 did not build": (["--arms", "cft+sft+other"], "cft+sft+other", ["--arms sft"]),
     "a first stage that was not trained": (["--after", "sft"], "04_train", ["04_train.py"]),
     "one step with a warm-up": (
         ["--global-batch", 24],
@@ -984,7 +985,7 @@ def dry(tmp_path_factory, tiny_model):
     before = contents(run)
     printed = train_04(
         run,
-        *FOUR,
+        *BOTH,
         "--dry_run",
         "--gpus",
         2,
