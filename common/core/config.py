@@ -124,7 +124,7 @@ def _build_parser(config_class, preset, preset_values):
     for definition in fields(config_class):
         name, metadata = definition.name, definition.metadata
         text = metadata["help"]
-        notes = [_range(definition)]
+        notes = [_range(metadata)]
         default = preset_values.get(name, defaults[name])
         if "default:" not in text and default not in (None, [], ""):
             notes.append(f"default: {default}")
@@ -135,7 +135,7 @@ def _build_parser(config_class, preset, preset_values):
         if value_type is bool:
             options["action"] = BooleanOptionalAction
         else:
-            options |= {"type": value_type, "choices": metadata["choices"] or None}
+            options["type"] = value_type
         if isinstance(defaults[name], list):
             options["nargs"] = "+"
         groups[metadata["group"]].add_argument(f"--{name.replace('_', '-')}", **options)
@@ -148,20 +148,20 @@ def _build_parser(config_class, preset, preset_values):
 
 def _check_range(definition, value):
     """Raise InputError for a value out of its range; None is "not given"."""
-    choices = definition.metadata["choices"]
-    minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
-    expected = None
-    if choices and value not in choices:
-        expected = f"one of {', '.join(choices)}"
-    elif isinstance(value, int | float) and not minimum <= value <= maximum:  # a NaN is in no range
-        expected = _range(definition)
-    if expected:
-        raise InputError(f"--{definition.name.replace('_', '-')} {value}: expected {expected}.")
+    metadata = definition.metadata
+    valid = not metadata["choices"] or value in metadata["choices"]
+    if isinstance(value, int | float):  # a NaN is in no range
+        valid = metadata["minimum"] <= value <= metadata["maximum"]
+    if not valid:
+        flag = definition.name.replace("_", "-")
+        raise InputError(f"--{flag} {value}: expected {_range(metadata)}.")
 
 
-def _range(definition):
-    """Return the range of a setting in words, "" if it has none."""
-    minimum, maximum = definition.metadata["minimum"], definition.metadata["maximum"]
+def _range(metadata):
+    """Return the values of a setting in words, "" if any will do."""
+    minimum, maximum = metadata["minimum"], metadata["maximum"]
+    if metadata["choices"]:
+        return f"one of {', '.join(metadata['choices'])}"
     if maximum < math.inf:
         return f"{minimum} to {maximum}"
     return "" if minimum == -math.inf else f"{minimum} or more"

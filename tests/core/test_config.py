@@ -345,7 +345,7 @@ def test_a_number_out_of_its_range_is_refused(monkeypatch, tmp_path, script):
     for name, field in fields_of(script).items():
         if field.type not in numeric:
             continue
-        expected = configuration._range(field)
+        expected = configuration._range(field.metadata)
         assert expected and RANGES.get(name, expected) == expected, name
         minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
         flag = f"--{name.replace('_', '-')}"

@@ -811,7 +811,7 @@ BAD = {
         "(192, 96)",
         ["(200, 96)", "config.json"],
     ),
-    "an unknown template": (["--template", "llama"], "'llama'", ["chatml", "deepseek"]),
+    "an unknown template": (["--template", "llama"], "--template llama", ["chatml", "deepseek"]),
     "no end token for the deepseek template": (
         ["--template", "deepseek", "--model", no_end_nor_pad],
         "eos_token",
