@@ -35,10 +35,11 @@ def draw(path, lengths: dict, unit: str, teachers: dict) -> None:
     for key in SHARES:
         _draw_shares(right, teachers, key)
     right.set_xlim(-2, 102)
+    right.set_ylim(-0.8, len(teachers) - 0.2)
     right.set_xlabel("% (bars: 95% interval)")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     save_figure(figure, path)
 
 
