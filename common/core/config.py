@@ -127,7 +127,8 @@ def _build_parser(config_class, preset, preset_values):
         notes = [_range(metadata)]
         default = preset_values.get(name, defaults[name])
         if "default:" not in text and default not in (None, [], ""):
-            notes.append(f"default: {default}")
+            source = f"preset {preset}" if name in preset_values else "default"
+            notes.append(f"{source}: {default}")
         if any(notes):
             text += f" ({'; '.join(filter(None, notes))})"
         options: dict[str, Any] = {"help": text.replace("%", "%%")}

@@ -16,24 +16,32 @@ HASHES = {
 
 
 def read_settings(path: Path) -> dict:
-    """Return the settings of a training, or an adapter's."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the settings of a training, or an adapter's; raise InputError if they are torn."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise _refuse(path.parent, f"{path} cannot be read ({error})") from error
 
 
 def check_settings(path: Path, settings: dict):
-    """Raise InputError if the folder holds a training with other settings."""
+    """Raise InputError if the folder holds a training with other settings, or unknown ones."""
+    folder = path.parent
+    if not path.exists() and list(folder.glob("st*-*[0-9]")):  # checkpoints or states
+        raise _refuse(folder, f"{path} is missing, so how {folder} was trained is not known")
     existing = read_settings(path) if path.exists() else settings
     changes = []
     for name, value in settings.items():
         if existing.get(name) != value:
             changes.append(HASHES.get(name, f"{name} {existing.get(name)!r} -> {value!r}"))
     if changes:
-        folder = path.parent
-        raise InputError(
-            f"{folder} was trained otherwise: {'; '.join(changes)}\n"
-            "Use another --name, or move the training away and start it again: "
-            f"mv {folder} {folder.parent.parent / 'moved-'}{folder.name}"
-        )
+        raise _refuse(folder, f"{folder} was trained otherwise: {'; '.join(changes)}")
+
+
+def _refuse(folder, reason):
+    return InputError(
+        f"{reason}\nUse another --name, or move the training away and start it again: "
+        f"mv {folder} {folder.parent.parent / 'moved-'}{folder.name}"
+    )
 
 
 def sort_sets(names) -> list[str]:

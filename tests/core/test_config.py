@@ -269,7 +269,7 @@ def test_help_shows_groups_ranges_and_one_default(ranges, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert text.index("what you will use: --name") < text.index(" data: --preset")
     assert text.index(" data: --preset") < text.index(" training: --count")
-    assert "100 % of it (0 to 1)" in text and "a count (1 or more; default: 2)" in text
+    assert "100 % of it (0 to 1)" in text and "a count (1 or more; preset tiny: 2)" in text
     assert "a temperature (-100 to 50; default: 20.5)" in text and "(default: ['a', 'b'])" in text
     assert "a switch (default: False)" in text and text.count("default: what is best") == 1
     assert "default: x" not in text

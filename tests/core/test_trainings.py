@@ -56,3 +56,21 @@ def test_the_base_is_what_the_trainings_began_with(tmp_path):
     train("other", base="n")
     with pytest.raises(InputError, match="2 bases.*'m', 'n'.*\n?.*--model"):
         trainings.find_base(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "\ufeff{}"])
+def test_torn_settings_are_named(tmp_path, text):
+    path = tmp_path / "04_train" / "cft" / "settings.json"
+    files.write_atomic(path, text)
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        trainings.read_settings(path)
+    assert str(path) in str(caught.value) and "rm " not in str(caught.value)
+
+
+def test_checkpoints_of_unknown_settings_are_refused(tmp_path):
+    """Whoever loses settings.json must not have its checkpoints taken for those of other rows."""
+    path = tmp_path / "04_train" / "cft" / "settings.json"
+    trainings.check_settings(path, {"seed": 0})
+    (path.parent / "step-000002").mkdir(parents=True)
+    with pytest.raises(InputError, match="settings.json is missing"):
+        trainings.check_settings(path, {"seed": 0})
