@@ -255,4 +255,5 @@ example = built[label][0]
 print(f"\nThe first row of {label}, whose last message is learned:")
 for message in example["prompt"] + example["completion"]:
     print(f"--- {message['role']}:\n{message['content'][:1500]}")
-print(f"next: python 04_train.py --name {config.name}")
+chosen = f" --arms {' '.join(built)}" if config.arms else ""
+print(f"next: python 04_train.py --name {config.name}{chosen}")

@@ -185,7 +185,7 @@ def load_rows(
     else:
         records = readers.read_records(dataset.path, dataset.config, dataset.split, revision)
     if dataset.unpack:
-        records = map(dataset.unpack, records)
+        records = (_unpack(dataset, record) for record in records)
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
     if not sample:
         raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
@@ -203,6 +203,14 @@ def load_rows(
         rows.append(_build_row(values, name, verdict_map, counts))
     _report_bad(bad, len(sample), counts)
     return drop_duplicates(rows, counts), counts
+
+
+def _unpack(dataset, record):
+    """Return the fields of a nested record; a record of another form as it is: a bad row."""
+    try:
+        return dataset.unpack(record)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return record
 
 
 def _map_columns(source, dataset, sample, column_map, required):

@@ -250,8 +250,9 @@ def load_items(name: str, folder=None, limit: int | None = None, seed: int = 0) 
         subset = set(Path(__file__).with_name(f"{name}.txt").read_text().split())
         items = [item for item in items if item["id"][:8] in subset]
     digest = compute_digest(items)
-    if digest != (test_set.digest or digest):
-        print(f"note: {name} is not what the kit was checked with: {len(items)} items, {digest}")
+    if digest != test_set.digest and name not in TINY:
+        checked = f"{test_set.items} items {test_set.digest}" if test_set.digest else "nothing yet"
+        print(f"note: {name} has {len(items)} items {digest}; the kit was checked with {checked}")
     return items[:limit]
 
 

@@ -124,15 +124,15 @@ def what_fails_once_is_asked_once_more(journal):
     """
     prompts = [
         f"{fault} first"
-        for fault in (*AGAIN, *PAUSE, *BAD, *CUT, *FINAL, "no-usage", "good", "418")
+        for fault in (*AGAIN, *PAUSE, *BAD, *CUT, *FINAL, "no-usage", "good", "499")
     ]
-    with FaultServer(fault=by_name({"418"})) as server:
+    with FaultServer(fault=by_name({"499"})) as server:
         got = dict(zip(prompts, ask(make(server.url, timeout=1.5), prompts, journal)))
         asked = {p: sum(e["prompt"] == p for e in server.asked) for p in prompts}
-        once = {f"{fault} first" for fault in (*FINAL, "no-usage", "good", "418")}
+        once = {f"{fault} first" for fault in (*FINAL, "no-usage", "good", "499")}
         assert asked == {p: 1 if p in once else 2 for p in prompts}
         failed = {p for p in prompts if "error" in got[p]}
-        assert failed == {f"{fault} first" for fault in (*FINAL, "418")}
+        assert failed == {f"{fault} first" for fault in (*FINAL, "499")}
         assert all(reason in got[f"{fault} first"]["error"] for fault, reason in FINAL.items())
         assert (
             got["no-usage first"]["usage"] is None

@@ -119,7 +119,7 @@ def test_a_body_of_any_shape_has_the_kind_of_its_status():
 LIVE = {
     "RATE_LIMIT": ["429", "overloaded", "529"],
     "RETRY": ["500", "502", "503", "408", "409"],
-    "ROW": ["context", "filter-400", "invalid-prompt", 418],
+    "ROW": ["context", "filter-400", "invalid-prompt", 499],
     "ACCESS": ["quota", "key", "forbidden"],
     "SETTINGS": ["model", "max_tokens", "temperature"],
     "UNCERTAIN": [
