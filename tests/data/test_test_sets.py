@@ -246,7 +246,7 @@ def test_a_set_of_other_content_is_noted(local, capsys, monkeypatch):
         monkeypatch.setitem(TEST_SETS, "gsm8k", row)
         capsys.readouterr()
         local("gsm8k", GSM8K)
-        assert (f"2 items, {digest}" in capsys.readouterr().out) == is_noted
+        assert (f"2 items {digest}" in capsys.readouterr().out) == is_noted
 
 
 # --- the real sets ------------------------------------------------------------------------------
