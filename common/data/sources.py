@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -183,9 +184,7 @@ def load_rows(
     if source == "tiny":
         records = world.forum_rows(seed, limit or size)
     else:
-        records = readers.read_records(dataset.path, dataset.config, dataset.split, revision)
-    if dataset.unpack:
-        records = (_unpack(dataset, record) for record in records)
+        records = _read_dataset(dataset, revision)
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
     if not sample:
         raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
@@ -205,12 +204,13 @@ def load_rows(
     return drop_duplicates(rows, counts), counts
 
 
-def _unpack(dataset, record):
-    """Return the fields of a nested record; a record of another form as it is: a bad row."""
-    try:
-        return dataset.unpack(record)
-    except (LookupError, TypeError, AttributeError, ValueError):
-        return record
+def _read_dataset(dataset, revision):
+    """Yield the records, a nested one as its fields; one of another form as it is: a bad row."""
+    for record in readers.read_records(dataset.path, dataset.config, dataset.split, revision):
+        if dataset.unpack:
+            with suppress(LookupError, TypeError, AttributeError, ValueError):
+                record = dataset.unpack(record)
+        yield record
 
 
 def _map_columns(source, dataset, sample, column_map, required):
