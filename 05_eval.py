@@ -274,7 +274,7 @@ for table in tables:
 notes += scores.list_notes(results)
 trained = checkpoint_selection.read_trained_questions(run)
 notes += decontamination.report_overlap(trained, tests)
-notes.append("On another CPU or GPU the last digits differ.")
+notes.append("Another CPU or GPU gives other digits: a small model may differ by some points.")
 sections = {
     "Scores": report.format_table(report.SCORES, all_scores),
     f"Against {baseline}": report.format_table(report.COMPARISONS, comparison_rows),

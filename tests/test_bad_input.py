@@ -265,7 +265,7 @@ MISTAKES = {
         "--warmup-ratio 0",
     ),
     "unknown baseline": Mistake(
-        ["05_eval.py", "--baseline", "sft-teachr"], ["'sft-teachr'", "base cft"], "--baseline"
+        ["05_eval.py", "--baseline", "sft-teachr"], ["'sft-teachr'", "base sft"], "--baseline"
     ),
     "share above 1": Mistake(
         ["02_critique.py", "--teacher-skip", "3"],

@@ -313,7 +313,7 @@ def test_01_draws_from_a_server(tmp_path):
         assert (
             first.returncode == 3
             and "2 failed" in first.stdout
-            and "the first failure: 400 no, thank you" in first.stdout
+            and "400 no, thank you" in first.stdout
         )
         assert "next: python 02_critique.py --name drawn" in first.stdout
         assert len(rows(tmp_path / "runs/drawn/01_responses/served.jsonl")) == 4
