@@ -141,7 +141,7 @@ def test_forum_rows():
     Golds are right, all lines are shown.
     """
     rows = list(world.forum_rows(0, 600))
-    assert [set(row) for row in rows] == [{"question", "response", "gold"}] * 600
+    assert [set(row) for row in rows] == [{"question", "response", "gold", "generator"}] * 600
     n_correct = sum(grading.is_correct(row["response"], row["gold"]) for row in rows)
     assert 0.51 < n_correct / 600 < 0.63
     assert [row["gold"] for row in rows] == [world.gold(p) for p in problems(600)]

@@ -986,7 +986,7 @@ def dry(tmp_path_factory, tiny_model):
     printed = train_04(
         run,
         *BOTH,
-        "--dry_run",
+        "--dry-run",
         "--gpus",
         2,
         "--holdout",
