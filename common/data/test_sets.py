@@ -258,6 +258,8 @@ def load_items(name: str, folder=None, limit: int | None = None, seed: int = 0) 
 
 def _read_hub(test_set):
     """Return the records; a private set is streamed, so that not even a cache of it remains."""
+    if not test_set.path:
+        raise InputError("this test set is not on the hub.\nGive a folder: --benchmarks-dir DIR")
     records = []
     for config in test_set.configs:
         records += readers.read_records(
