@@ -140,7 +140,9 @@ for n in range(10**9):
     writer = child(code, path)
     reported = [int(writer.stdout.readline()) for _ in range(200)]
     writer.send_signal(signal.SIGKILL)
-    reported += [int(line) for line in writer.communicate()[0].split("\n")[:-1]]
+    # Not communicate(): it would miss what readline() has buffered.
+    reported += [int(line) for line in writer.stdout.read().split("\n")[:-1]]
+    writer.communicate()
     with Journal(path) as journal:  # the dead writer's lock is gone, too
         assert reported == list(range(len(reported))) and not journal.skipped
         assert all(f"{n}" in journal for n in reported)
