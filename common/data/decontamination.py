@@ -31,7 +31,7 @@ OPTION = re.compile(
 
 
 def load_test_sets(names: list, folder=None, seed: int = 0) -> dict:
-    """Return {test set: its items}, of which "id" and "stem" are used here.
+    """Return {test set: its items}; only their "id" and "stem" are used here.
 
     names: of common/data/test_sets.py; "all" of them (if there is a `folder`, those in it, else
     those that need no login); or paths of .jsonl files with a column "question".

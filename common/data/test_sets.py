@@ -76,7 +76,7 @@ def _ask_mmlu_pro(record):
 
 
 def _shuffle_options(record, seed):
-    """Shuffle GPQA's options, of which the right one comes first.
+    """Shuffle GPQA's options; in its record the right one comes first.
 
     # Differs from the paper: its code shuffles without a seed.
     """

@@ -36,8 +36,8 @@ def resolve_models(
 
     names: base, a training set, a folder, a hub id or a served name; NAME@URL is served there,
     LABEL=NAME is called LABEL. Without names and seeds: the base and all training sets of the run.
-    seeds: LABEL=NAME,NAME,... for several trainings of one set. choose: a training is all of its
-    checkpoints, one of which will be chosen; else it is its last one.
+    seeds: LABEL=NAME,NAME,... for several trainings of one set. choose: keep all checkpoints of a
+    training, to choose one later; else take its last one.
     """
     if not names and not seeds:
         require(run / "04_train")

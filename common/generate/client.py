@@ -211,6 +211,7 @@ class _Run:
     # --- workers ----------------------------------------------------------------------------------
 
     async def ask_all(self, tasks):
+        """Ask for all tasks, `concurrency` at a time; end when each is settled or the run stops."""
         async with self.client.open_api() as api:
             self.send_text = api.completions.with_raw_response.create
             self.send_messages = api.chat.completions.with_raw_response.create

@@ -9,7 +9,7 @@ from common.generate.budget import Budget
 
 
 class TokenBucket:
-    """A rate limit from the server's headers, of which 95 % are used. It fills with time.
+    """A rate limit from the server's headers; 95 % of it are used. It fills with time.
 
     level: what may be taken now; rate: what comes back in a second; capacity: its most.
     """

@@ -153,7 +153,7 @@ def _clip_gradients(model) -> float:
     """Clip the gradients; return their norm over all processes, from before."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     for p in trainable:
-        if not isinstance(p, DTensor):  # an adapter, of which each rank holds all
+        if not isinstance(p, DTensor):  # an adapter: each rank holds all of it
             dist.all_reduce(p.grad)
             p.grad /= dist.get_world_size()
     norm = torch.nn.utils.clip_grad_norm_(trainable, MAX_GRAD_NORM)
