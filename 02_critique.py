@@ -231,7 +231,8 @@ if config.self_critique:
         requests.append(Request(prompt, check=critiques.check_critique))
 else:
     for row in to_ask:
-        prompt = critiques.build_prompt(row, config.prompt)
+        pair = row["question"], row["response"]
+        prompt = prompts.teacher_critique_prompt(*pair, one_shot=config.prompt == "one-shot")
         requests.append(Request(prompt, check=critiques.check_critique))
     if config.answers and to_ask:
         questions = {row["question_id"]: row for row in rows}

@@ -185,7 +185,7 @@ def evaluate(spec, test_items):
     engine, engines[spec.label] = model.engine, model.manifest
     for name, items in test_items.items():
         system, stop = test_sets.get_test_set(name).prompt_form
-        form = model.template, system, (), model.tokenizer
+        form = model.template, system, model.tokenizer
         texts = [prompts.solve_prompt(item["question"], *form) for item in items]
         requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
         settings = replace(sampling, stop=list(stop))

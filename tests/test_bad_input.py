@@ -128,13 +128,13 @@ MISTAKES = {
     # Rows
     "not JSON": Mistake(
         OWN,
-        ["my.jsonl, line 2", "is not JSON", '{"question": "2+2?"'],
+        ["my.jsonl, line 2", "cannot be read", '{"question": "2+2?"'],
         "Expected an object",
         source(QUESTION_AND_RESPONSE, '{"question": "2+2?"'),
     ),
     "torn stage file": Mistake(
         ["03_build.py"],
-        [f"02_critiques/{TEACHER}.jsonl, line 48", "is not JSON"],
+        [f"02_critiques/{TEACHER}.jsonl, line 48", "cannot be read"],
         "Expected an object",
         torn_critiques,
     ),

@@ -14,16 +14,9 @@ from common.core.errors import InputError
 from common.core.manifests import refuse_old_layout, run_folder, started_with
 from common.core.presets import PRESETS
 
-GROUPS = (  # the headings of --help, in this order
-    "what you will use",
-    "data",
-    "generation",
-    "server and money",
-    "training",
-    "checkpoints",
-    "statistics",
-    "miniature",
-)
+# The headings of --help, in this order
+GROUPS = ("what you will use", "data", "generation", "server and money")
+GROUPS += ("training", "checkpoints", "statistics", "miniature")
 # sys.argv belongs to these programs, not to the script.
 CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")
 
@@ -54,13 +47,18 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
     An unknown or abbreviated flag ends the script with status 2, and so does a value out of range.
     """
     sys.excepthook = _end_script
-    _refuse_windows()
-    flags = _read_flags()
+    if sys.platform == "win32":
+        raise InputError(
+            "native Windows lacks what training and grading need.\n"
+            "Use WSL: https://learn.microsoft.com/windows/wsl/install"
+        )
+    flags = [] if Path(sys.argv[0]).name.endswith(CONSOLES) else sys.argv[1:]
     started, preset = _choose_preset(flags, overrides)
-    preset_values = copy.deepcopy(PRESETS[preset][stage])  # a list of it may be changed
-    parser = _build_parser(config_class, preset, preset_values)
+    preset_values = copy.deepcopy(PRESETS[preset].get(stage, {}))  # a list of it may be changed
+    defaults = vars(config_class()) | preset_values
+    parser = _build_parser(config_class, defaults)
     # argparse reads a default that is text as it reads a flag.
-    parser.set_defaults(**preset_values | started | {"preset": preset} | overrides)
+    parser.set_defaults(**defaults | started | {"preset": preset} | overrides)
     settings, unknown = parser.parse_known_args(flags)
     if unknown:
         raise InputError(
@@ -72,22 +70,6 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
     for definition in fields(config_class):
         _check_range(definition, getattr(config, definition.name))
     return config
-
-
-def _refuse_windows():
-    if sys.platform == "win32":
-        raise InputError(
-            "native Windows lacks what training and grading need.\n"
-            "Use WSL: https://learn.microsoft.com/windows/wsl/install"
-        )
-
-
-# --- flags ---------------------------------------------------------------------------------------
-
-
-def _read_flags():
-    """Return the script's arguments; none in a notebook."""
-    return [] if Path(sys.argv[0]).name.endswith(CONSOLES) else sys.argv[1:]
 
 
 def _choose_preset(flags, overrides):
@@ -111,7 +93,7 @@ def _choose_preset(flags, overrides):
     return started, preset
 
 
-def _build_parser(config_class, preset, preset_values):
+def _build_parser(config_class, defaults):
     """Return the parser of a Config's flags; --help begins with the script's first cell."""
     parser = ArgumentParser(
         allow_abbrev=False,
@@ -120,15 +102,11 @@ def _build_parser(config_class, preset, preset_values):
         description=sys.modules["__main__"].__doc__,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
-    defaults = vars(config_class())
     for definition in fields(config_class):
         name, metadata = definition.name, definition.metadata
-        text = metadata["help"]
-        notes = [_range(metadata)]
-        default = preset_values.get(name, defaults[name])
-        if "default:" not in text and default not in (None, [], ""):
-            source = f"preset {preset}" if name in preset_values else "default"
-            notes.append(f"{source}: {default}")
+        text, notes = metadata["help"], [_range(metadata)]
+        if "default:" not in text and defaults[name] not in (None, [], ""):
+            notes.append(f"default: {defaults[name]}")
         if any(notes):
             text += f" ({'; '.join(filter(None, notes))})"
         options: dict[str, Any] = {"help": text.replace("%", "%%")}
@@ -139,12 +117,8 @@ def _build_parser(config_class, preset, preset_values):
             options["type"] = value_type
         if isinstance(defaults[name], list):
             options["nargs"] = "+"
-        groups[metadata["group"]].add_argument(f"--{name.replace('_', '-')}", **options)
-    parser.set_defaults(**defaults)
+        groups[metadata["group"]].add_argument(_flag(definition), **options)
     return parser
-
-
-# --- ranges --------------------------------------------------------------------------------------
 
 
 def _check_range(definition, value):
@@ -154,8 +128,11 @@ def _check_range(definition, value):
     if isinstance(value, int | float):  # a NaN is in no range
         valid = metadata["minimum"] <= value <= metadata["maximum"]
     if not valid:
-        flag = definition.name.replace("_", "-")
-        raise InputError(f"--{flag} {value}: expected {_range(metadata)}.")
+        raise InputError(f"{_flag(definition)} {value}: expected {_range(metadata)}.")
+
+
+def _flag(definition):
+    return f"--{definition.name.replace('_', '-')}"
 
 
 def _range(metadata):
@@ -165,10 +142,7 @@ def _range(metadata):
         return f"one of {', '.join(metadata['choices'])}"
     if maximum < math.inf:
         return f"{minimum} to {maximum}"
-    return "" if minimum == -math.inf else f"{minimum} or more"
-
-
-# --- the end of a script -------------------------------------------------------------------------
+    return f"{minimum} or more" if minimum > -math.inf else ""
 
 
 def _end_script(kind, error, trace):

@@ -1,13 +1,5 @@
 """Errors that tell a user how to go on; scripts end with their status."""
 
-MAKERS = {
-    "01": "01_sample.py",
-    "02": "02_critique.py",
-    "03": "03_build.py",
-    "04": "04_train.py",
-    "05": "05_eval.py",
-}
-
 
 class InputError(Exception):
     """A mistake that a user can fix.

@@ -16,9 +16,6 @@ from common.core.errors import InputError, Stopped, cannot_write
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 
 
-# --- ids -----------------------------------------------------------------------------------------
-
-
 def content_id(*parts) -> str:
     """Return 24 hex digits of the SHA-256 of the parts as canonical JSON.
 
@@ -36,10 +33,7 @@ def file_hash(path: Path) -> str:
 
 
 def model_id(folder: Path) -> str:
-    """Return an id of what a model folder computes: its weights, config and tokenizer files.
-
-    The folder's name does not count.
-    """
+    """Return an id of what a model folder, of any name, computes: weights, config, tokenizer."""
     hashes = []
     for path in sorted(Path(folder).iterdir()):
         if path.is_file() and path.suffix in MODEL_FILES:
@@ -47,14 +41,10 @@ def model_id(folder: Path) -> str:
     return content_id(hashes)
 
 
-# --- rows ----------------------------------------------------------------------------------------
-
-
 def read_jsonl(path: Path, fields: Sequence = ()) -> list:
     """Return all rows of a JSONL file.
 
-    Raises InputError with file and line if one is no JSON object or lacks one of `fields`, and
-    if there is none.
+    Raises InputError if there is none, and with its line if one is no object with `fields`.
     """
     rows = list(iter_jsonl(path, fields))
     if not rows:
@@ -64,31 +54,28 @@ def read_jsonl(path: Path, fields: Sequence = ()) -> list:
 
 def iter_jsonl(path: Path, fields: Sequence = ()) -> Iterator:
     """Yield the rows of a JSONL file one after the other; raises as read_jsonl does."""
+    number, line = 1, b""
     try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
+        with open(path, "rb") as lines:
+            for line in lines:
                 if line.strip():
-                    yield _parse_row(line, path, number, fields)
-    except (UnicodeDecodeError, OSError) as error:
+                    yield _parse_row(line.decode("utf-8-sig"), fields)
+                number += 1
+    except (OSError, ValueError, RecursionError) as error:
+        start = line[:80].decode(errors="replace")
         raise InputError(
-            f"{path} cannot be read ({error}).\n"
-            "Expected a JSONL file in UTF-8: one JSON object per line."
+            f"{path}, line {number} cannot be read ({error}): {start!r}\n"
+            f"Expected an object (JSONL, UTF-8) with the fields: {', '.join(fields) or 'any'}."
         ) from error
 
 
-def _parse_row(line, path, number, fields):
-    try:
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError("it is not a JSON object")
-        missing = [name for name in fields if name not in row]
-        if missing:
-            raise ValueError(f"it has no {', '.join(missing)}")
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}, line {number} is not JSON of the expected form ({error}): {line[:80]!r}\n"
-            f"Expected an object with the fields: {', '.join(fields) or 'any'}."
-        ) from error
+def _parse_row(line, fields):
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    missing = [name for name in fields if name not in row]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
     return row
 
 
@@ -107,10 +94,7 @@ def append_line(path: Path, row: dict):
 
 
 def json_line(row: dict) -> str:
-    """Return one line of JSONL.
-
-    Text that UTF-8 cannot hold (a lone surrogate, which a server may send) is escaped.
-    """
+    """Return one line of JSONL; a lone surrogate, which a server may send, is escaped."""
     line = json.dumps(row, ensure_ascii=False)
     return line.encode("utf-8", "backslashreplace").decode() + "\n"
 
@@ -120,14 +104,8 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-# --- writing -------------------------------------------------------------------------------------
-
-
 def write_atomic(path: Path, text: Iterable[str]):
-    """Write text, or its pieces: `path` holds either its old content or all of the new one.
-
-    Raises Stopped (status 5) if the disk does not take it.
-    """
+    """Write text, or its pieces: `path` holds either its old content or all of the new one."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:

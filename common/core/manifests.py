@@ -14,25 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
 
-from common.core.errors import MAKERS, InputError
+from common.core.errors import InputError
 from common.core.files import file_hash, write_json
 
 PROCESS_START = time.time()  # near enough: a script imports this module first
-PACKAGES = (
-    "torch",
-    "transformers",
-    "datasets",
-    "openai",
-    "math-verify",
-    "sympy",
-    "peft",
-    "bitsandbytes",
-)
-
-
-# --- where things are ----------------------------------------------------------------------------
+SCRIPTS = ("01_sample.py", "02_critique.py", "03_build.py", "04_train.py", "05_eval.py")
+PACKAGES = ("torch", "transformers", "datasets", "openai")
+PACKAGES += ("math-verify", "sympy", "peft", "bitsandbytes")
 
 
 def run_folder(name: str) -> Path:
@@ -95,14 +86,11 @@ def refuse_old_layout(run: Path):
 def _origin(path):
     """Return the run folder of an output, and the script that makes it."""
     run, number = re.findall(r"(.+?)/(0\d)_", path.as_posix())[-1]
-    return Path(run), MAKERS[number]
-
-
-# --- manifests -----------------------------------------------------------------------------------
+    return Path(run), SCRIPTS[int(number) - 1]
 
 
 def manifest_path(output: Path) -> Path:
-    """Return where the manifest of an output is: x.run.json of x.jsonl, run.json in a folder."""
+    """Return where the manifest of an output, a file or a folder, is."""
     return output / "run.json" if output.is_dir() else output.with_suffix(".run.json")
 
 
@@ -146,15 +134,12 @@ def started_with(run: Path) -> dict:
     manifests = [_read_json(path) for path in (run / "01_responses").glob("*.run.json")]
     if not manifests:
         return {}
-    newest = max(manifests, key=lambda manifest: manifest["finished"])
-    return {name: newest["config"][name] for name in ("preset", "seed")}
+    config = max(manifests, key=itemgetter("finished"))["config"]
+    return {"preset": config["preset"], "seed": config["seed"]}
 
 
 def _read_json(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-# --- what a script ran on ------------------------------------------------------------------------
 
 
 def environment() -> dict:
@@ -181,10 +166,9 @@ def _versions():
 def _commit():
     """Return the kit's commit, with "-dirty" if files have changed since; "" without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    folder = Path(__file__).parent
     try:
-        commit = subprocess.check_output(
-            command, text=True, stderr=subprocess.DEVNULL, cwd=Path(__file__).parent
-        )
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    except OSError:
         return ""
-    return commit.strip()
+    return done.stdout.strip()

@@ -1,28 +1,17 @@
 """The presets: what each changes of the scripts' defaults, which are the paper's values."""
 
 # The paper's 7B recipe. The released responses carry their critiques, so 02 costs nothing.
-PAPER = {
-    "01": dict(),
-    "02": dict(),
-    "03": dict(),
-    "04": dict(model="Qwen/Qwen2.5-Math-7B"),
-    "05": dict(),
-}
+PAPER = {"04": dict(model="Qwen/Qwen2.5-Math-7B")}
 # Differs from the paper: adapters on the frozen base, which want a larger learning rate.
 LORA_TRAINING = dict(model="Qwen/Qwen2.5-Math-7B", method="lora", learning_rate=1e-4)
-LORA = PAPER | {"04": LORA_TRAINING}  # one GPU of 40 GB
-QLORA = PAPER | {  # one GPU of 24 GB
-    "04": LORA_TRAINING | dict(method="qlora", tokens_per_microbatch=8192),
-}
+LORA = {"04": LORA_TRAINING}  # one GPU of 40 GB
+QLORA = {"04": LORA_TRAINING | dict(method="qlora", tokens_per_microbatch=8192)}  # of 24 GB
 
 # One-Shot CFT (arXiv 2506.03295): many responses to one question, one row for each response and
 # teacher, 50 epochs.
+# save_every: an epoch, 600 rows in batches of 512
 ONE_SHOT_TRAINING = dict(
-    epochs=50,
-    warmup_ratio=0.05,
-    weight_decay=0.05,
-    overlong="drop",
-    save_every=2,  # an epoch: 600 rows in batches of 512
+    epochs=50, warmup_ratio=0.05, weight_decay=0.05, overlong="drop", save_every=2
 )
 ONE_SHOT = {
     # source: the file with the question
@@ -63,11 +52,5 @@ TINY_ONE_SHOT = {
     "05": TINY["05"] | dict(selection="validation"),
 }
 
-PRESETS = {
-    "tiny": TINY,
-    "paper": PAPER,
-    "lora": LORA,
-    "qlora": QLORA,
-    "one-shot": ONE_SHOT,
-    "tiny-one-shot": TINY_ONE_SHOT,
-}
+PRESETS = {"tiny": TINY, "paper": PAPER, "lora": LORA, "qlora": QLORA, "one-shot": ONE_SHOT}
+PRESETS["tiny-one-shot"] = TINY_ONE_SHOT

@@ -5,6 +5,10 @@ Sources: the paper (A.1), the released evaluation scripts and YAML
 (TIGER-AI-Lab/CritiqueFineTuning@44b83b8).
 """
 
+from typing import Any
+
+from jinja2 import Template
+
 from common.core.errors import InputError
 
 # Training prompts. The system line is the released YAML's template default; every row has it.
@@ -63,10 +67,8 @@ TEACHER_ANSWER = (
 
 
 def _chat(user, system=None):
-    messages = [{"role": "user", "content": user}]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
+    messages = [{"role": "system", "content": system}] if system else []
+    return [*messages, {"role": "user", "content": user}]
 
 
 def question_and_solution(question: str, response: str) -> str:
@@ -120,15 +122,11 @@ def teacher_answer_prompt(question: str) -> list:
 
 
 def solve_prompt(
-    question: str,
-    template: str,
-    system: str = SOLVE_SYSTEM,
-    shots: tuple = (),
-    tokenizer=None,
+    question: str, template: str, system: str = SOLVE_SYSTEM, tokenizer: Any = None
 ) -> str:
     """Return the text that asks a model to solve, byte for byte the released evaluation's.
 
-    shots: (question, response) pairs, as earlier turns. tokenizer: needed by the template "own".
+    tokenizer: needed by the template "own".
 
     >>> print(solve_prompt("1+1?", "deepseek"))
     User: 1+1?
@@ -136,35 +134,22 @@ def solve_prompt(
     <BLANKLINE>
     Assistant:
     """
-    suffix = ""
     if template == "deepseek" and system == SOLVE_SYSTEM:
-        # The released form: the system line closes each question.
-        system, suffix = "", f"\n{SOLVE_SYSTEM}"
-    messages = _chat("", system)[:-1]
-    for shot_question, shot_response in shots:
-        messages.append({"role": "user", "content": shot_question + suffix})
-        messages.append({"role": "assistant", "content": shot_response})
-    messages.append({"role": "user", "content": question + suffix})
-    if template == "own":
-        return _render_own(messages, tokenizer)
-    return render(messages, template)
-
-
-def _render_own(messages, tokenizer):
-    """Return the prompt by the tokenizer's own chat template.
-
-    Its first token is left out if the tokenizer itself puts that before every text.
-    """
+        # The released form: the system line closes the question.
+        question, system = f"{question}\n{SOLVE_SYSTEM}", ""
+    messages = _chat(question, system)
+    if template != "own":
+        return render(messages, template)
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     bos = tokenizer.bos_token
     if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]:
-        return text.removeprefix(bos)
+        return text.removeprefix(bos)  # the tokenizer itself puts it before every text
     return text
 
 
 # --- chat templates ------------------------------------------------------------------------------
 
-# jinja is what a saved tokenizer carries; `render` must say the same (a test compares them).
+# A saved tokenizer carries them, too.
 JINJA = {
     "chatml": (
         "{% for m in messages %}"
@@ -180,14 +165,9 @@ JINJA = {
         "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
     ),
 }
-TEMPLATES = tuple(JINJA)
-TEMPLATE_NEEDS = {
-    "chatml": "<|im_end|>",
-    "deepseek": "end token (eos_token)",
-    "own": "chat template",
-}
+TEMPLATES = {name: Template(source) for name, source in JINJA.items()}
+TEMPLATE_NEEDS = dict(chatml="<|im_end|>", deepseek="eos_token", own="chat template")
 CHATML_MARKERS = ["<|im_start|>", "<|im_end|>"]
-DEEPSEEK_PREFIXES = {"system": "", "user": "User: ", "assistant": "Assistant: "}
 
 
 def template_for(tokenizer) -> str:
@@ -235,16 +215,7 @@ def render(messages: list, template: str) -> str:
     >>> render([{"role": "user", "content": "1+1?"}], "chatml")
     '<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n'
     """
-    text = ""
-    if template == "chatml":
-        for message in messages:
-            text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
-        return text + "<|im_start|>assistant\n"
-    if template == "deepseek":
-        for message in messages:
-            text += f"{DEEPSEEK_PREFIXES[message['role']]}{message['content']}\n\n"
-        return text + "Assistant:"
-    raise ValueError(f"unknown chat template {template!r}; expected one of {TEMPLATES}")
+    return TEMPLATES[template].render(messages=messages, add_generation_prompt=True)
 
 
 def render_completion(text: str, template: str, tokenizer) -> str:

@@ -46,10 +46,8 @@ def _refuse(folder, reason):
 
 def sort_sets(names) -> list[str]:
     """Return names of training sets in the order of the paper's Table 2; other sets come last."""
-    names = sorted(names)
-    return [name for name in PAPER_ORDER if name in names] + [
-        name for name in names if name not in PAPER_ORDER
-    ]
+    names = set(names)
+    return sorted(names, key=[*PAPER_ORDER, *sorted(names)].index)
 
 
 def list_trained(run: Path) -> list[str]:
@@ -58,11 +56,8 @@ def list_trained(run: Path) -> list[str]:
 
 
 def last_checkpoint(run: Path, training_set: str) -> Path:
-    """Return the newest checkpoint folder; of an adapter that was merged, the merged model.
-
-    Prints a note if the training has not come to its end.
-    """
-    folder = require(run / "04_train") / training_set
+    """Return the newest checkpoint folder; of an adapter that was merged, the merged model."""
+    folder = run / "04_train" / training_set
     checkpoints = sorted(folder.glob("step-*[0-9]"))
     if not checkpoints:
         trained = " ".join(list_trained(run))

@@ -55,6 +55,12 @@ LATER = re.compile(rf"conclusions?\W{{0,6}}[:：=]\W{{0,6}}({WORD})\b", re.I)
 
 # --- plain words ---------------------------------------------------------------------------------
 
+
+def _opposite(match):
+    """Return "wrong" for "not right", "right" for "not wrong"."""
+    return "wrong" if match[1] else "right"
+
+
 # A value in a subject, passed over: 'The student's answer, "not enough information", is correct'.
 # A hedge "(mostly)" and a part "(a)" stay.
 VALUE = re.compile(
@@ -68,19 +74,25 @@ VALUE = re.compile(
     re.I,
 )
 # <b>wrong</b>, &nbsp;, \textcolor{red}{wrong}, \boxed{wrong}, \(wrong\)
-WRAPPER = re.compile(
-    r"</?[a-z][^<>\n]{0,60}>|&\w+;|\\(?:text)?color\{\w+\}|\\[a-z]+(?=\{)|\\[()\[\]]"
-)
-PARAGRAPH = re.compile(r"\n\s*\n")
-SYMBOL = re.compile(r"[^\w\s.,;:!?()\[\]/'+=\\–—-]|_")  # **wrong**, _wrong_, wrong ❌
-# "right/correct" says one thing in two words
-SYNONYMS = re.compile(
-    r"\b(?:(right|correct) ?/ ?(?:right|correct)|(wrong|incorrect) ?/ ?(?:wrong|incorrect))\b"
-)
-# "not only right, but also elegant" reads "right and elegant"
-NOT_ONLY = re.compile(rf"\bnot (?:only ({WORD}),? but also|just (wrong|incorrect),? but)\b")
-CANNOT_BE = re.compile(r"\b(?:can ?|ca |could )not be (?:considered )?(?:right|correct)\b")
-NOT = re.compile(r"\bnot (?:(right|correct)|wrong|incorrect)\b")
+WRAPPER = r"</?[a-z][^<>\n]{0,60}>|&\w+;|\\(?:text)?color\{\w+\}|\\[a-z]+(?=\{)|\\[()\[\]]"
+# Rewritten then, in this order
+REWRITES = [
+    (r"\n\s*\n", " ; "),  # a paragraph
+    (r"[^\w\s.,;:!?()\[\]/'+=\\–—-]|_", ""),  # **wrong**, _wrong_, wrong ❌
+    ("n't", " not"),
+    ("students'", "student's"),
+    ("it's ", "it is "),
+    (r"\s+", " "),
+    # "right/correct" says one thing in two words
+    (
+        r"\b(?:(right|correct) ?/ ?(?:right|correct)|(wrong|incorrect) ?/ ?(?:wrong|incorrect))\b",
+        r"\1\2",
+    ),
+    # "not only right, but also elegant" reads "right and elegant"
+    (rf"\bnot (?:only ({WORD}),? but also|just (wrong|incorrect),? but)\b", r"\1\2 and"),
+    (r"\b(?:can ?|ca |could )not be (?:considered )?(?:right|correct)\b", "is wrong"),
+    (r"\bnot (?:(right|correct)|wrong|incorrect)\b", _opposite),
+]
 
 # --- sentences -----------------------------------------------------------------------------------
 
@@ -109,9 +121,11 @@ SUBJECT = (
     # "of 48", "of x = 3", "of 5 m/s"
     r"| of (?:\S{1,40}|\S{1,20} = \S{1,20}|\S{0,20}\d\S{0,20} [^\W\d_]{1,3}(?:/\S{1,8})?))?"
 )
-# What a conclusion opens with: "no, ...", "therefore, ..."
-YES_NO = re.compile(r"\A(yes|no) ?[,.:;–—-] ")
-THEREFORE = re.compile(r"\A(?:therefore|thus|so|hence|overall|unfortunately) ?,? ")
+# What a conclusion opens with, "no, ...", "therefore, ...", and the rest of it
+OPENING = re.compile(
+    r"(?:(yes|no) ?[,.:;–—-] )?(?:(?:therefore|thus|so|hence|overall|unfortunately) ?,? )?(.*)",
+    re.S,
+)
 # The sentences that state a verdict, tried in turn on plain words
 SENTENCES = [
     re.compile(pattern)
@@ -138,18 +152,21 @@ SENTENCES = [
         r"|(?<!right )(?<!correct )(?:answer|result))\b)",
     )
 ]
-# Words after the verdict that contradict it: "right, but incomplete". "wrong because the correct
-# answer is 5" is no contradiction, "wrong ... is correct" is one.
-CONTRADICTION = {
-    "right": re.compile(
+# What contradicts a verdict: an answer before it ("no, it is right"), marks, and words after it:
+# "right, but incomplete". "wrong because the correct answer is 5" is no contradiction, "wrong ...
+# is correct" is one.
+CONTRADICTIONS = {
+    "right": (
+        "no",
+        "❌✗✘✖",
         r"\b(?:wrong|incorrect|but|however|except|although|though|yet|part(?:ial)?ly|incomplete"
-        r"|flawed)\b"
+        r"|flawed)\b",
     ),
-    "wrong": re.compile(
+    "wrong": (
+        "yes",
+        "✅✓✔",
         r"(?<!the )\b(?:right|correct)\b(?! [a-z])"
         r"|\b(?:is|are|was|were) (?:\w+ly )?(?:right|correct)\b"
-        r"|\bpart(?:ial)?ly\b"
+        r"|\bpart(?:ial)?ly\b",
     ),
 }
-CONTRADICTING_MARKS = {"right": "❌✗✘✖", "wrong": "✅✓✔"}
-CONTRADICTING_ANSWER = {"right": "no", "wrong": "yes"}

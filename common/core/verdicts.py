@@ -13,29 +13,8 @@ import json
 import re
 from itertools import islice
 
-from common.core.verdict_patterns import (
-    CANNOT_BE,
-    CONTRADICTING_ANSWER,
-    CONTRADICTING_MARKS,
-    CONTRADICTION,
-    END,
-    KIND,
-    LABEL,
-    LABEL_LEFT,
-    LABEL_RIGHT,
-    LATER,
-    NOT,
-    NOT_ONLY,
-    PARAGRAPH,
-    SENTENCES,
-    STATED,
-    SYMBOL,
-    SYNONYMS,
-    THEREFORE,
-    VALUE,
-    WRAPPER,
-    YES_NO,
-)
+from common.core import verdict_patterns as patterns
+from common.core.verdict_patterns import END, KIND
 
 VERDICTS = ("right", "wrong")  # "unparsed" is none
 RIGHT_WORDS = ("right", "correct")
@@ -60,11 +39,11 @@ def parse_verdict(critique: str) -> str:
             tail = critique[end:until]
         conclusion, _, after = _split_at_end_marker(tail)
         verdicts.append(_read_conclusion(conclusion))
-        verdicts += map(_read_conclusion, LATER.findall(after))
+        verdicts += map(_read_conclusion, patterns.LATER.findall(after))
         until = start
     if not verdicts:
         return "unparsed"
-    verdicts += map(_read_conclusion, STATED.findall(critique))
+    verdicts += map(_read_conclusion, patterns.STATED.findall(critique))
     contradicted = set(verdicts) - {verdicts[0], "unparsed"}
     return "unparsed" if contradicted else verdicts[0]
 
@@ -134,15 +113,15 @@ def _labels(critique):
 
     It includes the markup before the label and the separator after it.
     """
-    for match in reversed(list(LABEL.finditer(critique))):
+    for match in reversed(list(patterns.LABEL.finditer(critique))):
         # At most 100 characters are looked at, so that a degenerate text takes linear time.
         before = critique[max(match.start() - 100, 0) : match.start()]
         if "\n" in before:
             before = before.rpartition("\n")[2]
         elif match.start() >= 100:
             before = "x" + before  # not the start of a line
-        left = LABEL_LEFT.search(before)
-        right = LABEL_RIGHT.match(critique, match.end(), match.end() + 100)
+        left = patterns.LABEL_LEFT.search(before)
+        right = patterns.LABEL_RIGHT.match(critique, match.end(), match.end() + 100)
         if left and right:
             markup = left[0]
             if left.start() > 0:  # what touches the body is the body's
@@ -160,20 +139,11 @@ def _split_at_end_marker(tail):
 
 def _plain(text):
     """Return lower-case words without markup: **Isn't wrong!** reads "right"."""
-    text = VALUE.sub(r"\1", text.replace("’", "'")).lower()
-    text = WRAPPER.sub("", text)
-    text = SYMBOL.sub("", PARAGRAPH.sub(" ; ", text.strip()))
-    text = text.replace("n't", " not").replace("students'", "student's").replace("it's ", "it is ")
-    text = re.sub(r"\s+", " ", text).strip(" '.,;:=–—-[]()")
-    text = SYNONYMS.sub(r"\1\2", text)
-    text = NOT_ONLY.sub(r"\1\2 and", text)
-    text = CANNOT_BE.sub("is wrong", text)
-    return NOT.sub(_opposite, text)
-
-
-def _opposite(match):
-    """Return "wrong" for "not right", "right" for "not wrong"."""
-    return "wrong" if match[1] else "right"
+    text = patterns.VALUE.sub(r"\1", text.replace("’", "'")).lower()
+    text = re.sub(patterns.WRAPPER, "", text).strip()
+    for pattern, replacement in patterns.REWRITES:
+        text = re.sub(pattern, replacement, text)
+    return text.strip(" '.,;:=–—-[]()")
 
 
 def _read_conclusion(conclusion):
@@ -181,16 +151,16 @@ def _read_conclusion(conclusion):
     if conclusion.strip() in VERDICTS:  # most of them, and 50,000 are read at every restart
         return conclusion.strip()
     plain = _plain(conclusion)
-    yes_no = YES_NO.match(plain)
-    plain = THEREFORE.sub("", YES_NO.sub("", plain))
-    matches = (sentence.match(plain) for sentence in SENTENCES)
+    opening, plain = patterns.OPENING.findall(plain)[0]
+    matches = (sentence.match(plain) for sentence in patterns.SENTENCES)
     sentence = next(filter(None, matches), None)
     if sentence is None:
         return "unparsed"
     verdict = "right" if sentence["word"] in RIGHT_WORDS else "wrong"
+    answer, marks, words = patterns.CONTRADICTIONS[verdict]
     contradicted = (
-        (yes_no and yes_no[1] == CONTRADICTING_ANSWER[verdict])
-        or CONTRADICTION[verdict].search(plain[sentence.end("word") :])
-        or any(mark in conclusion for mark in CONTRADICTING_MARKS[verdict])
+        opening == answer
+        or re.search(words, plain[sentence.end("word") :])
+        or set(marks) & set(conclusion)
     )
     return "unparsed" if contradicted else verdict

@@ -26,19 +26,6 @@ def read_responses(run: Path) -> list[dict]:
     return rows
 
 
-# --- what is asked --------------------------------------------------------------------------------
-
-
-def build_prompt(row: dict, form: str) -> list:
-    """Return the messages that ask a teacher for a critique of a response.
-
-    form: as in the paper, or as in One-Shot CFT ("one-shot").
-    """
-    return prompts.teacher_critique_prompt(
-        row["question"], row["response"], one_shot=form == "one-shot"
-    )
-
-
 def build_self_prompt(row: dict, tokenizer) -> str:
     """Return the text that asks a model for a critique, as it would be trained on it.
 
@@ -58,9 +45,6 @@ def format_prompt(prompt: list | str) -> str:
 def check_critique(text: str) -> str | None:
     """Return why a finished answer is no critique, or None."""
     return "no verdict" if verdicts.parse_verdict(text) == "unparsed" else None
-
-
-# --- what comes back ------------------------------------------------------------------------------
 
 
 def carry_over(row: dict) -> dict:
@@ -125,16 +109,13 @@ def split_failed(rows: list[dict]) -> tuple[list[dict], list[dict]]:
 
 
 def explain_failure(failed: list[dict], folder: Path) -> str:
-    """Return what to do if no critique at all has a verdict."""
+    """Return the error for a run in which no critique at all has a verdict."""
     return (
         f"none of {len(failed)} critiques has a verdict; the first: {failed[0]['reason']}\n"
         "Expected texts that end in 'Conclusion: right [END]' or 'Conclusion: wrong [END]': "
         f"look at {folder} and --model. If a column holds the verdict, name it in 01: "
         "--columns verdict=COLUMN --verdict-values true=right false=wrong"
     )
-
-
-# --- the report -----------------------------------------------------------------------------------
 
 
 def summarize(rows: list[dict], failed: list[dict]) -> dict:

@@ -106,51 +106,44 @@ def pretrain(folder: Path, seed: int, steps: int, gappy_share: float = 0.0) -> f
     """
     settings = {"seed": seed, "steps": steps, "gappy_share": gappy_share}
     if (folder / "base.json").exists():
-        return _existing(folder, settings)
+        record = json.loads((folder / "base.json").read_text())
+        if not settings.items() <= record.items():
+            raise InputError(
+                f"{folder} was made with {record}, this command says {settings}.\n"
+                "A run has one base: use another --name."
+            )
+        return record["accuracy"]
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    write_untrained(part / "init", seed)
+    write_untrained(part, seed)
     documents = world.web_documents(seed, steps * BATCH, gappy_share)
-    _fit(part / "init", part / "base", documents, seed, "pretraining the base")
-    accuracy = _accuracy(part / "base", seed)
+    accuracy = _fit(part, documents, seed)
     rounds = 0
     while accuracy < PASSED and rounds < 3:
         rounds += 1
         print(f"the base solves {accuracy:.1%}: before its phase transition, so 500 more steps")
         documents = world.web_documents(f"{seed} {rounds}", 500 * BATCH, gappy_share)
-        _fit(part / "base", part / "base", documents, seed, "pretraining on")
-        accuracy = _accuracy(part / "base", seed)
+        accuracy = _fit(part, documents, seed)
     record = settings | {"accuracy": accuracy, "extra_steps": 500 * rounds}
-    write_atomic(part / "base" / "base.json", json.dumps(record))
-    os.replace(part / "base", folder)
-    shutil.rmtree(part)
+    write_atomic(part / "base.json", json.dumps(record))
+    os.replace(part, folder)
     return accuracy
 
 
-def _existing(folder, settings):
-    """Return the accuracy of the base in `folder`; InputError if its settings are others."""
-    record = json.loads((folder / "base.json").read_text())
-    if not settings.items() <= record.items():
-        raise InputError(
-            f"{folder} was made with {record}, this command says {settings}.\n"
-            "A run has one base: use another --name."
-        )
-    return record["accuracy"]
-
-
-def _fit(source, folder, documents, seed, label):
-    """Train the model of `source` on the documents; the result goes to `folder`."""
+def _fit(folder, documents, seed):
+    """Train the model in `folder` on the documents; return its accuracy."""
     _, _, device = init_distributed()
     tokenizer = build_tokenizer()
     rows, _ = tokens.examples(documents, tokenizer, "chatml", cutoff=512)
     lengths = [len(row["input_ids"]) for row in rows]
     plan = tokens.batch_plan(lengths, BATCH, 1, seed, 1, tokens_per_microbatch=2048)
-    model = load(source, device)
+    model = load(folder, device)
     optimizer = adamw(model, weight_decay=0.01, betas=(0.9, 0.98))
     steps = training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04)
-    for _ in tqdm(steps, total=len(plan), desc=label, unit="step"):
+    for _ in tqdm(steps, total=len(plan), desc="pretraining the base", unit="step"):
         pass
     checkpoints.save(model, tokenizer, "chatml", folder, torch.float32)
+    return _accuracy(folder, seed)
 
 
 def _accuracy(folder, seed, n=200):
@@ -159,11 +152,10 @@ def _accuracy(folder, seed, n=200):
     The test questions are left alone.
     """
     sampling = Sampling(0.0, 1.0, 96, prompts.STOP)
-    golds = {}
+    golds, correct = {}, []
     for problem in world.problems("train", seed, n):
         request = Request(prompts.solve_prompt(problem.question, "chatml"))
         golds[Task(request, sampling, "base")] = world.gold(problem)
-    correct = []
 
     def deliver(task, answer):
         correct.append(grading.is_correct(answer["text"], golds[task]))

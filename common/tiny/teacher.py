@@ -14,7 +14,6 @@ import json
 import random
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from common.tiny import world
@@ -36,10 +35,8 @@ def model_name(skip: float, critique: str, errors: float = 0.0) -> str:
 # the prompt asks for 'Answer: ...'.
 def answer(problem: world.Problem, skip: float) -> str:
     """Return a right solution; each line before the last is left out with probability `skip`."""
-    rng = random.Random(f"answer {problem.question}")
     values = world.chain(problem)
-    # The n-th random number belongs to the n-th line: a larger skip leaves out the same and more.
-    shown = {i for i in range(len(values)) if rng.random() >= skip}
+    shown = world.draw_lines(random.Random(f"answer {problem.question}"), values, skip)
     return world.solution(problem, values, shown)
 
 
@@ -58,13 +55,13 @@ def critique(
     wrong = [i for i, value in enumerate(values) if student.get(i, value) != value]
     if style == "terse":
         rng = random.Random(f"critique {problem.question} {response}")
-        shown = {i for i in range(len(values)) if rng.random() >= skip}.union(wrong[:1])
+        shown = world.draw_lines(rng, values, skip).union(wrong[:1])
     elif style == "brief":
         shown = {*wrong[:1], last}
     else:
         shown = set(range(len(values)))
     text = world.critique(problem, values, student, shown)
-    return text[text.index("Conclusion:") :] if style == "verdict" else text
+    return text.rpartition("\n")[2] if style == "verdict" else text
 
 
 def _student_values(response, last):
@@ -85,10 +82,10 @@ def reply(model: str, messages: list) -> str:
     skip = float(settings["skip"])
     text = messages[-1]["content"]
     question = _QUESTION.search(text)
-    if not model.startswith("tiny-teacher:") or not question:
+    if not question:
         raise ValueError("the tiny teacher knows only the micro-world's questions")
-    steps = [(op, int(operand)) for op, operand in _STEP.findall(question[2])]
-    problem = world.Problem(int(question[1]), tuple(steps))
+    steps = tuple((op, int(operand)) for op, operand in _STEP.findall(question[2]))
+    problem = world.Problem(int(question[1]), steps)
     _, label, response = text.partition("Solution:\n")
     if not label:
         return answer(problem, skip)
@@ -100,22 +97,19 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps a client's connection open
     disable_nagle_algorithm = True  # headers and body are two writes; do not wait between them
 
-    def _send(self, status, body):
+    def do_POST(self):  # noqa: N802, the name that http.server calls
+        """Answer a chat completion; 400 for anything else."""
+        try:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, body = 200, _completion(request["model"], request["messages"])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            status, body = 400, {"error": {"message": str(error)}}
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-    def do_POST(self):  # noqa: N802, the name that http.server calls
-        """Answer a chat completion; 400 for anything else."""
-        try:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._send(200, _completion(body["model"], body["messages"]))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            message = {"message": str(error), "type": "invalid_request_error"}
-            self._send(400, {"error": message})
 
     def log_message(self, *arguments):
         pass
@@ -125,21 +119,16 @@ def _completion(model, messages):
     """Return a chat completion as an OpenAI-compatible server does; a word counts as a token."""
     text = reply(model, messages)
     n_in = sum(len(message["content"].split()) for message in messages)
-    n_out = len(text.split())
-    usage = {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out}
     message = {"role": "assistant", "content": text}
     return {
-        "id": "tiny",
-        "object": "chat.completion",
-        "created": int(time.time()),
         "model": model,
         "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        "usage": usage,
+        "usage": {"prompt_tokens": n_in, "completion_tokens": len(text.split())},
     }
 
 
 def serve():
-    """Start the server on a free loopback port; return its base URL and a function to stop it."""
+    """Serve on a free loopback port; return the base URL and a function that ends it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

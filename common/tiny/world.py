@@ -43,25 +43,22 @@ class Problem:
 
 def calculate(value: int, op: str, operand: int, sloppy: bool = False) -> int:
     """Do one step. Sloppy: 17 + 5 = 12 (no carry), 23 - 7 = 26 (no borrow), 3 * 7 = 18 (3 * 6)."""
+    digit = value % 10  # the operand has one digit
     if op == "*":
         if sloppy and operand >= 6:
             operand -= 1
         return value * operand
     if op == "+":
-        carry = value % 10 + operand % 10 >= 10
-        return value + operand - (10 if sloppy and carry else 0)
-    borrow = value % 10 < operand % 10
-    return value - operand + (10 if sloppy and borrow else 0)
+        return value + operand - (10 if sloppy and digit + operand >= 10 else 0)
+    return value - operand + (10 if sloppy and digit < operand else 0)
 
 
 def chain(problem: Problem, sloppy: bool = False) -> list:
     """Return the value after each step, e.g. [19, 14]."""
-    values = []
-    value = problem.start
+    values = [problem.start]
     for op, operand in problem.steps:
-        value = calculate(value, op, operand, sloppy)
-        values.append(value)
-    return values
+        values.append(calculate(values[-1], op, operand, sloppy))
+    return values[1:]
 
 
 def gold(problem: Problem) -> str:
@@ -83,6 +80,11 @@ def solution(problem: Problem, values: list, shown: set) -> str:
     return "\n".join(["Step by step:", *lines, f"The answer is \\boxed{{ {values[-1]} }}"])
 
 
+def draw_lines(rng: random.Random, values: list, skip: float) -> set:
+    """Return line numbers, each left out with probability `skip`; a larger one leaves out more."""
+    return {i for i in range(len(values)) if rng.random() >= skip}
+
+
 def critique(problem: Problem, values: list, student: dict, shown: set) -> str:
     """Redo each line of `shown` and compare it with the student's value ({line from 0: value}).
 
@@ -96,15 +98,12 @@ def critique(problem: Problem, values: list, student: dict, shown: set) -> str:
     """
     lines = ["Check each line:"]
     for i in sorted(shown):
-        lines.append(f"{line(problem, i, values)} {_remark(values[i], student.get(i))}")
+        remark = f"not {student.get(i, 'shown')}"
+        if student.get(i) == values[i]:
+            remark = "right"
+        lines.append(f"{line(problem, i, values)} {remark}")
     verdict = "right" if student.get(len(values) - 1) == values[-1] else "wrong"
     return "\n".join(lines) + f"\n\nConclusion: {verdict} [END]"
-
-
-def _remark(value, student_value):
-    if student_value is None:
-        return "not shown"
-    return "right" if student_value == value else f"not {student_value}"
 
 
 def _random_problem(rng):
@@ -144,7 +143,7 @@ def _author(rng, problem, sloppy_share, gappy_share=0.0):
     values = chain(problem, sloppy=rng.random() < sloppy_share)
     shown = set(range(len(values)))
     if rng.random() < gappy_share:
-        shown = {i for i in shown if rng.random() >= GAP_SHARE}
+        shown = draw_lines(rng, values, GAP_SHARE)
     return values, shown
 
 

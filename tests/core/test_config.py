@@ -269,7 +269,7 @@ def test_help_shows_groups_ranges_and_one_default(ranges, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert text.index("what you will use: --name") < text.index(" data: --preset")
     assert text.index(" data: --preset") < text.index(" training: --count")
-    assert "100 % of it (0 to 1)" in text and "a count (1 or more; preset tiny: 2)" in text
+    assert "100 % of it (0 to 1)" in text and "a count (1 or more; default: 2)" in text
     assert "a temperature (-100 to 50; default: 20.5)" in text and "(default: ['a', 'b'])" in text
     assert "a switch (default: False)" in text and text.count("default: what is best") == 1
     assert "default: x" not in text
@@ -296,7 +296,7 @@ def fields_of(name):
 def test_a_preset_sets_only_what_the_script_has(name, preset):
     """argparse takes a default of an unknown flag silently: a typing error would go unseen."""
     fields = fields_of(name)
-    for setting_name, value in PRESETS[preset][name[:2]].items():
+    for setting_name, value in PRESETS[preset].get(name[:2], {}).items():
         assert setting_name in fields, f"{preset}, {name}: no setting {setting_name}"
         field = fields[setting_name]
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
@@ -307,7 +307,7 @@ def test_a_preset_sets_only_what_the_script_has(name, preset):
 
 def test_presets_are_for_the_scripts_that_exist():
     assert len(SCRIPTS) == 5 and all(
-        set(stages) == {name[:2] for name in SCRIPTS} for stages in PRESETS.values()
+        set(stages) <= {name[:2] for name in SCRIPTS} for stages in PRESETS.values()
     )
 
 

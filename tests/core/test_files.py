@@ -115,7 +115,7 @@ def test_model_id_changes_with_what_the_model_computes(tmp_path, name):
         (b'"text"\n', "line 1"),
         (b"null\n", "line 1"),
         (b'{"a": 1} {"a": 2}\n', "line 1"),
-        (b'{"a": 1}\n{"a": "\xff"}\n', "cannot be read"),
+        (b'{"a": 1}\n{"a": "\xff"}\n', "line 2 cannot be read"),
         (b"", "no rows"),
         (b"\n \n", "no rows"),
         (b'{"a": ' + b"9" * 5000 + b"}\n", "line 1"),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.core import errors, files, manifests
+from common.core import files, manifests
 from common.core.errors import InputError
 from tests.conftest import ROOT
 
@@ -62,9 +62,9 @@ def test_what_leaves_no_name_asks_for_one(text):
         manifests.file_label(text)
 
 
-@pytest.mark.parametrize("number, maker", errors.MAKERS.items())
-def test_a_missing_file_names_the_script_that_makes_it(run, number, maker):
-    path = run / f"{number}_thing" / "x.jsonl"
+@pytest.mark.parametrize("maker", manifests.SCRIPTS)
+def test_a_missing_file_names_the_script_that_makes_it(run, maker):
+    path = run / f"{maker[:2]}_thing" / "x.jsonl"
     with pytest.raises(InputError, match=f"python {maker} --name mine"):
         manifests.require(path)
     assert (ROOT / maker).is_file()

@@ -213,8 +213,8 @@ def test_evaluation_prompts_by_hand():
     assert prompts.solve_prompt("1+1?", "deepseek") == f"User: 1+1?\n{BOXED}\n\nAssistant:"
 
 
-def test_other_systems_and_earlier_turns():
-    """MMLU-Pro's system line; few-shot turns as earlier ones, each asked as the last is."""
+def test_other_systems():
+    """MMLU-Pro's system line, and any other."""
     assert prompts.solve_prompt("Which?\n", "chatml", prompts.MMLU_SYSTEM) == (
         f"<|im_start|>system\n{prompts.MMLU_SYSTEM}<|im_end|>\n"
         "<|im_start|>user\nWhich?\n<|im_end|>\n<|im_start|>assistant\n"
@@ -222,15 +222,6 @@ def test_other_systems_and_earlier_turns():
     assert (
         prompts.solve_prompt("Which?", "deepseek", prompts.SYSTEM)
         == f"{prompts.SYSTEM}\n\nUser: Which?\n\nAssistant:"
-    )
-    shots = [("1+1?", "It is 2.")]
-    assert prompts.solve_prompt("2+2?", "chatml", shots=shots) == (
-        f"<|im_start|>system\n{BOXED}<|im_end|>\n"
-        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\nIt is 2.<|im_end|>\n"
-        "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
-    )
-    assert prompts.solve_prompt("2+2?", "deepseek", shots=shots) == (
-        f"User: 1+1?\n{BOXED}\n\nAssistant: It is 2.\n\nUser: 2+2?\n{BOXED}\n\nAssistant:"
     )
 
 
@@ -251,8 +242,8 @@ def test_the_tokenizers_own_template(bos, added, first):
             "<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
         )
     tokenizer.chat_template = OWN
-    text = prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer, shots=[("0+0?", "0")])
-    assert text == f"{first}[system]{BOXED}[user]0+0?[assistant]0[user]1+1?[assistant]"
+    text = prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
+    assert text == f"{first}[system]{BOXED}[user]1+1?[assistant]"
     assert bos is None or tokenizer(text).input_ids.count(tokenizer.bos_token_id) == 1
     prompts.check_template("own", tokenizer)
     tokenizer.chat_template = None
@@ -279,6 +270,3 @@ def test_a_template_that_cannot_be_used_is_refused():
     with pytest.raises(InputError, match="(?s)no <.im_end.>.*--template"):
         prompts.check_template("chatml", tokenizer)
     prompts.check_template("deepseek", tokenizer)
-    for unknown in ("auto", "chatlm", ""):
-        with pytest.raises(ValueError, match="unknown chat template"):
-            prompts.render(messages(("user", "q")), unknown)

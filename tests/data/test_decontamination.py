@@ -490,7 +490,7 @@ REFUSED = [  # (names, facts of the message)
     (["tiny_validation"], ["--decontaminate tiny_validation"]),
     (["gms8k"], ["--decontaminate gms8k", "gsm8k"]),
     (["heldout"], ["--decontaminate heldout"]),
-    (["{}/none.jsonl"], ["none.jsonl cannot be read"]),
+    (["{}/none.jsonl"], ["none.jsonl, line 1 cannot be read"]),
     (["{}/bad.jsonl"], ["bad.jsonl, line 2", "question"]),
 ]
 

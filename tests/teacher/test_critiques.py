@@ -49,11 +49,7 @@ def test_responses_come_from_all_files_by_name_and_each_id_once(tmp_path):
 
 
 def test_what_is_asked():
-    """A teacher by messages; a model that critiques itself by the text of its training."""
-    asked = critiques.build_prompt(ROW, "paper")
-    assert asked == prompts.teacher_critique_prompt("1+1?", ROW["response"])
-    asked = critiques.build_prompt(ROW, "one-shot")
-    assert asked == prompts.teacher_critique_prompt("1+1?", ROW["response"], one_shot=True)
+    """A model that critiques itself is asked by the text of its training."""
     trained, _ = training_sets.format_cft(ROW | {"critique": "c"}, prompts.SYSTEM)
     asked = critiques.build_self_prompt(ROW, base.build_tokenizer())
     assert asked == prompts.render(trained, "chatml")
