@@ -202,7 +202,7 @@ elif base_url == "tiny":
             "(OpenAI's is https://api.openai.com/v1)"
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
-    base_url, stop_teacher = teacher.serve()
+    base_url = teacher.serve()
 budget = Budget(model, config.price_in, config.price_out, config.budget)
 if config.self_critique:
     label = "self-critique"
@@ -272,8 +272,6 @@ with Journal(run / "02_journal.jsonl") as journal:
         answers = complete(client, requests, sampling, journal, "02 critique", **retries)
     cost = budget.summary(journal)
 distributed.leave_to_main()
-if base_url != config.base_url:
-    stop_teacher()
 
 # %% One row each: critiques that came with the data as they are, new ones with their verdict
 critiqued = {}

@@ -157,16 +157,16 @@ def _end_script(kind, error, trace):
     os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise
 
 
-def parse_pairs(texts: Iterable, flag: str, names: Iterable | None = None) -> dict:
+def parse_pairs(texts: Iterable, flag: str, names: Iterable = ()) -> dict:
     """Return {"question": "problem"} for the values ["question=problem"] of a flag.
 
     Raises InputError for a text of another form, and for a name that is not among `names`.
     """
+    expected = f"NAME=VALUE, NAME one of: {', '.join(names) or 'any'}"
     pairs = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if not name or not value or (names is not None and name not in names):
-            expected = "" if names is None else f", NAME one of: {', '.join(names) or 'none'}"
-            raise InputError(f"{flag} {text!r}: expected NAME=VALUE{expected}")
+        if not name or not value or (names and name not in names):
+            raise InputError(f"{flag} {text!r}: expected {expected}")
         pairs[name] = value
     return pairs

@@ -8,8 +8,6 @@ import re
 
 WORD = r"(?:right|correct|wrong|incorrect)"
 
-# --- labels --------------------------------------------------------------------------------------
-
 # What may surround a label or a verdict on its line: markdown, quotes, HTML and TeX wrappers,
 # emoji. Examples: `**`, `<b>`, `\textbf{`, `✅`.
 MARKUP = (
@@ -53,8 +51,6 @@ END = re.compile(
 STATED = re.compile(rf'"(?:{KIND}[ _])?conclusion"\s*:\s*"([^"\n]{{1,200}})"', re.I)
 LATER = re.compile(rf"conclusions?\W{{0,6}}[:：=]\W{{0,6}}({WORD})\b", re.I)
 
-# --- plain words ---------------------------------------------------------------------------------
-
 
 def _opposite(match):
     """Return "wrong" for "not right", "right" for "not wrong"."""
@@ -93,8 +89,6 @@ REWRITES = [
     (r"\b(?:can ?|ca |could )not be (?:considered )?(?:right|correct)\b", "is wrong"),
     (r"\bnot (?:(right|correct)|wrong|incorrect)\b", _opposite),
 ]
-
-# --- sentences -----------------------------------------------------------------------------------
 
 HEDGE = (
     r"n?or|if|unless|when|only|provided|assuming|mostly|largely|probably|perhaps|maybe|i think"

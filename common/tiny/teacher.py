@@ -18,7 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from common.tiny import world
 
-CRITIQUES = ("full", "terse", "brief", "verdict")
 _QUESTION = re.compile(r"Start with (\d+)((?:\n\(\d\) [-+*] \d)+)")
 _STEP = re.compile(r"\(\d\) ([-+*]) (\d)")
 _LINE = re.compile(r"\((\d)\) \d+ [-+*] \d = (\d+)")
@@ -43,7 +42,7 @@ def answer(problem: world.Problem, skip: float) -> str:
 def critique(
     problem: world.Problem, response: str, skip: float, style: str, errors: float = 0.0
 ) -> str:
-    """Return a critique of a response, in one of the CRITIQUES styles.
+    """Return a critique of a response, in one of the four styles.
 
     In a share `errors` of them the teacher is mistaken, if there is something to be mistaken
     about (a carry, a borrow, the larger tables).
@@ -127,14 +126,9 @@ def _completion(model, messages):
     }
 
 
-def serve():
-    """Serve on a free loopback port; return the base URL and a function that ends it."""
+def serve() -> str:
+    """Serve on a free loopback port until this process ends; return the base URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def stop():
-        server.shutdown()
-        server.server_close()
-
-    return f"http://127.0.0.1:{server.server_port}/v1", stop
+    return f"http://127.0.0.1:{server.server_port}/v1"

@@ -114,8 +114,8 @@ def _random_problem(rng):
     n_steps = rng.randint(2, 4)
     while True:
         start = rng.randint(0, LARGEST)
-        steps = tuple((rng.choice("+-*"), rng.randint(2, 9)) for _ in range(n_steps))
-        problem = Problem(start, steps)
+        steps = [(rng.choice("+-*"), rng.randint(2, 9)) for _ in range(n_steps)]
+        problem = Problem(start, tuple(steps))
         values = chain(problem) + chain(problem, sloppy=True)
         if min(values) >= 0 and max(values) <= LARGEST:
             return problem
