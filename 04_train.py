@@ -25,48 +25,23 @@ from common.core.config import configure, setting
 
 @dataclass
 class Config:
-    name: str | None = setting(
-        None,
-        "the run: files in runs/NAME (default: the preset's name)",
-        group="what you will use",
-    )
+    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
         "tiny, paper, lora, qlora, one-shot (common/core/presets.py); "
         "default: what 01 was run with, tiny for a new run",
-        group="what you will use",
     )
-    model: str | None = setting(
-        None,
-        "base model: folder or hub id (default: 01_base)",
-        group="what you will use",
-    )
+    model: str | None = setting(None, "base model: folder or hub id (default: 01_base)")
     arms: list[str] = setting(
-        [],
-        "which training sets (default: all of 03_data); cft+sft trains on the rows of both",
-        group="what you will use",
+        [], "which training sets (default: all of 03_data); cft+sft trains on the rows of both"
     )
-    dry_run: bool = setting(
-        False,
-        "say what the training takes and stop; no weights are loaded",
-        group="what you will use",
-    )
+    dry_run: bool = setting(False, "say what the training takes and stop; no weights are loaded")
     gpus: int | None = setting(
-        None,
-        "dry run: how many GPUs (default: the processes started)",
-        minimum=1,
-        group="what you will use",
+        None, "dry run: how many GPUs (default: the processes started)", minimum=1
     )
-    gpu: str = setting(
-        "H100",
-        "dry run: which, by its name in common/train/estimate.py",
-        group="what you will use",
-    )
+    gpu: str = setting("H100", "dry run: which, by its name in common/train/estimate.py")
     limit: int | None = setting(
-        None,
-        "train on at most this many rows of each training set",
-        minimum=1,
-        group="data",
+        None, "train on at most this many rows of each training set", minimum=1, group="data"
     )
     template: str = setting(
         "auto",
@@ -82,10 +57,7 @@ class Config:
         group="data",
     )
     holdout: int = setting(
-        0,
-        "rows put aside, on which each checkpoint's loss is measured",
-        minimum=0,
-        group="data",
+        0, "rows put aside, on which each checkpoint's loss is measured", minimum=0, group="data"
     )
     method: str = setting(
         "full",
@@ -94,15 +66,10 @@ class Config:
         group="training",
     )
     lora_rank: int = setting(
-        32,
-        "of the adapters, on every linear layer but the head",
-        minimum=1,
-        group="training",
+        32, "of the adapters, on every linear layer but the head", minimum=1, group="training"
     )
     after: str | None = setting(
-        None,
-        "start from the last checkpoint of this set instead of the base",
-        group="training",
+        None, "start from the last checkpoint of this set instead of the base", group="training"
     )
     seed: int = setting(0, "of the row order, and of new adapters", minimum=0, group="training")
     learning_rate: float = setting(5e-6, "peak", minimum=0, maximum=1, group="training")
@@ -127,9 +94,7 @@ class Config:
         group="training",
     )
     activation_checkpointing: bool = setting(
-        True,
-        "compute activations again in the backward pass to save memory",
-        group="training",
+        True, "compute activations again in the backward pass to save memory", group="training"
     )
     threads: int = setting(
         0, "CPU threads of torch; 0: torch's own choice", minimum=0, group="training"
@@ -141,10 +106,7 @@ class Config:
         group="checkpoints",
     )
     keep_last: int = setting(
-        0,
-        "keep only so many newest checkpoints; 0: all",
-        minimum=0,
-        group="checkpoints",
+        0, "keep only so many newest checkpoints; 0: all", minimum=0, group="checkpoints"
     )
     state_every: int = setting(
         20,
@@ -256,18 +218,14 @@ if four_bits:
     adapters.check_bitsandbytes(device)
 
 
-# %% The model, with all of its weights trained, or adapters
-def load_model():
-    if full:
-        return load_sharded(base, device, config.activation_checkpointing)
-    options = four_bits, config.activation_checkpointing, config.seed
-    return adapters.load(base, device, config.lora_rank, *options)
-
-
 # %% One training, from the base or from where it was stopped
 def train(training, stop_status):
     plans.write_settings(training, base)
-    model = load_model()
+    if full:
+        model = load_sharded(base, device, config.activation_checkpointing)
+    else:  # adapters on a frozen base
+        options = four_bits, config.activation_checkpointing, config.seed
+        model = adapters.load(base, device, config.lora_rank, *options)
     optimizer = adamw(model, config.weight_decay, eight_bit=four_bits)
     start = checkpoints.load_state(model, optimizer, training.folder)
     record = training_log.TrainingLog(training, start)
@@ -285,25 +243,21 @@ def train(training, stop_status):
     form = tokenizer, template, dtype, config.keep_last
     with checkpoints.Saver(model, optimizer, training, *form) as saver:
         for update in steps:
-            after_step(update, training, model, record, saver)
-            save_state_or_stop(update.step, stop_status(), training, record, saver)
+            after_step(update, stop_status, training, model, record, saver)
 
 
-# %% After a step: its line in the log, and perhaps a checkpoint
-def after_step(update, training, model, record, saver):
+# %% After a step: its line in the log, perhaps a checkpoint, and perhaps what a resume needs
+def after_step(update, stop_status, training, model, record, saver):
+    step, n_steps = update.step, len(training.plan)
     row = vars(update) | estimate.progress(update, shape, training, world, device)
-    saving = update.step in training.save_steps
+    saving = step in training.save_steps
     if saving and training.holdout:
         row["holdout_loss"] = mean_loss(model, training.holdout, config.tokens_per_microbatch)
     record.add(row)
     if saving:
         record.draw()  # before the last checkpoint, which says that the training is finished
-        saver.write_checkpoint(update.step)
-
-
-# %% What a resume needs is saved now and then, and when somebody asks to stop (status 130, 143)
-def save_state_or_stop(step, status, training, record, saver):
-    n_steps = len(training.plan)
+        saver.write_checkpoint(step)
+    status = stop_status()  # 130 or 143 when somebody asks to stop
     if step in training.state_steps or (status and step < n_steps):
         saver.save_state(step)
     if status:
@@ -337,7 +291,7 @@ def finish_training(training):
             processes=world,
             checkpoints=checkpoints.checkpoint_names(training.folder),
         )
-    log(training_log.summary(training))
+    log(f"wrote {training.last_checkpoint}")
 
 
 if rank == 0:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
-from common.core.errors import InputError
+from common.core.errors import failed
 from common.core.tokenizer import load_tokenizer
 from common.train.checkpoints import empty_part, publish
 from common.train.model import make_trainable, read_config
@@ -32,7 +32,7 @@ def load(
     They are scaled by 2, as is usual (lora_alpha = 2 x rank). The model has the interface of
     model.load's.
     """
-    LoraConfig = _import_peft().LoraConfig  # noqa: N806  a class
+    peft = _import_peft()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -43,11 +43,8 @@ def load(
     )
     torch.manual_seed(seed)  # the same adapters on every process, whatever was trained before
     model.add_adapter(
-        LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
+        peft.LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
         )
     )
     for p in model.parameters():
@@ -61,7 +58,7 @@ def load(
 
 
 def _nf4(dtype) -> BitsAndBytesConfig:
-    """Return QLoRA's quantization: 4-bit NormalFloat, its scales quantized again (2305.14314)."""
+    """4-bit NormalFloat, its scales quantized again (QLoRA, 2305.14314)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -77,15 +74,12 @@ def _base_name(folder) -> str:
 
 
 def _import_peft():
-    """Return peft. It imports bitsandbytes if that is installed, and is broken if that is."""
+    """peft imports bitsandbytes if that is installed, and is broken if that is."""
     try:
         import peft
     except Exception as error:
-        raise InputError(
-            f"peft cannot be imported ({type(error).__name__}: {str(error)[:300]})\n"
-            "Fix what it names; if that is bitsandbytes and you need none: "
-            "pip uninstall bitsandbytes"
-        ) from error
+        fix = "Fix what it names; unless you need bitsandbytes: pip uninstall bitsandbytes"
+        raise failed("peft cannot be imported", error, fix) from error
     return peft
 
 
@@ -97,15 +91,12 @@ def check_bitsandbytes(device: torch.device) -> None:
         ones = torch.ones(64, 64, device=device)
         functional.dequantize_4bit(*functional.quantize_4bit(ones, quant_type="nf4"))
     except Exception as error:  # whatever its libraries raise
-        raise InputError(
-            f"bitsandbytes does not work on this {device.type} "
-            f"({type(error).__name__}: {str(error)[:300]})\n"
+        raise failed(
+            f"bitsandbytes does not work on this {device.type}",
+            error,
             "Leave it out (--method lora, no --load-in-4bit), or install the build for your CUDA: "
-            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing."
+            "pip install -U bitsandbytes; python -m bitsandbytes says what is missing.",
         ) from error
-
-
-# --- merging --------------------------------------------------------------------------------------
 
 
 def merge(folder: Path, base, dtype: torch.dtype) -> None:
@@ -127,10 +118,7 @@ def merge(folder: Path, base, dtype: torch.dtype) -> None:
 
 
 def merge_if_possible(folder: Path, base, dtype: torch.dtype, n_parameters: int) -> str:
-    """Merge an adapter if that was not done before; return a line that says where it is.
-
-    If this machine has too little free memory, the line says what to do.
-    """
+    """Merge an adapter unless it is; return where that is, or why there is no room for it."""
     if not (folder / "merged").exists():
         free = _free_memory()
         if free < 4 * n_parameters:

@@ -10,7 +10,7 @@ import pickle
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,47 +25,45 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig
 
 from common.core import prompts
 from common.core.errors import InputError, cannot_write
 from common.train.model import without_tied_head
 
-TRAINABLE = StateDictOptions(ignore_frozen_params=True)  # of an adapter run, the adapters alone
+# Of an adapter run, the adapters alone; not strict, so that they are loaded without their base.
+TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-class Snapshot(NamedTuple):
-    """A CPU copy of a model: an empty model or an adapter's configuration, and trained weights."""
+def snapshot(model, dtype: torch.dtype) -> tuple[Any, dict] | None:
+    """Return a CPU copy of (configuration, {name: weight in `dtype`}) of a model or an adapter.
 
-    form: Any
-    weights: dict
-
-
-def snapshot(model, dtype: torch.dtype) -> Snapshot | None:
-    """Return what a checkpoint holds, in `dtype`, on process 0; None on the others.
-
-    Every process calls this, since gathering is collective: one tensor at a time.
+    Every process calls this, since gathering is collective: one tensor at a time. It is returned on
+    process 0, None on the others.
     """
     weights = {}
     state = _only_trained(model, get_model_state_dict(model, options=TRAINABLE))
     for name, tensor in without_tied_head(model, state).items():
         tensor = tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
         tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if _is_adapter(model):
+            name = f"base_model.model.{name.replace('.default', '')}"  # as peft reads it
         if dist.get_rank() == 0:
-            weights[name] = tensor.to("cpu", copy=True)
+            weights[name] = tensor.to("cpu", copy=True).contiguous()
     if dist.get_rank() > 0:
         return None
-    if not _is_adapter(model):
-        # Here and not in the writing thread: it sets torch's default type for all threads.
-        with torch.device("meta"):
-            return Snapshot(AutoModelForCausalLM.from_config(model.config, dtype=dtype), weights)
-    adapter = copy.deepcopy(model.peft_config["default"])
-    adapter.inference_mode = True
-    adapter.target_modules = sorted(adapter.target_modules)
-    return Snapshot(adapter, weights)
+    if _is_adapter(model):
+        configuration = copy.deepcopy(model.peft_config["default"])
+        configuration.inference_mode = True
+        configuration.target_modules = sorted(configuration.target_modules)
+    else:
+        configuration = copy.deepcopy(model.config)
+        configuration.dtype = dtype
+        configuration.architectures = [type(model).__name__.removeprefix("FSDP")]
+    return configuration, weights
 
 
 def _is_adapter(model):
@@ -73,29 +71,24 @@ def _is_adapter(model):
 
 
 def _only_trained(model, state):
-    """Return what of a state dict is trained.
-
-    bitsandbytes counts the scales of a frozen base's 4 bits to the state, too.
-    """
+    """Leave out the scales of a frozen base's 4 bits, which bitsandbytes counts to the state."""
     if not _is_adapter(model):
         return state
     return {name: tensor for name, tensor in state.items() if "lora_" in name}
 
 
-def write(copied: Snapshot, tokenizer, template: str, folder: Path, keep_last: int = 0) -> None:
-    """Write a snapshot as a folder that transformers and peft read.
-
-    It holds weights, configuration, tokenizer, chat template and stop tokens. Then drop_older.
-    """
+def write(
+    configuration, weights: dict, tokenizer, template: str, folder: Path, keep_last: int = 0
+) -> None:
+    """Write a snapshot, tokenizer, template and stop tokens as transformers and peft read them."""
     part = empty_part(folder)
     tokenizer.chat_template = prompts.JINJA[template]
     try:
-        if isinstance(copied.form, PreTrainedModel):
-            copied.form.save_pretrained(part, state_dict=copied.weights)
+        if isinstance(configuration, PreTrainedConfig):
+            save_file(weights, part / "model.safetensors", {"format": "pt"})
         else:
-            part.mkdir(parents=True)
-            save_file(_peft_names(copied.weights), part / "adapter_model.safetensors")
-            copied.form.save_pretrained(part)
+            save_file(weights, part / "adapter_model.safetensors")
+        configuration.save_pretrained(part)
         generation_config(tokenizer, template).save_pretrained(part)
         tokenizer.save_pretrained(part)
         publish(part, folder)
@@ -104,23 +97,13 @@ def write(copied: Snapshot, tokenizer, template: str, folder: Path, keep_last: i
     drop_older(folder.parent, keep_last)
 
 
-def _peft_names(weights):
-    """Return an adapter's weights under the names that peft reads."""
-    renamed = {}
-    for name, tensor in weights.items():
-        renamed[f"base_model.model.{name.replace('.default', '')}"] = tensor.contiguous()
-    return renamed
-
-
 def generation_config(tokenizer, template: str) -> GenerationConfig:
-    """Return how the model is to end: with the template's end token, or its own."""
+    """Let the model end with the template's end token, or its own."""
     stops = [tokenizer.convert_tokens_to_ids(prompts.end_token(template, tokenizer))]
     if tokenizer.eos_token_id not in (None, *stops):
         stops.append(tokenizer.eos_token_id)
     return GenerationConfig(
-        eos_token_id=stops,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
 
 
@@ -128,15 +111,14 @@ def save(model, tokenizer, template: str, folder, dtype: torch.dtype) -> None:
     """Write the model as it is now, and wait for it. Every process calls this."""
     copied = snapshot(model, dtype)
     if copied:
-        write(copied, tokenizer, template, Path(folder))
+        write(*copied, tokenizer, template, Path(folder))
     dist.barrier()
 
 
 class Saver:
     """Writes the checkpoints of one training, in the background, and its states.
 
-    A thread of process 0 writes one checkpoint at a time. An error in it is raised by the next
-    call of `wait`.
+    A thread of process 0 writes one at a time; an error in it is raised by the next `wait`.
     """
 
     def __init__(self, model, optimizer, training, tokenizer, template, dtype, keep_last=0):
@@ -169,7 +151,7 @@ class Saver:
         copied = snapshot(self.model, self.dtype)
         if copied:
             folder = self.training.checkpoint(step)
-            self.writing = self.thread.submit(write, copied, *self.form, folder, self.keep_last)
+            self.writing = self.thread.submit(write, *copied, *self.form, folder, self.keep_last)
         if step == len(self.training.plan):
             self.wait()
 
@@ -192,10 +174,7 @@ def drop_older(folder: Path, keep_last: int) -> None:
 
 
 def finish(folder: Path, keep_last: int) -> None:
-    """Remove what a finished training does not need.
-
-    That is its states, the checkpoints that are not kept, and whatever a kill left.
-    """
+    """Remove a finished training's states, checkpoints not to be kept, and what a kill left."""
     if dist.get_rank() > 0:
         return
     for pattern in ("state-*[0-9]", "*.part", "*.old"):
@@ -210,21 +189,23 @@ def finish(folder: Path, keep_last: int) -> None:
 # --- training states ------------------------------------------------------------------------------
 
 
-def save_state(model, optimizer, step: int, folder: Path) -> None:
-    """Save what a resume needs besides the data order, which the seed gives.
+def _state(model, optimizer):
+    weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
+    return {"model": _only_trained(model, weights), "optimizer": moments}
 
-    That is weights and AdamW moments, sharded. The state before it is removed.
+
+def save_state(model, optimizer, step: int, folder: Path) -> None:
+    """Save weights and AdamW moments, sharded, and remove the state before.
+
+    A resume needs no more: the seed gives the data order.
     """
-    folder = Path(folder)
     final = folder / f"state-{step:06d}"
     part = folder / "state.part"
     if dist.get_rank() == 0:
         shutil.rmtree(part, ignore_errors=True)
     dist.barrier()
-    weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
-    state = {"model": _only_trained(model, weights), "optimizer": moments}
     try:
-        state_dict_saver.save(state, checkpoint_id=part)
+        state_dict_saver.save(_state(model, optimizer), checkpoint_id=part)
     except CheckpointException as error:
         raise cannot_write(final, next(iter(error.failures.values()))[0]) from error
     if dist.get_rank() == 0:
@@ -236,16 +217,12 @@ def save_state(model, optimizer, step: int, folder: Path) -> None:
 
 
 def load_state(model, optimizer, folder: Path) -> int:
-    """Load the newest state of a training; return the step it was saved after, 0 if there is none.
-
-    It may have been saved on another number of processes.
-    """
-    states = sorted(Path(folder).glob("state-*[0-9]"))
+    """Load a training's newest state, of any number of processes; return its step, 0 if none."""
+    states = sorted(folder.glob("state-*[0-9]"))
     if not states:
         return 0
     newest = states[-1]
-    weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
-    state = {"model": _only_trained(model, weights), "optimizer": moments}
+    state = _state(model, optimizer)
     try:
         state_dict_loader.load(state, checkpoint_id=newest)
     except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
@@ -259,7 +236,7 @@ def load_state(model, optimizer, folder: Path) -> int:
         optimizer,
         model_state_dict=state["model"],
         optim_state_dict=state["optimizer"],
-        options=StateDictOptions(ignore_frozen_params=True, strict=False),
+        options=TRAINABLE,
     )
     return int(newest.name.split("-")[1])
 
@@ -268,10 +245,10 @@ def load_state(model, optimizer, folder: Path) -> int:
 
 
 def empty_part(folder: Path) -> Path:
-    """Return where to write a folder before it is published; what a kill left there is removed."""
-    part = Path(folder).with_name(Path(folder).name + ".part")
+    """Make the folder to write in before it is published; what a kill left there is removed."""
+    part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    part.mkdir(parents=True)
     return part
 
 
@@ -280,7 +257,7 @@ def publish(part: Path, folder: Path) -> None:
     for path in part.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    remove(Path(folder))  # a resume writes the checkpoints after its state once more
+    remove(folder)  # a resume writes the checkpoints after its state once more
     os.replace(part, folder)
 
 

@@ -29,10 +29,10 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def log(*text) -> None:
+def log(text: str) -> None:
     """Print in the main process only."""
     if is_main():
-        print(*text)
+        print(text)
 
 
 def local_device():
@@ -57,11 +57,8 @@ def init_distributed():
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        if "RANK" in os.environ:
-            dist.init_process_group(backend, timeout=TIMEOUT)
-        else:
-            store = dist.HashStore()  # type: ignore
-            dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        store = None if "RANK" in os.environ else dist.HashStore()  # type: ignore
+        dist.init_process_group(backend, None, TIMEOUT, world_size(), rank(), store)
     return rank(), world_size(), device
 
 

@@ -39,10 +39,7 @@ NF4_BYTES = 0.52  # per parameter of a base in 4 bits, its scales included
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Return a GPU's FLOP/s in bfloat16, None if it is not in the table.
-
-    A slice or a lesser card of a similar name is not in it, either.
-    """
+    """Return a GPU's FLOP/s in bfloat16; None if it, a slice or a lesser card, is not in GPUS."""
     if re.search(r"MIG|Laptop| Ti\b| D\b", device_name):
         return None
     for name, (tera_flops, _) in GPUS.items():
@@ -58,7 +55,6 @@ class Shape:
     parameters: int  # in total, a tied head once
     matmul: int  # of the layers' matrices
     layer: int  # of one layer
-    head: int  # lm_head's matrix
     layers: int  # how many
     hidden: int  # widths from here on
     attention: int  # heads x head size
@@ -76,10 +72,7 @@ class Shape:
 
 
 def model_shape(folder, adapter_rank: int = 0, four_bits: bool = False) -> Shape:
-    """Return the Shape of a model folder, reading only its config.json.
-
-    adapter_rank 0: all weights are trained.
-    """
+    """Read a model folder's config.json. adapter_rank 0: all weights are trained."""
     config = read_config(folder).get_text_config()
     model = build_on_meta(config)
     layers = layers_of(model)
@@ -91,7 +84,6 @@ def model_shape(folder, adapter_rank: int = 0, four_bits: bool = False) -> Shape
         parameters=_count(model.parameters()),
         matmul=_count(matrices),
         layer=_count(layers[0].parameters()),
-        head=model.get_output_embeddings().weight.numel(),
         layers=len(layers),
         hidden=config.hidden_size,
         attention=heads * head_size,
@@ -119,7 +111,9 @@ def flops(shape: Shape, lengths: list, supervised: int) -> float:
     matrix = 4 if shape.adapters else 6
     per_token = matrix * shape.matmul + 6 * shape.adapters
     attention = 6 * shape.layers * shape.attention * sum(n * n for n in lengths)
-    return per_token * sum(lengths) + matrix * shape.head * supervised + attention
+    return (
+        per_token * sum(lengths) + matrix * shape.hidden * shape.vocabulary * supervised + attention
+    )
 
 
 def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
@@ -149,11 +143,10 @@ def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
             "their gradients before the reduction": 6 * shape.root,
         }
     if checkpointing:  # one layer's activations, and the input of each
-        parts[f"activations of {n:,} tokens, checkpointed"] = n * (
-            per_token + 2 * shape.hidden * shape.layers
-        )
+        per_token += 2 * shape.hidden * shape.layers
     else:
-        parts[f"activations of {n:,} tokens"] = n * per_token * shape.layers
+        per_token *= shape.layers
+    parts[f"activations of {n:,} tokens"] = n * per_token
     # bfloat16 and float32, and their gradients
     parts["logits of one chunk"] = 16 * min(loss.CHUNK["cuda"], n * shape.vocabulary)
     return parts
@@ -170,24 +163,22 @@ def disk(shape: Shape, checkpoints: int, states: int, merged: int, bytes_each: i
 
 
 def progress(update, shape: Shape, training, world: int, device: torch.device) -> dict:
-    """Return what a step adds to the metrics: mfu and memory_gb.
+    """Return what a step adds to the metrics.
 
-    mfu is model FLOPs over what the GPUs could do in that time, 0 to 1; None if their peak is not
-    known. memory_gb is the largest so far, of the GPU or, on a CPU, of the process.
+    mfu: model FLOPs over what the GPUs could do in that time, 0 to 1; None if their peak is not
+    known. memory_gb: the largest so far, of the GPU or, on a CPU, of the process.
     """
-    if device.type != "cuda":
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"mfu": None, "memory_gb": round(1024 * kilobytes / 1e9, 3)}
-    mfu = None
-    peak = peak_flops(torch.cuda.get_device_name(device))
+    mfu = peak = None
+    if device.type == "cuda":
+        peak = peak_flops(torch.cuda.get_device_name(device))
+        used = torch.cuda.max_memory_allocated(device)
+    else:
+        used = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if peak:
         rows = tokens.step_rows(training.plan[update.step - 1])
         lengths = [training.lengths[i] for i in rows]
         mfu = flops(shape, lengths, update.supervised) / (update.seconds * world * peak)
-    return {
-        "mfu": mfu,
-        "memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3),
-    }
+    return {"mfu": mfu, "memory_gb": round(used / 1e9, 3)}
 
 
 # --- the dry run ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from common.core.errors import InputError, Stopped
-from common.train import tokens
+from common.train import distributed, tokens
 
 MAX_GRAD_NORM = 1.0  # the paper's framework's default
 MAX_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
@@ -37,10 +37,8 @@ class Update:
     skipped: list[str]  # if not empty, nothing was learned: the ids of the step's rows
 
 
-def learning_rate_at(
-    step: int, steps: int, peak: float, warmup_ratio: float, floor: float = 0.0
-) -> float:
-    """Return the rate of a step (from 0): linear warm-up, then cosine to `floor` x peak.
+def learning_rate_at(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
+    """Return the rate of a step (from 0): linear warm-up, then cosine to 0.
 
     As transformers' schedule, so the first rate is 0.
     """
@@ -48,14 +46,11 @@ def learning_rate_at(
     if step < warmup:
         return peak * step / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return peak * (0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def adamw(model, weight_decay=0.0, betas=(0.9, 0.999), eight_bit=False) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters.
-
-    eight_bit: bitsandbytes' AdamW with its moments in 8 bits, for adapters.
-    """
+    """Return AdamW over the trainable parameters; eight_bit: bitsandbytes', with 8-bit moments."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     if eight_bit:
         from bitsandbytes.optim.adamw import AdamW8bit
@@ -75,7 +70,6 @@ def training_steps(
     peak: float,
     warmup_ratio: float = 0.1,
     start: int = 0,
-    floor: float = 0.0,
     skipped: int = 0,
 ) -> Iterator[Update]:
     """Train through `plan` (tokens.batch_plan) from step `start`; yield an Update after each step.
@@ -85,13 +79,14 @@ def training_steps(
     gradient is not finite is skipped; the third one (`skipped` before a resume) is an InputError.
     """
     lengths = [len(e["input_ids"]) for e in examples]
+    world = dist.get_world_size()
     for step in range(start, len(plan)):
         start_time = time.perf_counter()
         rows = tokens.step_rows(plan[step])
         supervised = sum(tokens.n_supervised(examples[i]) for i in rows)
-        loss = _accumulate_gradients(model, examples, plan[step], supervised)
+        loss = _total_loss(model, examples, plan[step], world / supervised) / world
         norm = _clip_gradients(model)
-        rate = learning_rate_at(step, len(plan), peak, warmup_ratio, floor)
+        rate = learning_rate_at(step, len(plan), peak, warmup_ratio)
         skipped_ids = []
         if math.isfinite(loss) and math.isfinite(norm):
             _update_weights(optimizer, rate)
@@ -115,38 +110,27 @@ def training_steps(
 
 
 def _update_weights(optimizer, rate):
-    """Take one step at this learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
 
 
-def _accumulate_gradients(model, examples, step, supervised: int) -> float:
-    """Run this rank's micro-batches forwards and backwards; return the global batch's mean loss.
+def _total_loss(model, examples, step, scale):
+    """Return the sum of all ranks' losses; where gradients are on, run backwards, too.
 
-    FSDP averages gradients over the ranks, hence the factor `world`.
-    """
-    world = dist.get_world_size()
-    total = torch.zeros((), device=_device(model))
-    for group in step[dist.get_rank()]:
-        loss = _loss(model, examples, group, scale=world / supervised)
-        loss.backward()
-        total += loss.detach()
-    dist.all_reduce(total)
-    return total.item() / world
-
-
-def _loss(model, examples, group, scale):
-    """Return one micro-batch's part of the loss.
-
+    FSDP averages gradients over the ranks, so the scale of a training has their number as a factor.
     A rank with an empty micro-batch joins in, as sharded training needs, and adds 0.
     """
-    batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
-    return model.completion_loss(*tokens.collate(batch, _device(model)), scale)
-
-
-def _device(model):
-    return next(model.parameters()).device
+    device = next(model.parameters()).device
+    total = torch.zeros((), device=device)
+    for group in step[dist.get_rank()]:
+        batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
+        loss = model.completion_loss(*tokens.collate(batch, device), scale)
+        if torch.is_grad_enabled():
+            loss.backward()
+        total += loss.detach()
+    dist.all_reduce(total)
+    return total.item()
 
 
 def _clip_gradients(model) -> float:
@@ -166,22 +150,19 @@ def mean_loss(model, examples: list, tokens_per_microbatch: int) -> float:
     lengths = [len(e["input_ids"]) for e in examples]
     world = dist.get_world_size()
     (step,) = tokens.batch_plan(lengths, len(examples), 1, 0, world, tokens_per_microbatch)
-    total = torch.zeros((), device=_device(model))
-    for group in step[dist.get_rank()]:
-        total += _loss(model, examples, group, scale=1.0)
-    dist.all_reduce(total)
+    total = _total_loss(model, examples, step, scale=1.0)
     if hasattr(model, "reshard"):
         # Without a backward pass FSDP's root stays gathered; optimizer and checkpoints need it
         # sharded.
         model.reshard()
-    return total.item() / sum(map(tokens.n_supervised, examples))
+    return total / sum(map(tokens.n_supervised, examples))
 
 
 def _not_finite(step, loss, norm, ids):
     return InputError(
         f"step {step}: loss {loss}, gradient norm {norm}, the third step without a finite one; "
         "the weights are as they were before those steps.\n"
-        f"Row ids: {' '.join(ids[:20])}{' ...' if len(ids) > 20 else ''}\n"
+        f"Ids of its first 20 rows: {' '.join(ids[:20])}\n"
         "Look at those rows and at the base model's weights; a smaller --learning-rate helps if "
         "the loss grew before."
     )
@@ -200,7 +181,6 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     the last call raises Stopped at the end.
     """
     statuses: list[int] = []
-    handlers = {}
 
     def note(number, frame):
         repeated = number == signal.SIGINT and statuses
@@ -208,11 +188,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         statuses.append(128 + number)
 
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            handlers[number] = signal.signal(number, note)
-    except ValueError:
-        pass  # not the main thread: signals are not ours to handle
+    handlers = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: _maximum_over_ranks(max(statuses, default=0))
         if statuses:
@@ -236,8 +212,6 @@ def check_stop(status: int, moment: str) -> None:
 
 
 def _maximum_over_ranks(value: int) -> int:
-    on_gpu = dist.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu"
-    maximum = torch.tensor(value, device=device)
+    maximum = torch.tensor(value, device=distributed.local_device())
     dist.all_reduce(maximum, dist.ReduceOp.MAX)
     return int(maximum)

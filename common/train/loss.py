@@ -18,9 +18,8 @@ def completion_nll(
 ) -> torch.Tensor:
     """Return `scale` times the sum of -log p(label) over the supervised positions.
 
-    hidden [B, T, H]; labels [B, T], IGNORE at each position that is not
-    supervised; weight [V, H] and bias [V]
-    or None of the lm_head. Returns a float32 scalar, 0 if no position is supervised.
+    hidden [B, T, H]; labels [B, T], IGNORE at each position that is not supervised; weight [V, H]
+    and bias [V] or None of the lm_head. Returns a float32 scalar, 0 if no position is supervised.
 
     Position t predicts the label at t + 1. Only supervised rows go through lm_head, a chunk at a
     time. With scale = 1 / (number of supervised tokens) it equals Hugging Face's loss to float32
@@ -28,15 +27,8 @@ def completion_nll(
     """
     keep = labels[:, 1:] != IGNORE
     rows = max(1, CHUNK.get(hidden.device.type, 2**27) // len(weight))
-    return _ChunkedNLL.apply(
-        hidden[:, :-1][keep],
-        labels[:, 1:][keep],
-        weight,
-        bias,
-        scale,
-        rows,
-        torch.is_grad_enabled(),
-    )
+    supervised = hidden[:, :-1][keep], labels[:, 1:][keep]
+    return _ChunkedNLL.apply(*supervised, weight, bias, scale, rows, torch.is_grad_enabled())
 
 
 class _ChunkedNLL(torch.autograd.Function):
@@ -48,10 +40,7 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, targets, weight, bias, scale, rows, training):
-        """Return the summed loss times `scale`.
-
-        hidden: [N, H]; targets: [N]; rows: how many tokens' logits are held at a time.
-        """
+        """hidden: [N, H]; targets: [N]; rows: how many tokens' logits are held at a time."""
         needed = [training and needs for needs in ctx.needs_input_grad]
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needed[2] else None

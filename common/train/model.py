@@ -8,36 +8,22 @@ weights are float32; on a GPU the computation is bfloat16 with float32 gradient 
 import types
 
 import torch
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
-    checkpoint_wrapper,
-)
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
-from torch.distributed.fsdp import (
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from common.core.errors import InputError
+from common.core.errors import InputError, failed
 from common.core.tokenizer import require_weights
 from common.train.loss import completion_nll
 
 transformers_logging.disable_progress_bar()  # "Writing model shards" at every checkpoint
 
 # Models whose logits are more than lm_head(hidden): the plain product would be silently wrong.
-LOGIT_CHANGES = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "logits_scaling",
-    "lm_head_multiplier",
-)
-
-
-# --- a model without weights ----------------------------------------------------------------------
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def read_config(folder):
@@ -49,10 +35,8 @@ def read_config(folder):
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder}/config.json cannot be read ({type(error).__name__}: {str(error)[:300]})\n"
-            "Give the folder of a causal language model that this version of transformers knows."
-        ) from error
+        fix = "Give the folder of a causal language model that this version of transformers knows."
+        raise failed(f"{folder}/config.json cannot be read", error, fix) from error
     for name in LOGIT_CHANGES:
         if getattr(config, name, None):
             raise InputError(
@@ -82,9 +66,6 @@ def layers_of(model) -> torch.nn.ModuleList:
     )
 
 
-# --- a model to train -----------------------------------------------------------------------------
-
-
 def load(folder, device: torch.device, activation_checkpointing: bool = False):
     """Return a sharded model with float32 master weights.
 
@@ -107,11 +88,7 @@ def load(folder, device: torch.device, activation_checkpointing: bool = False):
 
 
 def make_trainable(model, activation_checkpointing: bool) -> None:
-    """Give a model its `completion_loss`.
-
-    activation_checkpointing: also wrap its layers, which then compute their activations again in
-    the backward pass.
-    """
+    """Give a model its `completion_loss` and, if wanted, layers that compute activations again."""
     layers = layers_of(model)
     if activation_checkpointing:
         for i, layer in enumerate(layers):
@@ -121,20 +98,14 @@ def make_trainable(model, activation_checkpointing: bool) -> None:
 
 
 def _completion_loss(model, input_ids, labels, scale=1.0):
-    """Return `scale` times the completion's summed negative log-likelihood, float32.
-
-    A forward method, so that FSDP gathers what it needs.
-    """
+    """Return loss.completion_nll. A forward method, so that FSDP gathers what it needs."""
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
     return completion_nll(hidden, labels, head.weight, head.bias, scale)
 
 
 def _rebuild_buffers(model, config, device) -> None:
-    """Compute again the buffers that no checkpoint holds (the rotary frequencies).
-
-    to_empty leaves garbage in them. Rotary embeddings are made of the config alone.
-    """
+    """Compute again, from the config, the rotary frequencies, which no checkpoint holds."""
     for module in model.modules():
         for name in module._non_persistent_buffers_set:
             try:
@@ -162,25 +133,17 @@ def _fill_weights(model, folder) -> None:
     try:
         stored = reader.read_metadata().state_dict_metadata
     except Exception as error:  # a torn file raises whatever its bytes lead to
-        raise InputError(
-            f"{folder}: its safetensors files cannot be read "
-            f"({type(error).__name__}: {str(error)[:200]})\nFetch or save the model once more."
-        ) from error
-    missing = sorted(set(state) - set(stored))
-    if missing:
-        raise InputError(
-            f"{folder}: its safetensors files lack {len(missing)} of the model's weights, "
-            f"such as {missing[:3]}; they hold {sorted(stored)[:3]} ...\n"
-            "Weights are read under the names they are stored with. An architecture that "
-            "transformers renames on loading (mixtures of experts, for example) cannot be "
-            "trained here."
-        )
+        what = f"{folder}: its safetensors files cannot be read"
+        raise failed(what, error, "Fetch or save the model once more.") from error
     for name, tensor in state.items():
-        stored_shape = getattr(stored[name], "size", ())
-        if stored_shape != tensor.shape:
+        size = getattr(stored.get(name), "size", None)
+        if size != tensor.shape:
             raise InputError(
-                f"{folder}: {name} is {tuple(stored_shape)} in the files and "
-                f"{tuple(tensor.shape)} by config.json.\n"
-                "Take config.json and weights of the same model."
+                f"{folder}: {name} is {tuple(tensor.shape)} by config.json and "
+                f"{tuple(size) if size else 'missing'} in the files, "
+                f"which hold {sorted(stored)[:3]} ...\n"
+                "Take config.json and weights of the same model. An architecture whose weights "
+                "transformers renames on loading (mixtures of experts, for example) cannot be "
+                "trained here."
             )
     state_dict_loader.load(state, storage_reader=reader)

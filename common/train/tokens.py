@@ -1,9 +1,12 @@
 """Rows -> token ids and labels, and the batch plan: global batches cut into micro-batches."""
 
 import random
+from bisect import bisect_left
 from collections import Counter
+from functools import partial
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from common.core import verdicts
 from common.core.errors import InputError
@@ -45,11 +48,7 @@ def examples(
 
 
 def check_fit(examples: list[dict], vocabulary: int, positions: int | None, base: str) -> None:
-    """Raise InputError if the model cannot take the examples.
-
-    Either a row is longer than the model's context, or a token has no row in its embedding, because
-    the tokenizer is another model's.
-    """
+    """Raise InputError if a row exceeds the model's context, or a token its embedding."""
     longest = max(len(e["input_ids"]) for e in examples)
     if positions and longest > positions:
         raise InputError(
@@ -86,27 +85,16 @@ def collate(batch: list, device="cpu") -> tuple:
     completion tokens and IGNORE elsewhere (the shift by one is the loss's). An example is
     supervised on its whole completion, the first token and the end token included.
     """
-    length = max(len(e["input_ids"]) for e in batch)
-    input_ids = torch.zeros((len(batch), length), dtype=torch.long)
-    labels = torch.full((len(batch), length), IGNORE, dtype=torch.long)
-    for b, example in enumerate(batch):
-        ids = torch.as_tensor(example["input_ids"], dtype=torch.long)
-        n_prompt = example["n_prompt"]
-        input_ids[b, : len(ids)] = ids
-        labels[b, n_prompt : len(ids)] = ids[n_prompt:]
+    rows = [torch.as_tensor(example["input_ids"], dtype=torch.long) for example in batch]
+    input_ids = pad_sequence(rows, batch_first=True)
+    labels = pad_sequence(rows, batch_first=True, padding_value=IGNORE)
+    for row, example in zip(labels, batch):
+        row[: example["n_prompt"]] = IGNORE
     return input_ids.to(device), labels.to(device)
 
 
-# --- the batch plan -------------------------------------------------------------------------------
-
-
 def batch_plan(
-    lengths: list,
-    global_batch: int,
-    epochs: int,
-    seed: int,
-    ranks: int,
-    tokens_per_microbatch: int,
+    lengths: list, global_batch: int, epochs: int, seed: int, ranks: int, tokens_per_microbatch: int
 ) -> list:
     """Return what each optimizer step trains on.
 
@@ -128,41 +116,26 @@ def batch_plan(
 
 
 def _split_batch(rows, lengths, ranks, budget):
-    """Return one global batch as micro-batches for each rank."""
     rows = sorted(rows, key=lambda i: (-lengths[i], i))
     n_groups = len(_groups(rows, lengths, budget))
     n_groups = -(-n_groups // ranks) * ranks  # rounded up to a multiple of the ranks
-    groups = _groups(rows, lengths, _even_budget(rows, lengths, n_groups, budget))
+    # The smallest budget that needs no more micro-batches: then all are about as full.
+    budgets = range(lengths[rows[0]], budget)
+    groups_at = partial(_groups, rows, lengths)
+    even = bisect_left(budgets, True, key=lambda b: len(groups_at(b)) <= n_groups)
+    groups = groups_at(budgets[even] if even < len(budgets) else budget)
     while len(groups) < n_groups:  # halve the costliest until every rank gets as many
         costliest = max(groups, key=lambda group: (len(group) > 1, _cost(group, lengths)))
         groups.remove(costliest)
         half = (len(costliest) + 1) // 2
-        groups += [
-            costliest[:half],
-            costliest[half:],
-        ]  # of one row: that row and nothing
+        groups += [costliest[:half], costliest[half:]]  # of one row: that row and nothing
     groups.sort(key=lambda group: -_cost(group, lengths))
     # The i-th micro-batches of all ranks are of similar size.
     return [groups[rank::ranks] for rank in range(ranks)]
 
 
-def _even_budget(rows, lengths, n_groups, budget):
-    """Return the smallest budget that needs no more micro-batches: then all are about as full."""
-    low, high = lengths[rows[0]], max(budget, lengths[rows[0]])
-    while low < high:
-        middle = (low + high) // 2
-        if len(_groups(rows, lengths, middle)) <= n_groups:
-            high = middle
-        else:
-            low = middle + 1
-    return min(budget, high)
-
-
 def _groups(rows, lengths, budget):
-    """Return rows, longest first, in groups of at most `budget` padded tokens.
-
-    A row longer than that has a group of its own.
-    """
+    """Group rows, longest first, to at most `budget` padded tokens; a longer row is alone."""
     groups = []
     for i in rows:
         if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
@@ -173,7 +146,7 @@ def _groups(rows, lengths, budget):
 
 
 def _cost(group, lengths):
-    """Return the padded tokens of a micro-batch, 0 if it is empty."""
+    """Return a micro-batch's padded tokens, 0 if it is empty."""
     return len(group) * max((lengths[i] for i in group), default=0)
 
 

@@ -29,7 +29,7 @@ class TrainingLog:
             distributed.log(f"{training.set_name}: going on after step {start}")
 
     def add(self, row: dict) -> None:
-        """Append a step. Ten lines of a training are printed, and each skipped step."""
+        """Append a step; print ten lines of a training, and each skipped step."""
         self.metrics.append(row)
         n_steps = len(self.training.plan)
         if not self.writes:
@@ -40,17 +40,15 @@ class TrainingLog:
             print(f"{self.training.set_name}: {step_line(self.metrics, n_steps)}")
 
     def draw(self) -> None:
-        """Write loss.png."""
         if self.writes:
             picture = self.training.folder / "loss.png"
             loss_curve(self.metrics, picture, self.training.set_name)
 
 
-def read_metrics(path: Path, last_step: float = math.inf, repair: bool = False) -> list:
-    """Return the rows of a metrics file up to `last_step`, [] if there is no file.
+def read_metrics(path: Path, last_step: int, repair: bool) -> list:
+    """Return the rows of a metrics file up to `last_step`; repair: leave the others out for good.
 
-    A line that a kill cut off is skipped: its step is run again. repair: also write the file anew
-    without what was left out.
+    A line that a kill cut off is skipped: its step is run again.
     """
     if not path.exists():
         return []
@@ -72,11 +70,8 @@ def count_skipped(metrics: list) -> int:
     return sum(bool(row["skipped"]) for row in metrics)
 
 
-# --- lines ----------------------------------------------------------------------------------------
-
-
 def plan_line(training) -> str:
-    """Return one training before its start: rows, tokens, steps, what was truncated."""
+    """Return rows, tokens, steps and what was truncated."""
     lengths, plan = training.lengths, training.plan
     efficiency = sum(packing_efficiency(step, lengths) for step in plan) / len(plan)
     line = (
@@ -91,10 +86,7 @@ def plan_line(training) -> str:
 
 
 def step_line(metrics: list, n_steps: int) -> str:
-    """Return the log line of the last step.
-
-    "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% ..."
-    """
+    """Return "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k ..."."""
     row = metrics[-1]
     speed = row["tokens"] / row["seconds"] / 1000
     step_seconds = mean(r["seconds"] for r in metrics[-10:])
@@ -122,33 +114,18 @@ def supervised_text(example: dict, tokenizer) -> str:
 
 
 def _shorten(text, width=160):
-    """Return a long text without its middle."""
     return text if len(text) <= 2 * width else f"{text[:width]} [...] {text[-width:]}"
-
-
-def summary(training) -> str:
-    """Return the line that ends a training."""
-    line = f"wrote {training.last_checkpoint}"
-    skipped = count_skipped(read_metrics(training.folder / "metrics.jsonl"))
-    if skipped:
-        line += f"; {skipped} steps were skipped, as not finite"
-    return line
-
-
-# --- the picture ----------------------------------------------------------------------------------
 
 
 def loss_curve(metrics: list, path: Path, title: str) -> None:
     """Draw the loss per supervised token (nats) over the steps, as a PNG."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    steps = [row["step"] for row in metrics]
-    axes.plot(steps, [row["loss"] for row in metrics], linewidth=1.5, label="training rows")
-    measured = [row for row in metrics if "holdout_loss" in row]
-    if measured:
+    for field, style, label in (("loss", "-", "training rows"), ("holdout_loss", "o-", "holdout")):
+        measured = [row for row in metrics if field in row]
         steps = [row["step"] for row in measured]
-        losses = [row["holdout_loss"] for row in measured]
-        axes.plot(steps, losses, "o-", markersize=4, label="holdout")
+        axes.plot(steps, [row[field] for row in measured], style, markersize=4, label=label)
+    if measured:  # a holdout
         axes.legend()
     axes.set(xlabel="optimizer step", ylabel="loss per completion token (nats)", title=title)
     axes.set_ylim(bottom=0)

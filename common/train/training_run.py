@@ -47,11 +47,9 @@ class TrainingRun:
 
     @cached_property
     def lengths(self) -> list:
-        """Return the tokens of each example."""
         return [len(e["input_ids"]) for e in self.examples]
 
     def checkpoint(self, step: int) -> Path:
-        """Return the folder of the checkpoint of a step."""
         return self.folder / f"step-{step:06d}"
 
     @property
@@ -60,14 +58,8 @@ class TrainingRun:
         return self.checkpoint(len(self.plan))
 
 
-# --- training sets --------------------------------------------------------------------------------
-
-
 def choose_sets(run: Path, set_names: list) -> list:
-    """Return the training sets to train on: those given, or all that 03 built.
-
-    "cft+sft" is the rows of two. Raises InputError if 03 did not build one of them.
-    """
+    """Return the training sets given, which 03 must have built, or all; "cft+sft": two in one."""
     built = sort_sets(path.stem for path in manifests.outputs(run, "03_data"))
     for set_name in set_names:
         parts = set_name.split("+")
@@ -80,10 +72,7 @@ def choose_sets(run: Path, set_names: list) -> list:
 
 
 def set_files(run: Path, set_name: str) -> list:
-    """Return the files of 03 with the rows of a training set.
-
-    Raises InputError if what 03 made them from has changed since.
-    """
+    """Return a training set's files of 03. What those were made from must not have changed."""
     paths = [run / "03_data" / f"{part}.jsonl" for part in set_name.split("+")]
     for path in paths:
         manifests.check_inputs(path)
@@ -101,9 +90,6 @@ def read_rows(files: list, limit: int | None = None) -> list:
 def regular_steps(interval: int, n_steps: int) -> set:
     """Return every so-many-th step before the last one; interval 0: none."""
     return set(range(interval, n_steps, interval)) if interval else set()
-
-
-# --- checks ---------------------------------------------------------------------------------------
 
 
 def check_rows(set_name: str, n_examples: int, n_rows: int, counts: Counter, config) -> None:
@@ -130,8 +116,7 @@ def check_warmup(training: TrainingRun, config) -> None:
 def count_writes(trainings: list, config) -> tuple[int, int, int]:
     """Return how many checkpoints, states and merged models will yet exist at the same time.
 
-    An old checkpoint or state goes once the new one exists; a training's states go before the next
-    training starts.
+    An old one goes once the new one exists; a training's states go before the next one starts.
     """
     checkpoints = states = merged = 0
     for training in trainings:
@@ -145,11 +130,7 @@ def count_writes(trainings: list, config) -> tuple[int, int, int]:
     return checkpoints, states, merged
 
 
-# --- what the result depends on -------------------------------------------------------------------
-
-
 def result_settings(training: TrainingRun, config, base_id: str | None, template: str) -> dict:
-    """Return all that the result of a training depends on."""
     settings = {name: getattr(config, name) for name in RESULT_SETTINGS}
     if config.method == "full":
         del settings["lora_rank"]
@@ -162,10 +143,9 @@ def result_settings(training: TrainingRun, config, base_id: str | None, template
 
 
 def write_settings(training: TrainingRun, base: str) -> None:
-    """Write what the training depends on, and the questions it is trained on, each once.
+    """Write settings.json, which a resume compares, and trained_on.jsonl for 05.
 
-    settings.json is what a resume compares. trained_on.jsonl is for 05: {"question_id",
-    "question"}; of a second stage it has the questions of the first one, too.
+    The latter has each question once: {"question_id", "question"}; those of a first stage, too.
     """
     if not distributed.is_main():
         return
@@ -174,11 +154,11 @@ def write_settings(training: TrainingRun, base: str) -> None:
     for row in read_rows(training.files):
         if row["id"] in ids:
             question = extract_question(row["prompt"])
-            questions[content_id(question)] = question
+            name = content_id(question)
+            questions[name] = {"question_id": name, "question": question}
     first_stage = training.settings["after"]
     if first_stage:
         for row in read_jsonl(training.folder.parent / first_stage / "trained_on.jsonl"):
-            questions[row["question_id"]] = row["question"]
-    trained_on = [{"question_id": i, "question": text} for i, text in questions.items()]
-    write_jsonl(training.folder / "trained_on.jsonl", trained_on)
+            questions[row["question_id"]] = row
+    write_jsonl(training.folder / "trained_on.jsonl", questions.values())
     write_json(training.folder / "settings.json", training.settings | {"base": str(base)})

@@ -46,6 +46,7 @@ from common.core.files import read_jsonl
 from common.core.tokenizer import load_tokenizer
 from common.tiny.base import build_tokenizer
 from common.train import distributed, estimate, model, tokens
+from common.train import loop as training_loop
 from common.train.loop import adamw, training_steps
 
 ROOT = Path(__file__).parent.parent.parent
@@ -246,7 +247,8 @@ def train_kit(job, rows):
             job["tokens_at_once"],
         )
     )
-    for update in training_steps(net, adamw(net), rows, plan, RATE, warmup_ratio=0.0, floor=1.0):
+    training_loop.learning_rate_at = lambda *_: RATE  # constant, as the peers
+    for update in training_steps(net, adamw(net), rows, plan, RATE):
         meter.note()
         updates.append(update)
     return meter.result([u.loss for u in updates], [u.tokens for u in updates])

@@ -347,12 +347,12 @@ def slow_write(lines, seconds):
     """A checkpoint is written once the metrics have so many lines, and then for so long."""
     whole = checkpoints.write
 
-    def write(taken, tokenizer, template, folder, *more):
+    def write(configuration, taken, tokenizer, template, folder, *more):
         until = time.monotonic() + 10
         while n_lines(folder.parent / "metrics.jsonl") < lines and time.monotonic() < until:
             time.sleep(0.005)
         time.sleep(seconds)
-        whole(taken, tokenizer, template, folder, *more)
+        whole(configuration, taken, tokenizer, template, folder, *more)
 
     checkpoints.write = write
 

@@ -73,12 +73,7 @@ def test_counts_are_those_of_the_real_model(tmp_path, make, config, tied):
     assert shape.matmul == sum(
         m.weight.numel() for m in made.model.layers.modules() if isinstance(m, torch.nn.Linear)
     )
-    assert (shape.head, shape.vocabulary, shape.attention, shape.key_value) == (
-        318 * 64,
-        318,
-        64,
-        32,
-    )
+    assert (shape.vocabulary, shape.attention, shape.key_value) == (318, 64, 32)
 
 
 @pytest.mark.parametrize("four_bits", [False, True])
@@ -118,7 +113,7 @@ def test_qwen_math_7b_by_hand(tmp_path):
     shape = shape_of(MATH_7B, tmp_path)
     assert shape.parameters == 7_615_616_512
     assert shape.matmul == 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944) == 6_525_288_448
-    assert shape.head == 152064 * 3584 == 544_997_376
+    assert shape.vocabulary * shape.hidden == 152064 * 3584 == 544_997_376
 
 
 # --- FLOPs ----------------------------------------------------------------------------------------
@@ -431,6 +426,6 @@ def test_progress_counts_the_rows_of_its_own_step(tmp_path, monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     monkeypatch.setitem(estimate.GPUS, "Test", (0.001, 1))
     seen = estimate.progress(update, shape, job, 2, SimpleNamespace(type="cuda"))
-    by_hand = 6 * shape.matmul * 80 + 6 * shape.head * 30 + 6 * 3 * 64 * 2 * 40**2
+    by_hand = 6 * shape.matmul * 80 + 6 * 318 * 64 * 30 + 6 * 3 * 64 * 2 * 40**2
     assert seen["mfu"] == pytest.approx(by_hand / (0.5 * 2 * 1e9)) and seen["memory_gb"] == 3.0
     assert math.isfinite(seen["mfu"])

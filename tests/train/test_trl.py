@@ -128,9 +128,7 @@ def trls(rows, tokenizer, template, cutoff, folder):
             intermediate_size=8,
         )
     )
-    checkpoints.write(
-        checkpoints.Snapshot(net, net.state_dict()), tokenizer, template, folder / "step-000001"
-    )
+    checkpoints.write(net.config, net.state_dict(), tokenizer, template, folder / "step-000001")
     settings = trl.SFTConfig(
         str(folder / "trl"), max_length=cutoff, use_cpu=True, bf16=False, report_to=[]
     )
