@@ -212,8 +212,8 @@ for training in trainings:
     check_settings(training.folder / "settings.json", training.settings)
 
 # %% Disk and libraries
-needed = estimate.disk(shape, *plans.count_writes(trainings, config), dtype.itemsize)
-files.check_disk(run, needed)
+needed = estimate.disk(shape, plans.count_writes(trainings, config), dtype.itemsize)
+files.check_disk(run, sum(needed.values()))
 if four_bits:
     adapters.check_bitsandbytes(device)
 

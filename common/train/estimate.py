@@ -111,9 +111,8 @@ def flops(shape: Shape, lengths: list, supervised: int) -> float:
     matrix = 4 if shape.adapters else 6
     per_token = matrix * shape.matmul + 6 * shape.adapters
     attention = 6 * shape.layers * shape.attention * sum(n * n for n in lengths)
-    return (
-        per_token * sum(lengths) + matrix * shape.hidden * shape.vocabulary * supervised + attention
-    )
+    head = matrix * shape.hidden * shape.vocabulary * supervised
+    return per_token * sum(lengths) + head + attention
 
 
 def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
@@ -152,14 +151,18 @@ def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
     return parts
 
 
-def disk(shape: Shape, checkpoints: int, states: int, merged: int, bytes_each: int) -> int:
-    """Return the bytes on disk of so many checkpoints, training states and merged models.
+def disk(shape: Shape, counts: dict, bytes_each: int) -> dict:
+    """Return {kind: bytes on disk} of `counts` (training_run.count_writes).
 
     An adapter's checkpoint is float32; a state has three float32 numbers a trained weight.
     """
     trained = shape.adapters or shape.parameters
-    checkpoint = trained * (4 if shape.adapters else bytes_each)
-    return checkpoints * checkpoint + states * 12 * trained + merged * bytes_each * shape.parameters
+    sizes = {
+        "checkpoints": trained * (4 if shape.adapters else bytes_each),
+        "training states": trained * 12,
+        "merged models": shape.parameters * bytes_each,
+    }
+    return {kind: n * sizes[kind] for kind, n in counts.items()}
 
 
 def progress(update, shape: Shape, training, world: int, device: torch.device) -> dict:
@@ -194,7 +197,7 @@ def dry_run(shape: Shape, training, config, world: int) -> str:
     minutes = operations / (MFU * world * 1e12 * tera_flops) / 60
     largest = max(config.tokens_per_microbatch, max(training.lengths))
     parts = memory(shape, world, largest, config.activation_checkpointing)
-    checkpoints, states, merged = count_writes([training], config)
+    counts = count_writes([training], config)
     lines = [
         f"parameters: {shape.parameters:,}, trained {shape.adapters or shape.parameters:,}",
         f"supervised tokens: {supervised:,} of {sum(training.lengths):,}",
@@ -203,18 +206,10 @@ def dry_run(shape: Shape, training, config, world: int) -> str:
         f"memory per GPU: at most about {_gib(sum(parts.values()))} of {capacity}",
     ]
     lines += [f"  {part}: {_gib(size)}" for part, size in parts.items()]
-    lines += [
-        f"disk for {checkpoints} checkpoints: {_gb(disk(shape, checkpoints, 0, 0, 2))}",
-        f"disk for {states} training states: {_gb(disk(shape, 0, states, 0, 2))}",
-    ]
-    if merged:
-        lines.append(f"disk for the merged model: {_gb(disk(shape, 0, 0, merged, 2))}")
+    for kind, size in disk(shape, counts, 2).items():
+        lines.append(f"disk for {counts[kind]} {kind}: {size / 1e9:.4g} GB")
     return "\n".join(f"  {line}" for line in lines)
 
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.4g} GB"

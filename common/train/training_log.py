@@ -92,11 +92,10 @@ def step_line(metrics: list, n_steps: int) -> str:
     step_seconds = mean(r["seconds"] for r in metrics[-10:])
     minutes_left = (n_steps - row["step"]) * step_seconds / 60
     line = (
-        f"step {row['step']}/{n_steps} loss {row['loss']:.4f} lr {row['learning_rate']:.2e} "
-        f"grad_norm {row['grad_norm']:.3f} tokens/s {speed:.1f}k "
-        f"packing {row['packing_efficiency']:.0%} memory {row['memory_gb']:.1f} GB "
-        f"eta {minutes_left:.1f} min"
-    )
+        "step {step}/{n_steps} loss {loss:.4f} lr {learning_rate:.2e} grad_norm {grad_norm:.3f} "
+        "tokens/s {speed:.1f}k packing {packing_efficiency:.0%} memory {memory_gb:.1f} GB "
+        "eta {minutes_left:.1f} min"
+    ).format(**row, n_steps=n_steps, speed=speed, minutes_left=minutes_left)
     if row["mfu"]:
         line += f" MFU {row['mfu']:.1%}"
     if "holdout_loss" in row:

@@ -113,7 +113,7 @@ def check_warmup(training: TrainingRun, config) -> None:
         )
 
 
-def count_writes(trainings: list, config) -> tuple[int, int, int]:
+def count_writes(trainings: list, config) -> dict:
     """Return how many checkpoints, states and merged models will yet exist at the same time.
 
     An old one goes once the new one exists; a training's states go before the next one starts.
@@ -127,7 +127,7 @@ def count_writes(trainings: list, config) -> tuple[int, int, int]:
         missing = sum(not training.checkpoint(step).exists() for step in training.save_steps)
         checkpoints += min(missing, config.keep_last + 1) if config.keep_last else missing
         states = max(states, min(2, 1 + len(training.state_steps)))
-    return checkpoints, states, merged
+    return {"checkpoints": checkpoints, "training states": states, "merged models": merged}
 
 
 def result_settings(training: TrainingRun, config, base_id: str | None, template: str) -> dict:

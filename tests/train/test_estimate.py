@@ -291,11 +291,14 @@ def test_disk_by_hand(tmp_path):
     columns.
     """
     shape = shape_of(MATH_7B, tmp_path)
-    assert estimate.disk(shape, 49, 0, 0, 2) == 49 * 2 * 7_615_616_512
-    assert estimate.disk(shape, 0, 1, 0, 2) == 12 * 7_615_616_512
+    counts = {"checkpoints": 49, "training states": 1}
+    sizes = [49 * 2 * 7_615_616_512, 12 * 7_615_616_512]
+    assert list(estimate.disk(shape, counts, 2).values()) == sizes
     small = estimate.model_shape(tmp_path, adapter_rank=1)
     assert small.adapters == 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
-    assert estimate.disk(small, 2, 1, 1, 2) == (2 * 4 + 12) * small.adapters + 2 * 7_615_616_512
+    counts = {"checkpoints": 2, "training states": 1, "merged models": 1}
+    sizes = [2 * 4 * small.adapters, 12 * small.adapters, 2 * 7_615_616_512]
+    assert list(estimate.disk(small, counts, 2).values()) == sizes
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
@@ -330,8 +333,9 @@ def test_disk_is_what_is_written(tmp_path, method):
     state = sum(
         file.stat().st_size for file in (tmp_path / "state-000001").rglob("*") if file.is_file()
     )
-    assert 0 <= weights.stat().st_size - estimate.disk(shape, 1, 0, 0, 4) < 40_000
-    assert 0 <= state - estimate.disk(shape, 0, 1, 0, 4) < 0.1 * state + 80_000
+    sizes = estimate.disk(shape, {"checkpoints": 1, "training states": 1}, 4)
+    assert 0 <= weights.stat().st_size - sizes["checkpoints"] < 40_000
+    assert 0 <= state - sizes["training states"] < 0.1 * state + 80_000
 
 
 # --- GPUs -----------------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ def trls(rows, tokenizer, template, cutoff, folder):
             num_hidden_layers=1,
             num_attention_heads=1,
             intermediate_size=8,
+            architectures=["LlamaForCausalLM"],
         )
     )
     checkpoints.write(net.config, net.state_dict(), tokenizer, template, folder / "step-000001")
