@@ -9,13 +9,9 @@ samples of the item (avg@k), which is why items are resampled and never samples.
 
 import math
 import statistics
-from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binomtest, t
-
-Interval = tuple[float, float, float]  # value, low, high
-Shares = Sequence[float] | np.ndarray  # one in 0..1 for each item
 
 
 def wilson(correct: int, n: int) -> tuple:
@@ -42,43 +38,32 @@ def mcnemar(wins: int, losses: int) -> float:
     return float(binomtest(wins, wins + losses).pvalue)
 
 
-def paired_difference(a: Shares, b: Shares, resamples=10_000, seed=0) -> Interval:
-    """Return the mean of a - b over the same items with its percentile bootstrap interval.
-
-    a, b: share in 0..1 per item, in the same order; the result is in -1..1. Items are resampled,
-    so what both models find hard stays paired.
-    By hand: [1, 1, 0] and [0, 1, 0]: differences +1, 0, 0, so 1/3. 8/27 = 30 % of all resamples
-    have mean 0 and 1/27 = 4 % have mean 1: (1/3, 0, 1). Raises ValueError if the lists are empty,
-    not equally long, or hold anything outside 0..1.
-    """
-    return _bootstrap([_differences(a, b)], resamples, seed)
-
-
-def mean_interval(values: Shares, resamples=10_000, seed=0) -> Interval:
-    """Return the mean over items of avg@k, pass@k or maj@k with its percentile bootstrap interval.
+def mean_interval(values, resamples=10_000, seed=0) -> tuple:
+    """Return (value, low, high): the mean over items of avg@k, pass@k or maj@k, its bootstrap.
 
     values: share in 0..1 per item. Of few items (30 of AIME24) it covers the truth in 94 rather
-    than 95 % of cases; for 0/1 wilson is the better one. By hand: [1, 0, 0]: as in
-    paired_difference, (1/3, 0, 1). Raises ValueError as it does.
+    than 95 % of cases; for 0/1 wilson is the better one. By hand: [1, 0, 0]: 8/27 = 30 % of all
+    resamples have mean 0 and 1/27 = 4 % have mean 1: (1/3, 0, 1).
     """
-    return _bootstrap([_shares(values)], resamples, seed)
+    return _bootstrap([_check_shares(values)], resamples, seed)
 
 
-def stratified_difference(pairs: list, resamples=10_000, seed=0) -> tuple:
-    """Return the difference of AVG, the unweighted mean over benchmarks: (value, low, high, p).
+def paired_difference(pairs: list, resamples=10_000, seed=0) -> tuple:
+    """Return (value, low, high, p): the mean of a - b, of several benchmarks that of their means.
 
-    pairs: a list of (a, b), one a benchmark, each as in paired_difference; each benchmark is
-    resampled on its own, since its items are its own sample. p: two-sided, by 10,000 random flips
-    of the signs of all differences (see sign_flip).
+    pairs: (a, b) a benchmark, share in 0..1 per item, in the same order. Items are resampled, each
+    benchmark's on their own, so what both models find hard stays paired. p: two-sided, for values
+    that are not just 0 and 1 (those: mcnemar). Under "no difference" each a - b might as well be
+    b - a: p = (1 + draws whose mean is at least as far from zero) / (draws + 1), so never zero.
     By hand: ([1, 1], [0, 0]) and ([1, 0, 1], [1, 0, 1]): (1 + 0)/2 = 0.5 whatever is drawn, so
-    (0.5, 0.5, 0.5); two of the four sign patterns reach |0.5|, so p is about 1/2.
-    Raises ValueError as paired_difference does.
+    (0.5, 0.5, 0.5); two of the four sign patterns reach |0.5|, so p is about 1/2. Raises
+    ValueError if two lists are not equally long, empty, or hold anything outside 0..1.
     """
-    differences = [_differences(a, b) for a, b in pairs]
-    return *_bootstrap(differences, resamples, seed), _sign_flip_p(differences, 10_000, seed)
+    differences = [np.subtract(*_check_shares(pair)) for pair in pairs]
+    return *_bootstrap(differences, resamples, seed), _sign_flip_p(differences, resamples, seed)
 
 
-def average_interval(intervals: list) -> Interval:
+def average_interval(intervals: list) -> tuple:
     """Return AVG, the unweighted mean over benchmarks, from the interval of each.
 
     intervals: (mean, low, high) a benchmark, in 0..1, each from items of its own. The distances to
@@ -87,25 +72,14 @@ def average_interval(intervals: list) -> Interval:
     By hand: (0.5, 0.4, 0.6) and (0, 0, 0.1): 0.25, less sqrt(0.1^2 + 0)/2 = 0.05, plus
     sqrt(0.1^2 + 0.1^2)/2 = 0.071: (0.25, 0.2, 0.321).
     """
-    n = len(intervals)
-    mean = statistics.fmean(mean for mean, _, _ in intervals)
-    below = math.hypot(*(mean - low for mean, low, _ in intervals)) / n
-    above = math.hypot(*(high - mean for mean, _, high in intervals)) / n
+    means, lows, highs = np.transpose(intervals)
+    mean = statistics.fmean(means)
+    below = math.hypot(*(means - lows)) / len(means)
+    above = math.hypot(*(highs - means)) / len(means)
     return mean, max(0.0, mean - below), min(1.0, mean + above)
 
 
-def sign_flip(a: Shares, b: Shares, draws=10_000, seed=0) -> float:
-    """Return the two-sided p that the paired mean difference is zero.
-
-    It is for values that are not just 0 and 1 (those: mcnemar). Under "no difference" each a - b
-    might as well be b - a. p = (1 + draws whose mean is at least as far from zero) / (draws + 1),
-    so never zero; 1.0 if a and b are equal item by item. By hand: three differences of 0.5: 2 of 8
-    sign patterns are as extreme, so p is about 1/4. Raises ValueError as paired_difference does.
-    """
-    return _sign_flip_p([_differences(a, b)], draws, seed)
-
-
-def holm(ps: Sequence) -> list:
+def holm(ps) -> list:
     """Return the adjusted p of several tests, in the same order (Holm 1979).
 
     At < 0.05 there is no more than 5 % risk of any false one. The smallest of m is multiplied by
@@ -120,7 +94,7 @@ def holm(ps: Sequence) -> list:
     return adjusted.tolist()
 
 
-def over_seeds(values: Sequence) -> tuple:
+def over_seeds(values) -> tuple:
     """Return scores of one recipe under several seeds as (mean, standard deviation, low, high).
 
     In the unit of the values. Standard deviation with n - 1; the interval is Student's, of the
@@ -138,21 +112,14 @@ def over_seeds(values: Sequence) -> tuple:
 # scipy's bootstrap and permutation_test give the same and take 300 to 500 times as long.
 
 
-def _shares(values):
-    shares = np.asarray(values, dtype=float)
-    if shares.ndim != 1 or not len(shares) or not 0 <= shares.min() <= shares.max() <= 1:
-        raise ValueError(f"expected a list of at least one share in 0..1, got {str(shares)[:80]}")
+def _check_shares(values):
+    shares = np.asarray(values, dtype=float)  # a ValueError if two lists are not equally long
+    if not shares.size or not 0 <= shares.min() <= shares.max() <= 1:
+        raise ValueError(f"expected at least one share in 0..1, got {str(shares)[:80]}")
     return shares
 
 
-def _differences(a, b):
-    a, b = _shares(a), _shares(b)
-    if len(a) != len(b):
-        raise ValueError(f"expected two equally long lists, got {len(a)} and {len(b)} shares")
-    return a - b
-
-
-def _distinct(items):
+def _count_distinct(items):
     """Return the distinct values and how many items have each.
 
     The largest magnitudes first, + before -: the order decides which draws a seed gives.
@@ -163,34 +130,18 @@ def _distinct(items):
     return values[order], counts[order]
 
 
-def _resampled_means(items, resamples, rng):
-    """Return the mean of each resample of the items, [resamples].
+def _bootstrap(strata, resamples, seed):
+    """Return the mean of the strata's means, with its 2.5th and 97.5th percentile.
 
     Only how many items have each value matters, so a resample is one multinomial draw: for 0/1 of
     wins, losses and ties.
     """
-    values, counts = _distinct(items)
-    n = len(items)
-    return rng.multinomial(n, counts / n, size=resamples) @ values / n
-
-
-def _flipped_means(differences, draws, rng):
-    """Return the mean difference under each draw of random signs, [draws].
-
-    Of c items with the same |difference| a binomial number b keeps the plus: their sum is
-    value x (2 b - c).
-    """
-    values, counts = _distinct(np.abs(differences))
-    positive = rng.binomial(counts, 0.5, size=(draws, len(values)))
-    return (2 * positive - counts) @ values / len(differences)
-
-
-def _bootstrap(strata, resamples, seed):
-    """Return the mean of the strata's means, with its 2.5th and 97.5th percentile."""
     rng = np.random.default_rng(seed)
     total = np.zeros(resamples)
     for items in strata:
-        total += _resampled_means(items, resamples, rng)
+        values, counts = _count_distinct(items)
+        n = len(items)
+        total += rng.multinomial(n, counts / n, size=resamples) @ values / n
     low, high = np.percentile(total / len(strata), [2.5, 97.5])
     mean = statistics.fmean(map(statistics.fmean, strata))
     # Rounding may pass the mean if no resample differs.
@@ -198,11 +149,18 @@ def _bootstrap(strata, resamples, seed):
 
 
 def _sign_flip_p(strata, draws, seed):
+    """Return the share of random signs that give a mean as far from zero as the one observed.
+
+    Of c items with the same |difference| a binomial number b keeps the plus: their sum is
+    value x (2 b - c).
+    """
     rng = np.random.default_rng(seed)
     flipped = np.zeros(draws)
     observed = 0.0
     for differences in strata:
-        flipped += _flipped_means(differences, draws, rng)
+        values, counts = _count_distinct(np.abs(differences))
+        positive = rng.binomial(counts, 0.5, size=(draws, len(values)))
+        flipped += (2 * positive - counts) @ values / len(differences)
         observed += statistics.fmean(differences)
     extreme = np.abs(flipped) >= abs(observed) - 1e-9  # ties count, whatever their last bits
     return float((extreme.sum() + 1) / (draws + 1))

@@ -91,7 +91,7 @@ def choose_checkpoint(spec, results: list[scores.Result], seed: int = 0):
     one, paired (difference, difference_low, difference_high). The best is picked by looking at all
     of them, so p is corrected (Holm) for all pairs of checkpoints.
     """
-    rows, shares = [], []
+    rows = []
     for checkpoint, result in zip(spec.checkpoints, results):
         if result.has_failed_items():
             raise InputError(
@@ -100,20 +100,18 @@ def choose_checkpoint(spec, results: list[scores.Result], seed: int = 0):
             )
         names = {"arm": spec.label, "step": checkpoint.step, "model": checkpoint.label}
         rows.append(scores.score(result, seed) | names | {"chosen": False})
-        shares.append(result.shares())
-    best = max(range(len(rows)), key=lambda number: rows[number]["accuracy"])
+    accuracies = [row["accuracy"] for row in rows]
+    best = accuracies.index(max(accuracies))
     rows[best] |= {"chosen": True, "outcome": "chosen"}
-    pairs = list(combinations(range(len(rows)), 2))
-    p_values = [comparisons.paired_p(shares[i], shares[j], seed) for i, j in pairs]
-    for pair, p, corrected in zip(pairs, p_values, stats.holm(p_values)):
-        if best not in pair:
-            continue
-        other = sum(pair) - best
-        lead, low, high = stats.paired_difference(shares[best], shares[other], seed=seed)
-        rows[other] |= {"difference": lead, "difference_low": low, "difference_high": high}
-        rows[other] |= {"p": p, "holm": corrected, "outcome": "not distinguishable"}
-        if corrected < comparisons.SIGNIFICANCE:
-            rows[other]["outcome"] = "told apart"
+    rivals = [number for number in range(len(rows)) if number != best]
+    pairs = combinations([results[number] for number in [best, *rivals]], 2)
+    compared = [comparisons.compare_pairs([pair], seed) for pair in pairs]
+    p_values = stats.holm([row["p"] for row in compared])
+    for number, row, p in zip(rivals, compared, p_values):  # the pairs with the best come first
+        rows[number] |= {"difference": row["difference"], "difference_low": row["low"]}
+        rows[number] |= {"difference_high": row["high"], "p": row["p"], "holm": p}
+        significant = p < comparisons.SIGNIFICANCE
+        rows[number]["outcome"] = "told apart" if significant else "not distinguishable"
     return spec.checkpoints[best], rows
 
 

@@ -26,17 +26,6 @@ def refusal(first: Result, second: Result) -> str | None:
     return None
 
 
-def paired_p(first: list[float], second: list[float], seed: int = 0) -> float:
-    """Return p of two models on the same items.
-
-    It is the exact McNemar test if every item is right or wrong as a whole, else a sign-flip test.
-    """
-    if {*first, *second} <= {0, 1}:
-        counts = Counter(zip(first, second))
-        return stats.mcnemar(counts[1, 0], counts[0, 1])
-    return stats.sign_flip(first, second, seed=seed)
-
-
 # --- a model against the baseline -----------------------------------------------------------------
 
 
@@ -45,9 +34,9 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dic
 
     results: {(benchmark, label): Result}. Returns a row for each benchmark, and a last one, "AVG",
     if there are several and all could be compared. `refused` says why two cannot be compared.
-    difference, low, high: paired bootstrap over items. p: see paired_p. holm: p corrected for the
-    number of benchmarks. outcome: "better", "worse" or "not distinguishable", by holm; for means
-    over seeds also by the interval over the seeds (runs_low, runs_high).
+    difference, low, high, p: see compare_pairs. holm: p corrected for the number of benchmarks.
+    outcome: "better", "worse" or "not distinguishable", by holm; for means over seeds also by the
+    interval over the seeds (runs_low, runs_high).
     """
     rows, pairs = [], []
     for benchmark in dict.fromkeys(name for name, _ in results):
@@ -60,13 +49,13 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dic
             row["refused"] = reason
         else:
             pairs.append((first, second))
-            row |= _compare_pairs(pairs[-1:], seed)
+            row |= compare_pairs(pairs[-1:], seed)
         rows.append(row)
     compared = [row for row in rows if "refused" not in row]
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row["holm"] = p
     if len(compared) == len(rows) > 1:
-        average = _compare_pairs(pairs, seed) | {"benchmark": "AVG"}
+        average = compare_pairs(pairs, seed) | {"benchmark": "AVG"}
         average |= {"model": model, "baseline": baseline, "holm": average["p"]}
         compared.append(average)
         rows.append(average)
@@ -75,21 +64,21 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dic
     return rows
 
 
-def _compare_pairs(pairs, seed):
+def compare_pairs(pairs: list, seed: int = 0) -> dict:
     """Return difference, interval and p of a pair of results; of several pairs those of their AVG.
 
-    A single pair has counts of items, too, if every item is right or wrong as a whole.
+    The interval is a paired bootstrap over items. If every item is right or wrong as a whole, a
+    single pair has counts of items and the exact McNemar test, else p is by sign flips.
     """
     shares = [(first.shares(), second.shares()) for first, second in pairs]
-    difference, low, high, p = stats.stratified_difference(shares, seed=seed)
+    difference, low, high, p = stats.paired_difference(shares, seed=seed)
     row = {"difference": difference, "low": low, "high": high, "p": p}
-    if len(pairs) == 1:
-        first, second = shares[0]
-        row["p"] = paired_p(first, second, seed)
-        if {*first, *second} <= {0, 1}:
-            counts = Counter(zip(first, second))
-            row["both"], row["wins"] = counts[1, 1], counts[1, 0]
-            row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
+    first, second = shares[0]
+    if len(pairs) == 1 and {*first, *second} <= {0, 1}:
+        counts = Counter(zip(first, second))
+        row["both"], row["wins"] = counts[1, 1], counts[1, 0]
+        row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
+        row["p"] = stats.mcnemar(row["wins"], row["losses"])
     half_width = math.hypot(*map(_seed_half_width, zip(*pairs)))
     if half_width:  # errors of independent trainings add in quadrature
         row["runs_low"] = max(-1.0, difference - half_width)
@@ -131,12 +120,14 @@ def average_seeds(results: dict, groups: dict) -> tuple[dict, list]:
         for benchmark in dict.fromkeys(key for key, _ in results):
             runs = [results[benchmark, label] for label in labels]
             row = {"benchmark": benchmark, "model": name, "runs": len(runs)}
-            reasons = [refusal(runs[0], run) for run in runs]
-            if any(reasons):
-                row["refused"] = next(filter(None, reasons))
+            reasons = list(filter(None, [refusal(runs[0], run) for run in runs]))
+            if reasons:
+                row["refused"] = reasons[0]
             else:
-                merged[benchmark, name] = _average_runs(name, runs)
-                row |= _summarize_runs(merged[benchmark, name].runs)
+                merged[benchmark, name] = average = _average_runs(name, runs)
+                mean, deviation, low, high = stats.over_seeds(average.runs)
+                row |= {"accuracies": average.runs, "mean": mean, "sd": deviation}
+                row |= {"low": max(0.0, low), "high": min(1.0, high)}
             rows.append(row)
     return merged, rows
 
@@ -149,14 +140,3 @@ def _average_runs(name, runs):
         rows.append({"id": key, "sample": 0, "correct": sum(values) / len(values)})
     accuracies = [sum(values) / len(values) for values in shares]
     return Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
-
-
-def _summarize_runs(accuracies):
-    mean, deviation, low, high = stats.over_seeds(accuracies)
-    return {
-        "accuracies": accuracies,
-        "mean": mean,
-        "sd": deviation,
-        "low": max(0.0, low),
-        "high": min(1.0, high),
-    }
