@@ -32,13 +32,10 @@ SERVER, CHECKPOINTS, STATISTICS = "server and money", "checkpoints", "statistics
 
 @dataclass
 class Config:
-    name: str | None = setting(
-        None, "the run: files in runs/NAME (default: the preset's name)", group=USE
-    )
+    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset)", group=USE)
     preset: str = setting(
         "tiny",
-        "tiny, paper, one-shot, ... (common/core/presets.py); default: what 01 was run with, "
-        "tiny for a new run",
+        "tiny, paper, ... (common/core/presets.py); default: what 01 was run with",
         group=USE,
     )
     model: list[str] = setting(
@@ -53,18 +50,12 @@ class Config:
         "mmlu_pro gpqa",
         group=USE,
     )
-    limit: int | None = setting(
-        None, "use the first so many items of each test set", minimum=1, group=USE
-    )
+    limit: int | None = setting(None, "the first so many items of a set", minimum=1, group=USE)
     paper: list[str] = setting(
         [], "print these tables of the paper next to the scores: table2 ... table11", group=USE
     )
-    seed: int = setting(
-        0, "of bootstraps, samples, GPQA's options and the miniature", minimum=0, group=USE
-    )
-    benchmarks_dir: str | None = setting(
-        None, "read DIR/NAME/test.jsonl instead of the hub", group=DATA
-    )
+    seed: int = setting(0, "of bootstraps, samples, options, the miniature", minimum=0, group=USE)
+    benchmarks_dir: str | None = setting(None, "DIR/NAME/test.jsonl replace the hub", group=DATA)
     template: str = setting(
         "auto",
         "prompt form; own: the tokenizer's; auto: by the tokenizer, chatml for a server",
@@ -91,10 +82,7 @@ class Config:
         group=SERVER,
     )
     price_in: float | None = setting(
-        None,
-        "USD per million prompt tokens, if common/generate/budget.py has none",
-        minimum=0,
-        group=SERVER,
+        None, "USD per million prompt tokens, if budget.py has none", minimum=0, group=SERVER
     )
     price_out: float | None = setting(
         None, "USD per million tokens of outputs", minimum=0, group=SERVER
@@ -113,8 +101,7 @@ class Config:
     )
     baseline: str | None = setting(
         None,
-        "the model that the others are compared with (default: sft if it is among them, else the "
-        "first)",
+        "the model to compare the others with (default: sft if there is one, else the first)",
         group=STATISTICS,
     )
     count_failed: bool = setting(
@@ -181,11 +168,11 @@ engines = {}  # by label: what the manifest says of each
 def evaluate(spec, test_items):
     """Return a Result for each benchmark of test_items, {benchmark: items}, to process 0."""
     folder, results = run / "05_eval" / spec.label, []
-    model = models.open_model(spec, config)
-    engine, engines[spec.label] = model.engine, model.manifest
+    engine, tokenizer, conditions, manifest = models.open_model(spec, config)
+    engines[spec.label] = manifest
     for name, items in test_items.items():
         system, stop = test_sets.get_test_set(name).prompt_form
-        form = model.template, system, model.tokenizer
+        form = conditions["template"], system, tokenizer
         texts = [prompts.solve_prompt(item["question"], *form) for item in items]
         requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
         settings = replace(sampling, stop=list(stop))
@@ -196,14 +183,13 @@ def evaluate(spec, test_items):
         if not distributed.is_main():  # it has generated its share
             continue
         rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
-        conditions = {
+        inputs = {
             "sampling": asdict(settings),
             "prompts": files.content_id(texts),
             "digest": test_sets.compute_digest(items),
-            **model.conditions,
         }
-        result = scores.Result(name, spec.label, rows, conditions)
-        scores.write_score(folder, result, model.manifest, config.seed)
+        result = scores.Result(name, spec.label, rows, inputs | conditions)
+        scores.write_score(folder, result, manifest, config.seed)
         results.append(result)
     engine.close()
     return results
@@ -223,17 +209,16 @@ if any(spec.checkpoints for spec in specs):
     else:
         items = load_items(validation)
     for spec in specs:
-        if spec.checkpoints:
-            results = []
-            for checkpoint in spec.checkpoints:  # hours on a GPU
-                results += evaluate(checkpoint, {validation: items})
-            if distributed.is_main():
-                chosen, rows = checkpoint_selection.choose_checkpoint(spec, results, config.seed)
-                spec.location = chosen.location
-                selected += rows
-                notes.append(checkpoint_selection.describe_choice(rows))
-                print(notes[-1])
-            spec.location = distributed.broadcast(spec.location)
+        results = []
+        for checkpoint in spec.checkpoints:  # hours on a GPU
+            results += evaluate(checkpoint, {validation: items})
+        if results:  # process 0 has them
+            chosen, rows = checkpoint_selection.choose_checkpoint(spec, results, config.seed)
+            spec.location = chosen.location
+            selected += rows
+            notes.append(checkpoint_selection.describe_choice(rows))
+            print(notes[-1])
+        spec.location = distributed.broadcast(spec.location)
 
 # %% Run all of them
 results = []

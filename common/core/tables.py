@@ -1,6 +1,11 @@
 """Numbers and tables as Markdown text."""
 
 
+def cell(value) -> str:
+    """Return a value as text, None as "-"."""
+    return "-" if value is None else str(value)
+
+
 def percent(share: float | None, sign: bool = False) -> str:
     """Return a share in percent: 0.5 as "50.0", with a sign as "+50.0", None as "-"."""
     if share is None:

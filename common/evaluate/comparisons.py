@@ -9,20 +9,17 @@ from common.evaluate.scores import Result
 SIGNIFICANCE = 0.05
 
 
-def refusal(first: Result, second: Result) -> str | None:
-    """Return why two results cannot be compared, or None if they can."""
+def refusal(first, second) -> str | None:
+    """Return why two Results cannot be compared, or None if they can."""
     for key in first.conditions | second.conditions:
         a, b = first.conditions.get(key), second.conditions.get(key)
         if a != b:
             return f"other conditions: {key} {a} / {b}"
-    if first.ids() != second.ids():
+    if [row["id"] for row in first.rows] != [row["id"] for row in second.rows]:
         return "other items"
     for result in (first, second):
         if result.has_failed_items():
-            return (
-                f"items without an output of {result.model}: run the same command again, "
-                "or count them as wrong: --count-failed"
-            )
+            return f"items without an output of {result.model}: run again, or --count-failed"
     return None
 
 
@@ -41,15 +38,15 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dic
     rows, pairs = [], []
     for benchmark in dict.fromkeys(name for name, _ in results):
         row = {"benchmark": benchmark, "model": model, "baseline": baseline}
-        first, second = results.get((benchmark, model)), results.get((benchmark, baseline))
+        pair = results.get((benchmark, model)), results.get((benchmark, baseline))
         reason = "no result of all seeds, see Over seeds"
-        if first and second:
-            reason = refusal(first, second)
+        if all(pair):
+            reason = refusal(*pair)
         if reason:
             row["refused"] = reason
         else:
-            pairs.append((first, second))
-            row |= compare_pairs(pairs[-1:], seed)
+            pairs.append(pair)
+            row |= compare_pairs([pair], seed)
         rows.append(row)
     compared = [row for row in rows if "refused" not in row]
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):

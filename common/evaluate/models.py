@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.core import prompts, trainings
 from common.core.errors import InputError
@@ -86,33 +85,28 @@ def _resolve(run, name, base_url, choose):
         return ModelSpec(label or file_label(location), location, url)
     if location == "base":
         return ModelSpec(label or "base", local_folder(trainings.find_base(run)))
-    if location in trainings.list_trained(run):
-        last, folder = str(trainings.last_checkpoint(run, location)), run / "04_train" / location
-        return _resolve_training(label or location, folder, choose, last)
-    label = label or file_label("-".join(Path(location).parts[-2:]).removeprefix("04_train-"))
-    if any(Path(location).glob("step-*[0-9]")):
-        return _resolve_training(label, Path(location), choose)
-    if (Path(location) / "adapter_config.json").is_file():
+    trained, folder, last = trainings.list_trained(run), Path(location), None
+    if location in trained:
+        folder, last = run / "04_train" / location, trainings.last_checkpoint(run, location)
+    label = label or file_label("-".join(folder.parts[-2:]).removeprefix("04_train-"))
+    steps = sorted(folder.glob("step-*[0-9]"))
+    if steps and choose:
+        checkpoints = []
+        for path in steps:  # an adapter's last one unmerged, as the others
+            step = int(path.name.removeprefix("step-"))
+            checkpoints.append(ModelSpec(f"{label}-{path.name}", str(path), step=step))
+        return ModelSpec(label, str(folder), checkpoints=tuple(checkpoints))
+    if steps:
+        return ModelSpec(label, str(last or steps[-1]))
+    if (folder / "adapter_config.json").is_file():
         return ModelSpec(label, location)
     try:
         return ModelSpec(label, local_folder(location))
     except InputError as error:
-        names = " ".join(["base", *trainings.list_trained(run)])
+        names = " ".join(["base", *trained])
         raise InputError(
             f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
         ) from error
-
-
-def _resolve_training(label, folder, choose, last=None):
-    """Return the ModelSpec of a folder of checkpoints, 04_train/<set> of this or another run."""
-    paths = sorted(folder.glob("step-*[0-9]"))
-    if not choose:
-        return ModelSpec(label, last or str(paths[-1]))
-    checkpoints = []
-    for path in paths:  # an adapter's last one unmerged, as the others
-        step = int(path.name.removeprefix("step-"))
-        checkpoints.append(ModelSpec(f"{label}-{path.name}", str(path), step=step))
-    return ModelSpec(label, str(folder), checkpoints=tuple(checkpoints))
 
 
 def _split_name(name, base_url):
@@ -139,51 +133,30 @@ def read_origin(location: str) -> str:
     return location
 
 
-# --- engines --------------------------------------------------------------------------------------
+def open_model(spec: ModelSpec, config) -> tuple:
+    """Open a model. Return its engine, tokenizer, conditions and what its manifests say of it.
 
-
-@dataclass
-class OpenedModel:
-    """A model that can be asked. tokenizer: usually None of a server.
-
-    conditions: what two scores must have in common to be compared. manifest: what made its outputs.
+    tokenizer: usually None of a server. conditions: what two scores must have in common to be
+    compared; its "template" is that of the prompts.
     """
-
-    engine: Any
-    tokenizer: object
-    template: str
-    conditions: dict
-    manifest: dict
-
-
-def open_model(spec: ModelSpec, config) -> OpenedModel:
-    """Open the engine of a model and find the template of its prompts."""
+    template = config.template
     if spec.url:
-        engine, tokenizer = _open_server(spec, config)
-        conditions = {"engine": "server"}
+        budget = Budget(spec.location, config.price_in, config.price_out, config.budget)
+        engine = Client(spec.location, spec.url, config.concurrency, config.timeout, budget)
+        # A name says little of what is served: another server is another model.
+        engine.identity = f"{spec.location} at {spec.url}"
+        tokenizer = None
+        if template == "own":
+            tokenizer = load_tokenizer(local_folder(spec.location, weights=False))
         manifest = {"served": spec.location, "server": spec.url, "identity": engine.identity}
+        conditions = {"engine": "server"}
     else:
         engine = Local(spec.location, config.batch_size)
-        tokenizer = engine.tokenizer
-        manifest = engine.settings
-        conditions = {
-            "engine": "local",
-            "dtype": manifest["dtype"],
-            "attention": manifest["attention"],
-        }
-    template = config.template
+        tokenizer, manifest = engine.tokenizer, engine.settings
+        conditions = {"engine": "local"}
+        conditions |= {"dtype": manifest["dtype"], "attention": manifest["attention"]}
     if template == "auto":
         template = prompts.template_for(tokenizer) if tokenizer else "chatml"
     prompts.check_template(template, tokenizer)
     conditions["template"] = template
-    return OpenedModel(engine, tokenizer, template, conditions, manifest | conditions)
-
-
-def _open_server(spec, config):
-    budget = Budget(spec.location, config.price_in, config.price_out, config.budget)
-    engine = Client(spec.location, spec.url, config.concurrency, config.timeout, budget)
-    # A name says little of what is served: another server is another model.
-    engine.identity = f"{spec.location} at {spec.url}"
-    if config.template != "own":
-        return engine, None
-    return engine, load_tokenizer(local_folder(spec.location, weights=False))
+    return engine, tokenizer, conditions, manifest | conditions

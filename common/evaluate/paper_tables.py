@@ -1,8 +1,10 @@
 """Tables 2 to 11 of the paper (arXiv 2501.17703), from paper_tables.json, next to our scores.
 
 Each of the paper's numbers is one run, graded by its own lax grader (common/grading/paper.py), of a
-checkpoint chosen on MATH-500. In the file `base` is what a row was trained from, if the paper says
-so, and `model` the name of our model that its score is compared with. Read with care:
+checkpoint chosen on MATH-500. The file's fields are attributes here. `columns` are our names of
+the benchmarks, and "AVG"; `values` one a column, in the paper's units, None if it prints "-";
+`base` what a row was trained from, if the paper says so; `model` the name of our model that its
+score is compared with; `temperature` None but in Table 11. Read with care:
 - Table 7's "SFT" has the numbers of Table 2's SFT on right responses: it is sft-verified.
 - The base rows of Table 2 are partly from elsewhere: 91.6 on GSM8K is Qwen's own few-shot score;
   the released script gives 59.0.
@@ -10,11 +12,11 @@ so, and `model` the name of our model that its score is compared with. Read with
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from common.core.errors import InputError
-from common.core.tables import interval, markdown, percent
+from common.core.tables import cell, interval, markdown, percent
 from common.evaluate.scores import Rows, average_scores
 
 BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")
@@ -33,44 +35,18 @@ HEAD = [
 ]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of a table. values: one a column, in the paper's units; None if it prints "-".
-
-    temperature is None except in Table 11.
-    """
-
-    name: str
-    base: str | None
-    model: str
-    values: list
-    temperature: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper. columns: our names of its benchmarks, and "AVG"."""
-
-    name: str
-    title: str
-    columns: list[str]
-    rows: list[Row]
-
-
 def _read_tables():
     text = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
-    tables = {}
-    for table in json.loads(text):
-        rows = [Row(**row) for row in table["rows"]]
-        tables[table["name"]] = Table(**table | {"rows": rows})
-    return tables
+    tables = json.loads(text, object_hook=lambda row: SimpleNamespace(**NO_TEMPERATURE | row))
+    return {table.name: table for table in tables}
 
 
+NO_TEMPERATURE = {"temperature": None}
 TABLES = _read_tables()
 
 
-def find_tables(names: list[str]) -> list[Table]:
-    """Return the Tables of these names; InputError for an unknown one."""
+def find_tables(names: list[str]) -> list:
+    """Return the tables of these names; InputError for an unknown one."""
     unknown = [name for name in names if name not in TABLES]
     if unknown:
         raise InputError(
@@ -90,8 +66,8 @@ def base_of(origin: str) -> str | None:
     return "another" if re.search(r"\d\s?b\b", origin.lower()) else None
 
 
-def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0.0) -> str:
-    """Return a Table as Markdown, and below it each score of ours next to the paper's number.
+def side_by_side(table, scores: Rows, bases: dict, temperature: float = 0.0) -> str:
+    """Return a table as Markdown, and below it each score of ours next to the paper's number.
 
     scores: as in scores.json; the AVG is taken over the table's own columns. bases: {model:
     base_of its origin}; a model is compared with rows of its own base only, one of an unknown base
@@ -107,7 +83,7 @@ def side_by_side(table: Table, scores: Rows, bases: dict, temperature: float = 0
         for column, value in zip(table.columns, row.values):
             if (row.model, column) in by_key:
                 lines.append(_compare(row, column, value, by_key[row.model, column]))
-    printed = [[row.name, *map(_show, row.values)] for row in table.rows]
+    printed = [[row.name, *map(cell, row.values)] for row in table.rows]
     parts = [
         f"### Table {table.name.removeprefix('table')} of the paper: {table.title}",
         markdown(["paper", *table.columns], printed, left=1),
@@ -141,7 +117,7 @@ def _compare(row, column, value, score):
     return [
         f"{row.name} ({row.model})",
         column,
-        _show(value),
+        cell(value),
         share,
         percent(score["accuracy"]),
         score["n"],
@@ -149,7 +125,3 @@ def _compare(row, column, value, score):
         difference,
         position,
     ]
-
-
-def _show(value):
-    return "-" if value is None else value

@@ -3,13 +3,14 @@
 Shares come in as 0..1 and are printed in per cent, differences in points.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
-from common.core.tables import interval, markdown, percent
+from common.core.tables import cell, interval, markdown, percent
 from common.evaluate.scores import Rows
 
 CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
@@ -19,16 +20,8 @@ AXIS_LABEL = "accuracy, % (bars: 95% interval)"
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _text(value):
-    return "-" if value is None else str(value)
-
-
-def _signed(difference):
-    return percent(difference, sign=True)
-
-
-def _signed_interval(low, high):
-    return interval(low, high, sign=True)
+signed = partial(percent, sign=True)
+signed_interval = partial(interval, sign=True)
 
 
 def _estimate(share, low, high):
@@ -47,54 +40,54 @@ def _shares(values):
 
 # A table's columns: heading, how the cell is written, the fields of a row that it is made of.
 SCORES = (
-    ("benchmark", _text, "benchmark"),
-    ("model", _text, "model"),
-    ("n", _text, "n"),
+    ("benchmark", cell, "benchmark"),
+    ("model", cell, "model"),
+    ("n", cell, "n"),
     ("strict %", percent, "accuracy"),
     ("95% interval", interval, "low", "high"),
     ("pass@k %", _estimate, "pass_accuracy", "pass_low", "pass_high"),
     ("maj@k %", _estimate, "majority_accuracy", "majority_low", "majority_high"),
     ("paper's grader %", percent, "paper_accuracy"),
-    ("unboxed", _text, "unboxed"),
-    ("truncated", _text, "truncated"),
-    ("tokens", _text, "tokens"),
-    ("no output", _text, "failed"),
-    ("grader timed out", _text, "timed_out"),
+    ("unboxed", cell, "unboxed"),
+    ("truncated", cell, "truncated"),
+    ("tokens", cell, "tokens"),
+    ("no output", cell, "failed"),
+    ("grader timed out", cell, "timed_out"),
 )
 COMPARISONS = (
-    ("benchmark", _text, "benchmark"),
+    ("benchmark", cell, "benchmark"),
     ("model against baseline", "{} against {}".format, "model", "baseline"),
-    ("points", _signed, "difference"),
-    ("95% interval", _signed_interval, "low", "high"),
-    ("right: only model", _text, "wins"),
-    ("only baseline", _text, "losses"),
-    ("both", _text, "both"),
-    ("neither", _text, "neither"),
+    ("points", signed, "difference"),
+    ("95% interval", signed_interval, "low", "high"),
+    ("right: only model", cell, "wins"),
+    ("only baseline", cell, "losses"),
+    ("both", cell, "both"),
+    ("neither", cell, "neither"),
     ("p (McNemar; of means: sign flips)", _p, "p"),
     ("Holm", _p, "holm"),
-    ("by Holm's p", _text, "outcome"),
-    ("not compared", _text, "refused"),
+    ("by Holm's p", cell, "outcome"),
+    ("not compared", cell, "refused"),
 )
 SEEDS = (
-    ("benchmark", _text, "benchmark"),
-    ("model", _text, "model"),
-    ("runs", _text, "runs"),
+    ("benchmark", cell, "benchmark"),
+    ("model", cell, "model"),
+    ("runs", cell, "runs"),
     ("each, %", _shares, "accuracies"),
     ("mean %", percent, "mean"),
     ("sd, points", percent, "sd"),
     ("95% over runs (t)", interval, "low", "high"),
-    ("not averaged", _text, "refused"),
+    ("not averaged", cell, "refused"),
 )
 SELECTION = (
-    ("training set", _text, "arm"),
-    ("step", _text, "step"),
-    ("n", _text, "n"),
+    ("training set", cell, "arm"),
+    ("step", cell, "step"),
+    ("n", cell, "n"),
     ("strict %", percent, "accuracy"),
     ("95% interval", interval, "low", "high"),
-    ("chosen minus this", _signed, "difference"),
-    ("its 95% interval", _signed_interval, "difference_low", "difference_high"),
+    ("chosen minus this", signed, "difference"),
+    ("its 95% interval", signed_interval, "difference_low", "difference_high"),
     ("p (Holm, all pairs)", _p, "holm"),
-    ("by Holm's p", _text, "outcome"),
+    ("by Holm's p", cell, "outcome"),
 )
 
 

@@ -63,10 +63,6 @@ class Result:
         groups = self.by_item().values()
         return [sum(_column(rows, grader)) / len(rows) for rows in groups]
 
-    def ids(self) -> list[str]:
-        """Return the item id of each row."""
-        return _column(self.rows, "id")
-
     def has_failed_items(self) -> bool:
         """Return whether an item has no output, unless failed items count as wrong."""
         return None in _column(self.rows, "correct")
@@ -148,14 +144,11 @@ def grade_outputs(
 
 
 def _grade(benchmark, rows):
-    """Add to rows what both graders say of them; what is the same is graded once."""
-    answers = list(dict.fromkeys((row["output"], row["gold"]) for row in rows))
-    texts, golds = [text for text, _ in answers], [gold for _, gold in answers]
+    """Add to rows what both graders say of them."""
+    texts, golds = _column(rows, "output"), _column(rows, "gold")
     strict_grades = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
     paper_grades = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
-    grades = dict(zip(answers, zip(strict_grades, paper_grades)))
-    for row in rows:
-        strict, (correct_paper, timed_out) = grades[row["output"], row["gold"]]
+    for row, strict, (correct_paper, timed_out) in zip(rows, strict_grades, paper_grades):
         row |= asdict(strict)
         row |= {"correct_paper": correct_paper, "paper_timed_out": timed_out}
 

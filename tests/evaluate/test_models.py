@@ -118,9 +118,8 @@ def test_an_engine_and_its_template(run, tiny_model):
         timeout=9,
     )
     local = ModelSpec("x", str(run / "01_base"))
-    model = models.open_model(local, config)
-    assert model.template == "own" and model.tokenizer.chat_template
-    assert model.conditions == {
+    _, tokenizer, conditions, _ = models.open_model(local, config)
+    assert tokenizer.chat_template and conditions == {
         "dtype": "float32",
         "attention": "sdpa",
         "engine": "local",
@@ -134,9 +133,10 @@ def test_an_engine_and_its_template(run, tiny_model):
         models.open_model(local, config)
     config.template = "auto"
     served = models.open_model(ModelSpec("x", "m", "http://h/v1"), config)
-    assert served.engine.identity == "m at http://h/v1"
-    assert (served.tokenizer, served.template) == (None, "chatml")
-    assert served.conditions == {"engine": "server", "template": "chatml"}
+    engine, tokenizer, conditions, manifest = served
+    assert engine.identity == manifest["identity"] == "m at http://h/v1"
+    assert tokenizer is None
+    assert conditions == {"engine": "server", "template": "chatml"}
 
 
 def test_what_a_model_was_trained_from(run):
