@@ -247,12 +247,10 @@ comparison_rows = []
 for label in labels:
     if label != baseline:
         comparison_rows += comparisons.compare(by_key | means, label, baseline, config.seed)
-bases = {}
-for spec in specs:
-    bases[spec.label] = paper_tables.base_of(models.read_origin(spec.location))
+origins = {spec.label: models.read_origin(spec.location) for spec in specs}
 paper_sections = []
 for table in tables:
-    text = paper_tables.side_by_side(table, all_scores, bases, config.temperature)
+    text = paper_tables.side_by_side(table, all_scores, origins, config.temperature)
     paper_sections.append(text)
 
 # %% Write tables, charts, the page and the manifest

@@ -6,21 +6,21 @@ def cell(value) -> str:
     return "-" if value is None else str(value)
 
 
-def percent(share: float | None, sign: bool = False) -> str:
+def percent(share, sign: bool = False) -> str:
     """Return a share in percent: 0.5 as "50.0", with a sign as "+50.0", None as "-"."""
     if share is None:
         return "-"
     return f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
 
 
-def interval(low: float | None, high: float | None, sign: bool = False) -> str:
+def interval(low, high, sign: bool = False) -> str:
     """Return an interval of shares in percent: "40.0 to 60.0", or "-" if there is none."""
     if low is None:
         return "-"
     return f"{percent(low, sign)} to {percent(high, sign)}"
 
 
-def markdown(head: list[str], rows: list[list], left: int = 2) -> str:
+def markdown(head: list, rows: list, left: int = 2) -> str:
     """Return a table: the first `left` columns are text, the others numbers. "" without rows."""
     if not rows:
         return ""

@@ -25,7 +25,7 @@ VALIDATION_SETS = {
 }
 
 
-def choose_validation_set(selection: str, benchmarks: list[str]) -> tuple[str, str]:
+def choose_validation_set(selection: str, benchmarks: list) -> tuple:
     """Return the name of the set that checkpoints are chosen on, and a sentence on what that means.
 
     selection: a key of VALIDATION_SETS. benchmarks: those that are reported.
@@ -42,7 +42,7 @@ def choose_validation_set(selection: str, benchmarks: list[str]) -> tuple[str, s
     return name, f"Checkpoints were chosen on {name}, {meaning}."
 
 
-def read_trained_questions(run: Path) -> dict[str, set[str]]:
+def read_trained_questions(run: Path) -> dict:
     """Return {training set: the normalized questions that its model was trained on}."""
     questions = {}
     for path in sorted((run / "04_train").glob("*/trained_on.jsonl")):
@@ -51,7 +51,7 @@ def read_trained_questions(run: Path) -> dict[str, set[str]]:
     return questions
 
 
-def load_heldout(run: Path, specs: list) -> list[dict]:
+def load_heldout(run: Path, specs: list) -> list:
     """Return questions of 01 with a gold on which no model of the run was trained.
 
     specs: the models whose checkpoints are chosen; InputError if one was not trained in this run.
@@ -84,12 +84,11 @@ def load_heldout(run: Path, specs: list) -> list[dict]:
     return items[:HOLDOUT_QUESTIONS]
 
 
-def choose_checkpoint(spec, results: list[scores.Result], seed: int = 0):
+def choose_checkpoint(spec, results: list, seed: int = 0) -> tuple:
     """Return the checkpoint with the highest score, of equals the earliest, and rows on all.
 
-    results: of each of spec.checkpoints, on the validation set. A row has the lead of the chosen
-    one, paired (difference, difference_low, difference_high). The best is picked by looking at all
-    of them, so p is corrected (Holm) for all pairs of checkpoints.
+    results: of each of spec.checkpoints, on the validation set. A row has the chosen one's lead.
+    The best is picked by looking at all of them, so p is corrected (Holm) for all pairs.
     """
     rows = []
     for checkpoint, result in zip(spec.checkpoints, results):
@@ -115,7 +114,7 @@ def choose_checkpoint(spec, results: list[scores.Result], seed: int = 0):
     return spec.checkpoints[best], rows
 
 
-def describe_choice(rows: list[dict]) -> str:
+def describe_choice(rows: list) -> str:
     """Return a sentence on the checkpoint that was chosen of `rows`."""
     chosen = max(rows, key=lambda row: row["chosen"])
     return (

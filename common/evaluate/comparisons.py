@@ -23,10 +23,7 @@ def refusal(first, second) -> str | None:
     return None
 
 
-# --- a model against the baseline -----------------------------------------------------------------
-
-
-def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list[dict]:
+def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list:
     """Compare a model with the baseline on every benchmark of the results, paired by item.
 
     results: {(benchmark, label): Result}. Returns a row for each benchmark, and a last one, "AVG",
@@ -103,10 +100,7 @@ def _outcome(row):
     return f"{outcome}, over seeds too"
 
 
-# --- several seeds --------------------------------------------------------------------------------
-
-
-def average_seeds(results: dict, groups: dict) -> tuple[dict, list]:
+def average_seeds(results: dict, groups: dict) -> tuple:
     """Average several training runs of one training set.
 
     groups: {name: labels of its runs}. Returns {(benchmark, name): Result of the mean}, and rows

@@ -30,7 +30,7 @@ ANSWER = (
 SCORE = ("benchmark", "model", "n", "accuracy", "low", "high", "paper_accuracy")
 
 
-def write_page(path: Path, rows: dict, scores: list, private: list | tuple = (), title: str = ""):
+def write_page(path: Path, rows: dict, scores: list, private=(), title: str = ""):
     """Write the page. Equal input gives equal bytes.
 
     rows: {(benchmark, model): rows of 05_eval}; scores: as in scores.json, shares from 0 to 1.
@@ -50,11 +50,9 @@ def _records(rows, scores, private, title):
         if name in private:
             continue
         answers = {model: rows[key, model] for key, model in rows if key == name}
-        samples = {row["sample"] for model_rows in answers.values() for row in model_rows}
-        samples = sorted(samples)
+        samples = sorted({row["sample"] for graded in answers.values() for row in graded})
         joined = _join_models(list(answers.values()), samples)
-        for item in joined:
-            items.append({"benchmark": len(benchmarks), **item})
+        items += [{"benchmark": len(benchmarks), **item} for item in joined]
         benchmarks.append(
             {"name": name, "models": list(answers), "samples": samples, "n": len(joined)}
         )
@@ -77,15 +75,9 @@ def _join_models(answers, samples):
     items = {}
     for model, rows in enumerate(answers):
         for row in rows:
-            if row["id"] not in items:
-                items[row["id"]] = {
-                    "id": row["id"],
-                    "question": row["question"],
-                    "gold": row["gold"],
-                    "prompts": [],
-                    "answers": [[None] * len(samples) for _ in answers],
-                }
-            item = items[row["id"]]
+            item = {key: row[key] for key in ("id", "question", "gold")}
+            item |= {"prompts": [], "answers": [[None] * len(samples) for _ in answers]}
+            item = items.setdefault(row["id"], item)
             if row["prompt"] not in item["prompts"]:
                 item["prompts"].append(row["prompt"])
             answer = {key: row[key] for key in ANSWER}

@@ -28,10 +28,8 @@ class ModelSpec:
     checkpoints: tuple = ()
 
 
-def resolve_models(
-    run: Path, names: list[str], seeds: list[str], base_url: str | None = None, choose: bool = False
-) -> tuple[list[ModelSpec], dict[str, list[str]]]:
-    """Return the models to score, and {label: labels of its runs} of what is a mean over seeds.
+def resolve_models(run: Path, names: list, seeds: list, base_url=None, choose=False) -> tuple:
+    """Return the ModelSpecs to score, and {label: labels of its runs} of each mean over seeds.
 
     names: base, a training set, a folder, a hub id or a served name; NAME@URL is served there,
     LABEL=NAME is called LABEL. Without names and seeds: the base and all training sets of the run.
@@ -65,7 +63,7 @@ def resolve_models(
     return specs, groups
 
 
-def choose_baseline(specs: list[ModelSpec], groups: dict, baseline: str | None = None):
+def choose_baseline(specs: list, groups: dict, baseline: str | None = None) -> tuple:
     """Return the labels to compare (seeds of one set as one), and the baseline.
 
     The default is sft if it is among them, else the first.
@@ -79,7 +77,6 @@ def choose_baseline(specs: list[ModelSpec], groups: dict, baseline: str | None =
 
 
 def _resolve(run, name, base_url, choose):
-    """Return the ModelSpec of one name."""
     label, location, url = _split_name(name, base_url)
     if url:
         return ModelSpec(label or file_label(location), location, url)
@@ -97,16 +94,16 @@ def _resolve(run, name, base_url, choose):
             checkpoints.append(ModelSpec(f"{label}-{path.name}", str(path), step=step))
         return ModelSpec(label, str(folder), checkpoints=tuple(checkpoints))
     if steps:
-        return ModelSpec(label, str(last or steps[-1]))
-    if (folder / "adapter_config.json").is_file():
-        return ModelSpec(label, location)
-    try:
-        return ModelSpec(label, local_folder(location))
-    except InputError as error:
-        names = " ".join(["base", *trained])
-        raise InputError(
-            f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
-        ) from error
+        location = str(last or steps[-1])
+    elif not (folder / "adapter_config.json").is_file():
+        try:
+            location = local_folder(location)
+        except InputError as error:
+            names = " ".join(["base", *trained])
+            raise InputError(
+                f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
+            ) from error
+    return ModelSpec(label, location)
 
 
 def _split_name(name, base_url):

@@ -19,8 +19,7 @@ from common.core.errors import InputError
 from common.core.tables import cell, interval, markdown, percent
 from common.evaluate.scores import Rows, average_scores
 
-BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")
-ASSUMED_BASE = BASES[-1]  # of a model whose origin names no base: the paper's main one
+BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")  # the last is its main one
 LEGEND = "ours: by the paper's grader; inside: its interval holds the paper's number."
 HEAD = [
     "paper's row (our model)",
@@ -45,7 +44,7 @@ NO_TEMPERATURE = {"temperature": None}
 TABLES = _read_tables()
 
 
-def find_tables(names: list[str]) -> list:
+def find_tables(names: list) -> list:
     """Return the tables of these names; InputError for an unknown one."""
     unknown = [name for name in names if name not in TABLES]
     if unknown:
@@ -55,29 +54,29 @@ def find_tables(names: list[str]) -> list:
     return [TABLES[name] for name in names]
 
 
-def base_of(origin: str) -> str | None:
+def base_of(origin: str) -> str:
     """Return the paper's base that the text on a model's origin (models.read_origin) names.
 
-    It is "another" if the text names a model of another size, and None if it names none.
+    It is "another" if the text names a model of another size; if it names none, the paper's main
+    one is assumed.
     """
     for base in BASES:
         if base.lower() in origin.lower():
             return base
-    return "another" if re.search(r"\d\s?b\b", origin.lower()) else None
+    return "another" if re.search(r"\d\s?b\b", origin.lower()) else BASES[-1]
 
 
-def side_by_side(table, scores: Rows, bases: dict, temperature: float = 0.0) -> str:
+def side_by_side(table, scores: Rows, origins: dict, temperature: float = 0.0) -> str:
     """Return a table as Markdown, and below it each score of ours next to the paper's number.
 
-    scores: as in scores.json; the AVG is taken over the table's own columns. bases: {model:
-    base_of its origin}; a model is compared with rows of its own base only, one of an unknown base
-    with those of the paper's main one. By hand: 0.786 [0.748, 0.820] of 500 items next to the
-    paper's 79.6 is -1.0, and inside.
+    scores: as in scores.json; the AVG is taken over the table's own columns. origins: {model:
+    text}, see base_of; a model is compared with rows of its own base only. By hand: 0.786
+    [0.748, 0.820] of 500 items next to the paper's 79.6 is -1.0, and inside.
     """
     by_key = {(row["model"], row["benchmark"]): row for row in _scores_of_table(table, scores)}
     lines = []
     for row in table.rows:
-        base = bases.get(row.model) or ASSUMED_BASE
+        base = base_of(origins.get(row.model, ""))
         if row.base not in (None, base) or row.temperature not in (None, temperature):
             continue
         for column, value in zip(table.columns, row.values):

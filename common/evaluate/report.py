@@ -17,9 +17,6 @@ CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
 AXIS_LABEL = "accuracy, % (bars: 95% interval)"
 
 
-# --- tables ---------------------------------------------------------------------------------------
-
-
 signed = partial(percent, sign=True)
 signed_interval = partial(interval, sign=True)
 
@@ -102,9 +99,6 @@ def format_table(columns: tuple, rows: Rows) -> str:
     return markdown(head, [list(line) for line in zip(*body)])
 
 
-# --- charts ---------------------------------------------------------------------------------------
-
-
 def draw_scores(scores: Rows, path: Path):
     """Draw bars of the strict score, a panel for each benchmark, one below the other."""
     panels = _group(scores, "benchmark")
@@ -158,9 +152,6 @@ def _points(rows):
     return accuracy, np.array([accuracy - low, high - accuracy])
 
 
-# --- the results page -----------------------------------------------------------------------------
-
-
 def describe_settings(name: str, config) -> str:
     """Return a line on what all scores of a run have in common."""
     limit = f", the first {config.limit} items of each set" if config.limit else ""
@@ -180,7 +171,7 @@ def summarize(scores: Rows) -> str:
     return f"Right answers on {name}: {accuracies}."
 
 
-def format_page(summary: str, sections: dict[str, str], notes: list[str]) -> str:
+def format_page(summary: str, sections: dict, notes: list) -> str:
     """Return 05_results.md. sections: {heading: Markdown}; empty ones are left out."""
     parts = ["# Results", summary]
     for heading, text in sections.items():

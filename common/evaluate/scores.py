@@ -47,18 +47,18 @@ class Result:
     benchmark: str
     model: str
     rows: Rows
-    conditions: dict = field(default_factory=dict)
+    conditions: dict
     score: dict = field(default_factory=dict)
     runs: tuple[float, ...] = ()
 
-    def by_item(self) -> dict[str, Rows]:
+    def by_item(self) -> dict:
         """Return {item id: its rows}, in the test set's order, without items that failed."""
         items = {}
         for row in self.rows:
             items.setdefault(row["id"], []).append(row)
         return {key: rows for key, rows in items.items() if None not in _column(rows, "correct")}
 
-    def shares(self, grader: str = "correct") -> list[float]:
+    def shares(self, grader: str = "correct") -> list:
         """Return the share of right samples, 0..1, of each item in by_item."""
         groups = self.by_item().values()
         return [sum(_column(rows, grader)) / len(rows) for rows in groups]
@@ -82,7 +82,7 @@ def grader_id(name: str) -> str:
     return content_id(hashes, benchmark.tolerance, benchmark.units, benchmark.choices)[:12]
 
 
-def build_requests(prompts: list[str], samples: int, greedy: bool) -> list[Request]:
+def build_requests(prompts: list, samples: int, greedy: bool) -> list:
     """Return `samples` requests for each prompt, those of one prompt in a row.
 
     Equal prompts (MMLU-Pro repeats questions) draw samples of their own. If greedy they are one
@@ -97,14 +97,7 @@ def build_requests(prompts: list[str], samples: int, greedy: bool) -> list[Reque
     return requests
 
 
-def grade_outputs(
-    folder: Path,
-    name: str,
-    items: Rows,
-    requests: list[Request],
-    outputs: Rows,
-    count_failed: bool = False,
-) -> Rows:
+def grade_outputs(folder: Path, name: str, items, requests, outputs, count_failed=False) -> Rows:
     """Grade outputs of complete() by both graders, write `folder`/<name>.jsonl, return its rows.
 
     An item without an output says why in `error`; it has correct and correct_paper null, or false
@@ -112,9 +105,9 @@ def grade_outputs(
     """
     benchmark, grader = test_sets.get_test_set(name), grader_id(name)
     samples = len(requests) // len(items)
-    no_grade = NO_GRADE
+    failed = {"output": "", "finish_reason": "failed"}
     if count_failed:
-        no_grade = NO_GRADE | {"correct": False, "correct_paper": False}
+        failed |= {"correct": False, "correct_paper": False}
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item = items[number // samples]
@@ -128,12 +121,12 @@ def grade_outputs(
             "output": output.get("text", ""),
             "finish_reason": output.get("finish_reason"),
             "n_tokens": usage.get("completion_tokens"),
-            **no_grade,
+            **NO_GRADE,
             "gold": item["gold"],
             "grader": grader,
         }
         if "error" in output:
-            row |= {"output": "", "finish_reason": "failed", "error": output["error"]}
+            row |= failed | {"error": output["error"]}
         rows.append(row)
     _grade(benchmark, [row for row in rows if "error" not in row])
     public = rows
@@ -283,7 +276,7 @@ def write_score(folder: Path, result: Result, engine: dict, seed: int = 0):
 # --- text -----------------------------------------------------------------------------------------
 
 
-def format_example(results: list[Result]) -> str:
+def format_example(results: list) -> str:
     """Return the first item on which models differ (the last one if none), and their outputs.
 
     Nothing of a private benchmark is shown.
@@ -301,7 +294,7 @@ def format_example(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def list_notes(results: list[Result]) -> list[str]:
+def list_notes(results: list) -> list:
     """Return sentences that a reader of the scores must know."""
     tiny = all(result.benchmark in test_sets.TINY for result in results)
     notes = [TINY_NOTE if tiny else GRADERS_NOTE]

@@ -265,17 +265,17 @@ def test_the_average_is_over_the_tables_own_columns():
 
 
 def test_the_page_without_scores():
-    page = side_by_side(TABLES["table4"], [ours("sft", "math500", 0.1)], {"sft": None})
+    page = side_by_side(TABLES["table4"], [ours("sft", "math500", 0.1)], {"sft": ""})
     assert page.startswith(TABLE4) and "simplerl-zero, simplerl, cft" in page[len(TABLE4) :]
     assert "paper's row" not in page
-    other = side_by_side(TABLES["table4"], [ours("cft", "math500", 0.8)], {"cft": "another"})
+    other = side_by_side(TABLES["table4"], [ours("cft", "math500", 0.8)], {"cft": "Qwen2.5-1.5B"})
     assert other == page
 
 
-def compare(name, scores, base, temperature=0.0):
-    """Return row, benchmark, paper and ours of each line; all models have the same base."""
-    bases = {score["model"]: base for score in scores}
-    parts = side_by_side(TABLES[name], scores, bases, temperature).split("| paper's row")
+def compare(name, scores, origin, temperature=0.0):
+    """Return row, benchmark, paper and ours of each line; all models have the same origin."""
+    origins = {score["model"]: origin for score in scores}
+    parts = side_by_side(TABLES[name], scores, origins, temperature).split("| paper's row")
     cells = []
     for line in parts[-1].splitlines()[2:] if len(parts) > 1 else []:
         if line.startswith("| "):
@@ -288,7 +288,7 @@ def test_another_base_is_never_ours():
     papers = {"Qwen2.5-7B": "88.8", "DeepSeek-Math-7B": "74.5", "Qwen2.5-Math-7B": "90.9"}
     for base, paper in papers.items():
         assert compare("table2", [cft], base) == [(f"{base} CFT (cft)", "gsm8k", paper, "75.0")]
-    assert compare("table2", [cft], "another") == []
+    assert compare("table2", [cft], "Qwen2.5-1.5B") == []
     name = "GPT-4o (2024-08-06) (gpt-4o-2024-08-06)"
     assert compare("table3", [cft, gpt], "Qwen2.5-7B") == [(name, "math", "81.1", "80.0")]
 
@@ -296,7 +296,7 @@ def test_another_base_is_never_ours():
 def test_an_unknown_base_is_taken_to_be_the_papers_main_one():
     cft = ours("cft", "gsm8k", 0.75)
     line = ("Qwen2.5-Math-7B CFT (cft)", "gsm8k", "90.9", "75.0")
-    assert compare("table2", [cft], None) == [line]
+    assert compare("table2", [cft], "/models/mine") == [line]
 
 
 ORIGINS = [
@@ -306,8 +306,8 @@ ORIGINS = [
     ("Qwen/Qwen2.5-7B", "Qwen2.5-7B"),
     ("Qwen/Qwen2.5-Math-1.5B", "another"),
     ("meta-llama/Llama-3.1-8B", "another"),
-    ("runs/tiny/01_base", None),
-    ("/models/mine", None),
+    ("runs/tiny/01_base", "Qwen2.5-Math-7B"),
+    ("/models/mine", "Qwen2.5-Math-7B"),
 ]
 
 
@@ -318,11 +318,11 @@ def test_the_base_by_its_name():
 def test_temperatures():
     """Table 11: greedy unless the score says otherwise."""
     row = "Direct inference, T {} (cft)"
-    greedy = compare("table11", [ours("cft", "math", 0.8)], None)
+    greedy = compare("table11", [ours("cft", "math", 0.8)], "")
     assert greedy == [(row.format("0.0"), "math", "80.2", "80.0")]
-    warm = compare("table11", [ours("cft", "math", 0.75)], None, temperature=0.6)
+    warm = compare("table11", [ours("cft", "math", 0.75)], "", temperature=0.6)
     assert warm == [(row.format("0.6"), "math", "75.2", "75.0")]
-    assert compare("table11", [ours("cft", "math", 0.75)], None, temperature=1.0) == []
+    assert compare("table11", [ours("cft", "math", 0.75)], "", temperature=1.0) == []
     page = side_by_side(TABLES["table2"], [ours("cft", "math", 0.75)], {}, 0.6)
     assert "temperature 0.6" in page
 

@@ -144,7 +144,7 @@ def test_no_text_of_a_private_benchmark_is_written(tmp_path):
     assert "SECRET" not in written and "The answer" not in written
     assert json.loads(written.splitlines()[0])["correct"] is True
     assert rows[0]["output"].startswith("SECRET")
-    assert "SECRET" not in scores.format_example([Result("gpqa", "m", rows)])
+    assert "SECRET" not in scores.format_example([Result("gpqa", "m", rows, {})])
     again = scores.grade_outputs(tmp_path, "gpqa", items, asked, outputs)
     assert again[0]["correct"] is True
 
