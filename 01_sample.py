@@ -28,37 +28,26 @@ from common.core.config import configure, setting
 
 @dataclass
 class Config:
-    name: str | None = setting(
-        None,
-        "the run: files go to runs/NAME (default: the preset's name)",
-        group="what you will use",
-    )
+    name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
         "tiny, paper, one-shot, ... (common/core/presets.py); "
         "default: what 01 was run with, tiny for a new run",
-        group="what you will use",
     )
     source: str = setting(
         "webinstruct-cft-50k",
         "tiny; a name in common/data/sources.py; a hub id; a .jsonl or .parquet file; "
         "NAME=FILE: a known source, downloaded",
-        group="what you will use",
     )
     model: str | None = setting(
         None,
         "draw responses from this model instead: folder, hub id, served name; base: the tiny base",
-        group="what you will use",
     )
     base_url: str | None = setting(
-        None,
-        "OpenAI-compatible server of --model, such as http://localhost:8000/v1",
-        group="what you will use",
+        None, "OpenAI-compatible server of --model, such as http://localhost:8000/v1"
     )
     label: str | None = setting(
-        None,
-        "name of the output file (default: by --model, else by --source)",
-        group="what you will use",
+        None, "name of the output file (default: by --model, else by --source)"
     )
     rows: int = setting(
         50_000, "rows at most, a random sample of the source by seed", minimum=1, group="data"

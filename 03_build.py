@@ -33,85 +33,77 @@ from dataclasses import dataclass
 
 from common.core.config import configure, setting
 
-USE, DATA = "what you will use", "data"
-
 
 @dataclass
 class Config:
-    name: str | None = setting(
-        None, "the run: files in runs/NAME (default: the preset's name)", group=USE
-    )
+    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
     preset: str = setting(
         "tiny",
         "tiny, paper, one-shot, ... (common/core/presets.py); "
         "default: what 01 was run with, tiny for a new run",
-        group=USE,
     )
     arms: list[str] = setting(
         [],
         "training sets to build, also the controls cft-shuffled cft-verdict cft-self-critique "
         "(default: all but those, if their inputs exist)",
-        group=USE,
     )
-    rows: int = setting(50_000, "rows in each training set", minimum=1, group=USE)
-    suffix: str = setting(
-        "", "call the training sets NAME-SUFFIX, besides those of other settings", group=USE
-    )
-    seed: int = setting(0, "of the choice and order of rows", minimum=0, group=USE)
+    rows: int = setting(50_000, "rows in each training set", minimum=1)
+    suffix: str = setting("", "call the training sets NAME-SUFFIX, besides those of other settings")
+    seed: int = setting(0, "of the choice and order of rows", minimum=0)
     teacher: list[str] = setting(
-        [], "whose critiques and answers (default: of all teachers)", group=DATA
+        [], "whose critiques and answers (default: of all teachers)", group="data"
     )
     limit: int | None = setting(
-        None, "use only the first so many critiques of the files", minimum=1, group=DATA
+        None, "use only the first so many critiques of the files", minimum=1, group="data"
     )
     select: str = setting(
         "random",
         "which rows, if there are more: random; longest or shortest critiques; "
         "length-matched: critiques about as long as their response",
         choices=["random", "longest", "shortest", "length-matched"],
-        group=DATA,
+        group="data",
     )
     wrong_share: float | None = setting(
         None,
         "share of rows whose response has the verdict wrong (default: as it comes)",
         minimum=0,
         maximum=1,
-        group=DATA,
+        group="data",
     )
     per_question: int | None = setting(
-        None, "rows of one question at most; not with --wrong-share", minimum=1, group=DATA
+        None, "rows of one question at most; not with --wrong-share", minimum=1, group="data"
     )
     max_tokens: int | None = setting(
         None,
         "leave out critiques whose training row, prompt included, is longer "
         "(04 cuts or drops at its --cutoff, 2048)",
         minimum=1,
-        group=DATA,
+        group="data",
     )
     tokenizer: str = setting(
         "Qwen/Qwen2.5-Math-7B",
         "whose tokens are counted: folder, hub id, or base (the run's)",
-        group=DATA,
+        group="data",
     )
     mix: str | None = setting(
-        None, "a run of 01 whose responses are the other half of the set mix", group=DATA
+        None, "a run of 01 whose responses are the other half of the set mix", group="data"
     )
     decontaminate: list[str] = setting(
         [],
         "leave out questions of these benchmarks: names of common/data/test_sets.py, all, or a "
         ".jsonl file (the paper: none)",
-        group=DATA,
+        group="data",
     )
     benchmarks_dir: str | None = setting(
-        None, "read DIR/NAME/test.jsonl instead of the hub", group=DATA
+        None, "read DIR/NAME/test.jsonl instead of the hub", group="data"
     )
     export: list[str] = setting(
         [],
         "write the sets also for other trainers: alpaca (LLaMA-Factory), messages (ms-swift)",
-        group=DATA,
+        group="data",
     )
     system: str = setting(
-        "You are a helpful assistant.", "system message of every row; '' for none", group=DATA
+        "You are a helpful assistant.", "system message of every row; '' for none", group="data"
     )
 
 

@@ -6,7 +6,7 @@ in 0..1 with its Wilson 95 % interval, which takes critiques as independent; thr
 nothing to share.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from common import grading
 from common.core.stats import wilson
@@ -20,10 +20,9 @@ def collect_golds(rows: list) -> dict:
     golds = {}
     for row in rows:
         question_golds = golds.setdefault(row["question_id"], set())
-        if row["gold"] is not None:
-            question_golds.add(str(row["gold"]).strip())
-    for question_golds in golds.values():
-        question_golds.discard("")
+        gold = "" if row["gold"] is None else str(row["gold"]).strip()
+        if gold:
+            question_golds.add(gold)
     return golds
 
 
@@ -34,23 +33,20 @@ def grade_responses(rows: list, golds: dict) -> tuple:
     if the question has none, or different ones (even the same number in two forms: which one is
     meant is not for us to say); timed out if it took the grader too long.
     """
-    gradable, unclear = {}, set()
-    for row in rows:
+    responses = {row["id"]: row for row in rows}
+    names, outputs, texts = [], [], []
+    for name, row in responses.items():
         if len(golds[row["question_id"]]) == 1:
-            gradable[row["id"]] = row
-        else:
-            unclear.add(row["id"])
-    responses, texts = [], []
-    for row in gradable.values():
-        responses.append(row["response"])
-        texts += golds[row["question_id"]]
+            names.append(name)
+            outputs.append(row["response"])
+            texts += golds[row["question_id"]]
     correct = {}
-    for name, result in zip(gradable, grading.grade_many(responses, texts)):
+    for name, result in zip(names, grading.grade_many(outputs, texts)):
         if not result.timed_out:
             correct[name] = result.correct
     counts = (
-        f"{len(correct)} graded, {sum(correct.values())} right, "
-        f"{len(gradable) - len(correct)} timed out, {len(unclear)} without a clear gold"
+        f"{len(correct)} graded, {sum(correct.values())} right, {len(names) - len(correct)} "
+        f"timed out, {len(responses) - len(names)} without a clear gold"
     )
     return correct, counts
 
@@ -60,14 +56,11 @@ def confusion_table(rows: list, correct: dict, field: str) -> dict:
 
     Of many values the SHOWN ones with the most critiques.
     """
-    groups = {}
+    groups = defaultdict(list)
     for row in rows:
-        groups.setdefault(str(row[field]), []).append(row)
+        groups[str(row[field])].append(row)
     largest = sorted(groups, key=lambda name: -len(groups[name]))[:SHOWN]
-    table = {}
-    for name in sorted(largest):
-        table[name] = count_cases(groups[name], correct)
-    return table
+    return {name: count_cases(groups[name], correct) for name in sorted(largest)}
 
 
 def count_cases(rows: list, correct: dict) -> dict:
@@ -82,20 +75,15 @@ def count_cases(rows: list, correct: dict) -> dict:
         if row["id"] in correct:
             truth = "right" if correct[row["id"]] else "wrong"
             counts[f"{truth}_{row['verdict']}"] += 1
-    cases = {case: counts[case] for case in CASES}
-    agreeing = cases["right_right"] + cases["wrong_wrong"]
-    accepted = cases["wrong_right"]
-    n_wrong = accepted + cases["wrong_wrong"]
+    agreeing = counts["right_right"] + counts["wrong_wrong"]
+    n_wrong = counts["wrong_right"] + counts["wrong_wrong"]
     return {
-        **cases,
+        **{case: counts[case] for case in CASES},
         "critiques": len(rows),
-        "agrees": share(agreeing, counts.total()),
-        "accepts": share(accepted, n_wrong),
+        "agrees": _share(agreeing, counts.total()),
+        "accepts": _share(counts["wrong_right"], n_wrong),
     }
 
 
-def share(k: int, n: int) -> tuple:
-    """Return k of n as (share, low, high), three None if n is 0."""
-    if not n:
-        return (None, None, None)
-    return (k / n, *wilson(k, n))
+def _share(k, n):
+    return (k / n, *wilson(k, n)) if n else (None, None, None)

@@ -30,7 +30,7 @@ OPTION = re.compile(
 # --- what is compared ---------------------------------------------------------------------------
 
 
-def load_test_sets(names: list, folder=None, seed: int = 0) -> dict:
+def load_test_sets(names: list, folder=None, seed=0) -> dict:
     """Return {test set: its items}; only their "id" and "stem" are used here.
 
     names: of common/data/test_sets.py; "all" of them (if there is a `folder`, those in it, else
@@ -62,7 +62,7 @@ def _read_questions(path):
     return items
 
 
-def tokenize_variants(question: str) -> list[list[str]]:
+def tokenize_variants(question: str) -> list:
     """Return the tokens without options and, if there are some, also with them.
 
     Without options a bare "Which of the following is true?" equals every other one. Of 29 MMLU
@@ -93,24 +93,23 @@ def find_matches(questions: dict, tests: dict) -> list:
     how ("exact" or "10-gram"), removed (ratio >= 0.6). In the order of the questions, the best
     first. Of a private benchmark both texts are None: they are its question, or nearly.
     """
-    items, texts = [], []  # texts[i] is a variant of items[i]
+    items, owners, texts = [], [], []  # texts[i] is a variant of items[owners[i]]
     for name, test_items in tests.items():
         for item in test_items:
             for tokens in tokenize_variants(item["stem"]):
-                items.append((name, item))
+                owners.append(len(items))
                 texts.append(tokens)
+            items.append((name, item))
     index = near_duplicates.Index(texts)
     pairs = []
     for question_id, question in questions.items():
-        best = {}  # {(benchmark, id of the item): the pair of its nearest variant}
+        ratios = {}  # {place in items: ratio of the nearest variants}
         for tokens in tokenize_variants(question):
             for i, ratio in index.find(tokens).items():
-                name, item = items[i]
-                pair = _describe_pair(question_id, question, name, item, ratio)
-                key = pair["benchmark"], pair["item"]
-                if key not in best or ratio > best[key]["ratio"]:
-                    best[key] = pair
-        pairs += sorted(best.values(), key=lambda pair: -pair["ratio"])
+                ratios[owners[i]] = max(ratio, ratios.get(owners[i], 0))
+        for place in sorted(ratios, key=lambda place: -ratios[place]):
+            name, item = items[place]
+            pairs.append(_describe_pair(question_id, question, name, item, ratios[place]))
     return pairs
 
 
@@ -138,10 +137,8 @@ def describe_matches(matches: list) -> list:
         removed[match["benchmark"]].setdefault(match["question_id"], match["removed"])
     lines = []
     for name, questions in removed.items():
-        n = sum(questions.values())
-        lines.append(
-            f"{name}: {n:,} questions removed, {len(questions) - n:,} borderline ones kept"
-        )
+        n, n_listed = sum(questions.values()), len(questions)
+        lines.append(f"{name}: {n:,} questions removed, {n_listed - n:,} borderline ones kept")
     return lines
 
 

@@ -46,10 +46,7 @@ def _to_messages(row):
 
 
 def _write_json_list(path, rows):
-    lines = []
-    for row in rows:
-        lines += [",", files.json_line(row)]
-    files.write_atomic(path, ["[\n", *lines[1:], "]\n"])
+    files.write_atomic(path, "[\n" + ",".join(map(files.json_line, rows)) + "]\n")
 
 
 FORMS = {
@@ -59,12 +56,9 @@ FORMS = {
         _write_json_list,
         {
             "formatting": "alpaca",
-            "columns": {
-                "prompt": "instruction",
-                "query": "input",
-                "response": "output",
-                "system": "system",
-            },
+            "columns": dict(
+                prompt="instruction", query="input", response="output", system="system"
+            ),
         },
     ),
     "messages": Form(
@@ -88,32 +82,27 @@ FORMS = {
 
 def check(names: list) -> None:
     """Raise InputError for a form that is not in FORMS."""
-    unknown = [name for name in names if name not in FORMS]
-    if unknown:
-        raise InputError(f"unknown export forms {unknown}.\nExpected: --export {' '.join(FORMS)}")
+    if set(names) - FORMS.keys():
+        raise InputError(f"--export {' '.join(names)}: expected some of {' '.join(FORMS)}.")
 
 
-def write(folder: Path, sets: dict, names: list) -> list:
-    """Write training sets, one file for each set and form, and dataset_info.json; return the paths.
+def write(folder: Path, sets: dict, names: list) -> None:
+    """Write training sets, one file for each set and form, and dataset_info.json.
 
-    sets: {label: rows of 03}, a row's prompt being [system, user] or [user]. names: of FORMS,
-    otherwise InputError. Files of these sets in other forms are written anew, too, so that no
-    export is older than 03_data. dataset_info.json lists every export in the folder.
+    sets: {label: rows of 03}, a row's prompt being [system, user] or [user]. names: of FORMS.
+    Files of these sets in other forms are written anew, too, so that no export is older than
+    03_data. dataset_info.json lists every export in the folder.
 
     A row without a system message gets the trainer's own one (of Qwen: "You are Qwen, ..."), unless
     that is switched off there: LLaMA-Factory --default_system '', ms-swift --system ''.
     """
-    check(names)
-    paths, info = [], {}
+    info = {}
     for name, form in FORMS.items():
         for label, rows in sets.items():
             path = folder / f"{label}_{name}{form.suffix}"
             if name in names or path.exists():
                 form.write_rows(path, map(form.convert, rows))
-                paths.append(path)
         for path in sorted(folder.glob(f"*_{name}{form.suffix}")):
             info[path.stem] = {"file_name": path.name} | form.entry
-    if paths:
-        paths.append(folder / "dataset_info.json")
-        files.write_json(paths[-1], info)
-    return paths
+    if info:
+        files.write_json(folder / "dataset_info.json", info)

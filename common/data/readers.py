@@ -27,13 +27,7 @@ def sample_records(records: Iterable, size: int, seed: int) -> tuple[list, int]:
     return sample, next(numbers) - 1
 
 
-def read_records(
-    path: str,
-    config: str | None = None,
-    split: str = "train",
-    revision: str | None = None,
-    streaming: bool = True,
-) -> Iterator:
+def read_records(path: str, config=None, split="train", revision=None, streaming=True) -> Iterator:
     """Yield the records of a .jsonl or .parquet file, or of a dataset of the hub.
 
     Nothing of a stream is kept on disk. Raises InputError if it cannot be read, also if the

@@ -4,15 +4,18 @@ Names of teachers, sources and sets are hostile text: on the page they are one e
 """
 
 import re
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from common.core.figures import save_figure
 from common.core.files import write_atomic
 from common.core.tables import interval, markdown, percent
-from common.data import chart, critique_quality
+from common.data import critique_quality
 
+CUTOFF = 2_048  # tokens a row at most (paper's yaml): 04 cuts or drops longer ones
+BLUE, RED = "#4c72b0", "#c44e52"
 EXPLANATION = (
     "A response is right if its final answer equals the gold, by the strict grader; a critique may "
     "fault its reasoning with good reason. Agrees: verdicts that agree with the gold. Accepts: "
@@ -37,9 +40,9 @@ def write(
     tables = {}
     for field in ("teacher", "source", "generator"):
         tables[field] = critique_quality.confusion_table(rows, correct, field)
-    chart.draw(run / "03_report.png", lengths, unit, tables["teacher"])
-    n_responses = len(set(map(itemgetter("id"), rows)))
-    n_questions = len(set(map(itemgetter("question_id"), rows)))
+    _draw(run / "03_report.png", lengths, unit, tables["teacher"])
+    n_responses = len({row["id"] for row in rows})
+    n_questions = len({row["question_id"] for row in rows})
     parts = [
         f"# Training data of {cell(run.name)}",
         f"{len(rows):,} critiques of {n_responses:,} responses to {n_questions:,} questions.",
@@ -50,7 +53,7 @@ def write(
         markdown(["reason", "rows"], list(map(list, left_out.items())), 1),
         "## Verdicts",
         EXPLANATION,
-        *(_verdict_table(field, table) for field, table in tables.items()),
+        *map(_verdict_table, tables, tables.values()),
         f"## Lengths in {unit}",
         _length_table(lengths),
         "## Notes",
@@ -67,7 +70,17 @@ def cell(text: str, limit: int = 100) -> str:
     >>> cell("a|b\\n<i>")
     'a\\\\|b \\\\<i\\\\>'
     """
-    return re.sub(r"([\\`*\[\]<>|&$~#])", r"\\\1", chart.shorten(text, limit))
+    return re.sub(r"([\\`*\[\]<>|&$~#])", r"\\\1", shorten(text, limit))
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return one line of printable characters, without the middle of a text that is too long."""
+    characters = [c if c.isprintable() else " " for c in text[:10_000]]
+    line = " ".join("".join(characters).split()) or "(no name)"
+    if len(line) <= limit:
+        return line
+    half = limit // 2
+    return f"{line[: half - 1]}…{line[-half:]}"
 
 
 def _sets_table(summaries, unit):
@@ -76,17 +89,8 @@ def _sets_table(summaries, unit):
     for summary in summaries:
         right = "-" if summary["right"] is None else summary["right"]
         learned = summary["completion"]
-        lines.append(
-            [
-                cell(summary["arm"]),
-                summary["rows"],
-                summary["questions"],
-                right,
-                summary["prompt"] + learned,
-                learned,
-                summary["longest"],
-            ]
-        )
+        row = [cell(summary["arm"]), summary["rows"], summary["questions"], right]
+        lines.append([*row, summary["prompt"] + learned, learned, summary["longest"]])
     return markdown(head, lines, 1)
 
 
@@ -107,7 +111,54 @@ def _length_table(lengths):
     lines = []
     for kind, values in lengths.items():
         percentiles = np.percentile(values, [50, 95, 100]).astype(int)
-        n_over = np.greater(values, chart.CUTOFF).sum()
-        lines.append([kind, *percentiles, n_over])
-    head = ["of a", "median", "95th percentile", "longest", f"number over {chart.CUTOFF}"]
+        lines.append([kind, *percentiles, np.greater(values, CUTOFF).sum()])
+    head = ["of a", "median", "95th percentile", "longest", f"number over {CUTOFF}"]
     return markdown(head, lines, 1)
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def _draw(path, lengths, unit, teachers):
+    """Draw the lengths, and the verdicts of each teacher against the golds."""
+    figure = Figure(figsize=(13, 4 + len(teachers) / 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_lengths(left, lengths, unit)
+    _draw_shares(right, teachers)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    save_figure(figure, path)
+
+
+def _draw_lengths(axes, lengths, unit):
+    # To the 99th percentile: one text of a million would leave nothing to see.
+    right = np.percentile(list(lengths.values()), 99, axis=1).max()
+    bins = np.linspace(0, right, 51)
+    for kind, values in lengths.items():
+        weights = np.full(len(values), 100 / len(values))
+        axes.hist(values, bins, weights=weights, histtype="stepfilled", alpha=0.45, label=kind)
+    if unit == "tokens" and right > CUTOFF:
+        axes.axvline(CUTOFF, color=RED, linestyle="--", label="cutoff of a row")
+    axes.set_xlabel(f"{unit}, to the 99th percentile (longer ones are not shown)")
+    axes.set_ylabel("% of texts")
+
+
+def _draw_shares(axes, teachers):
+    """Draw both shares of each teacher with their intervals."""
+    places = np.arange(len(teachers))
+    for key, color, offset, label in (
+        ("agrees", BLUE, 0, "verdicts that agree with the gold"),
+        ("accepts", RED, 0.2, "wrong responses with the verdict right"),
+    ):
+        # None becomes NaN, which is not drawn.
+        shares = np.array([line[key] for line in teachers.values()], dtype=float)
+        middle, low, high = 100 * shares.T
+        errors = [middle - low, high - middle]
+        axes.errorbar(middle, places + offset, xerr=errors, fmt="o", color=color, label=label)
+    # In letters that every font has.
+    names = [shorten(name.encode("ascii", "replace").decode(), 40) for name in teachers]
+    axes.set_yticks(places, names, parse_math=False)
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(-0.8, len(teachers) - 0.2)
+    axes.set_xlabel("% (bars: 95% interval)")

@@ -18,8 +18,6 @@ from common.data import training_sets
 
 
 RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", "gold")
-ANSWER_FIELDS = ("question_id", "teacher", "answer")
-CRITIQUE_FIELDS = (*RESPONSE_FIELDS, "critique_id", "teacher")
 
 
 def read_critiques(paths: list) -> tuple:
@@ -31,7 +29,7 @@ def read_critiques(paths: list) -> tuple:
     for path in paths:
         manifests.check_inputs(path)
         rows = by_base if path.stem == "self-critique" else by_teachers
-        rows += files.iter_jsonl(path, CRITIQUE_FIELDS)
+        rows += files.iter_jsonl(path, (*RESPONSE_FIELDS, "critique_id", "teacher"))
     return by_teachers, by_base
 
 
@@ -47,20 +45,19 @@ def select_teachers(rows: list, names: list) -> list:
     return names or available
 
 
-def is_text(value) -> bool:
-    """Return True for a string that is not blank."""
+def _is_text(value):
     return isinstance(value, str) and bool(value.strip())
 
 
 def read_answers(paths: list, teachers: list) -> dict:
     """Return {question_id: a teacher's own answer}; of several teachers the first one's."""
-    answers = {}
     rows = []
     for path in paths:
-        rows += files.iter_jsonl(path, ANSWER_FIELDS)
+        rows += files.iter_jsonl(path, ("question_id", "teacher", "answer"))
+    answers = {}
     for teacher in teachers:
         for row in rows:
-            if row["teacher"] == teacher and is_text(row["answer"]):
+            if row["teacher"] == teacher and _is_text(row["answer"]):
                 answers.setdefault(row["question_id"], row["answer"])
     return answers
 
@@ -70,7 +67,7 @@ def read_finished_responses(paths: list) -> list:
     finished = {}
     for path in paths:
         for row in files.read_jsonl(path, RESPONSE_FIELDS):
-            is_complete = is_text(row["question"]) and is_text(row["response"])
+            is_complete = _is_text(row["question"]) and _is_text(row["response"])
             if is_complete and row["finish_reason"] != "length":
                 finished[row["id"]] = row | {"critique_id": None, "verdict": None}
     return list(finished.values())
@@ -98,7 +95,7 @@ def usable_critiques(rows: list) -> tuple:
 
 def _find_problem(row):
     for name in ("question", "response", "critique"):
-        if not is_text(row.get(name)):
+        if not _is_text(row.get(name)):
             return f"rows with an empty {name}"
     return "" if row.get("verdict") in VERDICTS else "critiques without a verdict"
 
@@ -130,13 +127,13 @@ def row_lengths(rows: list, tokenizer) -> list:
     The end token counts, for it is learned. Characters if the tokenizer is None.
     """
     if tokenizer:
-        encoded = encode_rows(rows, tokenizer, prompts.template_for(tokenizer))
-    else:
-        encoded = []
-        for row in rows:
-            prompt = "".join(message["content"] for message in row["prompt"])
-            encoded.append((prompt, row["completion"][0]["content"]))
-    return [tuple(map(len, pair)) for pair in encoded]
+        pairs = encode_rows(rows, tokenizer, prompts.template_for(tokenizer))
+        return [(len(prompt), len(completion)) for prompt, completion in pairs]
+    lengths = []
+    for row in rows:
+        n_prompt = sum(len(message["content"]) for message in row["prompt"])
+        lengths.append((n_prompt, len(row["completion"][0]["content"])))
+    return lengths
 
 
 def add_lengths(rows: list, tokenizer, system: str) -> list:
@@ -144,36 +141,28 @@ def add_lengths(rows: list, tokenizer, system: str) -> list:
 
     response_length, critique_length; row_length: of the whole cft row, prompt included.
     """
+    inputs = training_sets.BuildInputs(system)
     critiques, responses = [], []
     for row in rows:
-        prompt, critique = training_sets.format_cft(row, system)
+        prompt, critique = training_sets.format_critique(row, inputs)
         critiques.append({"prompt": prompt, "completion": [{"content": critique}]})
         responses.append({"prompt": [], "completion": [{"content": row["response"]}]})
-    lengths = row_lengths(critiques + responses, tokenizer)
     measured = []
-    for i, row in enumerate(rows):
-        prompt, critique = lengths[i]
-        _, response = lengths[i + len(rows)]
-        added = {
-            "response_length": response,
-            "critique_length": critique,
-            "row_length": prompt + critique,
-        }
-        measured.append(row | added)
+    lengths = zip(row_lengths(critiques, tokenizer), row_lengths(responses, tokenizer))
+    for row, ((prompt, critique), (_, response)) in zip(rows, lengths):
+        added = {"response_length": response, "critique_length": critique}
+        measured.append(row | added | {"row_length": prompt + critique})
     return measured
 
 
 # --- the order ------------------------------------------------------------------------------------
 
 
-def _length_ratio(row):
-    return abs(math.log(row["critique_length"] / row["response_length"]))
-
-
 SORT_KEYS = {  # for --select
+    "random": lambda row: 0,
     "longest": lambda row: -row["critique_length"],
-    "shortest": itemgetter("critique_length"),
-    "length-matched": _length_ratio,
+    "shortest": lambda row: row["critique_length"],
+    "length-matched": lambda row: abs(math.log(row["critique_length"] / row["response_length"])),
 }
 
 
@@ -190,12 +179,9 @@ def order_rows(rows: list, select: str, seed: int) -> list:
         k = n_critiques[row["id"]]
         n_critiques[row["id"]] += 1
         parts = (seed, k, row["id"]) if k else (seed, row["id"])
-        places.append((files.content_id(*parts), row))
-    places.sort(key=itemgetter(0))
-    ordered = [row for _, row in places]
-    if select == "random":
-        return ordered
-    return sorted(ordered, key=SORT_KEYS[select])
+        places.append((SORT_KEYS[select](row), files.content_id(*parts), row))
+    places.sort(key=itemgetter(0, 1))
+    return [row for _, _, row in places]
 
 
 # --- what a training set holds --------------------------------------------------------------------
@@ -209,7 +195,6 @@ def summarize(label: str, rows: list, tokenizer, question_ids: dict) -> dict:
     """
     lengths = np.array(row_lengths(rows, tokenizer))
     n_prompt, n_completion = lengths.sum(axis=0).tolist()
-    longest = lengths.sum(axis=1).max()
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "arm": label,
@@ -219,7 +204,7 @@ def summarize(label: str, rows: list, tokenizer, question_ids: dict) -> dict:
         "length_unit": "tokens" if tokenizer else "characters",
         "prompt": n_prompt,
         "completion": n_completion,
-        "longest": int(longest),
+        "longest": int(lengths.sum(axis=1).max()),
     }
 
 

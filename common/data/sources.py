@@ -5,9 +5,8 @@ data brings a critique, also critique (normalized), critique_raw, verdict and te
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,17 +19,8 @@ from common.core.files import content_id, utf8
 from common.data import readers
 from common.tiny import world
 
-FIELDS = (
-    "question",
-    "response",
-    "gold",
-    "critique",
-    "verdict",
-    "teacher",
-    "source",
-    "generator",
-    "finish_reason",
-)
+FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source")
+FIELDS += ("generator", "finish_reason")
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -40,8 +30,8 @@ FIELDS = (
 class Dataset:
     """A dataset of the hub, or a local file, and which of its columns hold our fields.
 
-    unpack: a record -> {field: value}, for columns that are not our fields; a record of another
-    form is returned as it is.
+    unpack: a record -> {field: value}, for columns that are not our fields; it raises for a record
+    of another form.
     """
 
     path: str
@@ -60,39 +50,28 @@ def unpack_webinstruct_cft(record: dict) -> dict:
     ... )
     {'question': 'q', 'response': 'a', 'critique': 'c'}
     """
+    packed = record["input"].removeprefix("Question:\n")
     # Split once only: a response may itself contain "Solution:".
-    form = "(?:Question:\n)?(.*?)\n\nSolution:\n(.*?)\n?"
-    match = re.fullmatch(form, str(record.get("input")), re.DOTALL)
-    if not match:
-        return record
-    return {
-        "question": match[1],
-        "response": match[2],
-        "critique": record.get("output", "").removeprefix("Critique:\n"),
-    }
+    question, response = packed.split("\n\nSolution:\n", 1)
+    critique = record["output"].removeprefix("Critique:\n")
+    return {"question": question, "response": response.removesuffix("\n"), "critique": critique}
 
 
 def unpack_acemath(record: dict) -> dict:
-    """Return question (the first user turn) and response of a row of AceMath's SFT data.
+    """Return question (the user's turn) and response of a row of AceMath's SFT data.
 
-    A row of several turns stays as it is: its response would need their history.
+    Raises ValueError for several turns: the response would need their history.
 
     >>> unpack_acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
     {'question': 'q', 'response': 'a'}
     """
-    turns = [turn for turn in record.get("messages", []) if turn["role"] != "system"]
-    if [turn["role"] for turn in turns] != ["user"]:
-        return record
-    return {"question": turns[0]["content"], "response": record.get("answer")}
+    (turn,) = [turn for turn in record["messages"] if turn["role"] != "system"]
+    return {"question": turn["content"], "response": record["answer"]}
 
 
 def _webinstruct_cft(config):
-    return Dataset(
-        path="TIGER-Lab/WebInstruct-CFT",
-        config=config,
-        unpack=unpack_webinstruct_cft,
-        license="Apache-2.0",
-    )
+    path = "TIGER-Lab/WebInstruct-CFT"
+    return Dataset(path, config, unpack=unpack_webinstruct_cft, license="Apache-2.0")
 
 
 # Columns as the hub serves them.
@@ -101,22 +80,20 @@ SOURCES = {
     "webinstruct-cft-4k": _webinstruct_cft("WebInstruct-CFT-4K"),
     "webinstruct-cft-600k": _webinstruct_cft("WebInstruct-CFT-600K"),
     "webinstruct": Dataset(
-        path="TIGER-Lab/WebInstructSub",
+        "TIGER-Lab/WebInstructSub",
         columns={"question": "question", "response": "answer"},
         license="Apache-2.0",
     ),
     "metamath": Dataset(
-        path="meta-math/MetaMathQA",
-        columns={"question": "query", "response": "response"},
-        license="MIT",
+        "meta-math/MetaMathQA", columns={"question": "query", "response": "response"}, license="MIT"
     ),
     "numina": Dataset(
-        path="AI-MO/NuminaMath-CoT",
+        "AI-MO/NuminaMath-CoT",
         columns={"question": "problem", "response": "solution"},
         license="Apache-2.0",
     ),
     "acemath": Dataset(
-        path="nvidia/AceMath-Instruct-Training-Data",
+        "nvidia/AceMath-Instruct-Training-Data",
         split="math_sft",
         unpack=unpack_acemath,
         license="CC-BY-NC-4.0, non-commercial, which may bind what is trained on it, too",
@@ -129,7 +106,7 @@ def describe_license(source: str) -> str:
     return f"{source}: {SOURCES[source].license}" if source in SOURCES else ""
 
 
-def parse_source(source: str) -> tuple[str, Dataset]:
+def parse_source(source: str) -> tuple:
     """Return what the rows of a --source are called, and its dataset.
 
     The name is one of the table (also for its hub id, and for NAME=FILE), a file's or a hub id.
@@ -160,14 +137,14 @@ def parse_source(source: str) -> tuple[str, Dataset]:
 
 def load_rows(
     source: str,
-    columns: Iterable[str] = (),
-    verdict_values: Iterable[str] = (),
-    revision: str | None = None,
-    limit: int | None = None,
-    size: int = 50_000,
-    seed: int = 0,
-    need_response: bool = True,
-) -> tuple[list, Counter]:
+    columns=(),
+    verdict_values=(),
+    revision=None,
+    limit=None,
+    size=50_000,
+    seed=0,
+    need_response=True,
+) -> tuple:
     """Return the rows of a source, checked and without exact duplicates, and counts.
 
     source: tiny, a name of the table, a hub id or a local file; the rows keep its order.
@@ -186,12 +163,9 @@ def load_rows(
     else:
         records = _read_dataset(dataset, revision)
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
-    if not sample:
-        raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
     required = ("question", "response") if need_response else ("question",)
     mapping = _map_columns(source, dataset, sample, column_map, required)
-    counts = Counter()
-    counts["not in the random sample (--rows)"] = n_read - len(sample)
+    counts = Counter({"not in the random sample (--rows)": n_read - len(sample)})
     rows, bad = [], []
     for number, record in sample:
         try:
@@ -228,7 +202,7 @@ def _map_columns(source, dataset, sample, column_map, required):
         if column not in present:
             raise InputError(
                 f"{source} has no column {column!r} for {name}; "
-                f"its columns are {', '.join(sorted(present))}\n"
+                f"its columns are: {', '.join(sorted(present)) or 'none'}\n"
                 f"Name the right one: --columns {name}=COLUMN"
             )
     # Without this line a gold under another name would be missed in silence.
@@ -253,15 +227,9 @@ def _report_bad(bad, n_rows, counts):
 
 
 def make_row(
-    question: str,
-    response: str | None,
-    gold,
-    source: str,
-    generator: str,
-    sample: int = 0,
-    finish_reason: str | None = None,
+    question: str, response, gold, source: str, generator: str, sample=0, finish_reason=None
 ) -> dict:
-    """Return one row of 01. The gold is text or None; ids are hashes of the content."""
+    """Return one row of 01. Response and gold may be None; ids are hashes of the content."""
     question = utf8(question)  # tokenizers and Parquet take no lone surrogates
     if response:
         response = utf8(response)
@@ -280,7 +248,7 @@ def make_row(
 
 def _read_values(record, mapping, required):
     """Return {field: value} of a record; raise ValueError that says what is bad about it."""
-    values = {}
+    values = dict.fromkeys(FIELDS)
     for name, column in mapping.items():
         value = record.get(column)
         if value != value:  # NaN, which pandas writes if there is none
@@ -293,15 +261,10 @@ def _read_values(record, mapping, required):
 
 
 def _build_row(values, source, verdict_map, counts):
-    row = make_row(
-        values["question"],
-        values.get("response"),
-        values.get("gold"),
-        str(values.get("source") or source),
-        str(values.get("generator") or "unknown"),
-        finish_reason=values.get("finish_reason"),
-    )
-    if values.get("critique"):
+    texts = values["question"], values["response"], values["gold"]
+    origin = str(values["source"] or source), str(values["generator"] or "unknown")
+    row = make_row(*texts, *origin, finish_reason=values["finish_reason"])
+    if values["critique"]:
         row |= _build_critique(values, verdict_map, counts)
     return row
 
@@ -313,7 +276,7 @@ def _build_critique(values, verdict_map, counts):
     """
     raw = utf8(str(values["critique"])).removeprefix("Critique:\n")  # 03 writes it again
     verdict = stated = verdicts.parse_verdict(raw)
-    if values.get("verdict") is not None:
+    if values["verdict"] is not None:
         verdict = _read_verdict(values["verdict"], verdict_map)
         if stated not in ("unparsed", verdict):
             counts["critiques with another verdict in the text than in the column"] += 1
@@ -321,7 +284,7 @@ def _build_critique(values, verdict_map, counts):
         "critique": raw if verdict == "unparsed" else verdicts.with_conclusion(raw, verdict),
         "critique_raw": raw,
         "verdict": verdict,
-        "teacher": str(values.get("teacher") or "unknown"),
+        "teacher": str(values["teacher"] or "unknown"),
     }
 
 

@@ -63,12 +63,9 @@ def _ask_true_or_false(record):
     return record["Question"]
 
 
-def _options(record):
-    return [option for option in record["options"] if option != "N/A"]
-
-
 def _ask_mmlu_pro(record):
-    lines = [f"{letter}. {option}\n" for letter, option in zip(LETTERS, _options(record))]
+    options = [option for option in record["options"] if option != "N/A"]
+    lines = [f"{letter}. {option}\n" for letter, option in zip(LETTERS, options)]
     return (
         f"Question:\n{record['question']}\nOptions:\n{''.join(lines)}"
         "Answer: Let's think step by step.\n"
@@ -94,108 +91,75 @@ def _ask_gpqa(record):
 
 # --- the table ----------------------------------------------------------------------------------
 
-MATH_CONFIGS = (
-    "algebra",
-    "counting_and_probability",
-    "geometry",
-    "intermediate_algebra",
-    "number_theory",
-    "prealgebra",
-    "precalculus",
-)
-MATH = TestSet(
-    path="EleutherAI/hendrycks_math",
+MATH_CONFIGS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra")
+MATH_CONFIGS += ("number_theory", "prealgebra", "precalculus")
+MATH = TestSet(  # license: MIT
+    "EleutherAI/hendrycks_math",
     configs=MATH_CONFIGS,
     items=5000,
     digest="fc887a210a8ac71b",
     question="problem",
     gold="solution",
     parse_gold=grading.extract_answer,
-    # license: MIT
 )
 TEST_SETS = {
-    "gsm8k": TestSet(
-        path="openai/gsm8k",
+    "gsm8k": TestSet(  # license: MIT
+        "openai/gsm8k",
         configs=("main",),
         items=1319,
         digest="d543867faeb640a8",
         parse_gold=_after_hashes,
-        # license: MIT
     ),
     "math": MATH,
-    "math500": TestSet(
-        path="HuggingFaceH4/MATH-500",
-        items=500,
-        digest="fc384bd783773c9e",
-        question="problem",
-        # license: MIT
+    "math500": TestSet(  # license: MIT
+        "HuggingFaceH4/MATH-500", items=500, digest="fc384bd783773c9e", question="problem"
     ),
-    "math500_validation": replace(
-        MATH,
-        part_of="math",
-        items=500,
-        digest="b3ed84b2e84b25da",
-    ),
+    "math500_validation": replace(MATH, part_of="math", items=500, digest="b3ed84b2e84b25da"),
     # Golds of Minerva and TheoremQA are rounded measurements; 1 % is what Minerva's authors allow.
-    "minerva_math": TestSet(
-        path="math-ai/minervamath",
-        items=272,
-        digest="cf13cd19954e15fd",
-        tolerance=0.01,
-        units=False,
-        # license: none stated; MIT OpenCourseWare
+    "minerva_math": TestSet(  # license: none stated; MIT OpenCourseWare
+        "math-ai/minervamath", items=272, digest="cf13cd19954e15fd", tolerance=0.01, units=False
     ),
-    "olympiadbench": TestSet(
-        path="Hothan/OlympiadBench",
+    "olympiadbench": TestSet(  # license: Apache-2.0
+        "Hothan/OlympiadBench",
         configs=("OE_TO_maths_en_COMP",),
         split="train",
         items=675,  # the hub has 674
         digest="be27d338f6e85b01",
         gold="final_answer",
         parse_gold=lambda answers: answers[0],
-        # license: Apache-2.0
     ),
-    "aime24": TestSet(
-        path="HuggingFaceH4/aime_2024",
+    "aime24": TestSet(  # license: none stated; MAA contest
+        "HuggingFaceH4/aime_2024",
         split="train",
         items=30,
         digest="9aa992e5d3aeda35",
         question="problem",
-        # license: none stated; MAA contest
     ),
-    "aime25": TestSet(
-        path="math-ai/aime25",
-        items=30,
-        question="problem",
-        # license: Apache-2.0; MAA contest
+    "aime25": TestSet(  # license: Apache-2.0; MAA contest
+        "math-ai/aime25", items=30, question="problem"
     ),
-    "amc23": TestSet(
-        path="math-ai/amc23",
-        items=40,
-        digest="adb99e9bd549de20",
-        # license: none stated; MAA contest
+    "amc23": TestSet(  # license: none stated; MAA contest
+        "math-ai/amc23", items=40, digest="adb99e9bd549de20"
     ),
-    "theoremqa": TestSet(
-        path="TIGER-Lab/TheoremQA",
+    "theoremqa": TestSet(  # license: MIT
+        "TIGER-Lab/TheoremQA",
         items=800,
         digest="262cd572cb5f404c",
         question="Question",
         gold="Answer",
         user_turn=_ask_true_or_false,
         tolerance=0.01,
-        # license: MIT
     ),
-    "mmlu_pro": TestSet(
-        path="TIGER-Lab/MMLU-Pro",
+    "mmlu_pro": TestSet(  # license: MIT
+        "TIGER-Lab/MMLU-Pro",
         items=12032,
         digest="b0ef0b8f047743bc",
         user_turn=_ask_mmlu_pro,
         prompt_form=(prompts.MMLU_SYSTEM, prompts.MMLU_STOP),
         choices=LETTERS,
-        # license: MIT
     ),
-    "gpqa": TestSet(
-        path="Idavidrein/gpqa",
+    "gpqa": TestSet(  # license: CC-BY-4.0, not to be posted
+        "Idavidrein/gpqa",
         configs=("gpqa_diamond",),
         split="train",
         private=True,
@@ -205,7 +169,6 @@ TEST_SETS = {
         user_turn=_ask_gpqa,
         prompt_form=(prompts.SYSTEM, prompts.GPQA_STOP),
         choices="ABCD",
-        # license: CC-BY-4.0, not to be posted
     ),
 }
 # Parts of the micro-world's questions that are never trained on.
@@ -223,7 +186,7 @@ def get_test_set(name: str) -> TestSet:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def load_items(name: str, folder=None, limit: int | None = None, seed: int = 0) -> list:
+def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     """Return a test set's items, at most `limit`, in its order: id, question, stem, gold.
 
     question: what the user's turn says. stem: the question alone, without options or what else
@@ -251,15 +214,13 @@ def load_items(name: str, folder=None, limit: int | None = None, seed: int = 0) 
         items = [item for item in items if item["id"][:8] in subset]
     digest = compute_digest(items)
     if digest != test_set.digest and name not in TINY:
-        checked = f"{test_set.items} items {test_set.digest}" if test_set.digest else "nothing yet"
-        print(f"note: {name} has {len(items)} items {digest}; the kit was checked with {checked}")
+        expected = f"{test_set.items} items {test_set.digest or 'of any digest'}"
+        print(f"note: {name} has {len(items)} items {digest}; the kit expects {expected}")
     return items[:limit]
 
 
 def _read_hub(test_set):
     """Return the records; a private set is streamed, so that not even a cache of it remains."""
-    if not test_set.path:
-        raise InputError("this test set is not on the hub.\nGive a folder: --benchmarks-dir DIR")
     records = []
     for config in test_set.configs:
         records += readers.read_records(
@@ -280,7 +241,7 @@ def _make_item(place, test_set, record, seed):
             gold = str(gold)
         if not stem.strip() or not gold.strip():
             raise ValueError(f"question {stem!r}, gold {gold!r}")
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{place} has no usable question and gold ({error!r}); it has {', '.join(record)}.\n"
             f"Expected the columns of {test_set.path} on the hub (common/data/test_sets.py)."

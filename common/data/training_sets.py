@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from operator import itemgetter
 
 from common.core import prompts
@@ -32,14 +32,10 @@ class BuildInputs:
 # --- what is learned from a row: (row, inputs) -> (prompt messages, completion) -------------------
 
 
-def format_cft(row: dict, system: str) -> tuple:
+def format_critique(row: dict, inputs: BuildInputs) -> tuple:
     """Return (prompt messages, completion) of a critiqued row: the model learns the critique."""
-    prompt = prompts.critique_row_prompt(row["question"], row["response"], system)
+    prompt = prompts.critique_row_prompt(row["question"], row["response"], inputs.system)
     return prompt, f"Critique:\n{row['critique']}"
-
-
-def _format_critique(row, inputs):
-    return format_cft(row, inputs.system)
 
 
 def _format_response(row, inputs):
@@ -54,13 +50,12 @@ def _format_answer(row, inputs):
 
 
 def _format_mixed(row, inputs):
-    if row["critique_id"]:
-        return _format_critique(row, inputs)
-    return _format_response(row, inputs)
+    format_row = format_critique if row["critique_id"] else _format_response
+    return format_row(row, inputs)
 
 
 def _format_verdict(row, inputs):
-    prompt, _ = _format_critique(row, inputs)
+    prompt, _ = format_critique(row, inputs)
     return prompt, f"Critique:\nConclusion: {row['verdict']} [END]"
 
 
@@ -100,11 +95,7 @@ def _order_by_answer_length(rows, inputs, size):
 def _take_self_critiques(rows, inputs, size):
     """Return them in the order of the teacher's rows: so both sets share responses."""
     by_response = {row["id"]: row for row in inputs.self_critiques}
-    ordered = []
-    for row in rows:
-        if row["id"] in by_response:
-            ordered.append(by_response[row["id"]])
-    return ordered
+    return [by_response[row["id"]] for row in rows if row["id"] in by_response]
 
 
 def _take_other_responses(rows, inputs, size):
@@ -112,9 +103,6 @@ def _take_other_responses(rows, inputs, size):
 
 
 # --- what becomes of the chosen rows: (rows, inputs) -> rows --------------------------------------
-
-
-CRITIQUE = ("critique", "verdict", "critique_id")
 
 
 def _shuffle_critiques(rows, inputs):
@@ -130,8 +118,8 @@ def _shuffle_critiques(rows, inputs):
         if 2 * largest <= len(rows):
             shuffled = list(rows)
             for i, donor in zip(order, order[largest:] + order[:largest]):
-                critique = {name: rows[donor][name] for name in CRITIQUE}
-                shuffled[i] = rows[i] | critique
+                names = ("critique", "verdict", "critique_id")
+                shuffled[i] = rows[i] | {name: rows[donor][name] for name in names}
             return shuffled
     return []
 
@@ -146,10 +134,7 @@ def _add_other_responses(rows, inputs):
     chosen = _choose(TRAINING_SETS["sft-other"], pool, inputs, len(rows))
     if not chosen:
         return []
-    mixed = []
-    for pair in zip_longest(rows, chosen):
-        mixed += filter(None, pair)
-    return mixed
+    return list(filter(None, chain.from_iterable(zip_longest(rows, chosen))))
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -188,9 +173,9 @@ TRAINING_SETS = {
         keeps_verdict=False,
         per_question=1,
     ),
-    "cft": TrainingSet(_format_critique),
-    "cft-short": TrainingSet(_format_critique, pool=_order_by_answer_length),
-    "cft-clean": TrainingSet(_format_critique, fits=_agrees_with_gold),
+    "cft": TrainingSet(format_critique),
+    "cft-short": TrainingSet(format_critique, pool=_order_by_answer_length),
+    "cft-clean": TrainingSet(format_critique, fits=_agrees_with_gold),
     "sft-other": TrainingSet(
         _format_response,
         fix=OTHER_RUN,
@@ -199,10 +184,10 @@ TRAINING_SETS = {
         uses_wrong_share=False,
     ),
     "mix": TrainingSet(_format_mixed, fix=OTHER_RUN, transform=_add_other_responses),
-    "cft-shuffled": TrainingSet(_format_critique, transform=_shuffle_critiques, is_control=True),
+    "cft-shuffled": TrainingSet(format_critique, transform=_shuffle_critiques, is_control=True),
     "cft-verdict": TrainingSet(_format_verdict, unique_by=("id", "verdict"), is_control=True),
     "cft-self-critique": TrainingSet(
-        _format_critique,
+        format_critique,
         fix="run: python 02_critique.py --name {name} --self-critique base",
         pool=_take_self_critiques,
         is_control=True,
@@ -297,9 +282,8 @@ def label_sets(names: list, suffix: str) -> dict:
             f"Expected some of: --arms {' '.join(TRAINING_SETS)}"
         )
     names = names or [name for name in TRAINING_SETS if not TRAINING_SETS[name].is_control]
-    labels = dict(zip(names, names))
     if not suffix:
-        return labels
+        return {name: name for name in names}
     labels = {name: f"{name}-{suffix}" for name in names}
     is_plain = re.fullmatch(r"[\w.-]{1,60}", suffix)
     # 04 calls second stages A-after-B.

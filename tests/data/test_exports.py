@@ -91,12 +91,12 @@ def read_messages(path):
 )
 def test_every_text_comes_back_as_it_was(tmp_path, form, ending, read, system):
     sets = sets_of(system)
-    *written, info = exports.write(tmp_path / "03_export", sets, [form])
-    assert [file.name for file in written] == [
-        f"{name}_{form}.{ending}" for name in sets
-    ] and info.name == "dataset_info.json"
-    for file, rows in zip(written, sets.values()):
-        assert read(file) == [asked(row) for row in rows] and len(rows) == len(TEXTS) ** 2
+    exports.write(tmp_path, sets, [form])
+    files = {f"{name}_{form}.{ending}": rows for name, rows in sets.items()}
+    assert {path.name for path in tmp_path.iterdir()} == {"dataset_info.json", *files}
+    for name, rows in files.items():
+        assert read(tmp_path / name) == [asked(row) for row in rows]
+        assert len(rows) == len(TEXTS) ** 2
 
 
 def test_alpaca_rows_by_hand(tmp_path):
@@ -108,8 +108,8 @@ def test_alpaca_rows_by_hand(tmp_path):
         row(prompts.sft_row_prompt("1 + 1?\nSay why.", system=""), "2"),
         row(prompts.sft_row_prompt(""), "2"),
     ]
-    file, _ = exports.write(tmp_path, {"cft": rows}, ["alpaca"])
-    assert json.loads(file.read_text(encoding="utf-8")) == [
+    exports.write(tmp_path, {"cft": rows}, ["alpaca"])
+    assert json.loads((tmp_path / "cft_alpaca.json").read_text(encoding="utf-8")) == [
         {
             "instruction": "Please critique whether the following solution to the question is "
             "correct.\n\n\nQuestion:\n1 + 1?\n\nSolution:\nIt is 3.\n",
@@ -196,9 +196,7 @@ def test_an_arm_that_is_built_again_is_exported_again(tmp_path):
 
 
 def test_an_unknown_form_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(InputError, match="'csv'.*\n.*--export alpaca messages"):
-        exports.write(tmp_path / "03_export", sets_of("", ["q"]), ["alpaca", "csv"])
-    assert (
-        exports.write(tmp_path / "03_export", sets_of("", ["q"]), []) == []
-        and not (tmp_path / "03_export").exists()
-    )
+    with pytest.raises(InputError, match="--export alpaca csv.* alpaca messages"):
+        exports.check(["alpaca", "csv"])
+    exports.write(tmp_path / "03_export", sets_of("", ["q"]), [])
+    assert not (tmp_path / "03_export").exists()

@@ -8,7 +8,7 @@ import matplotlib.colors
 import matplotlib.image
 import pytest
 
-from common.data import chart, report
+from common.data import report
 
 ROW = {"question": "", "gold": "1", "response": "", "critique": ""}
 HOSTILE = [
@@ -143,10 +143,10 @@ def test_a_cell_is_one_line_that_opens_nothing():
 
 
 def test_shorten_leaves_both_ends_and_cell_the_letters():
-    assert chart.shorten("abcdefghij", 10) == "abcdefghij"
-    assert chart.shorten("abcdefghijk", 10) == "abcd…ghijk"
-    assert chart.shorten(" a\n\tb ", 10) == "a b"
-    assert chart.shorten("\n", 10) == "(no name)"
+    assert report.shorten("abcdefghij", 10) == "abcdefghij"
+    assert report.shorten("abcdefghijk", 10) == "abcd…ghijk"
+    assert report.shorten(" a\n\tb ", 10) == "a b"
+    assert report.shorten("\n", 10) == "(no name)"
     text = "a|b <i> $x$ \\y `c` _d_"
     assert re.sub(r"\\(.)", r"\1", report.cell(text)) == text
 
@@ -204,7 +204,7 @@ def find_color(pixels, color):
 def test_without_golds_the_picture_has_lengths_alone(tmp_path):
     rows, _ = random_rows(["t"], ["s"])
     write_report(tmp_path, rows, {})
-    assert not find_color(read_picture(tmp_path)[80:, 975:], chart.BLUE)[0].size
+    assert not find_color(read_picture(tmp_path)[80:, 975:], report.BLUE)[0].size
 
 
 def test_a_dot_is_at_its_share(tmp_path):
@@ -213,7 +213,7 @@ def test_a_dot_is_at_its_share(tmp_path):
     for k in (1, 2, 3):
         rows = [critiqued(str(i), "s", "t", "right" if i < k else "wrong") for i in range(4)]
         write_report(tmp_path, rows, dict.fromkeys("0123", True))
-        y, x = find_color(read_picture(tmp_path)[80:, 975:], chart.BLUE)  # below the legend
+        y, x = find_color(read_picture(tmp_path)[80:, 975:], report.BLUE)  # below the legend
         heights = [(x == column).sum() for column in range(x.max() + 1)]
         places.append(heights.index(max(heights)))
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=3)

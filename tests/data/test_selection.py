@@ -143,7 +143,7 @@ def test_lengths_are_those_of_training(folder):
 
 def test_characters_if_there_is_no_tokenizer():
     row = critiqued("ab", "cde", "right")
-    prompt, completion = training_sets.format_cft(row, "sys")
+    prompt, completion = training_sets.format_critique(row, training_sets.BuildInputs("sys"))
     n_prompt = 3 + len(prompt[1]["content"])
     (measured,) = selection.add_lengths([row], None, "sys")
     assert lengths_of(measured) == [3, len(completion), n_prompt + len(completion)]

@@ -529,20 +529,11 @@ def test_a_verdict_column_decides_and_the_critique_ends_in_it(
 
 @pytest.mark.parametrize(
     "value, values",
-    [
-        (True, []),
-        ("yes", ["no=wrong"]),
-        (True, ["True=right"]),
-        ("yes", ["yes=correct"]),
-    ],
+    [(True, []), ("yes", ["no=wrong"]), (True, ["True=right"]), ("yes", ["yes=correct"])],
 )
 def test_a_verdict_value_without_a_meaning_stops(read, value, values):
     with pytest.raises(InputError, match="--verdict-values"):
-        read(
-            [GOOD | {"judged": value}],
-            columns=["verdict=judged"],
-            verdict_values=values,
-        )
+        read([GOOD | {"judged": value}], columns=["verdict=judged"], verdict_values=values)
 
 
 def test_a_boolean_verdict_without_its_meaning_is_answered_with_both(read):

@@ -50,7 +50,8 @@ def test_responses_come_from_all_files_by_name_and_each_id_once(tmp_path):
 
 def test_what_is_asked():
     """A model that critiques itself is asked by the text of its training."""
-    trained, _ = training_sets.format_cft(ROW | {"critique": "c"}, prompts.SYSTEM)
+    inputs = training_sets.BuildInputs()
+    trained, _ = training_sets.format_critique(ROW | {"critique": "c"}, inputs)
     asked = critiques.build_self_prompt(ROW, base.build_tokenizer())
     assert asked == prompts.render(trained, "chatml")
 
