@@ -55,7 +55,7 @@ class Config:
         [], "print these tables of the paper next to the scores: table2 ... table11", group=USE
     )
     seed: int = setting(0, "of bootstraps, samples, options, the miniature", minimum=0, group=USE)
-    benchmarks_dir: str | None = setting(None, "DIR/NAME/test.jsonl replace the hub", group=DATA)
+    benchmarks_dir: str | None = setting(None, "DIR/NAME/test.jsonl instead of the hub", group=DATA)
     template: str = setting(
         "auto",
         "prompt form; own: the tokenizer's; auto: by the tokenizer, chatml for a server",
@@ -69,9 +69,7 @@ class Config:
     temperature: float = setting(0.0, "of the sampling; 0 is greedy", minimum=0, group=GENERATION)
     batch_size: int = setting(32, "prompts at a time on one GPU", minimum=1, group=GENERATION)
     base_url: str | None = setting(
-        None,
-        "OpenAI-compatible server of all models, such as http://localhost:8000/v1",
-        group=SERVER,
+        None, "OpenAI-compatible server of all models: http://localhost:8000/v1", group=SERVER
     )
     concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
     timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
@@ -100,9 +98,7 @@ class Config:
         group=STATISTICS,
     )
     baseline: str | None = setting(
-        None,
-        "the model to compare the others with (default: sft if there is one, else the first)",
-        group=STATISTICS,
+        None, "what others are compared with (default: sft, else the first model)", group=STATISTICS
     )
     count_failed: bool = setting(
         False, "count an item that got no output as wrong, not as missing", group=STATISTICS
@@ -120,15 +116,8 @@ import torch
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
 from common.data import decontamination, test_sets
-from common.evaluate import (
-    checkpoint_selection,
-    comparisons,
-    html_report,
-    models,
-    paper_tables,
-    report,
-    scores,
-)
+from common.evaluate import checkpoint_selection as selection
+from common.evaluate import comparisons, html_report, models, paper_tables, report, scores
 from common.generate.journal import Journal
 from common.generate.requests import Sampling, complete
 from common.train import distributed
@@ -200,12 +189,10 @@ def evaluate(spec, test_items):
 # flatters the score.
 selected, notes = [], []
 if any(spec.checkpoints for spec in specs):
-    validation, note = checkpoint_selection.choose_validation_set(
-        config.selection, config.benchmarks
-    )
+    validation, note = selection.choose_validation_set(config.selection, config.benchmarks)
     notes.append(note)
     if validation == test_sets.HELDOUT:
-        items = checkpoint_selection.load_heldout(run, specs)[: config.limit]
+        items = selection.load_heldout(run, specs)[: config.limit]
     else:
         items = load_items(validation)
     for spec in specs:
@@ -213,10 +200,10 @@ if any(spec.checkpoints for spec in specs):
         for checkpoint in spec.checkpoints:  # hours on a GPU
             results += evaluate(checkpoint, {validation: items})
         if results:  # process 0 has them
-            chosen, rows = checkpoint_selection.choose_checkpoint(spec, results, config.seed)
+            chosen, rows = selection.choose_checkpoint(spec, results, config.seed)
             spec.location = chosen.location
             selected += rows
-            notes.append(checkpoint_selection.describe_choice(rows))
+            notes.append(selection.describe_choice(rows))
             print(notes[-1])
         spec.location = distributed.broadcast(spec.location)
 
@@ -255,7 +242,7 @@ for table in tables:
 
 # %% Write tables, charts, the page and the manifest
 notes += scores.list_notes(results)
-trained = checkpoint_selection.read_trained_questions(run)
+trained = selection.read_trained_questions(run)
 notes += decontamination.report_overlap(trained, tests)
 notes.append("Another CPU or GPU gives other digits: a small model may differ by some points.")
 sections = {

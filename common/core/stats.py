@@ -19,7 +19,7 @@ def wilson(correct: int, n: int) -> tuple:
     """Return the 95 % interval of a proportion, (low, high) in 0..1 (Wilson 1927).
 
     By hand: 8 of 10 gives center (0.8 + z^2/20) / (1 + z^2/10) = 0.7167 and half width 0.2265, so
-    (0.490, 0.943). Raises ValueError unless 0 <= correct <= n and n >= 1.
+    (0.490, 0.943).
     """
     interval = binomtest(correct, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
@@ -32,7 +32,7 @@ def mcnemar(wins: int, losses: int) -> float:
     difference" wins is binomial(wins + losses, 1/2); p is twice the smaller tail, at most 1, and 1
     without such items; 0.0 if a float cannot hold it.
     By hand: 8 against 1: (1 + 9) of 2^9 = 512 outcomes have at most one loss, so
-    p = 2 x 10/512 = 0.039. Raises ValueError for a negative count, TypeError for a fraction.
+    p = 2 x 10/512 = 0.039.
     """
     if wins == losses:
         return 1.0
@@ -86,7 +86,6 @@ def holm(ps) -> list:
     At < 0.05 there is no more than 5 % risk of any false one. The smallest of m is multiplied by
     m, the next by m - 1, ...; none falls below the one before it, none passes 1.
     By hand: [0.02, 0.01, 0.04]: 0.01 x 3 = 0.03; 0.02 x 2 = 0.04; 0.04 x 1: [0.04, 0.03, 0.04].
-    An empty list stays one.
     """
     order = np.argsort(ps)
     scaled = np.sort(ps) * np.arange(len(ps), 0, -1)
@@ -101,7 +100,6 @@ def over_seeds(values) -> tuple:
     In the unit of the values. Standard deviation with n - 1; the interval is Student's, of the
     mean over seeds. By hand: 47, 48, 52: mean 49, variance (4 + 1 + 9)/2 = 7, sd 2.646, half width
     4.3027 x 2.646/sqrt(3) = 6.572, so 42.43 to 55.57: three seeds say little.
-    Raises statistics.StatisticsError, a ValueError, for fewer than two values.
     """
     n = len(values)
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
@@ -121,7 +119,7 @@ def _count_distinct(items):
 
     The largest magnitudes first, + before -: the order decides which draws a seed gives.
     """
-    # 0.3 - 0.1 and 0.4 - 0.2 are one value.
+    # rounded: 0.3 - 0.1 and 0.4 - 0.2 are one value
     values, counts = np.unique(np.round(items, 12), return_counts=True)
     order = np.lexsort((-values, -np.abs(values)))
     return values[order], counts[order]

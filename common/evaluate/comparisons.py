@@ -33,8 +33,9 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list:
     interval over the seeds (runs_low, runs_high).
     """
     rows, pairs = [], []
+    names = {"model": model, "baseline": baseline}
     for benchmark in dict.fromkeys(name for name, _ in results):
-        row = {"benchmark": benchmark, "model": model, "baseline": baseline}
+        row = {"benchmark": benchmark} | names
         pair = results.get((benchmark, model)), results.get((benchmark, baseline))
         reason = "no result of all seeds, see Over seeds"
         if all(pair):
@@ -49,8 +50,8 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list:
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row["holm"] = p
     if len(compared) == len(rows) > 1:
-        average = compare_pairs(pairs, seed) | {"benchmark": "AVG"}
-        average |= {"model": model, "baseline": baseline, "holm": average["p"]}
+        average = compare_pairs(pairs, seed) | {"benchmark": "AVG"} | names
+        average["holm"] = average["p"]
         compared.append(average)
         rows.append(average)
     for row in compared:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 from common.core.errors import InputError
 from common.core.tables import cell, interval, markdown, percent
-from common.evaluate.scores import Rows, average_scores
+from common.evaluate.scores import average_scores
 
 BASES = ("DeepSeek-Math-7B", "Qwen2.5-7B", "Qwen2.5-Math-7B")  # the last is its main one
 LEGEND = "ours: by the paper's grader; inside: its interval holds the paper's number."
@@ -66,7 +66,7 @@ def base_of(origin: str) -> str:
     return "another" if re.search(r"\d\s?b\b", origin.lower()) else BASES[-1]
 
 
-def side_by_side(table, scores: Rows, origins: dict, temperature: float = 0.0) -> str:
+def side_by_side(table, scores: list, origins: dict, temperature: float = 0.0) -> str:
     """Return a table as Markdown, and below it each score of ours next to the paper's number.
 
     scores: as in scores.json; the AVG is taken over the table's own columns. origins: {model:

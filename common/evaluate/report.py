@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
 from common.core.tables import cell, interval, markdown, percent
-from common.evaluate.scores import Rows
 
 CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
 AXIS_LABEL = "accuracy, % (bars: 95% interval)"
@@ -88,7 +87,7 @@ SELECTION = (
 )
 
 
-def format_table(columns: tuple, rows: Rows) -> str:
+def format_table(columns: tuple, rows: list) -> str:
     """Return rows as Markdown. Columns in which no row has anything to say are left out."""
     head, body = [], []
     for heading, write, *fields in columns:
@@ -99,7 +98,7 @@ def format_table(columns: tuple, rows: Rows) -> str:
     return markdown(head, [list(line) for line in zip(*body)])
 
 
-def draw_scores(scores: Rows, path: Path):
+def draw_scores(scores: list, path: Path):
     """Draw bars of the strict score, a panel for each benchmark, one below the other."""
     panels = _group(scores, "benchmark")
     if not panels:
@@ -119,7 +118,7 @@ def draw_scores(scores: Rows, path: Path):
     save_figure(figure, path)
 
 
-def draw_selection(checkpoints: Rows, path: Path):
+def draw_selection(checkpoints: list, path: Path):
     """Draw the score by training step, a line for each training set; the chosen point is filled."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -162,7 +161,7 @@ def describe_settings(name: str, config) -> str:
     )
 
 
-def summarize(scores: Rows) -> str:
+def summarize(scores: list) -> str:
     """Return the result in a sentence: the accuracies on the first benchmark, the best first."""
     name = scores[0]["benchmark"]
     rows = [score for score in scores if score["benchmark"] == name and score["n"]]

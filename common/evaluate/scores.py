@@ -12,7 +12,6 @@ from common.data import test_sets
 from common.generate.requests import Request
 from common.grading import paper
 
-Rows = list[dict]
 NO_GRADE = {
     "extracted": None,
     "extraction_method": "none",
@@ -46,10 +45,10 @@ class Result:
 
     benchmark: str
     model: str
-    rows: Rows
+    rows: list
     conditions: dict
     score: dict = field(default_factory=dict)
-    runs: tuple[float, ...] = ()
+    runs: tuple = ()
 
     def by_item(self) -> dict:
         """Return {item id: its rows}, in the test set's order, without items that failed."""
@@ -72,10 +71,7 @@ class Result:
 
 
 def grader_id(name: str) -> str:
-    """Return 12 hex digits of the code that grades a benchmark and of its rules.
-
-    Another grader is another score.
-    """
+    """Return 12 hex digits of the code that grades a benchmark and of its rules."""
     benchmark = test_sets.get_test_set(name)
     sources = sorted((Path(__file__).parent.parent / "grading").glob("*.py"))
     hashes = [file_hash(path) for path in sources]
@@ -97,7 +93,7 @@ def build_requests(prompts: list, samples: int, greedy: bool) -> list:
     return requests
 
 
-def grade_outputs(folder: Path, name: str, items, requests, outputs, count_failed=False) -> Rows:
+def grade_outputs(folder: Path, name: str, items, requests, outputs, count_failed=False) -> list:
     """Grade outputs of complete() by both graders, write `folder`/<name>.jsonl, return its rows.
 
     An item without an output says why in `error`; it has correct and correct_paper null, or false
@@ -205,7 +201,7 @@ def _interval(prefix, shares, seed):
     return {f"{prefix}accuracy": mean, f"{prefix}low": low, f"{prefix}high": high}
 
 
-def majority(rows: Rows) -> float:
+def majority(rows: list) -> float:
     """Return maj@k of one item's samples.
 
     It is 1.0 if the answer given most often is right, 0.0 if it is wrong, and if several lead the
@@ -235,7 +231,7 @@ def _merge_equal(answers):
     return merged
 
 
-def average_scores(scores: Rows) -> Rows:
+def average_scores(scores: list) -> list:
     """Return a score "AVG" of each model that has a score on all of several benchmarks.
 
     It is the plain mean of the accuracies, as in the paper's tables.
