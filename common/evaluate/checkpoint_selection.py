@@ -109,8 +109,9 @@ def choose_checkpoint(spec, results: list, seed: int = 0) -> tuple:
     for number, row, p in zip(rivals, compared, p_values):  # the pairs with the best come first
         rows[number] |= {"difference": row["difference"], "difference_low": row["low"]}
         rows[number] |= {"difference_high": row["high"], "p": row["p"], "holm": p}
-        significant = p < comparisons.SIGNIFICANCE
-        rows[number]["outcome"] = "told apart" if significant else "not distinguishable"
+        rows[number]["outcome"] = "not distinguishable"
+        if p < comparisons.SIGNIFICANCE:
+            rows[number]["outcome"] = "told apart"
     return spec.checkpoints[best], rows
 
 

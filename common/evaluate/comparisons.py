@@ -112,9 +112,11 @@ def average_seeds(results: dict, groups: dict) -> tuple:
         for benchmark in dict.fromkeys(key for key, _ in results):
             runs = [results[benchmark, label] for label in labels]
             row = {"benchmark": benchmark, "model": name, "runs": len(runs)}
-            reasons = list(filter(None, [refusal(runs[0], run) for run in runs]))
-            if reasons:
-                row["refused"] = reasons[0]
+            reason = None
+            for run in runs:
+                reason = reason or refusal(runs[0], run)
+            if reason:
+                row["refused"] = reason
             else:
                 merged[benchmark, name] = average = _average_runs(name, runs)
                 mean, deviation, low, high = stats.over_seeds(average.runs)
