@@ -52,12 +52,8 @@ class Config:
     rows: int = setting(
         50_000, "rows at most, a random sample of the source by seed", minimum=1, group="data"
     )
-    limit: int | None = setting(
-        None, "read at most this many rows, from the source's beginning", minimum=1, group="data"
-    )
-    seed: int = setting(
-        0, "of the sample, the draws, the world and the base", minimum=0, group="data"
-    )
+    limit: int | None = setting(None, "read only the first so many rows", minimum=1, group="data")
+    seed: int = setting(0, "of the sample, draws, world and base", minimum=0, group="data")
     columns: list[str] = setting(
         [], "which column holds which field: question=problem response=solution ...", group="data"
     )
@@ -69,9 +65,7 @@ class Config:
     temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group="generation")
     top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group="generation")
     max_new_tokens: int = setting(2048, "tokens per response", minimum=1, group="generation")
-    batch_size: int = setting(
-        32, "prompts per batch of a local model", minimum=1, group="generation"
-    )
+    batch_size: int = setting(32, "prompts a batch of a local model", minimum=1, group="generation")
     concurrency: int = setting(
         256, "requests in flight at most", minimum=1, group="server and money"
     )
@@ -95,11 +89,7 @@ class Config:
     )
     base_steps: int = setting(2000, "pretraining steps of the base", minimum=1, group="miniature")
     base_knows_gaps: float = setting(
-        0.0,
-        "share of the web that leaves lines out, as the teacher does",
-        minimum=0,
-        maximum=1,
-        group="miniature",
+        0.0, "share of the web that leaves lines out", minimum=0, maximum=1, group="miniature"
     )
 
 

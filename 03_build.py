@@ -50,12 +50,8 @@ class Config:
     rows: int = setting(50_000, "rows in each training set", minimum=1)
     suffix: str = setting("", "call the training sets NAME-SUFFIX, besides those of other settings")
     seed: int = setting(0, "of the choice and order of rows", minimum=0)
-    teacher: list[str] = setting(
-        [], "whose critiques and answers (default: of all teachers)", group="data"
-    )
-    limit: int | None = setting(
-        None, "use only the first so many critiques of the files", minimum=1, group="data"
-    )
+    teacher: list[str] = setting([], "whose critiques and answers (default: of all)", group="data")
+    limit: int | None = setting(None, "only the first so many critiques", minimum=1, group="data")
     select: str = setting(
         "random",
         "which rows, if there are more: random; longest or shortest critiques; "
@@ -64,11 +60,7 @@ class Config:
         group="data",
     )
     wrong_share: float | None = setting(
-        None,
-        "share of rows whose response has the verdict wrong (default: as it comes)",
-        minimum=0,
-        maximum=1,
-        group="data",
+        None, "share of rows with verdict wrong (default: any)", minimum=0, maximum=1, group="data"
     )
     per_question: int | None = setting(
         None, "rows of one question at most; not with --wrong-share", minimum=1, group="data"
@@ -178,7 +170,7 @@ left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
 correct, gold_counts = critique_quality.grade_responses(rows, golds)
 notes.append(f"responses against their golds: {gold_counts}")
 source_names = {str(row["source"]) for row in rows + other_responses}
-notes += filter(None, map(sources.describe_license, sorted(source_names)))
+notes += sources.describe_licenses(source_names)
 for note in notes:
     print(f"note: {note}")
 for reason, number in left_out.items():

@@ -27,9 +27,6 @@ OPTION = re.compile(
 )
 
 
-# --- what is compared ---------------------------------------------------------------------------
-
-
 def load_test_sets(names: list, folder=None, seed=0) -> dict:
     """Return {test set: its items}; only their "id" and "stem" are used here.
 
@@ -82,9 +79,6 @@ def tokenize_variants(question: str) -> list:
     return [tokens for tokens in token_lists if tokens]
 
 
-# --- the comparison -----------------------------------------------------------------------------
-
-
 def find_matches(questions: dict, tests: dict) -> list:
     """Return all pairs that are equal, or share a 10-gram and have a ratio of at least 0.5.
 
@@ -125,9 +119,6 @@ def _describe_pair(question_id, question, benchmark, item, ratio):
         "how": "exact" if ratio == 1.0 else "10-gram",
         "removed": ratio >= REMOVE,
     }
-
-
-# --- what is reported ---------------------------------------------------------------------------
 
 
 def describe_matches(matches: list) -> list:

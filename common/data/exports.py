@@ -12,70 +12,46 @@ them. LLaMA-Factory cuts the prompt's end if the answer is shorter than half the
 answer or both.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.core import files
 from common.core.errors import InputError
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a form is written, and its entry in dataset_info.json besides the file's name."""
-
-    convert: Callable
-    suffix: str
-    write_rows: Callable
-    entry: dict
-
-
-def _to_alpaca(row):
-    """Return the row with the user's text in one piece: LLaMA-Factory puts no newline to it."""
-    texts = {message["role"]: message["content"] for message in row["prompt"] + row["completion"]}
-    return {
-        "instruction": texts["user"],
-        "input": "",
-        "output": texts["assistant"],
-        "system": texts.get("system", ""),
-    }
+def _write_alpaca(path, rows):
+    """Write the user's text in one piece: LLaMA-Factory puts no newline to it."""
+    lines = []
+    for row in rows:
+        texts = {message["role"]: message["content"] for message in row["prompt"]}
+        record = {
+            "instruction": texts["user"],
+            "input": "",
+            "output": row["completion"][0]["content"],
+            "system": texts.get("system", ""),
+        }
+        lines.append(files.json_line(record))
+    files.write_atomic(path, "[\n" + ",".join(lines) + "]\n")
 
 
-def _to_messages(row):
-    return {"messages": row["prompt"] + row["completion"]}
+def _write_messages(path, rows):
+    files.write_jsonl(path, ({"messages": row["prompt"] + row["completion"]} for row in rows))
 
 
-def _write_json_list(path, rows):
-    files.write_atomic(path, "[\n" + ",".join(map(files.json_line, rows)) + "]\n")
-
-
+ALPACA_COLUMNS = dict(prompt="instruction", query="input", response="output", system="system")
+MESSAGES_TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "system_tag": "system",
+}
+# form: (what writes a file, the file's ending, its entry in dataset_info.json besides its name)
 FORMS = {
-    "alpaca": Form(
-        _to_alpaca,
-        ".json",
-        _write_json_list,
-        {
-            "formatting": "alpaca",
-            "columns": dict(
-                prompt="instruction", query="input", response="output", system="system"
-            ),
-        },
-    ),
-    "messages": Form(
-        _to_messages,
+    "alpaca": (_write_alpaca, ".json", {"formatting": "alpaca", "columns": ALPACA_COLUMNS}),
+    "messages": (
+        _write_messages,
         ".jsonl",
-        files.write_jsonl,
-        {
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages"},
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
-        },
+        {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": MESSAGES_TAGS},
     ),
 }
 
@@ -97,12 +73,12 @@ def write(folder: Path, sets: dict, names: list) -> None:
     that is switched off there: LLaMA-Factory --default_system '', ms-swift --system ''.
     """
     info = {}
-    for name, form in FORMS.items():
+    for name, (write_rows, suffix, entry) in FORMS.items():
         for label, rows in sets.items():
-            path = folder / f"{label}_{name}{form.suffix}"
+            path = folder / f"{label}_{name}{suffix}"
             if name in names or path.exists():
-                form.write_rows(path, map(form.convert, rows))
-        for path in sorted(folder.glob(f"*_{name}{form.suffix}")):
-            info[path.stem] = {"file_name": path.name} | form.entry
+                write_rows(path, rows)
+        for path in sorted(folder.glob(f"*_{name}{suffix}")):
+            info[path.stem] = {"file_name": path.name} | entry
     if info:
         files.write_json(folder / "dataset_info.json", info)

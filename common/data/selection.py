@@ -6,16 +6,11 @@ from collections import Counter
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
 from common.core.tokenizer import encode_rows, load_tokenizer, local_folder
 from common.core.verdicts import VERDICTS
 from common.data import training_sets
-
-# --- what 02 and another run left -----------------------------------------------------------------
-
 
 RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", "gold")
 
@@ -73,9 +68,6 @@ def read_finished_responses(paths: list) -> list:
     return list(finished.values())
 
 
-# --- what is usable -------------------------------------------------------------------------------
-
-
 def usable_critiques(rows: list) -> tuple:
     """Return (the critiqued rows that can be trained on, counts of why the others cannot).
 
@@ -98,9 +90,6 @@ def _find_problem(row):
         if not _is_text(row.get(name)):
             return f"rows with an empty {name}"
     return "" if row.get("verdict") in VERDICTS else "critiques without a verdict"
-
-
-# --- lengths --------------------------------------------------------------------------------------
 
 
 def load_length_tokenizer(name: str, run: Path):
@@ -155,9 +144,6 @@ def add_lengths(rows: list, tokenizer, system: str) -> list:
     return measured
 
 
-# --- the order ------------------------------------------------------------------------------------
-
-
 SORT_KEYS = {  # for --select
     "random": lambda row: 0,
     "longest": lambda row: -row["critique_length"],
@@ -184,17 +170,14 @@ def order_rows(rows: list, select: str, seed: int) -> list:
     return [row for _, _, row in places]
 
 
-# --- what a training set holds --------------------------------------------------------------------
-
-
 def summarize(label: str, rows: list, tokenizer, question_ids: dict) -> dict:
     """Return counts of a training set, and its lengths.
 
     right: rows with the verdict right, None if a row has no verdict. prompt, completion: sums;
     longest: the longest row. question_ids: {response id: question_id}.
     """
-    lengths = np.array(row_lengths(rows, tokenizer))
-    n_prompt, n_completion = lengths.sum(axis=0).tolist()
+    lengths = row_lengths(rows, tokenizer)
+    n_prompt, n_completion = map(sum, zip(*lengths))
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "arm": label,
@@ -204,7 +187,7 @@ def summarize(label: str, rows: list, tokenizer, question_ids: dict) -> dict:
         "length_unit": "tokens" if tokenizer else "characters",
         "prompt": n_prompt,
         "completion": n_completion,
-        "longest": int(lengths.sum(axis=1).max()),
+        "longest": max(map(sum, lengths)),
     }
 
 

@@ -101,9 +101,9 @@ SOURCES = {
 }
 
 
-def describe_license(source: str) -> str:
-    """Return a line on the license of a source of the table, "" for any other."""
-    return f"{source}: {SOURCES[source].license}" if source in SOURCES else ""
+def describe_licenses(names: set) -> list:
+    """Return a line on the license of each source of the table among the names."""
+    return [f"{name}: {SOURCES[name].license}" for name in sorted(SOURCES.keys() & names)]
 
 
 def parse_source(source: str) -> tuple:
@@ -174,7 +174,8 @@ def load_rows(
             bad.append(f"{source}, row {number}: {error}")
             continue
         rows.append(_build_row(values, name, verdict_map, counts))
-    _report_bad(bad, len(sample), counts)
+    _report_bad(bad, len(sample))
+    counts["bad rows dropped"] = len(bad)
     return drop_duplicates(rows, counts), counts
 
 
@@ -212,15 +213,14 @@ def _map_columns(source, dataset, sample, column_map, required):
     return mapping
 
 
-def _report_bad(bad, n_rows, counts):
-    if bad:
-        print(f"{len(bad)} of {n_rows} rows are left out. The first: {bad[0]}")
+def _report_bad(bad, n_rows):
+    if not bad:
+        return
+    text = f"{len(bad)} of {n_rows} rows cannot be used, the first: {bad[0]}"
     if 2 * len(bad) >= n_rows:
-        raise InputError(
-            f"{len(bad)} of {n_rows} rows cannot be used, the first: {bad[0]}\n"
-            "Fix the rows, or name the right columns: --columns question=COLUMN response=COLUMN"
-        )
-    counts["bad rows dropped"] = len(bad)
+        fix = "name the right columns: --columns question=COLUMN response=COLUMN"
+        raise InputError(f"{text}\nFix the rows, or {fix}")
+    print(text)
 
 
 # --- rows ---------------------------------------------------------------------------------------

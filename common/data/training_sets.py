@@ -283,7 +283,7 @@ def label_sets(names: list, suffix: str) -> dict:
         )
     names = names or [name for name in TRAINING_SETS if not TRAINING_SETS[name].is_control]
     if not suffix:
-        return {name: name for name in names}
+        return dict(zip(names, names))
     labels = {name: f"{name}-{suffix}" for name in names}
     is_plain = re.fullmatch(r"[\w.-]{1,60}", suffix)
     # 04 calls second stages A-after-B.
