@@ -163,6 +163,8 @@ def load_rows(
     else:
         records = _read_dataset(dataset, revision)
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
+    if not sample:
+        raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
     required = ("question", "response") if need_response else ("question",)
     mapping = _map_columns(source, dataset, sample, column_map, required)
     counts = Counter({"not in the random sample (--rows)": n_read - len(sample)})
@@ -203,7 +205,7 @@ def _map_columns(source, dataset, sample, column_map, required):
         if column not in present:
             raise InputError(
                 f"{source} has no column {column!r} for {name}; "
-                f"its columns are: {', '.join(sorted(present)) or 'none'}\n"
+                f"its columns are: {', '.join(sorted(present))}\n"
                 f"Name the right one: --columns {name}=COLUMN"
             )
     # Without this line a gold under another name would be missed in silence.
