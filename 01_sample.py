@@ -102,10 +102,10 @@ from pathlib import Path
 
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
+from common.core.thinking import without_thinking
 from common.data import sources
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
-from common.grading import without_thinking
 from common.train import distributed
 
 distributed.start()  # under torchrun the GPUs share the draws; the first process does the rest

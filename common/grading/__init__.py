@@ -36,7 +36,7 @@ is bounded in time and memory. An answer that it cannot decide in 3 seconds is w
 timed_out. What is neither a string nor a number is wrong without its methods being called.
 """
 
-from common.grading.extraction import without_thinking
+from common.core.thinking import without_thinking
 from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 
 __all__ = [

@@ -7,13 +7,10 @@ multiple choice it is an option letter.
 import re
 from collections.abc import Iterator
 
-# ---- reasoning blocks and what follows the output ----
+from common.core.thinking import OPEN, without_thinking
 
-REASONING = "(?:think(?:ing)?|thought|reasoning|reflection|scratchpad)"
-OPEN = re.compile(  # <think>, <|begin_of_thought|>, [THINK], ◁think▷
-    rf"(?:<\|?|\[|◁)(?:begin_of_)?{REASONING}(?:\|?>|\]|▷)", re.I
-)
-CLOSE = re.compile(rf"(?:<\|?|\[|◁)(?:/|end_of_){REASONING}(?:\|?>|\]|▷)", re.I)  # </think>
+# ---- what follows the output ----
+
 END = (  # what follows these was not meant: </s>, [END]
     r"(?<=\S)\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|\(END\)|\\?\[END\\?\]"
     r"|\*\*END\*\*)"
@@ -157,26 +154,13 @@ def _solutions(text):
     return [text[end : end + 2_000].partition("\n")[0] for end in ends[:-101:-1]]
 
 
-def without_thinking(text: str) -> str:
-    """Return a generator's answer without its reasoning block, "" if the block never ends.
-
-    >>> without_thinking("<think>2? No, 3.</think> It is 3."), without_thinking("<think>2? No,")
-    ('It is 3.', '')
-    """
-    closes = list(CLOSE.finditer(text))
-    if closes:
-        return text[closes[-1].end() :].lstrip()
-    return "" if OPEN.match(text.lstrip()) else text
-
-
 def _final_text(text):
     """Return a text without reasoning blocks, and without what follows an end mark.
 
     The first block may lack its opening and the last one its close.
     """
-    for close in list(CLOSE.finditer(text))[-1:]:
-        text = text[close.end() :]
-    return re.split(END, OPEN.split(text, maxsplit=1)[0], maxsplit=1)[0]
+    answer = OPEN.split(without_thinking(text), maxsplit=1)[0]
+    return re.split(END, answer, maxsplit=1)[0]
 
 
 def _last_box(text):

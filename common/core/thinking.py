@@ -1,0 +1,84 @@
+r"""An output without what the model thought before it answered.
+
+Thinking is at the start of an output, or before its last closing mark. A mark that an answer only
+talks about, in code, in quotes or in a sentence, closes nothing; an opening mark inside an answer
+opens nothing. Time is linear in the text.
+"""
+
+import re
+from bisect import bisect
+
+THOUGHT = r"(?:\w{1,20}:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)"
+HARMONY = r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*"
+# What opens thinking, what closes it. Models are named where one family alone writes so.
+FORMS = (
+    # <think>, <thinking depth="2">, <seed:think>, <|begin_of_thought|>, <|START_THINKING|>
+    (
+        rf"<\|?(?:begin_of_|start_)?{THOUGHT}(?:\s[^<>]{{0,200}})?(?<!/)\|?>",
+        rf"<\|?(?:/|end_of_|end_){THOUGHT}\s{{0,9}}\|?>",
+    ),
+    (r"\[(?-i:THINK)\]", r"\[/(?-i:THINK)\]"),  # Mistral
+    ("◁think▷", "◁/think▷"),  # Kimi
+    (  # gpt-oss: a channel for each kind of text
+        rf"{HARMONY}(?:analysis|commentary)",
+        rf"{HARMONY}final[^<]{{0,50}}(?:<\|constrain\|>[^<]{{0,50}})?<\|message\|>",
+    ),
+    (r"(?-i:\Aanalysis(?=[A-Z]))", r"(?-i:assistantfinal)"),  # the same without its marks
+    (r"<\|channel>\s*thought", r"<channel\|>"),  # Gemma
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+)
+OPEN = re.compile("|".join(opening for opening, _ in FORMS), re.I)
+CLOSE = re.compile("|".join(closing for _, closing in FORMS), re.I)
+MESSAGE_END = re.compile(r"<\|(?:end|return|call|start)\|>")  # of gpt-oss
+
+FENCE = re.compile(r"^[ >]{0,12}(?:```|~~~)", re.M)
+# Around a mark, on its line: `</think>`, "</think>", r"<think>.*</think>"
+QUOTE_LEFT = re.compile(r"(?<!\w)(?:r(?=\"))?([`'\"])[^`'\"\n]{0,80}\Z")
+QUOTE_RIGHT = re.compile(r"[^`'\"\n]{0,80}([`'\"])(?!\w)")
+# "It forgot its </think> tag": words on both sides
+WORD_BEFORE = re.compile(r"\w \Z")
+WORD_AFTER = re.compile(r" [a-z]|[,.;:)](?:\s|\Z)")
+
+
+def without_thinking(text: str) -> str:
+    """Return an output without its thinking, "" if all of it is thinking.
+
+    >>> without_thinking("<think>2? No, 3.</think> It is 3."), without_thinking("<think>2? No,")
+    ('It is 3.', '')
+    >>> without_thinking("<|channel|>analysis<|message|>2?<|end|><|channel|>final<|message|>3.")
+    '3.'
+    """
+    close = _last_close(text)
+    if close:
+        text = text[close.end() :].lstrip()
+        if close[0].endswith("<|message|>"):
+            text = MESSAGE_END.split(text, maxsplit=1)[0].rstrip()
+    return "" if OPEN.match(text.lstrip()) else text
+
+
+def _last_close(text):
+    """Return the match of the last closing mark that is no mention of one, or None."""
+    closes = list(CLOSE.finditer(text))
+    if not closes:
+        return None
+    fences = [fence.start() for fence in FENCE.finditer(text)]
+    for close in reversed(closes):
+        before = bisect(fences, close.start())
+        in_code = before % 2 and (len(fences) - before) % 2
+        # What comes first may have ended the thinking in the middle of a line.
+        in_sentence = close is not closes[0] and _is_between(text, close, WORD_BEFORE, WORD_AFTER)
+        if not (in_code or in_sentence or _is_quoted(text, close)):
+            return close
+    return None
+
+
+def _is_between(text, mark, left, right):
+    """Tell if the patterns fit what is around a mark; return the two matches."""
+    before = left.search(text, max(mark.start() - 100, 0), mark.start())
+    after = right.match(text, mark.end(), mark.end() + 100)
+    return before and after and (before, after)
+
+
+def _is_quoted(text, mark):
+    quotes = _is_between(text, mark, QUOTE_LEFT, QUOTE_RIGHT)
+    return quotes and quotes[0][1] == quotes[1][1]
