@@ -1,30 +1,23 @@
 """What answers cost: prices, the estimate before anything is sent, and the budget, a hard limit."""
 
 import math
-import re
+import operator
 
 from common.core.errors import InputError, Stopped
+from common.generate import prices
 
-# USD per million tokens: in, in from the provider's cache, out. From the OpenAI API's price page as
-# of August 2025. Prices change: look before a large run, and give --price-in and --price-out if
-# they differ. The Batch API takes half.
-PRICES = {
-    "gpt-4o": (2.50, 1.25, 10.00),
-    "gpt-4o-2024-05-13": (5.00, 5.00, 15.00),
-    "gpt-4o-mini": (0.15, 0.075, 0.60),
-    "gpt-4.1": (2.00, 0.50, 8.00),
-    "gpt-4.1-mini": (0.40, 0.10, 1.60),
-    "gpt-4.1-nano": (0.10, 0.025, 0.40),
-    "gpt-5": (1.25, 0.125, 10.00),
-    "gpt-5-mini": (0.25, 0.025, 2.00),
-    "gpt-5-nano": (0.05, 0.005, 0.40),
-    "o4-mini": (1.10, 0.275, 4.40),
-}
-PRICES_AS_OF = "August 2025"
 BATCH_DISCOUNT = 0.5
 # 2.5 to 3.7 in maths texts under Qwen's tokenizer: LaTeX is dense, English prose is not.
 CHARACTERS_PER_TOKEN = 3.0
-TOKENS_PER_ANSWER = 330  # before there are answers to take the mean of
+TOKENS_PER_ANSWER = 330  # assumed before there are answers to take the mean of
+REASONING_TOKENS = 1000  # assumed besides, if a reasoning effort was asked for
+TEACHERS = (  # a choice of three makers, for who has named none
+    "--model gpt-6-luna --reasoning-effort none",
+    "--model claude-haiku-5-5 --base-url https://api.anthropic.com/v1/ "
+    "--temperature none --top-p none",
+    "--model gemini-3.5-flash-lite "
+    "--base-url https://generativelanguage.googleapis.com/v1beta/openai/",
+)
 
 
 def prompt_text(prompt) -> str:
@@ -43,6 +36,15 @@ def format_usd(usd: float) -> str:
     return f"${usd:.4f}" if abs(usd) < 1 else f"${usd:,.2f}"
 
 
+def teacher_choices() -> str:
+    """Return three teachers with the flags to ask them, their prices and the prices' date."""
+    lines = [f"USD per million tokens, as of {prices.AS_OF}:"]
+    for flags in TEACHERS:
+        usd = prices.look_up(flags.split()[1])[0] or [0.0] * 4
+        lines.append(f"  {flags} --budget 5   (${usd[0]:.2f} in, ${usd[3]:.2f} out)")
+    return "\n".join(lines)
+
+
 class Budget:
     """The account of one model: prices, cost so far, and what requests in flight may cost.
 
@@ -52,21 +54,22 @@ class Budget:
     been paid); reserved: the worst case of the requests in flight.
     """
 
-    def __init__(self, model, price_in=None, price_out=None, limit=None):
+    def __init__(self, model, price_in=None, price_out=None, limit=None, price_file=None):
         if (price_in is None) != (price_out is None):
             raise InputError(
                 "--price-in and --price-out go together, and only one of them was given.\n"
                 "Give USD per million tokens, for example --price-in 0.15 --price-out 0.60"
             )
-        if price_in is None or price_out is None:
-            self.prices = _listed_prices(model)
-        else:
-            self.prices = (price_in, price_in, price_out)
+        self.prices, self.shutdown = prices.look_up(model, price_file)
+        if price_in is not None and price_out is not None:
+            self.prices = (price_in, price_in, price_in, price_out)
         self.model, self.limit = model, limit
+        self.server_asked = False  # for the day of the shutdown
         self.spent = self.lost = self.reserved = 0.0
         if not self.prices and limit not in (None, math.inf):
             raise InputError(
-                f"--budget needs the price of {model!r}, which is not in the kit's table.\n"
+                f"--budget needs the price of {model!r}, which is not in the kit's table. "
+                f"{prices.describe_shutdown(model, self.shutdown)}\n"
                 "Give USD per million tokens: --price-in 0.15 --price-out 0.60 "
                 "(0 and 0 for a server of your own)"
             )
@@ -75,10 +78,12 @@ class Budget:
         """Return the USD of an answer, None if the price or the usage is not known."""
         if not self.prices or not usage:
             return None
-        full, cached, out = self.prices
-        n_cached = min(usage.get("cached_tokens", 0), usage["prompt_tokens"])
-        n_full = usage["prompt_tokens"] - n_cached
-        usd = (n_full * full + n_cached * cached + usage["completion_tokens"] * out) / 1e6
+        n_read = usage["prompt_tokens"]
+        n_cached = min(usage.get("cached_tokens", 0), n_read)
+        n_cache_write = min(usage.get("cache_write_tokens", 0), n_read - n_cached)
+        n_full = n_read - n_cached - n_cache_write
+        counts = (n_full, n_cached, n_cache_write, usage["completion_tokens"])
+        usd = sum(map(operator.mul, counts, self.prices)) / 1e6
         return usd * BATCH_DISCOUNT if batch else usd
 
     def worst(self, task) -> float:
@@ -90,7 +95,7 @@ class Budget:
             return 0.0
         n_bytes = len(prompt_text(task.request.prompt).encode("utf-8", "surrogatepass"))
         n_out = task.sampling.max_new_tokens
-        return ((n_bytes + 64) * self.prices[0] + n_out * self.prices[2]) / 1e6
+        return ((n_bytes + 64) * max(self.prices[:3]) + n_out * self.prices[3]) / 1e6
 
     def remaining(self) -> float:
         """Return the USD that another request may cost."""
@@ -111,14 +116,17 @@ class Budget:
         self.spent += usd
         return usd
 
-    def count(self, journal) -> float:
-        """Add up what this model has cost so far, and return its mean number of answer tokens."""
+    def count(self, journal) -> float | None:
+        """Add up what this model has cost so far, and return its mean number of answer tokens.
+
+        None: it has not answered yet.
+        """
         records = [r for r in journal.records.values() if r.get("model") == self.model]
         self.spent = sum(record.get("usd") or 0.0 for record in records)
         self.lost = sum(record.get("lost") or 0.0 for record in records)
         usages = [record["usage"] for record in records if record.get("usage")]
         if not usages:
-            return TOKENS_PER_ANSWER
+            return None
         return sum(usage["completion_tokens"] for usage in usages) / len(usages)
 
     def summary(self, journal) -> dict:
@@ -149,6 +157,8 @@ class Budget:
 
         commercial: the server may be one that has to be paid.
         """
+        if self.shutdown:
+            print(prices.describe_shutdown(self.model, self.shutdown))
         print(self._estimate([task for task in tasks if not task.settled], journal))
         if self.limit is not None:
             return
@@ -166,24 +176,29 @@ class Budget:
 
     def _estimate(self, tasks, journal) -> str:
         mean_out = self.count(journal)
+        assumption = ""
+        if mean_out is None:
+            mean_out = TOKENS_PER_ANSWER + REASONING_TOKENS * any(map(_asks_reasoning, tasks))
+            assumption = f" ({mean_out:,} assumed for each, reasoning included)"
         n_in = sum(estimate_tokens(task.request.prompt) for task in tasks)
         n_out = sum(min(mean_out, task.sampling.max_new_tokens) for task in tasks)
         text = f"estimate: {len(tasks):,} requests, about {n_in:,} tokens in, {n_out:,.0f} out"
+        text += assumption
         if self.prices:
-            price_in, _, price_out = self.prices
+            price_in, _, _, price_out = self.prices
             usd = (n_in * price_in + n_out * price_out) / 1e6
             worst = sum(self.worst(task) for task in tasks)
             text += (
                 f": {format_usd(usd)} live, {format_usd(usd * BATCH_DISCOUNT)} by the Batch API, "
                 f"at most {format_usd(worst)} live ({self.model}, ${price_in:g} in and "
-                f"${price_out:g} out per million tokens, prices of {PRICES_AS_OF} or as given)"
+                f"${price_out:g} out per million tokens, prices of {prices.AS_OF} or as given)"
             )
         if self.spent or self.lost:
             text += f"; spent before: {self.describe_cost()}"
         return text
 
 
-def _listed_prices(model):
-    name = model.rpartition("/")[2]  # openai/gpt-4o-mini, as resellers call it
-    undated = re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name)
-    return PRICES.get(name) or PRICES.get(undated)
+def _asks_reasoning(task):
+    return (getattr(task.sampling, "extra_body", None) or {}).get(
+        "reasoning_effort", "none"
+    ) != "none"

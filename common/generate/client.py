@@ -22,6 +22,7 @@ import openai
 from common.core.errors import InputError, Stopped
 from common.core.files import utf8
 from common.generate.budget import Budget, estimate_tokens, format_usd
+from common.generate.model_list import warn_of_shutdown
 from common.generate.rate_limiter import RateLimiter
 from common.generate.requests import cut_at_stop
 from common.generate.responses import (
@@ -155,6 +156,7 @@ class Client:
             )
         commercial = (self.base_url or "https").startswith("https")
         self.budget.approve(tasks, journal, commercial)
+        warn_of_shutdown(self)
 
     def outstanding(self):
         return False

@@ -151,12 +151,22 @@ def _parse_usage(usage) -> dict | None:
         return None
     counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
     details = usage.get("prompt_tokens_details")
-    if isinstance(details, dict) and details.get("cached_tokens"):
-        counts["cached_tokens"] = details["cached_tokens"]
-    for count in counts.values():
-        if type(count) is not int or not 0 <= count < 10**9:  # bool is an int, too
-            return None
+    for name in ("cached_tokens", "cache_write_tokens"):
+        if isinstance(details, dict) and details.get(name):
+            counts[name] = details[name]
+    if not all(map(_is_count, counts.values())):
+        return None
+    # completion_tokens holds the reasoning, too (OpenAI). If it does not (xAI, Gemini), the total
+    # is larger than the two counts.
+    total = usage.get("total_tokens")
+    if _is_count(total):
+        n_generated = total - usage["prompt_tokens"]
+        counts["completion_tokens"] = max(usage["completion_tokens"], n_generated)
     return counts
+
+
+def _is_count(number):
+    return type(number) is int and 0 <= number < 10**9  # bool is an int, too
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -44,7 +44,10 @@ def usage(read, written, cached=None):
             usage(1000, 500),
             0.0025 + 0.005,
         ),  # a dated name costs what the model does
-        ("gpt-4o-2024-05-13", usage(1000, 500), 0.005 + 0.0075),  # unless it has a price of its own
+        ("gpt-4o-2024-05-13", usage(1000, 500), None),  # unless it is shut down by itself
+        ("gpt-6-luna", usage(1000, 500), 0.0001 + 0.00025),
+        ("gpt-6-luna", usage(1000, 0, 200) | {"cache_write_tokens": 700}, 1e-5 + 2e-6 + 8.75e-5),
+        ("gpt-6-luna", usage(10, 0, 9) | {"cache_write_tokens": 99}, 9 * 0.01e-6 + 0.125e-6),
         ("gpt-4o", usage(1000, 500, 600), 400 * 2.5e-6 + 600 * 1.25e-6 + 500 * 10e-6),
         ("gpt-4.1", usage(1000, 0, 1000), 0.0005),
         (
@@ -58,7 +61,7 @@ def usage(read, written, cached=None):
     ],
 )
 def test_the_cost_of_an_answer(model, used, usd):
-    """Cached tokens at their own price; a batch at half."""
+    """Cached tokens at their own price, a write to the cache at its own; a batch at half."""
     budget = Budget(model)
     assert budget.cost(used) == (usd if usd is None else pytest.approx(usd, rel=1e-12))
     assert budget.cost(used, batch=True) == (
@@ -152,6 +155,11 @@ def test_the_worst_case_is_an_upper_bound(prompt):
         assert Budget("m", 0, 1e6).worst(task) == pytest.approx(100)
 
 
+def test_the_worst_case_of_a_prompt_is_that_all_of_it_is_written_to_the_cache():
+    (task,) = tasks(["x" * 936], tokens=0)
+    assert Budget("gpt-6-luna").worst(task) == pytest.approx(1000 * 0.125e-6)
+
+
 def test_a_lone_surrogate_has_a_price_too():
     """Responses come from the web; JSON can say what UTF-8 cannot."""
     (task,) = tasks(["\ud800" * 10])
@@ -214,6 +222,19 @@ def test_the_estimate_learns_from_what_was_answered(capsys, tmp_path):
         and budget.remaining() == 4.5
     )
     assert "120 out" in approve(capsys, tmp_path, budget, ["x"] * 3, tokens=40)
+
+
+@pytest.mark.parametrize("limit", [None, math.inf, 5])
+def test_a_model_that_is_shut_down_is_not_asked_without_a_word(capsys, tmp_path, limit):
+    """Whether the run then ends or goes on: o1 has no price any more, gpt-4o-mini still has."""
+    for model, day in (("o1", "23 October 2026"), ("gpt-4o-mini", "14 January 2027")):
+        said = ""
+        with Journal(tmp_path / "j.jsonl") as journal:
+            try:
+                Budget(model, limit=limit).approve(tasks(["x"]), journal, True)
+            except InputError as error:
+                said = str(error)
+        assert day in said + capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

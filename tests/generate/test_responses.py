@@ -305,6 +305,13 @@ USAGES = [
     (USED | {"prompt_tokens_details": {"cached_tokens": 0}}, USED),
     (USED | {"prompt_tokens_details": {"cached_tokens": 4}}, USED | {"cached_tokens": 4}),
     (USED | {"prompt_tokens_details": [4]}, USED),
+    (USED | {"prompt_tokens_details": {"cache_write_tokens": 3}}, USED | {"cache_write_tokens": 3}),
+    # Reasoning within completion_tokens (OpenAI), and besides them (xAI, Gemini): 5 + 7 + 90.
+    (USED | {"total_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 6}}, USED),
+    (USED | {"total_tokens": 102}, USED | {"completion_tokens": 97}),
+    (USED | {"total_tokens": 3}, USED),
+    (USED | {"total_tokens": "102"}, USED),
+    (USED | {"total_tokens": 10**12}, USED),
 ]
 BAD_COUNTS = (-1, 5.0, True, None, "5", float("nan"), 10**400)
 BAD_USAGES = [None, 5, "12", [], {}, {"prompt_tokens": 5}]

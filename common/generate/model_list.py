@@ -1,0 +1,48 @@
+"""The server's list of models, asked once: does it say when ours will be shut down?"""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+
+from common.generate.prices import describe_shutdown, parse_day
+
+SECONDS, MAX_BYTES = 5, 4_000_000
+NOTICE = timedelta(days=60)
+
+
+def warn_of_shutdown(client):
+    """Print the day of the model's shutdown if the server names one within NOTICE, or past."""
+    budget = client.budget
+    if budget.server_asked:
+        return
+    budget.server_asked = True
+    with ThreadPoolExecutor(1) as thread:  # a notebook's thread has a loop that runs
+        day = thread.submit(asyncio.run, _ask_shutdown(client)).result()
+    if day and day - date.today() <= NOTICE and day != budget.shutdown:
+        print(f"{describe_shutdown(client.model, day)}, says {client.address}")
+
+
+async def _ask_shutdown(client):
+    """Return the day that GET /v1/models has as shutdown_date of the model, None without one.
+
+    It is a courtesy: a server that does not know the route, refuses, takes long or answers in
+    another form is as good as any.
+    """
+    try:
+        async with asyncio.timeout(SECONDS), client.open_api() as api:
+            list_models = api.models.with_streaming_response.list
+            # What is compressed could be of any size.
+            async with list_models(extra_headers={"Accept-Encoding": "identity"}) as response:
+                if "content-encoding" in response.headers:
+                    return None
+                body = b""
+                async for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > MAX_BYTES:
+                        return None
+        for entry in json.loads(body)["data"]:
+            if entry["id"] == client.model:
+                return parse_day(entry.get("shutdown_date"))
+    except Exception:  # whatever a stranger's server may cause
+        return None
