@@ -1,7 +1,7 @@
 """A run's files, and the manifest of each output: what made it and from what.
 
-    runs/NAME/02_critiques/gpt-4o.jsonl      an output
-    runs/NAME/02_critiques/gpt-4o.run.json   its manifest
+    runs/NAME/02_critiques/gpt-6-luna.jsonl      an output
+    runs/NAME/02_critiques/gpt-6-luna.run.json   its manifest
 
 A folder that is an output (04_train/cft) holds its manifest as run.json.
 """

@@ -15,7 +15,9 @@ from common.core.errors import InputError
 TABLE = Path(__file__).with_name("prices.json")
 AS_OF = "November 2026"
 MAX_BYTES = 32_000_000  # litellm's file has about 2 MB
-SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")  # gpt-4o-2024-11-20, claude-sonnet-4-20250514
+SNAPSHOT = re.compile(
+    r"-(\d{4}-\d{2}-\d{2}|\d{8})$"
+)  # gpt-6-luna-2026-09-22, claude-haiku-5-5-20261007
 COSTS = {  # field of an entry: the field that counts if it is absent
     "input_cost_per_token": "",
     "cache_read_input_token_cost": "input_cost_per_token",
@@ -73,7 +75,7 @@ def _find_entry(table, model):
 
     Of several providers the dearest counts. {}: there is none.
     """
-    name = model.rpartition("/")[2]  # openai/gpt-4o-mini, as resellers call it
+    name = model.rpartition("/")[2]  # openai/gpt-6-luna, as resellers call it
     for wanted in (model, name, SNAPSHOT.sub("", name)):
         if wanted in table:
             return table[wanted]
