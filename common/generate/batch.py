@@ -56,7 +56,7 @@ class Batch:
         self.deliver, self.show = deliver, show
         self.open = {task.key: task for task in tasks if not task.settled}
         try:
-            with Journal(self.path) as self.parts, self.client.open_sync_api() as api:
+            with Journal(self.path) as self.parts, self.client.open_api(sync=True) as api:
                 self.api = api.with_options(max_retries=5)
                 for part in list(self.parts.records.values()):
                     if part.get("collected") in (None, "in part"):
@@ -189,7 +189,7 @@ class Batch:
                 key, status, body = _parse_line(line)
                 if key in self.open:  # else it is foreign, comes twice, or was taken before
                     n_answers += self._take(key, status, body)
-                elif status == 200 and key in part["keys"] and key not in self.journal:
+                elif status == 200 and key in part["keys"] and key not in self.journal.records:
                     n_unused += 1
         return n_answers, n_unused
 

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -21,24 +22,17 @@ import openai
 
 from common.core.errors import InputError, Stopped
 from common.core.files import utf8
+from common.generate import responses
 from common.generate.budget import Budget, estimate_tokens, format_usd
 from common.generate.model_list import warn_of_shutdown
 from common.generate.rate_limiter import RateLimiter
 from common.generate.requests import cut_at_stop
-from common.generate.responses import (
-    ErrorKind,
-    WebPageError,
-    check_base_url,
-    classify_error,
-    parse_answer,
-    parse_retry_after,
-)
+from common.generate.responses import ErrorKind
 from common.train import distributed
 
-# Failures before the first good answer until the run ends: each of them may have been paid.
-MAX_FIRST_FAILURES = 24
-MAX_FIRST_CONNECTIONS = 4  # nobody listens: with the pauses in between these are a few seconds
-
+# Failures before the first good answer until the run ends: each of them may have been paid. If
+# nobody listens, four take a few seconds, with the pauses in between.
+MAX_FIRST_FAILURES = {ErrorKind.RETRY: 24, ErrorKind.UNCERTAIN: 24, ErrorKind.NO_CONNECTION: 4}
 PAUSES = (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION)
 GO_ON = "To go on, run the same command again: what was answered is kept."
 
@@ -66,7 +60,7 @@ class Client:
                 "One process asks it, with --concurrency: start with plain python, not torchrun."
             )
         self.model = self.identity = model
-        self.base_url = check_base_url(base_url)
+        self.base_url = responses.check_base_url(base_url)
         self.address = self.base_url or "the OpenAI API"
         self.concurrency, self.timeout = concurrency, timeout
         self.patience = max(self.patience, timeout + 60)
@@ -74,7 +68,6 @@ class Client:
         self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
         # Removed from all that is kept. A placeholder ("EMPTY") is no secret, but answers hold it.
         self.secret = self.key if len(self.key) >= 12 else ""
-        self.run = None
 
     # --- what is sent, what is kept ---------------------------------------------------------------
 
@@ -100,7 +93,7 @@ class Client:
 
     def read_answer(self, task, body, batch=False) -> dict:
         """Return what is journalled of an answer's JSON: text before a stop string, usage, USD."""
-        answer = parse_answer(body, raw=isinstance(task.request.prompt, str))
+        answer = responses.parse_answer(body, raw=isinstance(task.request.prompt, str))
         answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
         if stopped:
             answer["finish_reason"] = "stop"
@@ -114,31 +107,24 @@ class Client:
         """Return a response without the key, which a server may repeat in it."""
         return content.replace(self.secret.encode(), b"***") if self.secret else content
 
-    def open_api(self) -> openai.AsyncOpenAI:
+    def open_api(self, sync=False):
         """Return the openai client. aiohttp holds many connections at a third of httpx's CPU."""
-        transport = openai.DefaultAioHttpClient(**self._transport_settings())
-        return openai.AsyncOpenAI(http_client=transport, **self._api_settings())
-
-    def open_sync_api(self) -> openai.OpenAI:
-        transport = openai.DefaultHttpxClient(**self._transport_settings())
-        return openai.OpenAI(http_client=transport, **self._api_settings())
-
-    def _api_settings(self):
-        return {
-            "base_url": self.base_url,
-            "api_key": self.key or "none",
-            "max_retries": 0,  # the retries are those of _Run
-            "timeout": httpx2.Timeout(self.timeout, connect=min(10, self.timeout)),
-        }
-
-    def _transport_settings(self):
-        n = self.concurrency
         host = urlsplit(self.base_url or "").hostname
-        return {
-            "limits": httpx2.Limits(max_connections=n, max_keepalive_connections=n),
+        n = self.concurrency
+        open_transport = openai.DefaultHttpxClient if sync else openai.DefaultAioHttpClient
+        transport: Any = open_transport(
+            limits=httpx2.Limits(max_connections=n, max_keepalive_connections=n),
             # A proxy of the environment must not see requests to this machine.
-            "trust_env": host not in ("127.0.0.1", "localhost", "::1"),
-        }
+            trust_env=host not in ("127.0.0.1", "localhost", "::1"),
+        )
+        open_client: Any = openai.OpenAI if sync else openai.AsyncOpenAI
+        return open_client(
+            http_client=transport,
+            base_url=self.base_url,
+            api_key=self.key or "none",
+            max_retries=0,  # the retries are those of _Run
+            timeout=httpx2.Timeout(self.timeout, connect=min(10, self.timeout)),
+        )
 
     # --- the engine -------------------------------------------------------------------------------
 
@@ -167,8 +153,6 @@ class Client:
     def status(self) -> str:
         """Return retries, refusals, requests in flight and USD, for the progress bar."""
         run = self.run
-        if run is None:
-            return ""
         text = f", retried {run.n_retried}, 429s {run.n_refused}, in flight {run.limiter.in_flight}"
         return f"{text}, {format_usd(self.budget.spent)}" if self.budget.prices else text
 
@@ -196,7 +180,7 @@ class _Run:
 
     Four rules end it, with everything that was answered kept:
     - a wrong key, model, URL or setting, which no request can get past: at once;
-    - MAX_FIRST_FAILURES failures before the first good answer;
+    - as many failures as MAX_FIRST_FAILURES before the first good answer;
     - `patience` seconds without a good answer;
     - no room in the budget.
     """
@@ -226,14 +210,21 @@ class _Run:
             watcher.cancel()
 
     async def _watch(self, workers):
-        """Look at the clock and for signals, a few times a second."""
+        """Look at the clock and for an end, a few times a second: then send away who waits."""
         while True:
             self.show()
             if time.monotonic() - self.last_good > self.client.patience:
-                seconds = f"{self.client.patience:.0f} s"
-                self.end(f"no good answer from {self.client.address} for {seconds}.")
+                client = self.client
+                self.end(f"no good answer from {client.address} for {client.patience:.0f} s.")
             if self.ending and not self.halt.is_set():
-                self._halt()
+                self.halt.set()
+                self.limiter.close()
+                if n := self.limiter.in_flight:
+                    print(
+                        f"\nstopping: nothing more is sent; waiting for {n} answers in flight "
+                        "(Ctrl-C gives them up; they may be paid)",
+                        file=sys.stderr,
+                    )
             if self.abandoned:
                 for worker in workers:
                     worker.cancel()
@@ -242,12 +233,11 @@ class _Run:
     async def _work(self, queue):
         try:
             for task in queue:
-                while not task.settled and not self.ending:
+                while not task.settled:
                     answer = await self._ask(task)
-                    if answer is not None:
-                        self.deliver(task, answer)
-                if self.ending:
-                    return
+                    if answer is None:
+                        return
+                    self.deliver(task, answer)
         except Exception as error:  # a full disk, too many bad answers, or a fault of ours
             self.stop(error)
 
@@ -287,7 +277,7 @@ class _Run:
             response = await send(**self.client.request_body(task))
         self.limiter.observe(response.headers)
         if "html" in response.headers.get("content-type", ""):
-            raise WebPageError
+            raise responses.WebPageError
         body = json.loads(self.client.redact_bytes(response.content))
         answer = self.client.read_answer(task, body)
         self.n_good += 1
@@ -306,7 +296,7 @@ class _Run:
     def _handle(self, error, task, sent, worst):
         """Do what a failed request means for all: pace, budget, end. Return its kind and reason."""
         client = self.client
-        kind, reason = classify_error(error, client.model, client.secret)
+        kind, reason = responses.classify_error(error, client.model, client.secret)
         if kind is ErrorKind.SETTINGS and task.enlarged and error.status_code == 400:
             kind = ErrorKind.ROW  # a model may have no more room than was asked for at first
         headers = getattr(getattr(error, "response", None), "headers", {})
@@ -314,29 +304,21 @@ class _Run:
         if kind is ErrorKind.UNCERTAIN:
             self._record_loss(task, worst)
         if kind in PAUSES:
-            self._pause(kind, sent, parse_retry_after(headers), reason)
+            seconds = responses.parse_retry_after(headers)
+            self.limiter.refused(sent, seconds)
+            self.n_refused += kind is ErrorKind.RATE_LIMIT
+            if (seconds or 0) > client.patience:  # a daily limit
+                self.end(f"{client.address} asks to wait {seconds:.0f} s ({reason}).")
         if kind.exit_status:
             self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
-        elif not self.n_good and kind not in (ErrorKind.RATE_LIMIT, ErrorKind.ROW):
-            self._count_first_failure(kind, reason)
+        elif not self.n_good and kind in MAX_FIRST_FAILURES:
+            self.n_first_failures += 1
+            if self.n_first_failures >= MAX_FIRST_FAILURES[kind]:
+                self.end(
+                    f"{self.n_first_failures} requests to {client.address} brought no answer: "
+                    f"{reason}\nCheck --base-url, --model and --timeout."
+                )
         return kind, reason
-
-    def _pause(self, kind, sent, seconds, reason):
-        """Let all workers wait, `seconds` if the server said so."""
-        self.n_refused += kind is ErrorKind.RATE_LIMIT
-        self.limiter.refused(sent, seconds)
-        if (seconds or 0) > self.client.patience:  # a daily limit
-            self.end(f"{self.client.address} asks to wait {seconds:.0f} s ({reason}).")
-
-    def _count_first_failure(self, kind, reason):
-        self.n_first_failures += 1
-        unreachable = kind is ErrorKind.NO_CONNECTION
-        limit = MAX_FIRST_CONNECTIONS if unreachable else MAX_FIRST_FAILURES
-        if self.n_first_failures >= limit:
-            self.end(
-                f"{self.n_first_failures} requests to {self.client.address} brought no answer: "
-                f"{reason}\nCheck --base-url, --model and --timeout."
-            )
 
     def _record_loss(self, task, worst):
         """Count a request without an answer, which may have been paid, against the budget."""
@@ -358,18 +340,6 @@ class _Run:
         """Stop at Ctrl-C or SIGTERM; the second one gives up what is in flight."""
         self.abandoned = self.ending is not None
         self.end("interrupted.", 128 + number)
-
-    def _halt(self):
-        """Send away who waits, for its turn or to ask again."""
-        n = self.limiter.in_flight
-        if n:
-            print(
-                f"\nstopping: nothing more is sent; waiting for {n} answers in flight "
-                "(Ctrl-C gives them up; they may be paid)",
-                file=sys.stderr,
-            )
-        self.halt.set()
-        self.limiter.close()
 
 
 @contextmanager

@@ -5,14 +5,11 @@ import json
 import os
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from common.core.errors import Stopped
 from common.core.files import json_line, lock
 from common.train import distributed
-
-UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)  # of a line that holds no record
 
 
 class Journal:
@@ -32,27 +29,25 @@ class Journal:
             self.path = self.main_path.with_suffix(f".rank{distributed.rank()}.jsonl")
         self._lock = lock(self.path)
         self.records, self.skipped = {}, []
-        if self.path.exists():
-            self._read()
-        self.read_others()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
+        self._read_own()
+        self.read_others()
         self._closed, self._broken = threading.Event(), None
         self._syncing = threading.Thread(target=self._sync, daemon=True)
         self._syncing.start()
 
-    def _read(self):
-        with open(self.path, "rb+") as f:
-            for number, line in enumerate(f, 1):
-                try:
-                    record = json.loads(line)
-                    self.records[record["key"]] = record
-                    if not line.endswith(b"\n"):
-                        f.write(b"\n")  # a kill took the newline alone
-                except UNREADABLE:
-                    if not line.endswith(b"\n"):
-                        f.truncate(f.tell() - len(line))
-                        break
-                    self.skipped.append(number)
+    def _read_own(self):
+        line = b"\n"
+        for number, (line, record) in enumerate(_read_lines(self.path), 1):
+            if record:
+                self.records[record["key"]] = record
+            elif line.endswith(b"\n"):
+                self.skipped.append(number)
+            else:
+                self._file.truncate(self._file.seek(-len(line), os.SEEK_END))
+                line = b"\n"
+        if not line.endswith(b"\n"):
+            self._file.write(b"\n")  # a kill took the newline alone
         if self.skipped:
             print(
                 f"{self.path}: {len(self.skipped)} unreadable lines skipped, "
@@ -68,11 +63,9 @@ class Journal:
         pattern = glob.escape(self.main_path.stem) + ".rank*.jsonl"
         paths = {self.main_path, *self.main_path.parent.glob(pattern)} - {self.path}
         for path in sorted(path for path in paths if path.exists()):
-            for line in path.read_bytes().split(b"\n"):
-                with suppress(*UNREADABLE):  # a torn last line is for its own process to repair
-                    record = json.loads(line)
-                    if "text" not in self.records.get(record["key"], {}):
-                        self.records[record["key"]] = record
+            for _, record in _read_lines(path):  # a torn line is for its own process to repair
+                if record and "text" not in self.records.get(record["key"], {}):
+                    self.records[record["key"]] = record
 
     def _sync(self):
         """Sync once a second, never in the way of an answer: on some disks it takes a while."""
@@ -84,12 +77,6 @@ class Journal:
                     os.fsync(self._file.fileno())
                 except OSError as error:  # a disk may say only now that it is full
                     self._broken = error
-
-    def __contains__(self, key):
-        return key in self.records
-
-    def __getitem__(self, key):
-        return self.records[key]
 
     def append(self, record):
         """Record a dict with a "key", in one write.
@@ -123,3 +110,15 @@ class Journal:
 
     def __exit__(self, *error):
         self.close()
+
+
+def _read_lines(path):
+    """Yield (line, record) of a journal; the record is {} if the line holds none."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+                hash(record["key"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                record = {}
+            yield line, record

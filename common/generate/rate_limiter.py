@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections import deque
+from contextlib import suppress
 
 from common.generate.budget import Budget
 
@@ -48,60 +48,46 @@ class RateLimiter:
         self.pause_began = self.paused_until = self.next_send = 0.0
         self.latency = 1.0  # of an answer, in seconds, at most 1
         self.buckets: dict[str, TokenBucket] = {}
-        self.waiting = deque()
-        self._timer = None
+        self.turn = asyncio.Lock()
+        self.changed = asyncio.Event()  # a request has left, the limit has grown, or it is closed
 
     async def enter(self, tokens: int, usd: float) -> bool:
         """Wait for the turn. Return False if nothing more is sent; else `leave` must be called.
 
         tokens: the request's share of a token limit; usd: its worst cost, reserved until `leave`.
         """
-        turn = asyncio.get_running_loop().create_future()
-        self.waiting.append((turn, tokens, usd))
-        self._admit()
-        return await turn
+        async with self.turn:  # in the order they came
+            while not self.closed:
+                if not self.in_flight and usd > self.budget.remaining():
+                    self.closed = True  # those in flight may cost less than they reserved
+                    break
+                now = time.monotonic()
+                seconds = self._seconds_to_wait(now, usd)
+                if seconds == 0:
+                    self._take(now, tokens, usd)
+                    return True
+                self.changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self.changed.wait()
+        return False
 
     def leave(self, usd: float):
         self.in_flight -= 1
         self.budget.reserved -= usd
-        self._admit()
+        self.changed.set()
 
     def close(self):
         """Send all away who wait, now and later."""
         self.closed = True
-        self._admit()
+        self.changed.set()
 
-    def seconds_to_wait(self, now: float) -> float:
-        """Return the seconds until the pause ends and the headers' limits allow another request."""
+    def _seconds_to_wait(self, now, usd):
+        """Return the seconds until another request may go, None: until one has left."""
+        if self.in_flight >= self.limit or usd > self.budget.remaining():
+            return None
         waits = [bucket.wait(now) for bucket in self.buckets.values()]
         return max(0.0, self.paused_until - now, self.next_send - now, *waits)
-
-    def _admit(self):
-        """Let in all who may go now, in the order they came; look again when the next one may."""
-        while self.waiting:
-            turn, tokens, usd = self.waiting[0]
-            now = time.monotonic()
-            if not self.closed and self.in_flight >= self.limit:
-                return
-            if not self.closed and usd > self.budget.remaining():
-                if self.in_flight:
-                    return  # they may cost less than they reserved
-                self.closed = True
-            seconds = 0.0 if self.closed else self.seconds_to_wait(now)
-            if seconds > 0:
-                self._admit_later(seconds)
-                return
-            self.waiting.popleft()
-            if turn.cancelled():
-                continue
-            turn.set_result(not self.closed)
-            if not self.closed:
-                self._take(now, tokens, usd)
-
-    def _admit_later(self, seconds):
-        if self._timer:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._admit)
 
     def _take(self, now, tokens, usd):
         self.in_flight += 1
@@ -122,7 +108,7 @@ class RateLimiter:
         """Let all go, unless there was a refusal."""
         if not self.slowed:
             self.limit = self.ceiling
-            self._admit()
+            self.changed.set()
 
     def refused(self, sent: float, seconds: float | None):
         """Pause: the server refused what was sent at `sent` (time.monotonic).

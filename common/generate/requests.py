@@ -76,19 +76,6 @@ class Task:
     the newest; reason: why it cannot be used. enlarged: it was cut and has 2.5 times the tokens.
     """
 
-    __slots__ = (
-        "request",
-        "sampling",
-        "identity",
-        "attempt",
-        "last_attempt",
-        "key",
-        "state",
-        "answer",
-        "reason",
-        "enlarged",
-    )
-
     def __init__(self, request, sampling, identity):
         self.request, self.sampling, self.identity = request, sampling, identity
         self.attempt = self.last_attempt = 0
@@ -102,9 +89,9 @@ class Task:
 
     def _set_key(self):
         """Name the attempt by all that decides its text. Journals that were paid for hold it."""
-        request = self.request
+        prompt, sample = self.request.prompt, self.request.sample
         settings = vars(self.sampling)
-        self.key = content_id(self.identity, request.prompt, settings, request.sample, self.attempt)
+        self.key = content_id(self.identity, prompt, settings, sample, self.attempt)
 
     def replay(self, journal, retries: int, retry_failed: bool) -> dict:
         """Take what the journal holds of this request, attempt by attempt.
@@ -112,8 +99,11 @@ class Task:
         Return {key: why the answer cannot be used, None if it can}.
         """
         reasons = {}
-        while self._has_answer(journal.records.get(self.key, {}), retry_failed):
-            self._take(journal.records[self.key])
+        while True:
+            answer = journal.records.get(self.key, {})
+            if "text" not in answer and (retry_failed or "error" not in answer):
+                break
+            self._take(answer)
             reasons[self.key] = self.reason
             if self.state is State.GOOD:
                 return reasons
@@ -122,14 +112,9 @@ class Task:
         if retry_failed:
             self.last_attempt += self.attempt
             self.state = State.OPEN
-        elif reasons and self.attempt > retries:
+        elif self.attempt > retries:
             self.state = State.FAILED
         return reasons
-
-    def _has_answer(self, record, retry_failed):
-        if "error" in record:
-            return not retry_failed
-        return "text" in record
 
     def settle(self, answer):
         """Note a new answer; the task is then settled, or at its next attempt."""
@@ -181,7 +166,7 @@ class _Recorder:
     """The journal's side of a run: records each answer, and ends it if too many are bad."""
 
     def __init__(self, tasks, journal, retries, retry_failed, bad_share):
-        self.tasks, self.journal, self.retries = tasks, journal, retries
+        self.tasks, self.journal = tasks, journal
         self.max_bad = bad_share * N_FIRST
         reasons = {}  # of all answers that the journal holds for these tasks
         for task in tasks:
@@ -211,13 +196,6 @@ class _Recorder:
             self.first_reasons.append(task.reason)
         self.refuse_bad()
 
-    def collect(self):
-        """Take the answers that the other processes have written since the start."""
-        self.journal.read_others()
-        for task in self.tasks:
-            if not task.settled:
-                task.replay(self.journal, self.retries, retry_failed=False)
-
     def refuse_bad(self):
         """Raise Stopped if too many of the first answers cannot be used."""
         bad = [reason for reason in self.first_reasons if reason]
@@ -233,7 +211,6 @@ class _Recorder:
     def generate(self, engine, label):
         """Let the engine ask for what is not settled, under a progress bar."""
         is_terminal = sys.stderr.isatty()  # a log gets a line now and then
-        n_settled = sum(task.settled for task in self.tasks)
 
         def show():
             counts = [f"{state.name.lower()} {n}" for state, n in self.counts.items()]
@@ -242,7 +219,7 @@ class _Recorder:
         self.last_time = time.monotonic()
         with tqdm(
             total=len(self.tasks),
-            initial=n_settled,
+            initial=self.counts.total(),
             desc=label,
             unit="row",
             disable=not distributed.is_main(),
@@ -291,22 +268,24 @@ def complete(
     Raises Stopped if the run ends before the last row, also after more than `bad_share` bad ones
     among the first answers. What was answered is then in the journal.
     """
-    tasks = {}  # equal requests are one task: asked, and paid, once
-    order = []
+    by_key, order = {}, []  # equal requests are one task: asked, and paid, once
     for request in requests:
         task = Task(request, sampling, engine.identity)
-        order.append(tasks.setdefault(task.key, task))
-    recorder = _Recorder(list(tasks.values()), journal, retries, retry_failed, bad_share)
-    n_settled = recorder.counts.total()
-    if n_settled < len(tasks) or engine.outstanding():
+        order.append(by_key.setdefault(task.key, task))
+    tasks = list(by_key.values())
+    recorder = _Recorder(tasks, journal, retries, retry_failed, bad_share)
+    if engine.outstanding() or not all(task.settled for task in tasks):
         recorder.refuse_bad()
-        engine.approve(recorder.tasks, journal)
+        engine.approve(tasks, journal)
         if probe and sampling.temperature:
             refuse_greedy(engine, sampling)
         recorder.generate(engine, label)
     elif tasks:
-        print(f"{label}: all {n_settled:,} answers are in {journal.path}, nothing is asked")
+        print(f"{label}: all {len(tasks):,} answers are in {journal.path}, nothing is asked")
     if distributed.world_size() > 1:
         distributed.barrier()
-        recorder.collect()
+        journal.read_others()
+        for task in tasks:
+            if not task.settled:
+                task.replay(journal, retries, retry_failed=False)
     return [task.record() for task in order]
