@@ -104,7 +104,16 @@ def bomb(handler):
     send(handler, gzip.compress(b" " * 100_000_000), Content_Encoding="gzip")
 
 
+def compressed(handler):
+    """A list with a day, compressed though nothing compressed was asked for: of what size?"""
+    body = gzip.compress(
+        json.dumps({"data": [{"id": "m", "shutdown_date": "2020-01-01"}]}).encode()
+    )
+    send(handler, body, Content_Encoding="gzip")
+
+
 OTHERS = {
+    "compressed": compressed,
     "no such route": lambda handler: send(handler, b'{"detail": "Not Found"}', 404),
     "refused": lambda handler: send(handler, b"{}", 401),
     "broken": lambda handler: send(handler, b"{}", 500),
@@ -126,6 +135,11 @@ OTHERS = {
 def test_any_other_reply_changes_nothing(capsys, monkeypatch, kind):
     monkeypatch.setattr(model_list, "SECONDS", 0.5)
     assert warn(OTHERS[kind], capsys) == ""
+
+
+def test_a_list_of_any_size_is_not_read_to_its_end(capsys, monkeypatch):
+    monkeypatch.setattr(model_list, "MAX_BYTES", 100)
+    assert warn(listed("2020-01-01"), capsys) == ""
 
 
 def test_it_is_asked_before_the_first_request_and_not_without_one(tmp_path, monkeypatch):

@@ -152,9 +152,9 @@ def test_a_file_that_is_no_table_is_said(tmp_path, kind):
 
 def test_a_file_that_is_missing_or_endless_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(prices, "MAX_BYTES", 1000)
-    for path in (tmp_path / "none.json", tmp_path, write(tmp_path, " " * 2000), "/dev/zero"):
+    for path in (tmp_path / "none.json", tmp_path, write(tmp_path, "{}" + " " * 2000), "/dev/zero"):
         with pytest.raises(InputError, match="--prices"):
-            prices.look_up("m", path)
+            prices.read_table(path)
 
 
 @pytest.mark.parametrize("usd", [-1e-7, True, "1e-7", [], 2, float("nan"), float("inf")])
