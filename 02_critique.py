@@ -31,20 +31,14 @@ SERVER, TINY = "server and money", "miniature"
 @dataclass
 class Config:
     name: str | None = setting(None, "the run: files in runs/NAME (default: the preset)", group=USE)
-    preset: str = setting(
-        "tiny",
-        "tiny, paper, ... (common/core/presets.py); default: what 01 was run with",
-        group=USE,
-    )
+    preset: str = setting("tiny", "tiny, paper, ...; default: what 01 was run with", group=USE)
     model: str = setting("gpt-4o-2024-11-20", "the teacher's name on the server", group=USE)
     base_url: str | None = setting(
-        None,
-        "OpenAI-compatible server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a rule set",
-        group=USE,
+        None, "server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a rule set", group=USE
     )
     budget: float | None = setting(
         None,
-        "USD that this teacher may cost in this run, over all starts: a hard stop; inf: no limit",
+        "USD for this teacher over all starts: a hard stop; inf: no limit",
         minimum=0,
         group=USE,
     )
@@ -65,61 +59,34 @@ class Config:
         choices=["keep", "redo", "only"],
         group=DATA,
     )
-    retry_failed: bool = setting(
-        False, "ask again for rows that failed for good in an earlier run", group=DATA
-    )
+    retry_failed: bool = setting(False, "ask again for rows that failed for good", group=DATA)
     prompt: str = setting(
-        "paper",
-        "how the teacher is asked: as in the paper, or as in One-Shot CFT",
-        choices=["paper", "one-shot"],
-        group=GENERATION,
+        "paper", "as in the paper or One-Shot CFT", choices=["paper", "one-shot"], group=GENERATION
     )
     temperature: float = setting(0.3, "of the teacher", minimum=0, group=GENERATION)
     top_p: float = setting(0.95, "of the teacher", minimum=0, maximum=1, group=GENERATION)
     max_new_tokens: int = setting(
-        3200,
-        "tokens per critique or answer at most (cut ones: 2.5 times as many, once)",
-        minimum=1,
-        group=GENERATION,
+        3200, "tokens per answer (cut ones: 2.5 times as many, once)", minimum=1, group=GENERATION
     )
     reasoning: bool = setting(
-        False,
-        "a reasoning model: send max_completion_tokens, no temperature, no top_p",
-        group=GENERATION,
+        False, "send max_completion_tokens, no temperature, no top_p", group=GENERATION
     )
     retries: int = setting(
-        3,
-        "how often to ask again for what is cut, empty or without a verdict",
-        minimum=0,
-        group=GENERATION,
+        3, "for what is cut, empty or without a verdict", minimum=0, group=GENERATION
     )
     max_bad_share: float = setting(
-        0.2,
-        "stop when more than this share of the first 200 answers cannot be used",
-        minimum=0,
-        maximum=1,
-        group=GENERATION,
+        0.2, "of the first 200 answers: more end the run", minimum=0, maximum=1, group=GENERATION
     )
-    batch_size: int = setting(
-        32, "prompts per batch of --self-critique", minimum=1, group=GENERATION
-    )
+    batch_size: int = setting(32, "prompts at a time, --self-critique", minimum=1, group=GENERATION)
     seed: int = setting(0, "of --self-critique; a teacher has none", minimum=0, group=GENERATION)
     concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
     timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
-    batch: bool = setting(
-        False, "use the server's Batch API: half the price, within 24 hours", group=SERVER
-    )
+    batch: bool = setting(False, "the Batch API: half the price, within 24 hours", group=SERVER)
     batch_tokens: int = setting(
-        2_000_000,
-        "prompt tokens in the Batch API's queue at once; your account's limit",
-        minimum=1,
-        group=SERVER,
+        2_000_000, "prompt tokens in the Batch API's queue at once", minimum=1, group=SERVER
     )
     price_in: float | None = setting(
-        None,
-        "USD per million prompt tokens, if common/generate/budget.py has another or none",
-        minimum=0,
-        group=SERVER,
+        None, "USD per million prompt tokens, if budget.py has none", minimum=0, group=SERVER
     )
     price_out: float | None = setting(
         None, "USD per million tokens of answers", minimum=0, group=SERVER
@@ -128,17 +95,10 @@ class Config:
         0.1, "share of lines that its own answers leave out", minimum=0, maximum=1, group=TINY
     )
     teacher_errors: float = setting(
-        0.0,
-        "share of the critiques in which the teacher calculates as sloppily as the web",
-        minimum=0,
-        maximum=1,
-        group=TINY,
+        0.0, "share of critiques with sloppy arithmetic", minimum=0, maximum=1, group=TINY
     )
     critique_style: str = setting(
-        "full",
-        "how critiques are written",
-        choices=["full", "terse", "brief", "verdict"],
-        group=TINY,
+        "full", "of critiques", choices=["full", "terse", "brief", "verdict"], group=TINY
     )
 
 
@@ -205,10 +165,15 @@ elif base_url == "tiny":
     base_url = teacher.serve()
 budget = Budget(model, config.price_in, config.price_out, config.budget)
 if config.self_critique:
-    label = "self-critique"
+    from common.generate.local import Local
+
+    label, folder = "self-critique", config.self_critique
+    if folder == "base":
+        folder = manifests.require(run / "01_base")
+    local = Local(folder, config.batch_size)
 else:
-    client = Client(model, base_url, config.concurrency, config.timeout, budget)
     label = manifests.file_label(model)
+    client = Client(model, base_url, config.concurrency, config.timeout, budget)
 output = run / "02_critiques" / f"{label}.jsonl"
 earlier = manifests.read_manifest(output).get("teacher", model)
 if earlier != model:
@@ -219,26 +184,18 @@ if earlier != model:
 
 # %% Write the requests: for critiques, and for the teacher's own answers
 requests, questions = [], {}
-if config.self_critique:
-    from common.generate.local import Local
-
-    folder = config.self_critique
-    if folder == "base":
-        folder = manifests.require(run / "01_base")
-    local = Local(folder, config.batch_size)
-    for row in to_ask:
+for row in to_ask:
+    if config.self_critique:
         prompt = critiques.build_self_prompt(row, local.tokenizer)
-        requests.append(Request(prompt, check=critiques.check_critique))
-else:
-    for row in to_ask:
+    else:
         pair = row["question"], row["response"]
         prompt = prompts.teacher_critique_prompt(*pair, one_shot=config.prompt == "one-shot")
-        requests.append(Request(prompt, check=critiques.check_critique))
-    if config.answers and to_ask:
-        questions = {row["question_id"]: row for row in rows}
-    for row in questions.values():
-        prompt = prompts.teacher_answer_prompt(row["question"])
-        requests.append(Request(prompt, check=lambda text: None))
+    requests.append(Request(prompt, check=critiques.check_critique))
+if config.answers and to_ask and not config.self_critique:
+    questions = {row["question_id"]: row for row in rows}
+for row in questions.values():
+    prompt = prompts.teacher_answer_prompt(row["question"])
+    requests.append(Request(prompt, check=lambda text: None))
 if requests:
     print(f"the first of {len(requests):,} requests to {model}:")
     print(critiques.format_prompt(requests[0].prompt), end="\n\n")
@@ -246,15 +203,10 @@ if requests:
 # %% Ask
 # Differs from the paper: what is cut or has no verdict is asked again, each attempt kept; the
 # released script asks once.
-temperature, top_p = config.temperature, config.top_p
+sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens)
 if config.reasoning:
-    temperature = top_p = None
-sampling = Sampling(temperature, top_p, config.max_new_tokens)
-retries = {
-    "retries": config.retries,
-    "retry_failed": config.retry_failed,
-    "bad_share": config.max_bad_share,
-}
+    sampling = Sampling(None, None, config.max_new_tokens)
+retries = (config.retries, config.retry_failed, config.max_bad_share)
 files.check_disk(run, 8_000 * len(requests))  # answers of 2 to 4 KB, in the journal and in rows
 with Journal(run / "02_journal.jsonl") as journal:
     if config.self_critique:  # asked once: a critique without a verdict is its own fault
@@ -268,8 +220,8 @@ with Journal(run / "02_journal.jsonl") as journal:
                 f"Add --batch. To give it up, and pay for its requests again: rm {batch.path}"
             )
         if config.batch:
-            complete(batch, requests, sampling, journal, "02 batch", **retries)
-        answers = complete(client, requests, sampling, journal, "02 critique", **retries)
+            complete(batch, requests, sampling, journal, "02 batch", *retries)
+        answers = complete(client, requests, sampling, journal, "02 critique", *retries)
     cost = budget.summary(journal)
 distributed.leave_to_main()
 

@@ -43,16 +43,13 @@ class Batch:
         if not self.path.exists():
             return False
         with Journal(self.path) as parts:
-            return not all(part.get("collected") for part in parts.records.values())
+            return not all("collected" in part for part in parts.records.values())
 
     def status(self) -> str:
         return f", batch {self.state}"
 
     def generate(self, tasks, deliver, show):
-        """Collect what earlier starts have sent, then send the rest.
-
-        deliver(task, answer) records each answer.
-        """
+        """Collect what earlier starts have sent, then send the rest."""
         self.deliver, self.show = deliver, show
         self.open = {task.key: task for task in tasks if not task.settled}
         try:
@@ -98,13 +95,8 @@ class Batch:
         return part
 
     def _line(self, task) -> bytes:
-        line = {
-            "custom_id": task.key,
-            "method": "POST",
-            "url": _endpoint(task),
-            "body": self.client.request_body(task),
-        }
-        return json_line(line).encode()
+        line = {"custom_id": task.key, "method": "POST", "url": _endpoint(task)}
+        return json_line(line | {"body": self.client.request_body(task)}).encode()
 
     def _submit(self, tasks):
         """Upload a part and create its batch. Return the part's record."""
@@ -113,14 +105,12 @@ class Batch:
         content = b"".join(self._line(task) for task in tasks)
         file = self.api.files.create(file=(f"{name}.jsonl", content), purpose="batch")
         part = self._note({"key": name, "keys": keys, "file": file.id})
+        batches, url = self.api.with_options(max_retries=0).batches, _endpoint(tasks[0])
+        metadata = {"cft_part": name}
         try:
-            batch = self.api.with_options(max_retries=0).batches.create(
-                input_file_id=file.id,
-                endpoint=_endpoint(tasks[0]),
-                completion_window="24h",
-                metadata={"cft_part": name},
-            )
-            batch_id = batch.id
+            batch_id = batches.create(
+                input_file_id=file.id, endpoint=url, completion_window="24h", metadata=metadata
+            ).id
         except openai.APIConnectionError:  # the reply is lost: was a batch created?
             time.sleep(1)
             batch_id = self._find(name)
@@ -200,12 +190,8 @@ class Batch:
             if status == 200:
                 answer = self.client.read_answer(task, body, batch=True)
             else:
-                kind, reason = classify_status(
-                    status or 500,
-                    body.get("error", body),
-                    self.client.model,
-                    key=self.client.secret,
-                )
+                client, body = self.client, body.get("error", body)
+                kind, reason = classify_status(status or 500, body, client.model, key=client.secret)
                 if kind is not ErrorKind.ROW:
                     return False
                 answer = {"error": reason}
@@ -217,8 +203,7 @@ class Batch:
 
 
 def _endpoint(task) -> str:
-    raw = isinstance(task.request.prompt, str)
-    return "/v1/completions" if raw else "/v1/chat/completions"
+    return "/v1/completions" if task.request.is_raw else "/v1/chat/completions"
 
 
 def _parse_line(line):

@@ -75,7 +75,7 @@ class Client:
         """Return the JSON of a request, the same live and in a batch."""
         sampling, prompt = task.sampling, task.request.prompt
         body = {"model": self.model}
-        if isinstance(prompt, str):
+        if task.request.is_raw:
             body["prompt"] = utf8(prompt)
         else:
             body["messages"] = [m | {"content": utf8(m["content"])} for m in prompt]
@@ -93,7 +93,7 @@ class Client:
 
     def read_answer(self, task, body, batch=False) -> dict:
         """Return what is journalled of an answer's JSON: text before a stop string, usage, USD."""
-        answer = responses.parse_answer(body, raw=isinstance(task.request.prompt, str))
+        answer = responses.parse_answer(body, task.request.is_raw)
         answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
         if stopped:
             answer["finish_reason"] = "stop"
@@ -251,10 +251,10 @@ class _Run:
             try:
                 return await self._send(task, sent)
             except asyncio.CancelledError:  # the second Ctrl-C: it may be paid all the same
-                self._record_loss(task, worst)
+                self._record_loss(task)
                 raise
             except Exception as error:  # handled before its place is given to another
-                kind, reason = self._handle(error, task, sent, worst)
+                kind, reason = self._handle(error, task, sent)
             finally:
                 self.limiter.leave(worst)
             if kind is ErrorKind.ROW:
@@ -271,8 +271,7 @@ class _Run:
         return None
 
     async def _send(self, task, sent):
-        raw = isinstance(task.request.prompt, str)
-        send = self.send_text if raw else self.send_messages
+        send = self.send_text if task.request.is_raw else self.send_messages
         async with asyncio.timeout(self.client.timeout):
             response = await send(**self.client.request_body(task))
         self.limiter.observe(response.headers)
@@ -293,7 +292,7 @@ class _Run:
 
     # --- failures ---------------------------------------------------------------------------------
 
-    def _handle(self, error, task, sent, worst):
+    def _handle(self, error, task, sent):
         """Do what a failed request means for all: pace, budget, end. Return its kind and reason."""
         client = self.client
         kind, reason = responses.classify_error(error, client.model, client.secret)
@@ -302,7 +301,7 @@ class _Run:
         headers = getattr(getattr(error, "response", None), "headers", {})
         self.limiter.observe(headers)
         if kind is ErrorKind.UNCERTAIN:
-            self._record_loss(task, worst)
+            self._record_loss(task)
         if kind in PAUSES:
             seconds = responses.parse_retry_after(headers)
             self.limiter.refused(sent, seconds)
@@ -320,8 +319,9 @@ class _Run:
                 )
         return kind, reason
 
-    def _record_loss(self, task, worst):
+    def _record_loss(self, task):
         """Count a request without an answer, which may have been paid, against the budget."""
+        worst = self.client.budget.worst(task)
         if worst:
             self.client.budget.lost += worst
             self.deliver(task, {"lost": worst, "model": self.client.model})

@@ -9,10 +9,8 @@ import math
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from common.core.errors import InputError, Stopped
@@ -25,17 +23,6 @@ from common.train.model import build_on_meta
 CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
 MIN_BATCHES = 2  # in a chunk of one batch no finished row could be followed by another
 MAX_BATCHES = 8  # what a kill can cost
-
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    UserWarning,
-    SafetensorError,
-)
 
 
 class Local:
@@ -103,18 +90,22 @@ class Local:
         return model.eval()
 
     def _load(self):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            self.weights,
-            dtype=self.dtype,
-            device_map={"": self.device},
-            output_loading_info=True,
-        )
-        model, report = loaded
+        placement = {"": self.device}
+        model, report = AutoModelForCausalLM.from_pretrained(
+            self.weights, dtype=self.dtype, device_map=placement, output_loading_info=True
+        )  # type: ignore
         # transformers makes up missing weights, with a warning only.
         if missing := sorted(report["missing_keys"]):
             n = len(missing)
             raise ValueError(f"its files lack {n} of the model's weights, such as {missing[:3]}")
-        return _with_adapter(model, self.folder) if self.base else model
+        if not self.base:
+            return model
+        from peft import PeftModel
+
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            # Missing weights would make an adapter that does nothing; peft only warns.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return PeftModel.from_pretrained(model, self.folder).merge_and_unload()
 
     def approve(self, tasks, journal):
         """Load the weights, so that no text has to wait for them; generation costs nothing."""
@@ -152,10 +143,8 @@ class Local:
         """Yield (task, answer) as each text ends; Stopped (status 4) if the GPU is too small."""
         sampling = chunk[0].sampling
         context = getattr(self._config.get_text_config(), "max_position_embeddings", None) or 2**31
-        end_tokens = self._end_tokens(sampling.stop)
-        decoder = Decoder(
-            self.model, self.tokenizer, sampling, end_tokens, context, self.batch_size
-        )
+        ends = self._end_tokens(sampling.stop)
+        decoder = Decoder(self.model, self.tokenizer, sampling, ends, context, self.batch_size)
         try:
             yield from decoder.generate(chunk)
         except torch.OutOfMemoryError as error:
@@ -174,12 +163,11 @@ class Local:
         settings = self.model.generation_config
         if (Path(self.folder) / "generation_config.json").is_file():  # an adapter's, if it has one
             settings = GenerationConfig.from_pretrained(self.folder)
-        model_ends = settings.eos_token_id or self.tokenizer.eos_token_id
-        if not isinstance(model_ends, list):
-            model_ends = [model_ends]
+        ends = settings.eos_token_id or self.tokenizer.eos_token_id
+        if not isinstance(ends, list):
+            ends = [ends]
         vocabulary = self.tokenizer.get_vocab()
-        ends = {*model_ends, *(vocabulary.get(text) for text in stop)}
-        return ends - {None}
+        return {*ends, *(vocabulary.get(text) for text in stop)} - {None}
 
 
 def _chunks(tasks, batch_size):
@@ -209,22 +197,11 @@ def _base_of(folder):
         ) from error
 
 
-def _with_adapter(model, folder):
-    """Return the model with the adapter of `folder` merged into it."""
-    from peft import PeftModel
-
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):
-        # Missing weights would make an adapter that does nothing; peft only warns.
-        warnings.filterwarnings("error", "Found missing adapter keys")
-        model = PeftModel.from_pretrained(model, folder)
-    return model.merge_and_unload()
-
-
 def _readable(folder, read):
     """Return read(); InputError for all that a wrong or torn folder raises."""
     try:
         return read()
-    except LOADING_ERRORS as error:
+    except Exception as error:  # OSError, KeyError, SafetensorError, UserWarning, ...
         raise InputError(
             f"{folder} cannot be loaded ({type(error).__name__}: {str(error)[:400]})\n"
             "Give the folder of a causal language model that this version of transformers knows. "

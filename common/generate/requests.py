@@ -52,6 +52,10 @@ class Request:
     check: Callable | None = None
     must_finish: bool = False
 
+    @property
+    def is_raw(self) -> bool:
+        return isinstance(self.prompt, str)
+
 
 class State(Enum):
     """Where a task is."""
