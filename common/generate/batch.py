@@ -138,12 +138,13 @@ class Batch:
         if not batch_id:  # the run ended between noting the part and creating its batch
             self._note(part, collected="never created")
             return 0
-        part = part | {"batch": batch_id}
         batch = self._wait(batch_id)
         n_answers, n_unused = self._read_results(part, batch)
+        collected = batch.status
         if n_unused:
+            collected = "in part"
             print(f"note: {n_unused} answers of {batch_id} are left for a run that asks for them")
-        self._note(part, collected="in part" if n_unused else batch.status)
+        self._note(part, batch=batch_id, collected=collected)
         if batch.status == "failed":
             errors = (batch.errors.data if batch.errors else None) or []
             reasons = "; ".join(f"{error.code}: {error.message}" for error in errors)
@@ -176,7 +177,12 @@ class Batch:
         for file in (batch.output_file_id, batch.error_file_id):
             content = self.api.files.content(file).content if file else b""
             for line in self.client.redact_bytes(content).splitlines():
-                key, status, body = _parse_line(line)
+                try:
+                    record = json.loads(line)
+                    key, response = str(record["custom_id"]), record["response"] or {}
+                    status, body = response.get("status_code"), response.get("body")
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    continue  # no such line; a response of None: expired, cancelled
                 if key in self.open:  # else it is foreign, comes twice, or was taken before
                     n_answers += self._take(key, status, body)
                 elif status == 200 and key in part["keys"] and key not in self.journal.records:
@@ -204,13 +210,3 @@ class Batch:
 
 def _endpoint(task) -> str:
     return "/v1/completions" if task.request.is_raw else "/v1/chat/completions"
-
-
-def _parse_line(line):
-    """Return (key, HTTP status, body) of a line of results; Nones if it is no such line."""
-    try:
-        record = json.loads(line)
-        response = record["response"] or {}  # None: expired, cancelled
-        return str(record["custom_id"]), response.get("status_code"), response.get("body")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None, None, None

@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from common.generate.budget import Budget
 
+FIRST_LIMIT = 8  # requests in flight until one is answered
+
 
 class TokenBucket:
     """A rate limit from the server's headers; 95 % of it are used. It fills with time.
@@ -38,9 +40,9 @@ class RateLimiter:
     cuts the limit to 0.7 of what was in flight. Each round of answers lets it grow by a quarter.
     """
 
-    def __init__(self, ceiling: int, budget: Budget, first: int = 8):
+    def __init__(self, ceiling: int, budget: Budget):
         self.ceiling, self.budget = ceiling, budget
-        self.limit = min(ceiling, first)
+        self.limit = min(ceiling, FIRST_LIMIT)
         self.in_flight = 0
         self.closed = False
         self.slowed = False  # a refusal has been seen
@@ -129,26 +131,17 @@ class RateLimiter:
 
     def observe(self, headers):
         """Read x-ratelimit-limit-* and -remaining-* (requests and tokens, per minute)."""
-        for name in ("requests", "tokens"):
-            limit = _parse_number(headers.get(f"x-ratelimit-limit-{name}"))
-            remaining = _parse_number(headers.get(f"x-ratelimit-remaining-{name}"))
-            if limit and remaining is not None:
-                self._update_bucket(name, limit, remaining)
-
-    def _update_bucket(self, name, limit, remaining):
-        if name not in self.buckets:  # `remaining` may not count what is in flight
-            uncounted = self.in_flight if name == "requests" else 0
-            self.buckets[name] = TokenBucket(remaining - uncounted)
-        bucket = self.buckets[name]
-        bucket.rate = 0.95 * limit / 60
-        bucket.capacity = max(bucket.capacity, remaining)
-        bucket.level = min(bucket.level, remaining)  # others may share the limit
-
-
-def _parse_number(text) -> float | None:
-    """Return a number from 0 to 1e12, or None: headers are a stranger's."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if 0 <= value <= 1e12 else None
+        for name, uncounted in (("requests", self.in_flight), ("tokens", 0)):
+            try:
+                limit = float(headers.get(f"x-ratelimit-limit-{name}"))
+                remaining = float(headers.get(f"x-ratelimit-remaining-{name}"))
+            except (TypeError, ValueError):
+                continue
+            if not (0 < limit <= 1e12 and 0 <= remaining <= 1e12):
+                continue  # headers are a stranger's
+            if name not in self.buckets:  # `remaining` may not count what is in flight
+                self.buckets[name] = TokenBucket(remaining - uncounted)
+            bucket = self.buckets[name]
+            bucket.rate = 0.95 * limit / 60
+            bucket.capacity = max(bucket.capacity, remaining)
+            bucket.level = min(bucket.level, remaining)  # others may share the limit
