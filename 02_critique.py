@@ -61,7 +61,10 @@ class Config:
     )
     retry_failed: bool = setting(False, "ask again for rows that failed for good", group=DATA)
     prompt: str = setting(
-        "paper", "as in the paper or One-Shot CFT", choices=["paper", "one-shot"], group=GENERATION
+        "paper",
+        "asked as in the paper or One-Shot CFT",
+        choices=["paper", "one-shot"],
+        group=GENERATION,
     )
     temperature: float = setting(0.3, "of the teacher", minimum=0, group=GENERATION)
     top_p: float = setting(0.95, "of the teacher", minimum=0, maximum=1, group=GENERATION)
@@ -69,13 +72,16 @@ class Config:
         3200, "tokens per answer (cut ones: 2.5 times as many, once)", minimum=1, group=GENERATION
     )
     reasoning: bool = setting(
-        False, "send max_completion_tokens, no temperature, no top_p", group=GENERATION
+        False, "a reasoning model: max_completion_tokens, no temperature or top_p", group=GENERATION
     )
     retries: int = setting(
-        3, "for what is cut, empty or without a verdict", minimum=0, group=GENERATION
+        3,
+        "times to ask again for what is cut, empty or without a verdict",
+        minimum=0,
+        group=GENERATION,
     )
     max_bad_share: float = setting(
-        0.2, "of the first 200 answers: more end the run", minimum=0, maximum=1, group=GENERATION
+        0.2, "of the first 200; more bad ones end the run", minimum=0, maximum=1, group=GENERATION
     )
     batch_size: int = setting(32, "prompts at a time, --self-critique", minimum=1, group=GENERATION)
     seed: int = setting(0, "of --self-critique; a teacher has none", minimum=0, group=GENERATION)
@@ -83,7 +89,10 @@ class Config:
     timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
     batch: bool = setting(False, "the Batch API: half the price, within 24 hours", group=SERVER)
     batch_tokens: int = setting(
-        2_000_000, "prompt tokens in the Batch API's queue at once", minimum=1, group=SERVER
+        2_000_000,
+        "prompt tokens in its queue at once; your account's limit",
+        minimum=1,
+        group=SERVER,
     )
     price_in: float | None = setting(
         None, "USD per million prompt tokens, if budget.py has none", minimum=0, group=SERVER
@@ -98,7 +107,10 @@ class Config:
         0.0, "share of critiques with sloppy arithmetic", minimum=0, maximum=1, group=TINY
     )
     critique_style: str = setting(
-        "full", "of critiques", choices=["full", "terse", "brief", "verdict"], group=TINY
+        "full",
+        "how critiques are written",
+        choices=["full", "terse", "brief", "verdict"],
+        group=TINY,
     )
 
 
