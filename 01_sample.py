@@ -61,6 +61,9 @@ class Config:
         [], "what a verdict column's values mean: true=right false=wrong", group="data"
     )
     revision: str | None = setting(None, "revision of a hub source", group="data")
+    extra_body: str = setting(
+        "", "further fields of each request to a server, a JSON object", group="generation"
+    )
     samples: int = setting(1, "responses per question", minimum=1, group="generation")
     temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group="generation")
     top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group="generation")
@@ -101,6 +104,7 @@ from collections import Counter
 from pathlib import Path
 
 from common.core import files, manifests, prompts
+from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.core.thinking import without_thinking
 from common.data import sources
@@ -110,6 +114,7 @@ from common.train import distributed
 
 distributed.start()  # under torchrun the GPUs share the draws; the first process does the rest
 run = manifests.run_folder(config.name)
+extra_body = parse_extra_body(config.extra_body)
 tiny = config.source == "tiny"
 if config.preset.startswith("tiny") != tiny:
     raise InputError(
@@ -193,9 +198,8 @@ if config.model:
         for k in range(config.samples):
             draws.append((row, k))
             requests.append(Request(prompt, sample=k))
-    sampling = Sampling(
-        config.temperature, config.top_p, config.max_new_tokens, prompts.STOP, config.seed
-    )
+    settings = config.temperature, config.top_p, config.max_new_tokens
+    sampling = Sampling(*settings, prompts.STOP, config.seed, extra_body or None)
     with Journal(run / "01_journal.jsonl") as journal:
         answers = complete(engine, requests, sampling, journal, "01 sample")
         if config.base_url:
@@ -210,6 +214,7 @@ if config.model:
             failures.append(answer["error"])
             continue
         response = without_thinking(answer["text"])
+        counts["with thinking, which was removed"] += response != answer["text"]
         if not response.strip():
             counts["empty, or all of it thinking"] += 1
             continue

@@ -67,6 +67,9 @@ class Config:
         1, "outputs per item; several give avg@k, pass@k, maj@k", minimum=1, group=GENERATION
     )
     temperature: float = setting(0.0, "of the sampling; 0 is greedy", minimum=0, group=GENERATION)
+    extra_body: str = setting(
+        "", "further fields of each request to a server, a JSON object", group=GENERATION
+    )
     batch_size: int = setting(32, "prompts at a time on one GPU", minimum=1, group=GENERATION)
     base_url: str | None = setting(
         None, "OpenAI-compatible server of all models: http://localhost:8000/v1", group=SERVER
@@ -114,6 +117,7 @@ from dataclasses import asdict, replace
 import torch
 
 from common.core import files, manifests, prompts
+from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.data import decontamination, test_sets
 from common.evaluate import checkpoint_selection as selection
@@ -147,7 +151,8 @@ print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 choose = config.selection != "last"
 specs, seed_groups = models.resolve_models(run, config.model, config.seeds, config.base_url, choose)
 labels, baseline = models.choose_baseline(specs, seed_groups, config.baseline)
-sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens)
+extra_body = parse_extra_body(config.extra_body) or None
+sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens, extra_body=extra_body)
 if config.temperature:
     sampling = replace(sampling, seed=config.seed)
 engines = {}  # by label: what the manifest says of each

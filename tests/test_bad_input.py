@@ -277,7 +277,26 @@ MISTAKES = {
     ),
     # Servers
     "no server and no key": Mistake(
-        ASK, ["no server and no key"], "--base-url http://HOST:PORT/v1, or export OPENAI_API_KEY="
+        [*ASK, "--model", "m"],
+        ["no server and no key"],
+        "--base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=",
+    ),
+    "no teacher": Mistake(ASK, ["no model was named", "48 responses", "$"], "--model gpt-"),
+    "a foreign teacher for the miniature": Mistake(
+        ["02_critique.py", "--model", "gpt-9", *NOBODY],
+        ["gpt-9", "nothing was sent", "runs/tiny"],
+        "--ask-miniature",
+        without("02_journal.jsonl"),
+    ),
+    "extra fields that are no object": Mistake(
+        [*ASK, *NOBODY, "--model", "m", "--extra-body", '["enable_thinking"]'],
+        ["enable_thinking", "JSON object"],
+        """--extra-body '{"enable_thinking": false}'""",
+    ),
+    "extra fields that have a flag": Mistake(
+        [*ASK, *NOBODY, "--model", "m", "--extra-body", '{"max_tokens": 99999}'],
+        ["'max_tokens'"],
+        "--help",
     ),
     "no server there": Mistake(
         [*ASK, *NOBODY, "--model", "m"],

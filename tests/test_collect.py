@@ -5,6 +5,7 @@ need a process of their own.
 """
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -240,7 +241,8 @@ def test_critiques_that_came_with_the_data(tmp_path):
     """They are kept in a file of their own: the others are asked for, or all, or none."""
     run = make_responses(tmp_path, 4)
     path = run / "01_responses" / "mine.jsonl"
-    carried = {"critique": "Old.", "critique_raw": "Old.", "teacher": "data"}
+    text = "Old, and long enough."
+    carried = {"critique": text, "critique_raw": text, "teacher": "data"}
     data = rows(path)
     data[1] |= carried | {"verdict": "right"}
     data[2] |= carried | {"verdict": "unparsed"}
@@ -253,7 +255,7 @@ def test_critiques_that_came_with_the_data(tmp_path):
             assert [row["id"] for row in critiques_of(run)] == asked
             assert [row["id"] for row in critiques_of(run, "carried")] == ["1"]
             assert [row["id"] for row in failed_of(run, "carried")] == ["2"]
-        assert server.paid() == 4 and "Old." not in json.dumps(critiques_of(run))
+        assert server.paid() == 4 and text not in json.dumps(critiques_of(run))
 
 
 def test_a_response_is_asked_about_once(tmp_path):
@@ -261,7 +263,7 @@ def test_a_response_is_asked_about_once(tmp_path):
     run = make_responses(tmp_path, 2)
     path = run / "01_responses" / "mine.jsonl"
     first, second = rows(path)
-    carried = {"critique": "Old.", "verdict": "right"}
+    carried = {"critique": "Old, and long enough.", "verdict": "right"}
     pair = [first | carried | {"critique_raw": name, "teacher": name} for name in ("A", "B")]
     write_rows(path, [*pair, second | {"gold": "2"}, second | {"gold": "3"}])
     with FaultServer() as server:
@@ -305,6 +307,124 @@ def test_a_journal_of_an_earlier_version_is_used_as_it_is(tmp_path):
     assert len(answers) == 3 and {row["answer"] for row in answers} <= texts
 
 
+# --- what is a critique ---------------------------------------------------------------------------
+
+
+def test_what_a_teacher_thought_is_in_no_row(tmp_path):
+    """The journal has it, the manifest counts it; what is all thinking gets more room, once."""
+    run, n = make_responses(tmp_path, 12), 12
+
+    def think(body):
+        number, tokens = number_of(body), body["max_tokens"]
+        if number == 3 or (number == 2 and tokens < 8000):
+            return "<think>Conclusion: wrong [END]"
+        thought = "<think>Secret.\n\nConclusion: wrong [END]</think>\n\n" if number < 6 else ""
+        return f"{thought}Row {number} adds up.\n\nConclusion: right [END]"
+
+    with FaultServer(text=think) as server:
+        ends(collect(tmp_path, server.url, "--answers", "--limit", 12), 3)
+    good = critiques_of(run)
+    assert [row["id"] for row in good] == [f"{i}" for i in range(n) if i != 3]
+    assert {row["verdict"] for row in good} == {"right"}
+    written = (path.read_text() for path in run.glob("02_[ac]*/*.jsonl"))
+    assert not [text for text in written if "Secret" in text or "think>" in text]
+    assert "Secret" in (run / "02_journal.jsonl").read_text()
+    # of critiques and of answers: rows 0 to 5 each, row 3 without an answer after it
+    assert manifest_of(run)["report"]["thinking_removed"] == 12
+    reasons = {row["reason"] for row in failed_of(run)}
+    assert all("only thinking, raise --max-new-tokens" in reason for reason in reasons)
+    asked = [entry["body"]["max_tokens"] for entry in server.asked]
+    assert sorted(asked) == [3200] * 24 + [8000] * 4
+
+
+def test_a_bare_conclusion_is_asked_again_and_counted_apart(tmp_path):
+    run, bare = make_responses(tmp_path, 6), "Conclusion: right [END]"
+    path = run / "01_responses" / "mine.jsonl"
+    data = rows(path)
+    carried = {"critique": bare, "critique_raw": bare, "verdict": "right", "teacher": "data"}
+    write_rows(path, [*data[:5], data[5] | carried])
+    text = {1: bare, 2: f"Yes. {bare}", 3: f"It adds up. {bare}"}
+
+    def write(body):
+        return text.get(number_of(body), f"It is as it should be. {bare}")
+
+    with FaultServer(text=write) as server:
+        ends(collect(tmp_path, server.url, "--max-bad-share", 1), 3)
+        assert [row["id"] for row in critiques_of(run)] == ["0", "3", "4"]
+        assert manifest_of(run)["report"]["bare_conclusions"] == 2
+        assert len(server.asked) == 3 + 2 * 4
+        (row,) = failed_of(run, "carried")
+        assert "--min-critique-words" in row["reason"] or "bare conclusion" in row["reason"]
+        ends(collect(tmp_path, server.url, "--min-critique-words", 0), 0)
+        assert len(server.asked) == 11 and len(critiques_of(run)) == 5
+        assert [row["id"] for row in critiques_of(run, "carried")] == ["5"]
+
+
+def test_further_fields_reach_the_server_and_are_asked_anew(tmp_path):
+    run = make_responses(tmp_path, 3)
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 20}
+    with FaultServer() as server:
+        ends(collect(tmp_path, server.url), 0)
+        for _ in range(2):
+            flags = ["--extra-body", json.dumps(extra), "--reasoning-effort", "low"]
+            ends(collect(tmp_path, server.url, *flags), 0)
+        flags = ["--reasoning-effort", "none", "--top-p", "none", "--answers", "--limit", 1]
+        ends(collect(tmp_path, server.url, *flags), 0)
+        bodies = [entry["body"] for entry in server.asked]
+    plain, effort, without = bodies[:3], bodies[3:6], bodies[6:]
+    assert len(without) == 2 and manifest_of(run)["config"]["reasoning_effort"] == "none"
+    assert all(body["temperature"] == 0.3 and body["top_p"] == 0.95 for body in plain)
+    for body in effort:
+        assert body.items() >= (extra | {"reasoning_effort": "low"}).items()
+        assert not {"temperature", "top_p", "max_tokens"} & set(body)
+    for body in without:
+        assert body["temperature"] == 0.3 and "top_p" not in body
+        assert body["reasoning_effort"] == "none"
+
+
+# --- which teacher --------------------------------------------------------------------------------
+
+
+def test_no_teacher_is_asked_that_was_not_named(tmp_path):
+    """But critiques that came with the data need none."""
+    run = make_responses(tmp_path, 3)
+    with FaultServer() as server:
+        environment = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY}
+        text = ends(run_script(tmp_path, *COMMAND, **environment), 2, "--model NAME", "$")
+        assert text.count("--model ") >= 4 and not (run / "02_journal.jsonl").exists()
+        path, old = run / "01_responses" / "mine.jsonl", "Old, and long enough."
+        carried = {"critique": old, "critique_raw": old, "verdict": "right", "teacher": "data"}
+        write_rows(path, [row | carried for row in rows(path)])
+        ends(run_script(tmp_path, *COMMAND, **environment), 0)
+        assert len(critiques_of(run, "carried")) == 3 and server.asked == []
+
+
+def test_the_micro_world_is_asked_about_on_purpose(tmp_path):
+    """Not by a forgotten --name: the preset of a run is the tiny one unless 01 says another."""
+    run = make_responses(tmp_path, 3)
+    run.rename(run.with_name("tiny"))
+    with FaultServer() as server:
+        command = ["02_critique.py", *flags_for(server.url)]
+        ends(run_script(tmp_path, *command), 2, "teacher", "runs/tiny", "--ask-miniature", "--name")
+        assert server.asked == []
+        ends(run_script(tmp_path, *command, "--ask-miniature"), 0)
+        ends(run_script(tmp_path, *command, "--name", "tiny", "--answers"), 0)
+        assert server.paid() == 6
+
+
+def test_another_address_is_told_and_nothing_is_asked_of_it(tmp_path):
+    """A second start says nothing of 0 rows or 0 requests: they are there."""
+    run = make_responses(tmp_path, 4)
+    with FaultServer() as first, FaultServer() as second:
+        assert "--name NEW" not in ends(collect(tmp_path, first.url, "--answers"), 0)
+        before = critiques_of(run)
+        again = ends(collect(tmp_path, first.url, "--answers"), 0, "nothing is asked")
+        moved = ends(collect(tmp_path, second.url, "--answers"), 0, first.url, "--name NEW")
+        assert second.asked == [] and len(first.asked) == 8 and critiques_of(run) == before
+        for text in (again, moved):
+            assert not re.search(r"\b0 (rows|requests|critiques|tokens)", text)
+
+
 # --- what ends it ---------------------------------------------------------------------------------
 
 
@@ -325,14 +445,14 @@ def test_a_refused_key_is_not_repeated(tmp_path):
 
 
 def test_a_refused_parameter_is_named_by_its_flag(tmp_path):
-    """A reasoning model: the first rows cost nothing, and with --reasoning the run goes through."""
+    """A reasoning model: the first rows cost nothing, and with an effort the run goes through."""
     run = make_responses(tmp_path, 20)
     with FaultServer(
         fault=lambda body, nth: "max_tokens" if "max_tokens" in body else None
     ) as server:
-        ends(collect(tmp_path, server.url), 2, "--reasoning")
+        ends(collect(tmp_path, server.url), 2, "--reasoning-effort")
         assert len(server.asked) <= 16
-        ends(collect(tmp_path, server.url, "--reasoning"), 0)
+        ends(collect(tmp_path, server.url, "--reasoning-effort", "low"), 0)
         assert_whole(run, server, 20)
 
 

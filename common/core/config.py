@@ -1,6 +1,7 @@
 """A script's Config: settings as flags in a shell (or under %run), as keywords in a notebook."""
 
 import copy
+import json
 import math
 import os
 import sys
@@ -17,6 +18,9 @@ from common.core.presets import PRESETS
 # The headings of --help, in this order
 GROUPS = ("what you will use", "data", "generation", "server and money")
 GROUPS += ("training", "checkpoints", "statistics", "miniature")
+# Fields of a request that the kit sets itself, by flags that journal and budget know of.
+OWN_FIELDS = ("model", "messages", "prompt", "stream", "n", "temperature", "top_p", "stop")
+OWN_FIELDS += ("max_tokens", "max_completion_tokens")
 # sys.argv belongs to these programs, not to the script.
 CONSOLES = ("kernel_launcher.py", "pydevconsole.py", "ipython", "ipython3")
 
@@ -39,7 +43,7 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def configure(config_class: type, stage: str, **overrides: Any) -> Any:
+def configure(config_class: Any, stage: str, **overrides: Any) -> Any:
     """Return the settings of a script ("01" to "05"), as an instance of its Config class.
 
     A flag, or in a notebook a keyword, beats the preset, and the preset beats a field's default.
@@ -66,6 +70,7 @@ def configure(config_class: type, stage: str, **overrides: Any) -> Any:
             "Every flag is written out in full; --help lists them."
         )
     config = config_class(**vars(settings))
+    config_class.is_named = bool(config.name)  # of the class: it is no setting
     config.name = config.name or preset
     for definition in fields(config_class):
         _check_range(definition, getattr(config, definition.name))
@@ -113,12 +118,24 @@ def _build_parser(config_class, defaults):
         value_type = (get_args(definition.type) or [definition.type])[0]  # int of `int | None`
         if value_type is bool:
             options["action"] = BooleanOptionalAction
+        elif value_type in (int, float) and value_type is not definition.type:
+            options["type"] = _optional(value_type)
         else:
             options["type"] = value_type
         if isinstance(defaults[name], list):
             options["nargs"] = "+"
         groups[metadata["group"]].add_argument(_flag(definition), **options)
     return parser
+
+
+def _optional(number_type):
+    """Return the type of a number's flag that takes "none", too."""
+
+    def read(text):
+        return None if text == "none" else number_type(text)
+
+    read.__name__ = f"{number_type.__name__} (or none)"  # argparse says "invalid ... value"
+    return read
 
 
 def _check_range(definition, value):
@@ -170,3 +187,26 @@ def parse_pairs(texts: Iterable, flag: str, names: Iterable = ()) -> dict:
             raise InputError(f"{flag} {text!r}: expected {expected}")
         pairs[name] = value
     return pairs
+
+
+def parse_extra_body(text: str) -> dict:
+    """Return the JSON object of --extra-body, {} for "".
+
+    Raises InputError for anything else, and for a field that the kit sets itself.
+    """
+    try:
+        extra = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        extra = None
+    if not isinstance(extra, dict):
+        raise InputError(
+            f"--extra-body {text[:200]!r}: expected a JSON object, for example\n"
+            """--extra-body '{"enable_thinking": false}'"""
+        )
+    own = [name for name in OWN_FIELDS if name in extra]
+    if own:
+        raise InputError(
+            f"--extra-body has {own[0]!r}, which the kit sets itself.\n"
+            "Leave it out: temperature, top_p and the number of tokens have flags (--help)."
+        )
+    return extra

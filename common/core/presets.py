@@ -30,7 +30,9 @@ TINY_GENERATION = dict(max_new_tokens=96, batch_size=250)
 TINY = {
     "01": TINY_GENERATION | dict(source="tiny", limit=1600, temperature=1.0),
     "02": TINY_GENERATION
-    | dict(model="tiny-teacher", base_url="tiny", answers=True, concurrency=8),
+    # a style of its critiques is the bare verdict
+    | dict(model="tiny-teacher", base_url="tiny", answers=True, concurrency=8)
+    | dict(min_critique_words=0),
     "03": dict(rows=800, tokenizer="base"),
     # 800 / 16 = 50 updates; a learning rate for 0.2 M parameters
     "04": dict(

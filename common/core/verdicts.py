@@ -18,6 +18,7 @@ from common.core.verdict_patterns import END, KIND
 
 VERDICTS = ("right", "wrong")  # "unparsed" is none
 RIGHT_WORDS = ("right", "correct")
+WORD = re.compile(r"[぀-鿿가-힣]|\w[^\s぀-鿿가-힣]*")
 MAX_LABELS = 50  # read of one critique; a degenerate one repeats itself thousands of times
 
 
@@ -57,7 +58,23 @@ def with_conclusion(critique: str, verdict: str) -> str:
     """
     if verdict not in VERDICTS:
         raise ValueError(f"verdict is {verdict!r}, expected 'right' or 'wrong'")
-    critique = _as_prose(critique)
+    body = _without_conclusion(_as_prose(critique))
+    line = f"Conclusion: {verdict} [END]"
+    return f"{body}\n\n{line}" if body else line
+
+
+def words_before_conclusion(critique: str) -> int:
+    """Return how many words a critique has without its closing conclusion.
+
+    Each Chinese, Japanese or Korean character is one.
+
+    >>> words_before_conclusion("12 + 30 = 42, not 43.\n\nConclusion: wrong [END]")
+    5
+    """
+    return len(WORD.findall(_without_conclusion(_as_prose(critique))))
+
+
+def _without_conclusion(critique):
     body_end = len(critique)
     last = True
     for start, end in _labels(critique):
@@ -69,9 +86,7 @@ def with_conclusion(critique: str, verdict: str) -> str:
             break
         body_end = start  # the line goes, and so do earlier ones if it was repeated
         last = False
-    body = critique[:body_end].rstrip()
-    line = f"Conclusion: {verdict} [END]"
-    return f"{body}\n\n{line}" if body else line
+    return critique[:body_end].rstrip()
 
 
 def _is_conclusion_line(conclusion, closed):

@@ -62,6 +62,7 @@ class Client:
         self.model = self.identity = model
         self.base_url = responses.check_base_url(base_url)
         self.address = self.base_url or "the OpenAI API"
+        self.server = self.address.rstrip("/")  # of each answer
         self.concurrency, self.timeout = concurrency, timeout
         self.patience = max(self.patience, timeout + 60)
         self.budget = budget or Budget(model)
@@ -79,17 +80,19 @@ class Client:
             body["prompt"] = utf8(prompt)
         else:
             body["messages"] = [m | {"content": utf8(m["content"])} for m in prompt]
-        if sampling.temperature is None:  # a reasoning model
-            body["max_completion_tokens"] = sampling.max_new_tokens
-            return body
-        body["max_tokens"] = sampling.max_new_tokens
-        body["temperature"] = sampling.temperature
-        body["top_p"] = sampling.top_p
+        extra = sampling.extra_body or {}
+        is_openai = not self.base_url or "reasoning_effort" in extra
+        limit = "max_completion_tokens" if is_openai and "messages" in body else "max_tokens"
+        body[limit] = sampling.max_new_tokens
+        if sampling.temperature is not None:
+            body["temperature"] = sampling.temperature
+        if sampling.top_p not in (None, 1.0):  # the default of all servers; some refuse both
+            body["top_p"] = sampling.top_p
         if sampling.seed is not None:  # one per sample: with one for all, equal prompts are equal
             body["seed"] = int(task.key[:7], 16)
         if sampling.stop:  # OpenAI's own takes four; read_answer applies them all
             body["stop"] = sampling.stop if self.base_url else sampling.stop[:4]
-        return body
+        return body | extra
 
     def read_answer(self, task, body, batch=False) -> dict:
         """Return what is journalled of an answer's JSON: text before a stop string, usage, USD."""
@@ -97,7 +100,7 @@ class Client:
         answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
         if stopped:
             answer["finish_reason"] = "stop"
-        answer["model"] = self.model
+        answer["model"], answer["server"] = self.model, self.server
         usd = self.budget.charge(task, answer["usage"], batch)
         if usd is not None:
             answer["usd"] = usd
@@ -272,8 +275,12 @@ class _Run:
 
     async def _send(self, task, sent):
         send = self.send_text if task.request.is_raw else self.send_messages
+        extra = task.sampling.extra_body or {}
+        body = self.client.request_body(task)
+        for name in extra:  # the openai client takes only fields that it knows
+            del body[name]
         async with asyncio.timeout(self.client.timeout):
-            response = await send(**self.client.request_body(task))
+            response = await send(**body, extra_body=extra)
         self.limiter.observe(response.headers)
         if "html" in response.headers.get("content-type", ""):
             raise responses.WebPageError

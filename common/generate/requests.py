@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from common.core.errors import InputError, Stopped
 from common.core.files import content_id
+from common.core.thinking import without_thinking
 from common.train import distributed
 
 # Too many bad ones among the first answers end a run: a wrong model must not burn a budget.
@@ -27,7 +28,7 @@ class Sampling:
 
     Generation ends before the first of `stop`. With a seed the same prompt and sample index draw
     the same text again, if the engine can. temperature and top_p None are not sent: reasoning
-    models refuse them.
+    models refuse them. extra_body: further fields of a server's requests.
     """
 
     temperature: float | None = 0.0
@@ -35,6 +36,14 @@ class Sampling:
     max_new_tokens: int = 2048
     stop: list = field(default_factory=list)
     seed: int | None = None
+    extra_body: dict | None = None
+
+    def identity(self) -> dict:
+        """Return all that decides the text; of journals without extra_body the keys stay."""
+        settings = dict(vars(self))
+        if not self.extra_body:
+            del settings["extra_body"]
+        return settings
 
 
 @dataclass(frozen=True, slots=True)  # slots: there are 50,000 of them
@@ -42,9 +51,10 @@ class Request:
     """A prompt (raw text, or messages); `sample` tells the samples of one prompt apart.
 
     check(text) returns why a text cannot be used, or None. Without a check whatever the model
-    writes is the result (01, 05). With one (02) an answer must also have finished and hold text,
-    or it is asked for again. must_finish: without a check too, an answer that neither stopped nor
-    ran into its limit (a server's abort, a content filter) is no result (05).
+    writes is the result (01, 05). With one (02) an answer must also have finished and hold text
+    besides thinking, or it is asked for again; check gets the text without thinking.
+    must_finish: without a check too, an answer that neither stopped nor ran into its limit (a
+    server's abort, a content filter) is no result (05).
     """
 
     prompt: str | list
@@ -62,7 +72,7 @@ class State(Enum):
 
     OPEN = auto()  # no answer yet
     BAD = auto()  # its answer cannot be used; another attempt may help
-    TRUNCATED = auto()  # its answer was cut; an attempt with more tokens may help
+    TRUNCATED = auto()  # it was cut, or is all thinking; an attempt with more tokens may help
     GOOD = auto()
     FAILED = auto()  # no further attempt helps, or none is left
 
@@ -94,7 +104,7 @@ class Task:
     def _set_key(self):
         """Name the attempt by all that decides its text. Journals that were paid for hold it."""
         prompt, sample = self.request.prompt, self.request.sample
-        settings = vars(self.sampling)
+        settings = self.sampling.identity()
         self.key = content_id(self.identity, prompt, settings, sample, self.attempt)
 
     def replay(self, journal, retries: int, retry_failed: bool) -> dict:
@@ -153,12 +163,17 @@ class Task:
             return State.GOOD, None
         if answer.get("refusal") or finish == "content_filter":
             return State.FAILED, f"refused: {answer.get('refusal') or 'content filter'}"[:300]
-        if finish == "length":  # more room once; what needs still more is no brief critique
+        text = without_thinking(answer["text"])
+        has_thought = answer["text"].strip() or answer.get("reasoning")
+        only_thinking = has_thought and not text.strip()
+        if only_thinking or finish == "length":
+            # More room once; what needs still more is no brief critique.
             state = State.FAILED if self.enlarged else State.TRUNCATED
-            return state, f"cut at {self.sampling.max_new_tokens} tokens"
+            cut = f"cut at {self.sampling.max_new_tokens} tokens"
+            return state, "only thinking, raise --max-new-tokens" if only_thinking else cut
         if finish != "stop":
             return State.BAD, f"not finished (finish_reason {finish})"
-        reason = check(answer["text"]) if answer["text"].strip() else "empty"
+        reason = check(text) if text.strip() else "empty"
         return (State.BAD if reason else State.GOOD), reason
 
     def record(self) -> dict:
@@ -233,6 +248,16 @@ class _Recorder:
             show()
 
 
+def _tell_other_server(engine, tasks, journal):
+    """Say if answers of the journal came from another address than the engine's."""
+    servers = {task.answer.get("server") for task in tasks} - {None, engine.server}
+    if servers:
+        print(
+            f"{journal.path} holds answers of {engine.identity} from {', '.join(sorted(servers))}: "
+            f"they are kept, and not asked of {engine.server}. To ask anew: --name NEW"
+        )
+
+
 def refuse_greedy(engine, sampling: Sampling):
     """Raise InputError if three draws at temperature 2 are one text.
 
@@ -278,6 +303,8 @@ def complete(
         order.append(by_key.setdefault(task.key, task))
     tasks = list(by_key.values())
     recorder = _Recorder(tasks, journal, retries, retry_failed, bad_share)
+    if getattr(engine, "server", None):
+        _tell_other_server(engine, tasks, journal)
     if engine.outstanding() or not all(task.settled for task in tasks):
         recorder.refuse_bad()
         engine.approve(tasks, journal)

@@ -14,10 +14,10 @@ from common.core.errors import InputError
 
 # The flag for each field of a request; a server that refuses the field refuses every row.
 FLAGS = {
-    "max_tokens": "--reasoning (sends max_completion_tokens, and neither temperature nor top_p)",
-    "temperature": "--reasoning, or --temperature 1",
-    "top_p": "--reasoning, or --top-p 1",
-    "max_completion_tokens": "no --reasoning, or a smaller --max-new-tokens",
+    "max_tokens": "--reasoning-effort LEVEL (sends max_completion_tokens)",
+    "temperature": "--temperature none, --temperature 1 or --reasoning-effort LEVEL",
+    "top_p": "--top-p none, --top-p 1 or --reasoning-effort LEVEL",
+    "max_completion_tokens": "no --reasoning-effort, or a smaller --max-new-tokens",
     "model": "--model NAME",
     "seed": "another server",
     "stop": "another server",

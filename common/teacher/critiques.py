@@ -7,11 +7,14 @@ from pathlib import Path
 from common.core import prompts, verdicts
 from common.core.files import content_id, read_jsonl, utf8
 from common.core.manifests import outputs
+from common.core.thinking import without_thinking
 
 # In place of a teacher's name in critiques that the base itself wrote. No model has this name.
 SELF = "(the base itself)"
+NOBODY = "(no teacher)"  # if all critiques came with the data
 FIELDS = ("id", "question_id", "question", "response", "gold", "source", "generator")
 CRITIQUE_FIELDS = ("critique", "critique_raw", "verdict", "teacher")
+BARE = "a bare conclusion"
 
 
 def read_responses(run: Path) -> list[dict]:
@@ -42,15 +45,28 @@ def format_prompt(prompt: list | str) -> str:
     return "\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
 
 
-def check_critique(text: str) -> str | None:
-    """Return why a finished answer is no critique, or None."""
-    return "no verdict" if verdicts.parse_verdict(text) == "unparsed" else None
+def check_critique(text: str, min_words: int = 0) -> str | None:
+    """Return why a finished answer is no critique, or None.
+
+    min_words: fewer words before the conclusion are none.
+    """
+    if verdicts.parse_verdict(text) == "unparsed":
+        return "no verdict"
+    return _check_words(text, min_words)
 
 
-def carry_over(row: dict) -> dict:
-    """Return the row of a critique that came with the data; with "reason" if it has no verdict."""
+def _check_words(critique, min_words):
+    too_few = verdicts.words_before_conclusion(critique) < min_words
+    return f"{BARE} (fewer than {min_words} words before it)" if too_few else None
+
+
+def carry_over(row: dict, min_words: int = 0) -> dict:
+    """Return the row of a critique that came with the data; with "reason" if it is none."""
     if row["verdict"] == "unparsed":
         return row | {"reason": "the critique that came with the data has no verdict"}
+    reason = _check_words(row["critique"], min_words)
+    if reason:
+        return row | {"reason": f"the critique that came with the data is {reason}"}
     return row | {
         "critique_id": content_id(row["id"], row["teacher"], row["critique_raw"]),
         "critique": verdicts.with_conclusion(row["critique_raw"], row["verdict"]),
@@ -70,7 +86,7 @@ def add_critique(row: dict, answer: dict, teacher: str) -> dict:
             "verdict": "unparsed",
             "reason": answer["error"],
         }
-    raw = utf8(answer["text"])
+    raw = utf8(without_thinking(answer["text"]))  # the journal has all of it
     verdict = verdicts.parse_verdict(raw)
     # 03 writes the label itself.
     critique = verdicts.with_conclusion(raw.removeprefix("Critique:\n"), verdict)
@@ -95,10 +111,19 @@ def add_answer(row: dict, answer: dict, teacher: str) -> dict:
         "question": row["question"],
         "gold": row["gold"],
         "teacher": teacher,
-        "answer": utf8(answer["text"]),
+        "answer": utf8(without_thinking(answer["text"])),
         "finish_reason": answer["finish_reason"],
         "usage": answer["usage"],
         "usd": answer.get("usd"),
+    }
+
+
+def count_left_out(answers: list[dict], failed: list[dict]) -> dict:
+    """Return counts for the manifest: of answers with thinking, and of bare conclusions."""
+    texts = [answer["text"] for answer in answers if answer.get("text")]
+    return {
+        "thinking_removed": sum(without_thinking(text) != text for text in texts),
+        "bare_conclusions": sum(BARE in row["reason"] for row in failed),
     }
 
 

@@ -262,6 +262,32 @@ def test_a_range_holds_its_ends(ranges):
             ranges(*flags)
 
 
+def test_none_is_a_value_of_an_optional_number(ranges):
+    """Of no other: a count has to be one."""
+    assert ranges("--share", "0.5").share == 0.5 and ranges("--share", "none").share is None
+    for flags in (["--count", "none"], ["--share", "None"], ["--share", "x"]):
+        with pytest.raises(SystemExit) as end:
+            ranges(*flags)
+        assert end.value.code == 2
+
+
+def test_a_name_that_was_given_is_known(ranges):
+    """Not from the settings, which a manifest holds."""
+    for flags, is_named in (([], False), (["--name", "tiny"], True)):
+        config = ranges(*flags)
+        assert config.is_named == is_named and config.name == "tiny"
+        assert "is_named" not in vars(config)
+
+
+def test_extra_fields_are_a_json_object_without_those_of_the_kit():
+    assert configuration.parse_extra_body("") == {}
+    assert configuration.parse_extra_body('{"a": {"b": [1, null]}}') == {"a": {"b": [1, None]}}
+    bad = ["x", "[]", "[[1]]", "1", '"a"', "null", "{'a': 1}", "[" * 100_000]
+    for text in [*bad, *(json.dumps({name: 1}) for name in configuration.OWN_FIELDS)]:
+        with pytest.raises(InputError, match="--extra-body"):
+            configuration.parse_extra_body(text)
+
+
 def test_help_shows_groups_ranges_and_one_default(ranges, capsys):
     """In the order of GROUPS; the preset's value is the default."""
     with pytest.raises(SystemExit):

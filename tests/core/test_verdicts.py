@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.core import files
-from common.core.verdicts import parse_verdict, with_conclusion
+from common.core.verdicts import parse_verdict, with_conclusion, words_before_conclusion
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 BODY = "Step 2 multiplies 4 by 4, as the question asks. The right side is not wrong.\n\n"
@@ -394,3 +394,21 @@ def test_real_critiques():
         ("none", "right"): 13,
         ("none", "wrong"): 10,
     }
+
+
+LENGTHS = {
+    "Conclusion: right [END]": 0,
+    "": 0,
+    "12 + 30 = 42, not 43.\n\nConclusion: wrong [END]": 5,
+    "12+30=42\n\n**Conclusion:** right\n\nConclusion: right [END]": 1,
+    "It is -3. - Yes.\nConclusion: right": 4,
+    "第二步算错了。\n\nConclusion: wrong [END]": 6,
+    "둘째 단계\n\nConclusion: wrong [END]": 4,
+    "No label, but words": 4,
+    '{"critique": "It is two.", "conclusion": "right"}': 3,
+}
+
+
+def test_words_before_the_conclusion():
+    """By hand; a Chinese character is a word, marks alone are none."""
+    assert {text: words_before_conclusion(text) for text in LENGTHS} == LENGTHS

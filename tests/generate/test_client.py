@@ -300,7 +300,8 @@ def test_bodies_are_what_the_settings_say(journal):
             Sampling(stop=["settles"]),
             records,
         )
-        thinking = Sampling(temperature=None, top_p=None, max_new_tokens=9)
+        effort = {"reasoning_effort": "low", "top_k": 3}
+        thinking = Sampling(None, None, max_new_tokens=9, extra_body=effort)
         complete(
             make(server.url), [Request([{"role": "user", "content": "think"}])], thinking, records
         )
@@ -323,6 +324,7 @@ def test_bodies_are_what_the_settings_say(journal):
         "model": "m",
         "messages": [{"role": "user", "content": "think"}],
         "max_completion_tokens": 9,
+        **effort,
     }
     assert [e["path"] for e in server.asked] == ["/v1/completions"] * 2 + [
         "/v1/chat/completions"

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.core.errors import InputError, Stopped
+from common.core.files import content_id
 from common.generate.client import Client
 from common.generate.decoder import Decoder, Row
 from common.generate.journal import Journal
@@ -19,7 +20,7 @@ from common.teacher import critiques
 from common.tiny import world
 from common.tiny.base import build_tokenizer
 from tests.faults import FaultServer
-from tests.runs import rows, timeless
+from tests.runs import rows, timeless, write_rows
 
 GREEDY = Sampling()
 PROMPTS = [p.question for p in world.problems("train", 0, 12)]
@@ -237,6 +238,10 @@ def run(engine, prompts, folder, retries=3, retry_failed=False, **settings):
 GOOD, BAD = says("It adds up.\n\nConclusion: right [END]"), says("It adds up.")
 CUT, EMPTY = says("It adds", "length"), says(" \n")
 FILTERED = says(GOOD["text"], "content_filter")
+THOUGHT, APART = says("<think>It adds up."), says("", reasoning=12)
+CHECKED = says("<think>No.\n\nConclusion: wrong [END]</think>" + GOOD["text"])
+UNSAID = says("<think>Yes.\n\nConclusion: right [END]</think>It adds up.")
+ONLY_THINKING = "only thinking, raise --max-new-tokens"
 ODD, REFUSED = says(GOOD["text"], None), says("", refusal="I cannot help with that.")
 # the answers that are used up -> the tokens that were asked for, and why there is no critique
 # (None: there is one)
@@ -252,6 +257,12 @@ CASES = {
     "cut, then without a verdict": ([CUT, BAD, BAD, BAD], [100, 250, 250, 250], "no verdict"),
     "cut, and again after another fault": ([CUT, EMPTY, CUT], [100, 250, 250], "cut at 250 tokens"),
     "cut at the last attempt": ([BAD, BAD, BAD, CUT], [100] * 4, "cut at 100 tokens"),
+    "thinking before a critique": ([CHECKED], [100], None),
+    "a verdict in the thinking alone": ([UNSAID] * 4, [100] * 4, "no verdict"),
+    "only thinking once": ([THOUGHT, GOOD], [100, 250], None),
+    "only thinking, sent apart": ([APART, APART], [100, 250], ONLY_THINKING),
+    "only thinking, cut": ([CUT | {"text": "<think>It"}] * 2, [100, 250], ONLY_THINKING),
+    "cut, then only thinking": ([CUT, THOUGHT], [100, 250], ONLY_THINKING),
     "refused": ([REFUSED], [100], "refused: I cannot help with that."),
     "refused later": ([BAD, REFUSED], [100, 100], "refused: I cannot help with that."),
     "filtered, though with a verdict": ([FILTERED], [100], "refused: content filter"),
@@ -631,3 +642,40 @@ def test_what_a_servers_failures_leave_in_the_journal(tmp_path):
         assert not any(
             "error" in r for r in ask("http://127.0.0.1:9/v1", prompts, tmp_path)
         )  # all of it is in the journal
+
+
+# --- the key of an attempt ------------------------------------------------------------------------
+
+
+def key_of(**settings):
+    return Task(Request("p"), Sampling(**settings), "m").key
+
+
+def test_further_fields_are_part_of_the_key_and_none_leaves_the_old_one():
+    """Journals that were paid for before there were such fields are found again."""
+    settings = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2048, "stop": [], "seed": None}
+    assert key_of() == key_of(extra_body={}) == content_id("m", "p", settings, 0, 0)
+    keys = {key_of(extra_body=body) for body in (None, {"top_k": 1}, {"top_k": 2}, {"top_k": "1"})}
+    assert len(keys) == 4
+
+
+def test_an_answer_of_another_server_is_kept_and_told(tmp_path, capsys):
+    """Old answers have no address; those of this server are nothing to tell."""
+    with FaultServer() as first, FaultServer() as second:
+        told = []
+        for server in (first, first, second):
+            with Journal(tmp_path / "journal.jsonl") as journal:
+                client = Client("m", server.url)
+                message = [{"role": "user", "content": "1+1?"}]
+                complete(client, [Request(message)], Sampling(), journal)
+            told.append(capsys.readouterr().out)
+        assert len(first.asked) == 1 and second.asked == []
+    (record,) = rows(tmp_path / "journal.jsonl")
+    assert record["server"] == first.url
+    assert ["--name" in text for text in told] == [False, False, True]
+    assert first.url in told[2] and second.url in told[2]
+    del record["server"]
+    write_rows(tmp_path / "journal.jsonl", [record])
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        complete(Client("m", "http://127.0.0.1:9/v1"), [Request(message)], Sampling(), journal)
+    assert "--name" not in capsys.readouterr().out

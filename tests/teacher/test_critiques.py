@@ -73,6 +73,31 @@ def test_what_counts_as_a_critique():
     assert {text: critiques.check_critique(text) for text in texts} == texts
 
 
+def test_a_bare_conclusion_is_no_critique():
+    """By the words before it; a conclusion with its reasons is a critique."""
+    bare = "a bare conclusion (fewer than 3 words before it)"
+    reasons = "right, for the sum is two and each of the steps holds [END]"
+    texts = {
+        "Conclusion: right [END]": bare,
+        "**Critique:**\n\n**Conclusion**: wrong": bare,
+        "Not quite.\n\nConclusion: wrong [END]": bare,
+        "It is two.\n\nConclusion: right [END]": None,
+        f"Conclusion: {reasons}": None,
+        "": "no verdict",
+    }
+    assert {text: critiques.check_critique(text, 3) for text in texts} == texts
+    carried = ROW | CARRIED
+    assert critiques.carry_over(carried, 3)["reason"].endswith(bare)
+    assert "reason" not in critiques.carry_over(carried, 1)
+
+
+def test_what_is_left_out_is_counted():
+    answers = [GOOD, GOOD | {"text": "<think>x</think>Fine."}, {"error": "400"}, {"text": ""}]
+    failed = [critiques.carry_over(ROW | CARRIED, 3), {"reason": "no verdict"}]
+    counts = {"thinking_removed": 1, "bare_conclusions": 1}
+    assert critiques.count_left_out(answers, failed) == counts
+
+
 # --- rows -----------------------------------------------------------------------------------------
 
 
@@ -98,6 +123,14 @@ def test_the_label_that_03_writes_is_not_there_twice():
     row = critiques.add_critique(ROW, GOOD | {"text": text}, critiques.SELF)
     assert row["critique"] == "Fine.\n\nConclusion: right [END]"
     assert row["critique_raw"].startswith("Critique:")
+
+
+def test_what_the_teacher_thought_is_in_no_row():
+    """It said wrong before it said right; the journal has it."""
+    thought = "<think>Hm.\n\nConclusion: wrong [END]</think>\n\n"
+    answer = GOOD | {"text": thought + GOOD["text"]}
+    assert critiques.add_critique(ROW, answer, "m") == critiques.add_critique(ROW, GOOD, "m")
+    assert critiques.add_answer(ROW, answer, "m") == critiques.add_answer(ROW, GOOD, "m")
 
 
 def test_half_a_character_of_a_server_is_a_question_mark():
