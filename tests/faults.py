@@ -397,7 +397,7 @@ class FaultServer:
     async def _listen(self, port):
         posts = dict.fromkeys(ENDPOINTS, self._completion)
         gets = {
-            "/v1/models": reading(lambda _: {"object": "list", "data": []}),
+            "/v1/models": self._models,
             "/stats": reading(lambda _: self.stats()),
         }
         if self.has_batches:
@@ -482,6 +482,9 @@ class FaultServer:
         )
 
     # --- completions ------------------------------------------------------------------------------
+
+    async def _models(self, request):
+        return web.json_response({"object": "list", "data": []})
 
     async def _completion(self, request):
         entry = self._log(request.path, await request.json(), request.headers.get("Authorization"))
