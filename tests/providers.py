@@ -28,7 +28,7 @@ from tests.faults import FaultServer
 KEY = "sk-very-secret"
 LONG = 3000  # characters of a prompt that no provider with a limit takes
 ROOM = 5000  # tokens that a model needs which thinks for long
-LOADING_SECONDS = 0.7
+LOADING_SECONDS = 0.4
 
 
 def number_of(prompt):
@@ -429,7 +429,7 @@ class Provider:
     moderated: Refusal | None = None
     too_long: Refusal | None = None
     crash: Refusal | None = None  # at each attempt
-    busy: Refusal | None = None  # at the first attempt of each thirtieth row
+    busy: Refusal | None = None  # at the first attempt of row 50
     loading: Refusal | None = None  # at all that comes in the first moment
     wrong_key: Refusal | None = None
     wrong_model: Refusal | None = None
@@ -767,12 +767,12 @@ PROVIDERS = {
 class ProviderServer(FaultServer):
     """A FaultServer with a provider's manners: the same log, the same counts of what was paid.
 
-    broke: the account has no money. n_listed: how often the list of models was asked for.
+    broke: the account has no money; loads: it says so first, where it does. n_listed: how often the list of models was asked for.
     """
 
-    def __init__(self, name, broke=False):
+    def __init__(self, name, broke=False, loads=True):
         super().__init__(batches=False)
-        self.provider, self.broke = PROVIDERS[name], broke
+        self.provider, self.broke, self.loads = PROVIDERS[name], broke, loads
         self.retry_after = self.provider.retry_after
         self.n_listed, self._attempts, self._loaded_at = 0, Counter(), 0.0
 
@@ -807,7 +807,7 @@ class ProviderServer(FaultServer):
         return [
             ("key", provider.wrong_key, entry["key"] != f"Bearer {KEY}"),
             ("broke", provider.broke, self.broke),
-            ("loading", provider.loading, time.monotonic() < self._loaded_at),
+            ("loading", provider.loading, self.loads and time.monotonic() < self._loaded_at),
             ("model", provider.wrong_model, body["model"] != provider.model),
             *[("rule", rule.refusal, rule.applies(body)) for rule in provider.rules],
         ]
@@ -821,7 +821,7 @@ class ProviderServer(FaultServer):
             ("moderated", provider.moderated, "poison" in prompt),
             ("too-long", provider.too_long, len(prompt) > LONG),
             ("crash", provider.crash, "crash" in prompt),
-            (busy, provider.busy, is_first and number_of(prompt) % 30 == 2),
+            (busy, provider.busy, is_first and number_of(prompt) == 50),
         ]
 
     def _answer(self, entry):
