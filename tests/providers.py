@@ -767,7 +767,8 @@ PROVIDERS = {
 class ProviderServer(FaultServer):
     """A FaultServer with a provider's manners: the same log, the same counts of what was paid.
 
-    broke: the account has no money; loads: it says so first, where it does. n_listed: how often the list of models was asked for.
+    broke: the account has no money. loads: whether it is loading at first, if it ever is. n_listed:
+    how often the list of models was asked for.
     """
 
     def __init__(self, name, broke=False, loads=True):

@@ -68,6 +68,7 @@ def short_patience(monkeypatch):
 def ask(folder, server, *flags, model=None, key=KEY):
     """Run 02 inside this process, and return its CompletedProcess."""
     named = ["--model", model or server.provider.model, "--base-url", server.url]
+    named += ["--budget", "inf"]  # some of the models have a price
     return run_script(folder, *COMMAND, *named, *flags, OPENAI_API_KEY=key)
 
 
