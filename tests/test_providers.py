@@ -193,8 +193,8 @@ def test_a_shutdown_is_told_in_time(model, days, is_told, folder):
     """GET /v1/models names the day, which is said before the first request is refused or paid."""
     with ProviderServer("openai") as server:
         done = ask(folder, server, "--reasoning-effort", "low", "--limit", 4, model=model)
-        day = str(date.today() + timedelta(days=days))
-        assert (day in printed(done)) == is_told
+        day = date.today() + timedelta(days=days)
+        assert (f"{day.day} {day:%B %Y}" in printed(done)) == is_told
         assert server.n_listed == 1
 
 

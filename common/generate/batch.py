@@ -176,12 +176,20 @@ class Batch:
         n_answers = n_unused = 0
         for file in (batch.output_file_id, batch.error_file_id):
             content = self.api.files.content(file).content if file else b""
-            for line in self.client.redact_bytes(content).splitlines():
+            for line in content.splitlines():
                 try:
                     record = json.loads(line)
                     key, response = str(record["custom_id"]), record["response"] or {}
-                    status, body = response.get("status_code"), response.get("body")
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    status = int(response.get("status_code") or 500)
+                    body = response.get("body")
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                    ArithmeticError,
+                    RecursionError,
+                ):
                     continue  # no such line; a response of None: expired, cancelled
                 if key in self.open:  # else it is foreign, comes twice, or was taken before
                     n_answers += self._take(key, status, body)
@@ -196,12 +204,16 @@ class Batch:
             if status == 200:
                 answer = self.client.read_answer(task, body, batch=True)
             else:
-                client, body = self.client, body.get("error", body)
-                kind, reason = classify_status(status or 500, body, client.model, key=client.secret)
+                client = self.client
+                kind, reason = classify_status(status, body, client.model, key=client.secret)
                 if kind is not ErrorKind.ROW:
                     return False
                 answer = {"error": reason}
-        except (ValueError, AttributeError, TypeError):  # not what a server of this API sends
+        except (
+            ValueError,
+            AttributeError,
+            TypeError,
+        ):  # not what a server of this API sends
             return False
         del self.open[key]
         self.deliver(task, answer)

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -26,13 +27,18 @@ from common.generate import responses
 from common.generate.budget import Budget, estimate_tokens, format_usd
 from common.generate.model_list import warn_of_shutdown
 from common.generate.rate_limiter import RateLimiter
-from common.generate.requests import cut_at_stop
+from common.generate.requests import State, cut_at_stop, read_finish
 from common.generate.responses import ErrorKind
 from common.train import distributed
 
 # Failures before the first good answer until the run ends: each of them may have been paid. If
 # nobody listens, four take a few seconds, with the pauses in between.
 MAX_FIRST_FAILURES = {ErrorKind.RETRY: 24, ErrorKind.UNCERTAIN: 24, ErrorKind.NO_CONNECTION: 4}
+# Equal refusals of different prompts, with no good answer in between, until the run ends.
+MAX_EQUAL_REFUSALS, MAX_FIRST_REFUSALS = 8, 2
+MAX_ALONE = 20  # waits of one request for a rate limit while others are answered
+MAX_ANSWER_BYTES, MAX_BATCH_BYTES = 16_000_000, 2_000_000_000
+REFUSALS = (ErrorKind.REFUSED, ErrorKind.FORBIDDEN)
 PAUSES = (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION)
 GO_ON = "To go on, run the same command again: what was answered is kept."
 
@@ -67,8 +73,7 @@ class Client:
         self.patience = max(self.patience, timeout + 60)
         self.budget = budget or Budget(model)
         self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
-        # Removed from all that is kept. A placeholder ("EMPTY") is no secret, but answers hold it.
-        self.secret = self.key if len(self.key) >= 12 else ""
+        self.secret = responses.secret_of(self.key)  # removed from all that is kept
 
     # --- what is sent, what is kept ---------------------------------------------------------------
 
@@ -97,26 +102,33 @@ class Client:
     def read_answer(self, task, body, batch=False) -> dict:
         """Return what is journalled of an answer's JSON: text before a stop string, usage, USD."""
         answer = responses.parse_answer(body, task.request.is_raw)
+        for name in ("text", "refusal"):
+            if name in answer:
+                answer[name] = responses.redact(answer[name], self.secret, limit=None)
         answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
-        if stopped:
-            answer["finish_reason"] = "stop"
+        word = answer["finish_reason"]
+        answer["finish_reason"] = "stop" if stopped else read_finish(word)
+        if answer["finish_reason"] == "content_filter" != word:
+            answer.setdefault("refusal", word)
         answer["model"], answer["server"] = self.model, self.server
         usd = self.budget.charge(task, answer["usage"], batch)
         if usd is not None:
             answer["usd"] = usd
         return answer
 
-    def redact_bytes(self, content: bytes) -> bytes:
-        """Return a response without the key, which a server may repeat in it."""
-        return content.replace(self.secret.encode(), b"***") if self.secret else content
-
     def open_api(self, sync=False):
-        """Return the openai client. aiohttp holds many connections at a third of httpx's CPU."""
+        """Return the openai client. aiohttp holds many connections at a third of httpx's CPU.
+
+        What comes is bounded in bytes, and a redirect is not followed.
+        """
         host = urlsplit(self.base_url or "").hostname
         n = self.concurrency
         open_transport = openai.DefaultHttpxClient if sync else openai.DefaultAioHttpClient
         transport: Any = open_transport(
             limits=httpx2.Limits(max_connections=n, max_keepalive_connections=n),
+            headers={"Accept-Encoding": "identity"},
+            follow_redirects=False,
+            event_hooks={"response": [_bound_sync if sync else _bound]},
             # A proxy of the environment must not see requests to this machine.
             trust_env=host not in ("127.0.0.1", "localhost", "::1"),
         )
@@ -168,6 +180,7 @@ class Client:
         _allow_sockets(self.concurrency + 100)
         todo = [task for task in tasks if not task.settled]
         self.run = run = _Run(self, deliver, show)
+        run.n_good = sum(task.state is State.GOOD for task in tasks)
         # A loop in a thread of its own: a notebook's thread has one that runs.
         with ThreadPoolExecutor(1) as thread, _on_signal(run.interrupt):
             running = thread.submit(asyncio.run, run.ask_all(todo))
@@ -182,7 +195,8 @@ class _Run:
     """One call of generate: its workers, the counts of what came, and why it ends.
 
     Four rules end it, with everything that was answered kept:
-    - a wrong key, model, URL or setting, which no request can get past: at once;
+    - a wrong key, model, URL or setting, which no request can get past: at once, or once two
+      different prompts are refused in equal words;
     - as many failures as MAX_FIRST_FAILURES before the first good answer;
     - `patience` seconds without a good answer;
     - no room in the budget.
@@ -196,6 +210,9 @@ class _Run:
         self.halt = asyncio.Event()
         self.n_good = self.n_retried = self.n_refused = self.n_first_failures = 0
         self.last_good = time.monotonic()
+        self.held = {}  # refused since the last good answer: {signature: [(task, reason)]}
+        self.failing = set()  # tasks at which the server has failed since then
+        self.exhausted = False  # no task is left that was not asked yet
 
     # --- workers ----------------------------------------------------------------------------------
 
@@ -211,6 +228,7 @@ class _Run:
             watcher = asyncio.create_task(self._watch(workers))
             await asyncio.gather(*workers, return_exceptions=True)
             watcher.cancel()
+            self._judge_held()
 
     async def _watch(self, workers):
         """Look at the clock and for an end, a few times a second: then send away who waits."""
@@ -239,14 +257,20 @@ class _Run:
                 while not task.settled:
                     answer = await self._ask(task)
                     if answer is None:
-                        return
+                        break
                     self.deliver(task, answer)
+                if self.ending:
+                    return
+            self.exhausted = True
         except Exception as error:  # a full disk, too many bad answers, or a fault of ours
             self.stop(error)
 
     async def _ask(self, task):
-        """Return an answer to deliver ({"error"} if none can come), or None: the run is ending."""
-        failures = 0
+        """Return an answer to deliver, {"error"} if none can come.
+
+        None: the run is ending, or the request is held until others have been answered.
+        """
+        failures = n_alone = first_failure = 0
         worst = self.client.budget.worst(task)
         tokens = estimate_tokens(task.request.prompt) + task.sampling.max_new_tokens
         while await self.limiter.enter(tokens, worst):
@@ -262,7 +286,14 @@ class _Run:
                 self.limiter.leave(worst)
             if kind is ErrorKind.ROW:
                 return {"error": reason}
-            if kind in PAUSES or self.ending:
+            if kind in REFUSALS:
+                return self._hold(task, kind, reason)
+            n_alone += kind is ErrorKind.RATE_LIMIT and self.last_good > sent
+            if n_alone >= MAX_ALONE:
+                return {"error": reason, "passing": True}
+            first_failure = first_failure or sent
+            is_outage = kind is ErrorKind.RETRY and self._is_outage()
+            if kind in PAUSES or self.ending or (is_outage and self.last_good < first_failure):
                 continue  # the limiter lets it in again after the pause
             failures += 1
             if failures >= self.client.tries:
@@ -284,12 +315,17 @@ class _Run:
         self.limiter.observe(response.headers)
         if "html" in response.headers.get("content-type", ""):
             raise responses.WebPageError
-        body = json.loads(self.client.redact_bytes(response.content))
-        answer = self.client.read_answer(task, body)
-        self.n_good += 1
-        self.last_good = time.monotonic()
+        answer = self.client.read_answer(task, json.loads(response.content))
+        self._note_good()
         self.limiter.succeeded(self.last_good - sent)
         return answer
+
+    def _note_good(self):
+        """Note that the server answers: what it has refused before was a fault of those rows."""
+        self.n_good += 1
+        self.last_good = time.monotonic()
+        self.failing.clear()
+        self._blame_rows()
 
     async def _back_off(self, failures):
         """Sleep up to 1, 2, 4, ... 30 s: by full jitter not all ask again at once."""
@@ -303,8 +339,10 @@ class _Run:
         """Do what a failed request means for all: pace, budget, end. Return its kind and reason."""
         client = self.client
         kind, reason = responses.classify_error(error, client.model, client.secret)
-        if kind is ErrorKind.SETTINGS and task.enlarged and error.status_code == 400:
+        if kind in REFUSALS and task.enlarged:
             kind = ErrorKind.ROW  # a model may have no more room than was asked for at first
+        if kind is ErrorKind.RETRY and not isinstance(error, responses.WebPageError):
+            self._note_failing(task, sent, reason)
         headers = getattr(getattr(error, "response", None), "headers", {})
         self.limiter.observe(headers)
         if kind is ErrorKind.UNCERTAIN:
@@ -315,9 +353,9 @@ class _Run:
             self.n_refused += kind is ErrorKind.RATE_LIMIT
             if (seconds or 0) > client.patience:  # a daily limit
                 self.end(f"{client.address} asks to wait {seconds:.0f} s ({reason}).")
-        if kind.exit_status:
+        if kind.exit_status and kind not in REFUSALS:
             self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
-        elif not self.n_good and kind in MAX_FIRST_FAILURES:
+        elif not self.n_good and kind in MAX_FIRST_FAILURES and not self._is_outage():
             self.n_first_failures += 1
             if self.n_first_failures >= MAX_FIRST_FAILURES[kind]:
                 self.end(
@@ -325,6 +363,59 @@ class _Run:
                     f"{reason}\nCheck --base-url, --model and --timeout."
                 )
         return kind, reason
+
+    # --- whose fault it is: the row's, if others are answered -------------------------------------
+
+    def _hold(self, task, kind, reason):
+        """Keep a refused request until a good answer comes; end the run if too many are equal."""
+        signature = _signature(reason, task.request.prompt)
+        self.held.setdefault(signature, []).append((task, kind, reason))
+        prompts = {str(other.request.prompt) for other, *_ in self.held[signature]}
+        limit = MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS
+        if len(prompts) >= limit or len(self.held[signature]) >= MAX_EQUAL_REFUSALS:
+            self._refuse_all(kind, reason)
+
+    def _refuse_all(self, kind, reason):
+        client = self.client
+        self.held.clear()
+        self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
+
+    def _blame_rows(self):
+        """Deliver what was held as failures of the rows."""
+        held, self.held = self.held, {}
+        for refusals in held.values():
+            for task, _, reason in refusals:
+                self.deliver(task, {"error": reason.partition("\n")[0]})
+
+    def _judge_held(self):
+        """At the end: without any good answer a single refusal may be the settings' fault."""
+        if not self.held or self.ending:
+            return
+        n_held = sum(map(len, self.held.values()))
+        try:
+            if n_held == 1 and not self.n_good:
+                ((_, kind, reason),) = next(iter(self.held.values()))
+                self._refuse_all(kind, reason)
+            else:
+                self._blame_rows()
+        except Exception as error:  # a full disk, or too many bad answers
+            self.stop(error)
+
+    def _note_failing(self, task, sent, reason):
+        """Let all wait if the server fails at several requests, and answers none between them."""
+        self.failing.add(task)
+        if self._is_outage():
+            self.limiter.refused(sent, None)
+            if len(self.failing) == 2:
+                print(
+                    f"\n{self.client.address} fails ({reason}); waiting for it, at most "
+                    f"{self.client.patience:.0f} s without an answer",
+                    file=sys.stderr,
+                )
+
+    def _is_outage(self):
+        """Tell an outage from requests at which the server always fails, which are then left."""
+        return len(self.failing) > 1 and not (self.exhausted and self.n_good)
 
     def _record_loss(self, task):
         """Count a request without an answer, which may have been paid, against the budget."""
@@ -347,6 +438,57 @@ class _Run:
         """Stop at Ctrl-C or SIGTERM; the second one gives up what is in flight."""
         self.abandoned = self.ending is not None
         self.end("interrupted.", 128 + number)
+
+
+def _signature(reason, prompt):
+    """Return the words of a refusal without numbers, ids and the prompt's own words."""
+    words = re.findall(r"[a-z_]+", re.sub(r"\w*\d\w*", "", reason.lower()))
+    own_words = set(re.findall(r"[a-z_]+", str(prompt).lower()))
+    return tuple(word for word in words if word not in own_words)
+
+
+async def _bound(response):
+    _refuse_compressed(response)
+    response.stream = _Bounded(response.stream, MAX_ANSWER_BYTES)
+
+
+def _bound_sync(response):
+    _refuse_compressed(response)
+    response.stream = _Bounded(response.stream, MAX_BATCH_BYTES)
+
+
+def _refuse_compressed(response):
+    """Raise TooLargeError for a compressed body, which nobody asked for: it may be a bomb."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise responses.TooLargeError(f"a body compressed by {encoding[:40]} was not asked for")
+
+
+class _Bounded(httpx2.AsyncByteStream, httpx2.SyncByteStream):
+    """The bytes of a body, up to a limit; TooLargeError for one more."""
+
+    def __init__(self, stream, limit):
+        self.stream, self.left = stream, limit
+
+    def _count(self, chunk):
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise responses.TooLargeError("the body is larger than any answer")
+        return chunk
+
+    async def __aiter__(self):
+        async for chunk in self.stream:
+            yield self._count(chunk)
+
+    def __iter__(self):
+        for chunk in self.stream:
+            yield self._count(chunk)
+
+    async def aclose(self):
+        await self.stream.aclose()
+
+    def close(self):
+        self.stream.close()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ An engine (`local`, `client`, `batch`) only generates; what counts as an answer 
 Under torchrun each process generates its stride, and all of them get all records.
 """
 
+import re
 import sys
 import time
 from collections import Counter
@@ -83,6 +84,27 @@ def cut_at_stop(text: str, stop: list) -> tuple[str, bool]:
     return (text[: min(positions)], True) if positions else (text, False)
 
 
+LENGTH = ("length", "maxtokens", "maxoutputtokens", "maxlength", "modellength")
+FILTERED = ("contentfilter", "safety", "recitation", "prohibitedcontent", "blocklist", "spii")
+FILTERED += ("refusal", "sensitive", "guardrailintervened")
+UNFINISHED = ("toolcalls", "functioncall", "tooluse", "malformedfunctioncall", "pauseturn")
+UNFINISHED += ("abort", "aborted", "cancelled", "error")
+
+
+def read_finish(word: str | None) -> str | None:
+    """Return "stop", "length" or "content_filter" for how a server says that a text ended.
+
+    The list of what is not finished is closed, the words for an end are not ("eos", "end_turn",
+    "STOP", or nothing at all). An unfinished one is returned as it is.
+    """
+    plain = re.sub("[^a-z]", "", (word or "").lower())
+    if plain in LENGTH:
+        return "length"
+    if plain in FILTERED:
+        return "content_filter"
+    return word if plain in UNFINISHED else "stop"
+
+
 class Task:
     """A request on its way.
 
@@ -154,7 +176,7 @@ class Task:
 
     def _judge_answer(self, answer):
         """Return the state after an answer, and why it cannot be used (None: it can)."""
-        check, finish = self.request.check, answer.get("finish_reason")
+        check, finish = self.request.check, read_finish(answer.get("finish_reason"))
         if "error" in answer:
             return State.FAILED, answer["error"]
         if check is None:

@@ -1,6 +1,7 @@
 """What a server sends, read with distrust: answers, errors and what they mean, how long to wait."""
 
 import os
+import re
 import time
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -12,25 +13,17 @@ import openai
 
 from common.core.errors import InputError
 
-# The flag for each field of a request; a server that refuses the field refuses every row.
+# The flag for each field of a request that a server may refuse.
 FLAGS = {
-    "max_tokens": "--reasoning-effort LEVEL (sends max_completion_tokens)",
+    "max_tokens": "--max-new-tokens N, or --reasoning-effort LEVEL (sends max_completion_tokens)",
+    "max_completion_tokens": "--max-new-tokens N, or leave --reasoning-effort out",
     "temperature": "--temperature none, --temperature 1 or --reasoning-effort LEVEL",
     "top_p": "--top-p none, --top-p 1 or --reasoning-effort LEVEL",
-    "max_completion_tokens": "no --reasoning-effort, or a smaller --max-new-tokens",
+    "reasoning_effort": "another --reasoning-effort, or none of it",
     "model": "--model NAME",
     "seed": "another server",
     "stop": "another server",
 }
-TOO_LONG = (  # of a prompt or its answer; OpenAI refuses one over the account's limit with a 429
-    "request too large",
-    "context length",
-    "context_length",
-    "maximum context",
-    "too long",
-    "reduce the length",
-    "string_above_max_length",
-)
 NOT_CONNECTED = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -39,43 +32,76 @@ NOT_CONNECTED = (
 
 
 class ErrorKind(Enum):
-    """What a failed request means. Its value is the status with which the run ends, if it must."""
+    """What a failed request means. Its value: a name, and the status of a run that it ends."""
 
-    RATE_LIMIT = "wait", None  # the server wants fewer requests
-    NO_CONNECTION = "connect", None  # nobody listens, for now
-    RETRY = "retry", None  # nothing was paid
-    UNCERTAIN = "uncertain", None  # it may have been paid
-    ROW = "row", None  # this request can never be answered
-    SETTINGS = "settings", 2  # no request can be answered: model, URL or a field of the request
-    ACCESS = "access", 4  # no request can be answered: key, quota, balance
+    RATE_LIMIT = "the server wants fewer requests: all wait", None
+    NO_CONNECTION = "nobody listens, for now: all wait", None
+    RETRY = "the server fails: this request is tried again; if all fail, all wait", None
+    UNCERTAIN = "no answer, and it may have been paid: it is tried again", None
+    ROW = "this request can never be answered", None
+    REFUSED = "the row's fault if others are answered, the settings' if they are refused, too", 2
+    FORBIDDEN = "the same of 403: the account may not do it", 4
+    SETTINGS = "no request can be answered: URL, or who answers there", 2
+    ACCOUNT = "no request can be answered: key, credit, quota", 4
 
     @property
     def exit_status(self) -> int | None:
         return self.value[1]
 
 
+# What an error is called or says, in any provider's spelling, with the meaning that this has
+# whatever the HTTP status; the first that fits. Letters only: "content_filter" is "contentfilter".
+SIGNS = (
+    (
+        ErrorKind.ACCOUNT,
+        r"insufficientquota|billing(hard)?limit|accountdeactivated|creditbalance|arrearage"
+        r"|insufficient(funds|credit|balance)|outofcredit|paymentrequired|morecredits|overdue"
+        r"|invalidapikey|incorrectapikey|apikeynotvalid|apikeyinvalid|unauthorized",
+    ),
+    (ErrorKind.SETTINGS, r"modelnotfound"),
+    (
+        ErrorKind.ROW,
+        r"contentfilter|contentpolicy|contentmanagement|moderat|flagged|datainspection|safety"
+        r"|inappropriate|prohibitedcontent|invalidprompt|usagepolic|outputblocked|blockedby",
+    ),
+    (
+        ErrorKind.ROW,
+        r"(request|prompt|input)(is|was)?too(large|long)|contextlength|contextsize|contextwindow"
+        r"|maximumcontext|toolong|reducethelength|mustbereduced|stringabovemaxlength"
+        r"|toomany(input)?tokens|tokencountexceeds|maxmodellen",
+    ),
+)
 STATUS_KINDS = {
-    401: ErrorKind.ACCESS,
-    402: ErrorKind.ACCESS,
-    403: ErrorKind.ACCESS,
-    404: ErrorKind.SETTINGS,
-    405: ErrorKind.SETTINGS,
+    401: ErrorKind.ACCOUNT,
+    402: ErrorKind.ACCOUNT,
+    403: ErrorKind.FORBIDDEN,
     408: ErrorKind.RETRY,
     409: ErrorKind.RETRY,
+    425: ErrorKind.RETRY,
     429: ErrorKind.RATE_LIMIT,
-    501: ErrorKind.SETTINGS,
     529: ErrorKind.RATE_LIMIT,
 }
-CODE_KINDS = {  # of the error in the body; they say more than the status
-    "insufficient_quota": ErrorKind.ACCESS,
-    "billing_hard_limit_reached": ErrorKind.ACCESS,
-    "account_deactivated": ErrorKind.ACCESS,
-    "model_not_found": ErrorKind.SETTINGS,
-}
+CHECK_ACCOUNT = "Check OPENAI_API_KEY, the account's balance, and --base-url"
 FIXES = {
-    ErrorKind.ACCESS: "Check OPENAI_API_KEY, the account's balance, and --base-url",
+    ErrorKind.ACCOUNT: CHECK_ACCOUNT,
+    ErrorKind.FORBIDDEN: CHECK_ACCOUNT,
     ErrorKind.SETTINGS: "Check --model {model} and --base-url (most end in /v1)",
+    ErrorKind.REFUSED: "Check --model {model}, --base-url (most end in /v1), and --extra-body",
 }
+# Keys that are none: servers of one's own want some word, which answers may hold by chance.
+PLACEHOLDERS = {"", "empty", "none", "null", "dummy", "test", "token", "key", "secret", "nokey"}
+
+
+class BodyError(ValueError):
+    """An error inside an answer with status 200: nothing was generated, and nothing paid."""
+
+    def __init__(self, error):
+        super().__init__("an error came instead of an answer")
+        self.error = error
+
+
+class TooLargeError(Exception):
+    """A body that is larger than any answer, or compressed, which could become so."""
 
 
 class WebPageError(Exception):
@@ -120,19 +146,17 @@ def parse_answer(body, raw: bool) -> dict:
     if not isinstance(body, dict):
         raise ValueError("the answer is no JSON object")
     choices = body.get("choices")
+    if body.get("error") and not choices:
+        raise BodyError(body["error"])
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise ValueError(f"no choices in the answer, but {str(body.get('error') or body)[:2000]}")
+        raise ValueError(f"no choices in the answer, but {str(body)[:2000]}")
     choice = choices[0]
-    message = choice.get("message")
-    if raw:
-        text = choice.get("text")
-    elif isinstance(message, dict):
-        text = message.get("content")
-    else:
-        text = message
-    if text is None and not raw:
-        text = ""  # a refusal, or nothing was written
-    if not isinstance(text, str):
+    message = choice if raw else choice.get("message")
+    if not isinstance(message, dict):
+        message = {"content": message}
+    content = message.get("text" if raw else "content")
+    text, n_thought = _join_parts(content)
+    if text is None or (raw and not isinstance(content, str)):
         raise ValueError(f"no text in the answer, but {str(choice)[:2000]}")
     finish = choice.get("finish_reason")
     answer = {
@@ -140,29 +164,60 @@ def parse_answer(body, raw: bool) -> dict:
         "finish_reason": finish if isinstance(finish, str) else None,
         "usage": _parse_usage(body.get("usage")),
     }
-    if isinstance(message, dict) and message.get("refusal"):
+    beside = message.get("reasoning_content") or message.get("reasoning") or ""
+    if n_thought or beside:
+        answer["reasoning"] = n_thought + len(str(beside))  # characters
+        answer["text"] = text.lstrip("\n")  # what separates it from the thinking
+    if message.get("refusal"):
         answer["refusal"] = str(message["refusal"])
     return answer
+
+
+def _join_parts(content) -> tuple:
+    """Return the text of a message's content, and how many characters of it are thinking.
+
+    It is a string, nothing (a refusal), or a list of parts. The text is None if it is none of them.
+    """
+    if content is None:
+        return "", 0
+    if isinstance(content, str):
+        return content, 0
+    if not isinstance(content, list):
+        return None, 0
+    text, n_thought = "", 0
+    for part in content:
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            text += part["text"]
+        elif isinstance(part, str):
+            text += part
+        else:
+            n_thought += len(str(part))
+    return text, n_thought
 
 
 def _parse_usage(usage) -> dict | None:
     """Return the token counts of an answer, None if any is no sensible whole number."""
     if not isinstance(usage, dict):
         return None
-    counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+    counts = {name: _number(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")}
     details = usage.get("prompt_tokens_details")
     for name in ("cached_tokens", "cache_write_tokens"):
         if isinstance(details, dict) and details.get(name):
-            counts[name] = details[name]
+            counts[name] = _number(details[name])
     if not all(map(_is_count, counts.values())):
         return None
     # completion_tokens holds the reasoning, too (OpenAI). If it does not (xAI, Gemini), the total
     # is larger than the two counts.
-    total = usage.get("total_tokens")
+    total = _number(usage.get("total_tokens"))
     if _is_count(total):
-        n_generated = total - usage["prompt_tokens"]
-        counts["completion_tokens"] = max(usage["completion_tokens"], n_generated)
+        n_generated = total - counts["prompt_tokens"]
+        counts["completion_tokens"] = max(counts["completion_tokens"], n_generated)
     return counts
+
+
+def _number(value):
+    """Return a whole number that is written as text, and anything else as it is."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
 
 
 def _is_count(number):
@@ -197,12 +252,19 @@ def _seconds_until(date) -> float | None:
         return None
 
 
-def redact(text: str, key: str) -> str:
-    """Return at most 400 characters of a server's text, without the key.
+def secret_of(key: str) -> str:
+    """Return what must never be written of a key: all of it, "" if it is a mere placeholder.
 
-    A server may repeat the key in its messages, which go to logs and journals.
+    A server may repeat the key, in its messages or in a text. A placeholder is one of a few words,
+    or shorter than four characters: answers hold these by chance.
     """
-    return (text.replace(key, "***") if key else text)[:400]
+    is_placeholder = re.sub(r"\W|_", "", key).lower() in PLACEHOLDERS or len(key) < 4
+    return "" if is_placeholder else key
+
+
+def redact(text: str, key: str, limit: int | None = 400) -> str:
+    """Return at most `limit` characters of a server's text, without the key."""
+    return (text.replace(key, "***") if key else text)[:limit]
 
 
 def classify_error(error: BaseException, model: str, key: str = "") -> tuple[ErrorKind, str]:
@@ -212,12 +274,20 @@ def classify_error(error: BaseException, model: str, key: str = "") -> tuple[Err
     if isinstance(error, WebPageError):
         reason = "a web page came instead of an answer: is --base-url right? (most end in /v1)"
         return ErrorKind.RETRY, reason
+    if isinstance(error, BodyError):
+        status = error.error.get("code") if isinstance(error.error, dict) else None
+        status = int(status) if str(status) in map(str, range(400, 600)) else 500
+        return classify_status(status, error.error, model, key=key)
     if isinstance(error, openai.APIStatusError):
+        if error.status_code < 400:
+            host = urlsplit(error.response.headers.get("location", "")).netloc
+            reason = f"{error.status_code}: the server sends elsewhere, to {host[:99] or 'nowhere'}"
+            return ErrorKind.SETTINGS, f"{reason}\n{FIXES[ErrorKind.SETTINGS].format(model=model)}"
         has_wait = "retry-after" in error.response.headers
         return classify_status(error.status_code, error.body, model, has_wait, key)
     kind = ErrorKind.UNCERTAIN  # broken JSON, no choices: it was generated and cannot be read
     if isinstance(error, openai.APIConnectionError):
-        while error.__cause__ and not isinstance(error, aiohttp.ClientError):
+        while error.__cause__ and not isinstance(error, aiohttp.ClientError | TooLargeError):
             error = error.__cause__  # the transport's own: the client calls most of them a timeout
         if isinstance(error, NOT_CONNECTED):
             kind = ErrorKind.NO_CONNECTION
@@ -229,37 +299,66 @@ def classify_status(
 ) -> tuple[ErrorKind, str]:
     """Return the kind and the reason of an HTTP status with its body, live or a line of a batch.
 
-    has_wait: the response says when to come back.
+    has_wait: the response says when to come back. In this order: what the error says; its status;
+    any other refusal (4xx) is judged by what else is answered.
     """
-    body = body if isinstance(body, dict) else {"message": body}
-    code = str(body.get("code") or "")
-    message = str(body.get("message") or "")
-    reason = redact(" ".join(f"{status} {code} {message}".split()), key)
-    kind = CODE_KINDS.get(code) or STATUS_KINDS.get(status)
-    if kind is None and status >= 500:
-        kind = ErrorKind.RATE_LIMIT if status == 503 and has_wait else ErrorKind.RETRY
-    if kind in FIXES:
-        return kind, f"{reason}\n{FIXES[kind].format(model=model)}"
-    if kind is ErrorKind.RETRY:
-        return kind, reason
-    if _is_too_long(f"{code} {message}"):
-        return ErrorKind.ROW, reason
-    if kind is ErrorKind.RATE_LIMIT:
-        return kind, reason
-    field = _refused_field(body, message)
-    if field:
-        fix = f"The server refuses {field}: give {FLAGS[field]}"
-        return ErrorKind.SETTINGS, f"{reason}\n{fix}"
-    return ErrorKind.ROW, reason
+    names, message = _describe(body)
+    reason = redact(" ".join(f"{status} {names} {message}".split()), key)
+    if status >= 500 and status != 529:
+        if status == 501:
+            return ErrorKind.SETTINGS, f"{reason}\n{FIXES[ErrorKind.SETTINGS].format(model=model)}"
+        is_busy = status == 503 and has_wait
+        return (ErrorKind.RATE_LIMIT if is_busy else ErrorKind.RETRY), reason
+    letters = re.sub(r"[^a-z]", "", f"{names} {message}".lower())
+    kind = STATUS_KINDS.get(status, ErrorKind.REFUSED)
+    for meaning, sign in reversed(SIGNS):
+        if re.search(sign, letters):
+            kind = meaning
+    if status == 429 and _asks_too_much(message):
+        kind = ErrorKind.ROW
+    fields = _refused_fields(names, message)
+    if kind is ErrorKind.ROW and {"max_tokens", "max_completion_tokens"} & set(fields):
+        kind = ErrorKind.REFUSED  # more than the model may write, whatever the prompt
+    if fields and kind is ErrorKind.REFUSED:
+        flags = "; ".join(FLAGS[field] for field in fields)
+        return kind, f"{reason}\nThe server refuses {' and '.join(fields)}: give {flags}"
+    fix = FIXES.get(kind, "").format(model=model)
+    return kind, f"{reason}\n{fix}" if fix else reason
 
 
-def _is_too_long(text) -> bool:
-    return any(sign in text.lower() for sign in TOO_LONG)
+def _describe(body) -> tuple[str, str]:
+    """Return what an error's body calls it (code, type, field), and what it says, as text.
+
+    {"error": {...}}, {"detail": ...}, {"message": ...}, a list of one of them, or plain text.
+    """
+    for _ in range(3):
+        if isinstance(body, list) and body:
+            body = body[0]
+        elif isinstance(body, dict) and isinstance(body.get("error"), dict | list):
+            body = body["error"]
+    if not isinstance(body, dict):
+        return "", str(body or "")
+    names = [body.get(name) for name in ("code", "type", "status", "param")]
+    if isinstance(body.get("loc"), list):  # FastAPI: where the fault is
+        names += [f"'{part}'" for part in body["loc"]]
+    message = body.get("message") or body.get("msg") or body.get("detail") or body.get("error")
+    if isinstance(message, list | dict):
+        more_names, message = _describe(message)
+        names.append(more_names)
+    return " ".join(str(name) for name in names if name), str(message or body)
 
 
-def _refused_field(body, message) -> str | None:
-    """Return the field of the request that a server refuses, or None."""
+def _asks_too_much(message) -> bool:
+    """Tell a request over the limit of a minute, which can never pass, from one too many."""
+    numbers = re.search(r"[Ll]imit:? (\d+).*[Rr]equested:? (\d+)", message)
+    return bool(numbers) and int(numbers[2]) > int(numbers[1])
+
+
+def _refused_fields(names, message) -> list:
+    """Return the fields of the request that a server names."""
+    fields = []
     for name in FLAGS:
-        if name == body.get("param") or f"'{name}'" in message or f'"{name}"' in message:
-            return name
-    return None
+        bare = rf"\b{name}\b" if "_" in name else rf"['\"`]{name}['\"`]"
+        if re.search(rf"(^|[\s'\"]){name}([\s'\"]|$)", names) or re.search(bare, message):
+            fields.append(name)
+    return fields

@@ -242,7 +242,7 @@ THOUGHT, APART = says("<think>It adds up."), says("", reasoning=12)
 CHECKED = says("<think>No.\n\nConclusion: wrong [END]</think>" + GOOD["text"])
 UNSAID = says("<think>Yes.\n\nConclusion: right [END]</think>It adds up.")
 ONLY_THINKING = "only thinking, raise --max-new-tokens"
-ODD, REFUSED = says(GOOD["text"], None), says("", refusal="I cannot help with that.")
+ODD, REFUSED = says(GOOD["text"], "abort"), says("", refusal="I cannot help with that.")
 # the answers that are used up -> the tokens that were asked for, and why there is no critique
 # (None: there is one)
 CASES = {
@@ -266,8 +266,11 @@ CASES = {
     "refused": ([REFUSED], [100], "refused: I cannot help with that."),
     "refused later": ([BAD, REFUSED], [100, 100], "refused: I cannot help with that."),
     "filtered, though with a verdict": ([FILTERED], [100], "refused: content filter"),
-    "no finish reason": ([ODD, GOOD], [100, 100], None),
-    "never a finish reason": ([ODD] * 4, [100] * 4, "not finished (finish_reason None)"),
+    "no finish reason": ([says(GOOD["text"], None)], [100], None),
+    "another word for an end": ([says(GOOD["text"], "eos_token")], [100], None),
+    "another word for a limit": ([says("It adds", "MAX_TOKENS"), GOOD], [100, 250], None),
+    "broken off": ([ODD, GOOD], [100, 100], None),
+    "always broken off": ([ODD] * 4, [100] * 4, "not finished (finish_reason abort)"),
     "an unknown finish reason": (
         [says(GOOD["text"], "tool_calls")] * 4,
         [100] * 4,
@@ -402,13 +405,13 @@ def test_an_output_that_was_broken_off_is_none_where_only_finished_ones_count(tm
     broken = {
         "a": says("half", "abort"),
         "f": says("", "content_filter"),
-        "n": says("half", None),
+        "n": says("half", "error"),
         "c": CUT,
         "s": GOOD,
     }
     records = ask(Script({p: [a] for p, a in broken.items()}), broken)
     assert [r.get("error") for r in records] == [
-        f"not finished (finish_reason {why})" for why in ("abort", "content_filter", None)
+        f"not finished (finish_reason {why})" for why in ("abort", "content_filter", "error")
     ] + [None, None]
     engine = Script({"a": [GOOD], "f": [GOOD], "n": [says("half", "abort")]})
     assert [r.get("error") for r in ask(engine, broken)] == [

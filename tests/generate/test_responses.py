@@ -43,12 +43,12 @@ UNSUPPORTED = "Unsupported parameter: 'max_tokens' is not supported with this mo
 CONTEXT_CODE = {"code": "context_length_exceeded", "param": "messages", "message": CONTEXT}
 # status, what the body says, whether it has Retry-After, kind, what the reason must hold
 STATUSES = [
-    (401, {"code": "invalid_api_key"}, False, "ACCESS", "OPENAI_API_KEY"),
-    (402, {"message": "Insufficient balance"}, False, "ACCESS", "Insufficient balance"),
-    (403, {}, False, "ACCESS", "OPENAI_API_KEY"),
-    (429, {"code": "insufficient_quota"}, True, "ACCESS", "insufficient_quota"),
-    (400, {"code": "billing_hard_limit_reached"}, False, "ACCESS", "balance"),
-    (429, {"code": "rate_limit_exceeded"}, False, "RATE_LIMIT", "429 rate_limit_exceeded no"),
+    (401, {"code": "invalid_api_key"}, False, "ACCOUNT", "OPENAI_API_KEY"),
+    (402, {"message": "Insufficient balance"}, False, "ACCOUNT", "Insufficient balance"),
+    (403, {}, False, "FORBIDDEN", "OPENAI_API_KEY"),
+    (429, {"code": "insufficient_quota"}, True, "ACCOUNT", "insufficient_quota"),
+    (400, {"code": "billing_hard_limit_reached"}, False, "ACCOUNT", "balance"),
+    (429, {"code": "rate_limit_exceeded"}, False, "RATE_LIMIT", "429 rate_limit_exceeded"),
     (429, {}, True, "RATE_LIMIT", "429"),
     (529, {}, False, "RATE_LIMIT", "529"),
     (503, {}, True, "RATE_LIMIT", "503"),
@@ -57,17 +57,23 @@ STATUSES = [
     (500, {}, True, "RETRY", "500"),
     (404, {"code": "model_not_found"}, False, "SETTINGS", "--model teacher"),
     (400, {"code": "model_not_found"}, False, "SETTINGS", "--model teacher"),
-    (404, {"message": "Not Found"}, False, "SETTINGS", "--base-url"),
-    (405, {}, False, "SETTINGS", "/v1"),
+    (404, {"message": "Not Found"}, False, "REFUSED", "--base-url"),
+    (405, {}, False, "REFUSED", "/v1"),
     (501, {}, False, "SETTINGS", "--base-url"),
-    (400, {"param": "max_tokens", "code": "unsupported_parameter"}, False, "SETTINGS", "--reaso"),
-    (400, {"message": UNSUPPORTED}, False, "SETTINGS", "--reasoning"),
-    (400, {"param": "temperature", "code": "bad"}, False, "SETTINGS", "--temperature none"),
-    (422, {"message": '"temperature" must be 1'}, False, "SETTINGS", "--temperature 1"),
-    (400, {"param": "top_p"}, False, "SETTINGS", "--top-p none"),
-    (400, {"param": "max_completion_tokens"}, False, "SETTINGS", "--max-new-tokens"),
+    (400, {"param": "max_tokens", "code": "unsupported_parameter"}, False, "REFUSED", "--reaso"),
+    (400, {"message": UNSUPPORTED}, False, "REFUSED", "--reasoning"),
+    (400, {"param": "temperature", "code": "bad"}, False, "REFUSED", "--temperature none"),
+    (422, {"message": '"temperature" must be 1'}, False, "REFUSED", "--temperature 1"),
+    (400, {"param": "top_p"}, False, "REFUSED", "--top-p none"),
+    (400, {"param": "max_completion_tokens"}, False, "REFUSED", "--max-new-tokens"),
     (400, CONTEXT_CODE, False, "ROW", "context_length"),
-    (400, {"message": f"'max_tokens' is too large: 3200. {CONTEXT}"}, False, "ROW", "too large"),
+    (
+        400,
+        {"message": f"'max_tokens' is too large: 3200. {CONTEXT}"},
+        False,
+        "REFUSED",
+        "too large",
+    ),
     (
         429,
         {"message": "Request too large for m: limit 10, requested 12"},
@@ -77,9 +83,9 @@ STATUSES = [
     ),
     (400, {"code": "content_filter"}, False, "ROW", "content_filter"),
     (400, {"code": "invalid_prompt"}, False, "ROW", "invalid_prompt"),
-    (400, {}, False, "ROW", "400 no"),
-    (413, {}, False, "ROW", "413"),
-    (422, {}, False, "ROW", "422"),
+    (400, {}, False, "REFUSED", "400"),
+    (413, {}, False, "REFUSED", "413"),
+    (422, {}, False, "REFUSED", "422"),
 ]
 
 
@@ -95,7 +101,7 @@ def test_the_kind_of_a_status_with_its_body():
 
 def test_the_kinds_that_end_a_run():
     ends = {kind.name: kind.exit_status for kind in ErrorKind if kind.exit_status}
-    assert ends == {"SETTINGS": 2, "ACCESS": 4}
+    assert ends == {"REFUSED": 2, "FORBIDDEN": 4, "SETTINGS": 2, "ACCOUNT": 4}
 
 
 def test_a_body_of_any_shape_has_the_kind_of_its_status():
@@ -113,15 +119,17 @@ def test_a_body_of_any_shape_has_the_kind_of_its_status():
     ]
     for body in bodies:
         kinds = [classify_status(status, body, "m")[0].name for status in (500, 429, 401, 400)]
-        assert kinds == ["RETRY", "RATE_LIMIT", "ACCESS", "ROW"], body
+        assert kinds == ["RETRY", "RATE_LIMIT", "ACCOUNT", "REFUSED"], body
 
 
 LIVE = {
     "RATE_LIMIT": ["429", "overloaded", "529"],
-    "RETRY": ["500", "502", "503", "408", "409"],
-    "ROW": ["context", "filter-400", "invalid-prompt", 499],
-    "ACCESS": ["quota", "key", "forbidden"],
-    "SETTINGS": ["model", "max_tokens", "temperature"],
+    "RETRY": ["500", "502", "503", "408", "409", "error-in-200"],
+    "ROW": ["context", "filter-400", "invalid-prompt"],
+    "REFUSED": ["max_tokens", "temperature", 499],
+    "ACCOUNT": ["quota", "key"],
+    "FORBIDDEN": ["forbidden"],
+    "SETTINGS": ["model"],
     "UNCERTAIN": [
         "reset-before",
         "reset-inside",
@@ -129,7 +137,6 @@ LIVE = {
         "html",
         "no-choices",
         "null-choices",
-        "error-in-200",
         "hang",
     ],
 }
@@ -251,11 +258,9 @@ def test_what_is_no_answer_is_a_value_error():
         {"choices": [[]]},
         {"error": {"message": "overloaded"}},
         {"choices": [], "error": "x" * 10**5},
-        answer(message={"content": ["a", "list"]}),
         answer(message={"content": {"text": "a"}}),
         answer(message={"content": 5}),
         answer(message={"content": False}),
-        answer(message=[]),
         answer(message=7),
     ]
     for body in bodies:
@@ -272,6 +277,7 @@ ANSWERS = [
     (answer(message={}), GOOD | {"text": ""}),
     (answer(message=None), GOOD | {"text": ""}),
     (answer(message={"content": "\ud800\x00 é"}), GOOD | {"text": "\ud800\x00 é"}),
+    (answer(message={"content": ["a", {"text": "b"}]}), GOOD | {"text": "ab"}),
     (answer(finish_reason=None), GOOD | {"finish_reason": None}),
     (answer(finish_reason=7), GOOD | {"finish_reason": None}),
     (answer(finish_reason=["stop"]), GOOD | {"finish_reason": None}),
@@ -310,13 +316,14 @@ USAGES = [
     (USED | {"total_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 6}}, USED),
     (USED | {"total_tokens": 102}, USED | {"completion_tokens": 97}),
     (USED | {"total_tokens": 3}, USED),
-    (USED | {"total_tokens": "102"}, USED),
+    (USED | {"total_tokens": "102"}, USED | {"completion_tokens": 97}),
+    ({"prompt_tokens": "5", "completion_tokens": "7"}, USED),
     (USED | {"total_tokens": 10**12}, USED),
 ]
-BAD_COUNTS = (-1, 5.0, True, None, "5", float("nan"), 10**400)
+BAD_COUNTS = (-1, 5.0, True, None, "five", float("nan"), 10**400)
 BAD_USAGES = [None, 5, "12", [], {}, {"prompt_tokens": 5}]
 BAD_USAGES += [USED | {"prompt_tokens": n} for n in BAD_COUNTS]
-BAD_USAGES += [USED | {"prompt_tokens_details": {"cached_tokens": n}} for n in ("4", -4, 0.5)]
+BAD_USAGES += [USED | {"prompt_tokens_details": {"cached_tokens": n}} for n in ("four", -4, 0.5)]
 
 
 def test_usage_is_whole_numbers_or_nothing():
