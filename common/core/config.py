@@ -203,10 +203,10 @@ def parse_extra_body(text: str) -> dict:
             f"--extra-body {text[:200]!r}: expected a JSON object, for example\n"
             """--extra-body '{"enable_thinking": false}'"""
         )
-    own = [name for name in OWN_FIELDS if name in extra]
-    if own:
+    reserved = [name for name in OWN_FIELDS if name in extra]
+    if reserved:
         raise InputError(
-            f"--extra-body has {own[0]!r}, which the kit sets itself.\n"
+            f"--extra-body has {reserved[0]!r}, which the kit sets itself.\n"
             "Leave it out: temperature, top_p and the number of tokens have flags (--help)."
         )
     return extra

@@ -29,6 +29,7 @@ from common.generate.model_list import warn_of_shutdown
 from common.generate.rate_limiter import RateLimiter
 from common.generate.requests import State, cut_at_stop, read_finish
 from common.generate.responses import ErrorKind
+from common.generate.transport import bound_answer, bound_batch
 from common.train import distributed
 
 # Failures before the first good answer until the run ends: each of them may have been paid. If
@@ -37,7 +38,6 @@ MAX_FIRST_FAILURES = {ErrorKind.RETRY: 24, ErrorKind.UNCERTAIN: 24, ErrorKind.NO
 # Equal refusals of different prompts, with no good answer in between, until the run ends.
 MAX_EQUAL_REFUSALS, MAX_FIRST_REFUSALS = 8, 2
 MAX_ALONE = 20  # waits of one request for a rate limit while others are answered
-MAX_ANSWER_BYTES, MAX_BATCH_BYTES = 16_000_000, 2_000_000_000
 REFUSALS = (ErrorKind.REFUSED, ErrorKind.FORBIDDEN)
 PAUSES = (ErrorKind.RATE_LIMIT, ErrorKind.NO_CONNECTION)
 GO_ON = "To go on, run the same command again: what was answered is kept."
@@ -128,7 +128,7 @@ class Client:
             limits=httpx2.Limits(max_connections=n, max_keepalive_connections=n),
             headers={"Accept-Encoding": "identity"},
             follow_redirects=False,
-            event_hooks={"response": [_bound_sync if sync else _bound]},
+            event_hooks={"response": [bound_batch if sync else bound_answer]},
             # A proxy of the environment must not see requests to this machine.
             trust_env=host not in ("127.0.0.1", "localhost", "::1"),
         )
@@ -210,7 +210,7 @@ class _Run:
         self.halt = asyncio.Event()
         self.n_good = self.n_retried = self.n_refused = self.n_first_failures = 0
         self.last_good = time.monotonic()
-        self.held = {}  # refused since the last good answer: {signature: [(task, reason)]}
+        self.refusals = {}  # refused since the last good answer: {signature: [(task, reason)]}
         self.failing = set()  # tasks at which the server has failed since then
         self.exhausted = False  # no task is left that was not asked yet
 
@@ -228,7 +228,7 @@ class _Run:
             watcher = asyncio.create_task(self._watch(workers))
             await asyncio.gather(*workers, return_exceptions=True)
             watcher.cancel()
-            self._judge_held()
+            self._judge_refusals()
 
     async def _watch(self, workers):
         """Look at the clock and for an end, a few times a second: then send away who waits."""
@@ -268,7 +268,7 @@ class _Run:
     async def _ask(self, task):
         """Return an answer to deliver, {"error"} if none can come.
 
-        None: the run is ending, or the request is held until others have been answered.
+        None: the run is ending, or the request is set aside until others have been answered.
         """
         failures = n_alone = first_failure = 0
         worst = self.client.budget.worst(task)
@@ -287,7 +287,7 @@ class _Run:
             if kind is ErrorKind.ROW:
                 return {"error": reason}
             if kind in REFUSALS:
-                return self._hold(task, kind, reason)
+                return self._set_aside(task, kind, reason)
             n_alone += kind is ErrorKind.RATE_LIMIT and self.last_good > sent
             if n_alone >= MAX_ALONE:
                 return {"error": reason, "passing": True}
@@ -366,35 +366,35 @@ class _Run:
 
     # --- whose fault it is: the row's, if others are answered -------------------------------------
 
-    def _hold(self, task, kind, reason):
+    def _set_aside(self, task, kind, reason):
         """Keep a refused request until a good answer comes; end the run if too many are equal."""
         signature = _signature(reason, task.request.prompt)
-        self.held.setdefault(signature, []).append((task, kind, reason))
-        prompts = {str(other.request.prompt) for other, *_ in self.held[signature]}
+        self.refusals.setdefault(signature, []).append((task, kind, reason))
+        prompts = {str(other.request.prompt) for other, *_ in self.refusals[signature]}
         limit = MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS
-        if len(prompts) >= limit or len(self.held[signature]) >= MAX_EQUAL_REFUSALS:
+        if len(prompts) >= limit or len(self.refusals[signature]) >= MAX_EQUAL_REFUSALS:
             self._refuse_all(kind, reason)
 
     def _refuse_all(self, kind, reason):
         client = self.client
-        self.held.clear()
+        self.refusals.clear()
         self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
 
     def _blame_rows(self):
-        """Deliver what was held as failures of the rows."""
-        held, self.held = self.held, {}
-        for refusals in held.values():
+        """Deliver what was set aside as failures of the rows."""
+        refused, self.refusals = self.refusals, {}
+        for refusals in refused.values():
             for task, _, reason in refusals:
                 self.deliver(task, {"error": reason.partition("\n")[0]})
 
-    def _judge_held(self):
+    def _judge_refusals(self):
         """At the end: without any good answer a single refusal may be the settings' fault."""
-        if not self.held or self.ending:
+        if not self.refusals or self.ending:
             return
-        n_held = sum(map(len, self.held.values()))
+        n_refusals = sum(map(len, self.refusals.values()))
         try:
-            if n_held == 1 and not self.n_good:
-                ((_, kind, reason),) = next(iter(self.held.values()))
+            if n_refusals == 1 and not self.n_good:
+                ((_, kind, reason),) = next(iter(self.refusals.values()))
                 self._refuse_all(kind, reason)
             else:
                 self._blame_rows()
@@ -445,50 +445,6 @@ def _signature(reason, prompt):
     words = re.findall(r"[a-z_]+", re.sub(r"\w*\d\w*", "", reason.lower()))
     own_words = set(re.findall(r"[a-z_]+", str(prompt).lower()))
     return tuple(word for word in words if word not in own_words)
-
-
-async def _bound(response):
-    _refuse_compressed(response)
-    response.stream = _Bounded(response.stream, MAX_ANSWER_BYTES)
-
-
-def _bound_sync(response):
-    _refuse_compressed(response)
-    response.stream = _Bounded(response.stream, MAX_BATCH_BYTES)
-
-
-def _refuse_compressed(response):
-    """Raise TooLargeError for a compressed body, which nobody asked for: it may be a bomb."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise responses.TooLargeError(f"a body compressed by {encoding[:40]} was not asked for")
-
-
-class _Bounded(httpx2.AsyncByteStream, httpx2.SyncByteStream):
-    """The bytes of a body, up to a limit; TooLargeError for one more."""
-
-    def __init__(self, stream, limit):
-        self.stream, self.left = stream, limit
-
-    def _count(self, chunk):
-        self.left -= len(chunk)
-        if self.left < 0:
-            raise responses.TooLargeError("the body is larger than any answer")
-        return chunk
-
-    async def __aiter__(self):
-        async for chunk in self.stream:
-            yield self._count(chunk)
-
-    def __iter__(self):
-        for chunk in self.stream:
-            yield self._count(chunk)
-
-    async def aclose(self):
-        await self.stream.aclose()
-
-    def close(self):
-        self.stream.close()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import sys
-import time
+import threading
 from pathlib import Path
 
 from common.core.errors import Stopped
@@ -16,9 +16,8 @@ class Journal:
     """Text that was generated or paid for, line by line under its "key" as it arrives.
 
     Of equal keys the last counts. Append-only; a record is one write, so kill -9 loses nothing that
-    was recorded. While records come they are synced once a second, against a power cut. A torn last
-    line is cut off at the next start, a bad line elsewhere is reported and skipped. A second
-    process that opens it gets an InputError.
+    was recorded (a power cut: the last second). A torn last line is cut off at the next start, a
+    bad line elsewhere is reported and skipped. A second process that opens it gets an InputError.
 
     Under torchrun each process but the first writes a file of its own, <journal>.rank1.jsonl. All
     files are read, whatever the number of processes now.
@@ -29,10 +28,13 @@ class Journal:
         if not distributed.is_main():
             self.path = self.main_path.with_suffix(f".rank{distributed.rank()}.jsonl")
         self._lock = lock(self.path)
-        self.records, self.skipped, self._synced = {}, [], 0.0
+        self.records, self.skipped = {}, []
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
         self._read_own()
         self.read_others()
+        self._closed, self._broken = threading.Event(), None
+        self._syncing = threading.Thread(target=self._sync, daemon=True)
+        self._syncing.start()
 
     def _read_own(self):
         line = b"\n"
@@ -65,6 +67,17 @@ class Journal:
                 if record and "text" not in self.records.get(record["key"], {}):
                     self.records[record["key"]] = record
 
+    def _sync(self):
+        """Sync once a second, never in the way of an answer: on some disks it takes a while."""
+        synced = self._file.tell()
+        while not self._closed.wait(1):
+            if self._file.tell() != synced:
+                synced = self._file.tell()
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as error:  # a disk may say only now that it is full
+                    self._broken = error
+
     def append(self, record):
         """Record a dict with a "key", in one write.
 
@@ -72,11 +85,8 @@ class Journal:
         """
         data, end = json_line(record).encode(), self._file.tell()
         try:
-            if self._file.write(data) != len(data):
-                raise OSError("short write")
-            if time.monotonic() > self._synced + 1:  # on some disks a sync takes a while
-                os.fsync(self._file.fileno())
-                self._synced = time.monotonic()
+            if self._broken or self._file.write(data) != len(data):
+                raise self._broken or OSError("short write")
         except OSError as error:
             self._file.truncate(end)
             self._file.seek(end)
@@ -88,6 +98,8 @@ class Journal:
         self.records[record["key"]] = record
 
     def close(self):
+        self._closed.set()
+        self._syncing.join()
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()

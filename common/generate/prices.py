@@ -76,10 +76,10 @@ def _find_entry(table, model):
     Of several providers the dearest counts. {}: there is none.
     """
     name = model.rpartition("/")[2]  # openai/gpt-6-luna, as resellers call it
-    for wanted in (model, name, SNAPSHOT.sub("", name)):
-        if wanted in table:
-            return table[wanted]
-        entries = [entry for key, entry in table.items() if key.endswith(f"/{wanted}")]
+    for asked_name in (model, name, SNAPSHOT.sub("", name)):
+        if asked_name in table:
+            return table[asked_name]
+        entries = [entry for key, entry in table.items() if key.endswith(f"/{asked_name}")]
         if entries:
             return max(entries, key=lambda entry: _read_prices(entry, model) or ())
     return {}

@@ -176,13 +176,16 @@ class Task:
 
     def _judge_answer(self, answer):
         """Return the state after an answer, and why it cannot be used (None: it can)."""
-        check, finish = self.request.check, read_finish(answer.get("finish_reason"))
+        finish = read_finish(answer.get("finish_reason"))
         if "error" in answer:
             return State.FAILED, answer["error"]
-        if check is None:
-            if self.request.must_finish and finish not in ("stop", "length"):
-                return State.BAD, f"not finished (finish_reason {finish})"
-            return State.GOOD, None
+        if self.request.check:
+            return self._check_text(answer, finish)
+        if self.request.must_finish and finish not in ("stop", "length"):
+            return State.BAD, f"not finished (finish_reason {finish})"
+        return State.GOOD, None
+
+    def _check_text(self, answer, finish):
         if answer.get("refusal") or finish == "content_filter":
             return State.FAILED, f"refused: {answer.get('refusal') or 'content filter'}"[:300]
         text = without_thinking(answer["text"])
@@ -195,7 +198,7 @@ class Task:
             return state, "only thinking, raise --max-new-tokens" if only_thinking else cut
         if finish != "stop":
             return State.BAD, f"not finished (finish_reason {finish})"
-        reason = check(text) if text.strip() else "empty"
+        reason = self.request.check(text) if text.strip() else "empty"
         return (State.BAD if reason else State.GOOD), reason
 
     def record(self) -> dict:

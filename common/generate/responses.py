@@ -5,6 +5,7 @@ import re
 import time
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -12,6 +13,7 @@ import httpx2
 import openai
 
 from common.core.errors import InputError
+from common.generate.transport import TooLargeError
 
 # The flag for each field of a request that a server may refuse.
 FLAGS = {
@@ -100,10 +102,6 @@ class BodyError(ValueError):
         self.error = error
 
 
-class TooLargeError(Exception):
-    """A body that is larger than any answer, or compressed, which could become so."""
-
-
 class WebPageError(Exception):
     """HTML with status 200: a wrong path, a login page, a proxy's notice."""
 
@@ -138,7 +136,7 @@ def check_base_url(base_url: str | None) -> str | None:
 # --- answers --------------------------------------------------------------------------------------
 
 
-def parse_answer(body, raw: bool) -> dict:
+def parse_answer(body: Any, raw: bool) -> dict:
     """Return {"text", "finish_reason", "usage"} of an answer's JSON, and "refusal" if there is one.
 
     raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
@@ -158,19 +156,22 @@ def parse_answer(body, raw: bool) -> dict:
     text, n_thought = _join_parts(content)
     if text is None or (raw and not isinstance(content, str)):
         raise ValueError(f"no text in the answer, but {str(choice)[:2000]}")
-    finish = choice.get("finish_reason")
     answer = {
         "text": text,
-        "finish_reason": finish if isinstance(finish, str) else None,
+        "finish_reason": _text_or_none(choice.get("finish_reason")),
         "usage": _parse_usage(body.get("usage")),
     }
-    beside = message.get("reasoning_content") or message.get("reasoning") or ""
-    if n_thought or beside:
-        answer["reasoning"] = n_thought + len(str(beside))  # characters
+    n_thought += len(str(message.get("reasoning_content") or message.get("reasoning") or ""))
+    if n_thought:
+        answer["reasoning"] = n_thought  # characters
         answer["text"] = text.lstrip("\n")  # what separates it from the thinking
     if message.get("refusal"):
         answer["refusal"] = str(message["refusal"])
     return answer
+
+
+def _text_or_none(value):
+    return value if isinstance(value, str) else None
 
 
 def _join_parts(content) -> tuple:
@@ -215,7 +216,7 @@ def _parse_usage(usage) -> dict | None:
     return counts
 
 
-def _number(value):
+def _number(value) -> Any:
     """Return a whole number that is written as text, and anything else as it is."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
 
@@ -275,8 +276,8 @@ def classify_error(error: BaseException, model: str, key: str = "") -> tuple[Err
         reason = "a web page came instead of an answer: is --base-url right? (most end in /v1)"
         return ErrorKind.RETRY, reason
     if isinstance(error, BodyError):
-        status = error.error.get("code") if isinstance(error.error, dict) else None
-        status = int(status) if str(status) in map(str, range(400, 600)) else 500
+        code = str(error.error.get("code")) if isinstance(error.error, dict) else ""
+        status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
         return classify_status(status, error.error, model, key=key)
     if isinstance(error, openai.APIStatusError):
         if error.status_code < 400:
@@ -304,26 +305,30 @@ def classify_status(
     """
     names, message = _describe(body)
     reason = redact(" ".join(f"{status} {names} {message}".split()), key)
-    if status >= 500 and status != 529:
-        if status == 501:
-            return ErrorKind.SETTINGS, f"{reason}\n{FIXES[ErrorKind.SETTINGS].format(model=model)}"
-        is_busy = status == 503 and has_wait
-        return (ErrorKind.RATE_LIMIT if is_busy else ErrorKind.RETRY), reason
-    letters = re.sub(r"[^a-z]", "", f"{names} {message}".lower())
-    kind = STATUS_KINDS.get(status, ErrorKind.REFUSED)
-    for meaning, sign in reversed(SIGNS):
-        if re.search(sign, letters):
-            kind = meaning
-    if status == 429 and _asks_too_much(message):
-        kind = ErrorKind.ROW
     fields = _refused_fields(names, message)
+    kind = _find_kind(status, f"{names} {message}", has_wait)
     if kind is ErrorKind.ROW and {"max_tokens", "max_completion_tokens"} & set(fields):
         kind = ErrorKind.REFUSED  # more than the model may write, whatever the prompt
+    fix = FIXES.get(kind, "").format(model=model)
     if fields and kind is ErrorKind.REFUSED:
         flags = "; ".join(FLAGS[field] for field in fields)
-        return kind, f"{reason}\nThe server refuses {' and '.join(fields)}: give {flags}"
-    fix = FIXES.get(kind, "").format(model=model)
+        fix = f"The server refuses {' and '.join(fields)}: give {flags}"
     return kind, f"{reason}\n{fix}" if fix else reason
+
+
+def _find_kind(status, text, has_wait):
+    if status == 501:
+        return ErrorKind.SETTINGS
+    if status >= 500 and status != 529:
+        is_busy = status == 503 and has_wait
+        return ErrorKind.RATE_LIMIT if is_busy else ErrorKind.RETRY
+    if status == 429 and _asks_too_much(text):
+        return ErrorKind.ROW
+    letters = re.sub(r"[^a-z]", "", text.lower())
+    for kind, sign in SIGNS:
+        if re.search(sign, letters):
+            return kind
+    return STATUS_KINDS.get(status, ErrorKind.REFUSED)
 
 
 def _describe(body) -> tuple[str, str]:
@@ -331,21 +336,28 @@ def _describe(body) -> tuple[str, str]:
 
     {"error": {...}}, {"detail": ...}, {"message": ...}, a list of one of them, or plain text.
     """
-    for _ in range(3):
-        if isinstance(body, list) and body:
-            body = body[0]
-        elif isinstance(body, dict) and isinstance(body.get("error"), dict | list):
-            body = body["error"]
+    body = _unwrap(body)
     if not isinstance(body, dict):
         return "", str(body or "")
     names = [body.get(name) for name in ("code", "type", "status", "param")]
     if isinstance(body.get("loc"), list):  # FastAPI: where the fault is
         names += [f"'{part}'" for part in body["loc"]]
-    message = body.get("message") or body.get("msg") or body.get("detail") or body.get("error")
-    if isinstance(message, list | dict):
+    messages = [body[name] for name in ("message", "msg", "detail", "error") if body.get(name)]
+    message = messages[0] if messages else body
+    if messages and isinstance(message, list | dict):
         more_names, message = _describe(message)
         names.append(more_names)
-    return " ".join(str(name) for name in names if name), str(message or body)
+    return " ".join(str(name) for name in names if name), str(message)
+
+
+def _unwrap(body):
+    """Return the error itself: of {"error": {...}}, of a list its first one."""
+    for _ in range(3):
+        if isinstance(body, list) and body:
+            body = body[0]
+        elif isinstance(body, dict) and isinstance(body.get("error"), dict | list):
+            body = body["error"]
+    return body
 
 
 def _asks_too_much(message) -> bool:

@@ -133,8 +133,8 @@ def _fill_weights(model, folder) -> None:
     try:
         stored = reader.read_metadata().state_dict_metadata
     except Exception as error:  # a torn file raises whatever its bytes lead to
-        seen = f"{folder}: its safetensors files cannot be read"
-        raise failed(seen, error, "Fetch or save the model once more.") from error
+        summary = f"{folder}: its safetensors files cannot be read"
+        raise failed(summary, error, "Fetch or save the model once more.") from error
     for name, tensor in state.items():
         size = getattr(stored.get(name), "size", None)
         if size != tensor.shape:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from common.core.errors import Stopped
-from common.generate import client as engines
+from common.generate import transport
 from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
@@ -70,7 +70,7 @@ def ask(url, path, **attributes):
 
 
 def test_an_endless_body_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1_000_000)
 
     def write(send):
         send(head("Content-Type: application/json"))
