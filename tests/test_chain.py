@@ -313,7 +313,7 @@ def test_01_draws_from_a_server(tmp_path):
         assert (
             first.returncode == 3
             and "2 failed" in first.stdout
-            and "400 no, thank you" in first.stdout
+            and "400 refused no, thank you" in first.stdout
         )
         assert "next: python 02_critique.py --name drawn" in first.stdout
         assert len(rows(tmp_path / "runs/drawn/01_responses/served.jsonl")) == 4
@@ -374,7 +374,7 @@ def test_05_asks_a_server(tmp_path):
         assert "$0.0" in partly.stderr  # the progress bar counts what it costs
         assert (
             "served, gsm8k: 1 items got no output and are not among the n; "
-            "the first: 400 no, thank you"
+            "the first: 400 refused no, thank you"
             in partly.stdout
             and "| gsm8k | served | 3 | 33.3 |" in partly.stdout
         )
@@ -387,7 +387,7 @@ def test_05_asks_a_server(tmp_path):
             None,
             None,
             "failed",
-            "400 no, thank you",
+            "400 refused no, thank you",
         )
         counted = run_script(tmp_path, *command, *models, "--count-failed")
         assert (

@@ -133,9 +133,10 @@ def test_the_stop_button_keeps_what_was_answered_and_the_kernel(run_copy):
 
     with FaultServer(latency=0.1) as server:
         overrides = f"base_url='{server.url}', model='m', answers=False, concurrency=2"
+        overrides += ", ask_miniature=True"
         book = notebook("02_critique.py", overrides)
         book.cells.insert(0, code("import os; open('pid', 'w').write(str(os.getpid()))"))
-        flags_02 = f"--base-url {server.url} --model m --no-answers"
+        flags_02 = f"--base-url {server.url} --model m --no-answers --ask-miniature"
         for script, flags in (
             ("02_critique.py", flags_02),
             ("03_build.py", "--rows 24 --arms cft"),
