@@ -605,7 +605,16 @@ def test_critiques_of_the_model_itself_are_a_set_of_their_own(settings, tmp_path
     run = tmp_path / "runs" / "own"
     must_run(tmp_path, "04_train.py", "--name", "own", "--arms", "cft", *TRAIN)
     checkpoint = "runs/own/04_train/cft/step-000020"
-    flags = ["--preset", "paper", "--name", "own", "--max-new-tokens", 20]
+    flags = [
+        "--preset",
+        "paper",
+        "--name",
+        "own",
+        "--max-new-tokens",
+        20,
+        "--min-critique-words",
+        0,
+    ]
     flags += ["--self-critique", checkpoint, "--temperature", 1, "--top-p", 1]
     must_run(tmp_path, "02_critique.py", *flags)
     own = rows(run / "02_critiques" / "self-critique.jsonl")
