@@ -138,6 +138,7 @@ from functools import partial
 from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError, Stopped
+from common.data import critique_quality
 from common.generate.batch import Batch
 from common.generate.budget import Budget, teacher_choices
 from common.generate.client import Client
@@ -280,6 +281,10 @@ with Journal(run / "02_journal.jsonl") as journal:
         answers = complete(client, requests, sampling, journal, "02 critique", *retries)
     cost = budget.summary(journal)
 distributed.leave_to_main()
+
+# %% Grade each response against its gold, so that verdicts can be held against the grades
+graded = critique_quality.add_grades(carried + to_ask)
+carried, to_ask = graded[: len(carried)], graded[len(carried) :]
 
 # %% One row each: critiques that came with the data as they are, new ones with their verdict
 critiqued = {}

@@ -259,7 +259,10 @@ def test_critiques_that_came_with_the_data(tmp_path):
 
 
 def test_a_response_is_asked_about_once(tmp_path):
-    """It came with two critiques, which both stay; of two golds both rows stay, in one request."""
+    """It came with two critiques, which both stay; of two golds both rows stay, in one request.
+
+    Each row has the grade of its response against its own gold.
+    """
     run = make_responses(tmp_path, 2)
     path = run / "01_responses" / "mine.jsonl"
     first, second = rows(path)
@@ -269,10 +272,10 @@ def test_a_response_is_asked_about_once(tmp_path):
     with FaultServer() as server:
         ends(collect(tmp_path, server.url, "--existing-critiques", "redo"), 0)
         assert sorted(number_of(entry["body"]) for entry in server.asked) == [0, 1]
-    assert [(row["id"], row["gold"]) for row in critiques_of(run)] == [
-        ("0", None),
-        ("1", "2"),
-        ("1", "3"),
+    assert [(row["id"], row["gold"], row["correct"]) for row in critiques_of(run)] == [
+        ("0", None, None),
+        ("1", "2", True),
+        ("1", "3", False),
     ]
     ids = {row["critique_id"] for row in critiques_of(run, "carried")}
     assert len(ids) == len(critiques_of(run, "carried")) == 2

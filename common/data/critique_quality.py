@@ -15,38 +15,62 @@ CASES = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")  # response
 SHOWN = 12  # groups of a table: a column may hold anything
 
 
+def add_grades(rows: list) -> list:
+    """Return the rows with `correct`: does the response give the gold of its row. Each graded once.
+
+    None without a gold, and if it took the grader too long.
+    """
+    golds = [_read_gold(row) for row in rows]
+    results = grading.grade_many([row["response"] for row in rows], golds)
+    graded = []
+    for row, gold, result in zip(rows, golds, results):
+        is_known = gold and not result.timed_out
+        graded.append(row | {"correct": result.correct if is_known else None})
+    return graded
+
+
 def collect_golds(rows: list) -> dict:
     """Return {question_id: its golds}: none if all are blank, several if they conflict."""
     golds = {}
     for row in rows:
         question_golds = golds.setdefault(row["question_id"], set())
-        gold = "" if row["gold"] is None else str(row["gold"]).strip()
+        gold = _read_gold(row)
         if gold:
             question_golds.add(gold)
     return golds
 
 
+def _read_gold(row):
+    return "" if row["gold"] is None else str(row["gold"]).strip()
+
+
 def grade_responses(rows: list, golds: dict) -> tuple:
     """Return ({response id: does it give the gold answer}, counts in words), each graded once.
 
-    golds: as collect_golds gives them; a row without a gold shares that of its question. Not graded
-    if the question has none, or different ones (even the same number in two forms: which one is
-    meant is not for us to say); timed out if it took the grader too long.
+    02 has graded most against the gold of their row. golds: as collect_golds gives them; a row
+    without a gold shares that of its question. Not graded if the question has none, or different
+    ones (even the same number in two forms: which one is meant is not for us to say); timed out if
+    it took the grader too long.
     """
-    responses = {row["id"]: row for row in rows}
-    names, outputs, texts = [], [], []
-    for name, row in responses.items():
+    responses = {}
+    for row in rows:
         if len(golds[row["question_id"]]) == 1:
-            names.append(name)
-            outputs.append(row["response"])
-            texts += golds[row["question_id"]]
-    correct = {}
-    for name, result in zip(names, grading.grade_many(outputs, texts)):
-        if not result.timed_out:
-            correct[name] = result.correct
+            responses[row["id"]] = row
+    correct, ungraded = {}, []
+    for name, row in responses.items():
+        grade = row.get("correct")
+        if isinstance(grade, bool) and _read_gold(row):
+            correct[name] = grade
+        else:
+            [gold] = golds[row["question_id"]]
+            ungraded.append(row | {"gold": gold})
+    for row in add_grades(ungraded):
+        if row["correct"] is not None:
+            correct[row["id"]] = row["correct"]
+    n_responses = len({row["id"] for row in rows})
     counts = (
-        f"{len(correct)} graded, {sum(correct.values())} right, {len(names) - len(correct)} "
-        f"timed out, {len(responses) - len(names)} without a clear gold"
+        f"{len(correct)} graded, {sum(correct.values())} right, {len(responses) - len(correct)} "
+        f"timed out, {n_responses - len(responses)} without a clear gold"
     )
     return correct, counts
 
