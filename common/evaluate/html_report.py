@@ -1,21 +1,10 @@
-"""One HTML file to read outputs in: filters, two models side by side. It loads nothing.
+"""The page of outputs: filters, two models side by side."""
 
-Outputs are hostile text. The page holds them as base64 of gzipped JSON lines, letters that no
-markup can be made of. Its script shows them as text nodes only, and its Content-Security-Policy
-allows that one script, by its hash, and no connection at all.
-"""
-
-import base64
-import gzip
-import hashlib
-import io
-import json
-import re
 from pathlib import Path
 
-from common.core.files import write_atomic
+from common.core import page
 
-TEMPLATE = Path(__file__).with_suffix(".html")
+VIEW = Path(__file__).with_suffix(".js")
 # What of a row differs by model.
 ANSWER = (
     "output",
@@ -36,11 +25,7 @@ def write_page(path: Path, rows: dict, scores: list, private=(), title: str = ""
     rows: {(benchmark, model): rows of 05_eval}; scores: as in scores.json, shares from 0 to 1.
     private: benchmarks whose texts must not be spread; the page holds only their scores.
     """
-    template = TEMPLATE.read_text(encoding="utf-8")
-    script = re.findall("<script>(.*?)</script>", template, re.DOTALL)[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    head, tail = template.replace("@SCRIPT@", digest).split("@DATA@")
-    write_atomic(path, [head, _pack(_records(rows, scores, private, title)), tail])
+    page.write_page(path, VIEW, _records(rows, scores, private, title))
 
 
 def _records(rows, scores, private, title):
@@ -84,16 +69,3 @@ def _join_models(answers, samples):
             answer["prompt"] = item["prompts"].index(row["prompt"])
             item["answers"][model][samples.index(row["sample"])] = answer
     return list(items.values())
-
-
-def _pack(records):
-    """Return records as JSON lines, gzipped without a date, in base64.
-
-    They are ASCII throughout, so that lone surrogates come back as they were.
-    """
-    packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as lines:
-        for record in records:
-            line = json.dumps(record, separators=(",", ":"), allow_nan=False)
-            lines.write(line.encode() + b"\n")
-    return base64.b64encode(packed.getbuffer()).decode()
