@@ -132,6 +132,8 @@ if (previous["source"], previous["model"]) != (config.source, config.model):
         f"{output} was made by --source {previous['source']} --model {previous['model']}.\n"
         "Each command writes a file of its own: add --label NAME."
     )
+if distributed.is_main():
+    lock = files.lock_stage(output.parent)
 
 # %% [markdown]
 """
@@ -233,6 +235,7 @@ manifests.write_manifest(output, config, inputs, rows=len(rows), counts=counts, 
 print(f"\nthe first of them:\n{rows[0]['question']}\n-> {rows[0]['response']}\n")
 print(f"wrote {output}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
+lock.release(force=True)
 if failures:
     print(f"{len(failures)} failed: run the same command again. The first: {failures[0]}")
     sys.exit(3)

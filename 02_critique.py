@@ -153,6 +153,8 @@ extra_body = parse_extra_body(config.extra_body)
 if config.reasoning_effort:
     extra_body["reasoning_effort"] = config.reasoning_effort
 rows = critiques.read_responses(run)[: config.limit]
+if distributed.is_main():
+    lock = files.lock_stage(run / "02_critiques")
 carried = [row for row in rows if "critique" in row]
 print(f"{len(rows)} responses, {len(carried)} of them with a critique already")
 if config.self_critique:
@@ -325,6 +327,7 @@ for name, rows in critiqued.items():
         print(f"wrote {output}\n{critiques.format_summary(report)}")
         if report["thinking_removed"]:
             print(f"{report['thinking_removed']:,} answers held thinking, which is left out")
+lock.release(force=True)
 if not n_good:
     raise Stopped(critiques.explain_failure(failed, run / "02_failed"), 3 if to_ask else 2)
 if budget.prices and requests:

@@ -127,6 +127,7 @@ if config.per_question and config.wrong_share is not None:
 
 # %% Read the critiques, the teacher's own answers, the responses of another run
 input_files = manifests.outputs(run, "02_critiques")
+lock = files.lock_stage(run / "03_data")
 critiques, self_critiques = selection.read_critiques(input_files)
 responses = []  # for their golds alone: 02 writes one row of those that conflict
 for path in run.glob("01_responses/*.jsonl"):
@@ -241,3 +242,4 @@ for message in example["prompt"] + example["completion"]:
     print(f"--- {message['role']}:\n{message['content'][:1500]}")
 chosen = f" --arms {' '.join(built)}" if config.arms else ""
 print(f"next: python 04_train.py --name {config.name}{chosen}")
+lock.release(force=True)

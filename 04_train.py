@@ -266,8 +266,8 @@ def after_step(update, stop_status, training, model, record, saver):
 
 
 # %% Train each set
-# The lock is kept until the process ends.
-lock = files.lock(run / "04_train" / "training", reentrant=True) if rank == 0 else None
+if rank == 0:
+    lock = files.lock_stage(run / "04_train")
 with stop_signals() as stop_status:
     for training in trainings:
         if training.last_checkpoint.exists():
@@ -297,5 +297,6 @@ def finish_training(training):
 if rank == 0:
     for training in trainings:
         finish_training(training)
+    lock.release(force=True)
 log(f"next: python 05_eval.py --name {config.name}")
 distributed.end_distributed()

@@ -156,6 +156,8 @@ sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens, ex
 if config.temperature:
     sampling = replace(sampling, seed=config.seed)
 engines = {}  # by label: what the manifest says of each
+if distributed.is_main():
+    lock = files.lock_stage(run / "05_eval")
 
 
 # %% Ask one model everything, grade it, and write 05_eval/<label>/<benchmark>.jsonl
@@ -282,6 +284,7 @@ files.write_json(run / "05_eval" / "scores.json", headline)
 inputs = test_sets.list_local_files(config.benchmarks_dir, tests)
 manifests.write_manifest(run / "05_results.md", config, inputs, **headline)
 print(f"wrote {run}/05_results.md and .png, 05_eval and 05_outputs.html (every output)")
+lock.release(force=True)
 print("next: read 05_results.md, then change one setting: python 01_sample.py --help")
 failed = sum(row["failed"] for row in all_scores + selected if row["benchmark"] != "AVG")
 if failed:

@@ -70,8 +70,9 @@ def configure(config_class: Any, stage: str, **overrides: Any) -> Any:
             "Every flag is written out in full; --help lists them."
         )
     config = config_class(**vars(settings))
-    config_class.is_named = bool(config.name)  # of the class: it is no setting
-    config.name = config.name or preset
+    config_class.is_named = config.name is not None  # of the class: it is no setting
+    if config.name is None:
+        config.name = preset
     for definition in fields(config_class):
         _check_range(definition, getattr(config, definition.name))
     return config
@@ -86,7 +87,9 @@ def _choose_preset(flags, overrides):
     parser.add_argument("--preset", default=overrides.get("preset"))
     parser.add_argument("--name", default=overrides.get("name"))
     settings, _ = parser.parse_known_args(flags)
-    run = run_folder(settings.name or settings.preset or "tiny")
+    if settings.name is None:
+        settings.name = settings.preset or "tiny"
+    run = run_folder(settings.name)
     refuse_old_layout(run)
     started = started_with(run)
     preset = settings.preset or started.get("preset", "tiny")

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from common.core.errors import cannot_write
+from common.core.files import part_of
 
 
 def save_figure(figure, path: Path):
     """Write a matplotlib figure atomically, the same bytes for the same figure."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
         part.replace(path)

@@ -104,10 +104,18 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def part_of(path: Path) -> Path:
+    """Return where a file is written before it gets its name: another file in each process.
+
+    No reader takes a part. That of a killed process is removed by the next lock_stage.
+    """
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
 def write_atomic(path: Path, text: Iterable[str]):
     """Write text, or its pieces: `path` holds either its old content or all of the new one."""
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8", newline="") as file:
@@ -116,9 +124,10 @@ def write_atomic(path: Path, text: Iterable[str]):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
         with suppress(OSError):
             part.unlink()
-        raise cannot_write(path, error) from None
 
 
 def write_json(path: Path, value):
@@ -131,16 +140,33 @@ def lock(path: Path, reentrant: bool = False) -> FileLock:
 
     reentrant: this process may take it once more, as a notebook does whose cell is run twice.
     """
-    file_lock = FileLock(f"{path}.lock", is_singleton=reentrant)
+    # Absolute: a relative path means another file once the working directory has changed.
+    file_lock = FileLock(Path(f"{path}.lock").absolute(), is_singleton=reentrant)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file_lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"another process is writing {path}.\nWait for it to end, or use another --name."
+            f"another process is writing {path}.\nWait for it to end (a notebook: run its last "
+            "cell, or restart it), then run the same command again. Or use another --name."
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from None
+    return file_lock
+
+
+def lock_stage(folder: Path) -> FileLock:
+    """Keep other processes from a stage of a run, until this one ends or releases the lock.
+
+    folder: of the stage's outputs (runs/NAME/03_data), beside which the lock file is. Now nobody
+    else writes files of this number, so the parts that killed processes left are removed.
+    """
+    file_lock = lock(folder, reentrant=True)
+    stage = folder.name[:3]
+    for pattern in (f"{stage}*.part", f"{stage}*/**/*.part"):
+        for part in folder.parent.glob(pattern):
+            if part.is_file():
+                part.unlink()
     return file_lock
 
 

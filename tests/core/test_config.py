@@ -129,6 +129,8 @@ def test_a_notebook_kernels_own_arguments_are_ignored(settings, program):
         ([], {"preset": "7b"}, "unknown preset '7b'"),
         (["--name", "../other"], {}, "not a plain name"),
         (["--name", "/tmp/x"], {}, "not a plain name"),
+        (["--name", ""], {}, "not a plain name"),  # --name "$RUN" of a shell without RUN
+        ([], {"name": ""}, "not a plain name"),
         ([], {"name": "a/b"}, "not a plain name"),
         (["--limit", "0"], {}, "--limit 0"),
         (["--limit", "-3"], {}, "--limit -3"),

@@ -10,7 +10,7 @@ from common.core import files
 from common.core.errors import InputError, Stopped
 from common.core.files import content_id
 from tests.conftest import ROOT
-from tests.runs import run_process, write_rows
+from tests.runs import contents, run_process, write_rows
 
 
 def child(code, *arguments, **options):
@@ -208,6 +208,28 @@ except Stopped as end:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_processes_that_write_one_file_publish_all_of_one_of_them(tmp_path):
+    """Each writes one letter 100 times: a file with two letters, a gap or a zero byte is torn.
+
+    With one part file for both, one process publishes what the other one still writes.
+    """
+    path = tmp_path / "letters"
+    code = """
+import sys
+from common.core import files
+for _ in range(100):
+    files.write_atomic(sys.argv[1], [sys.argv[2] * 1000] * 300)
+"""
+    processes = [child(code, path, letter) for letter in "ab"]
+    contents = set()
+    while any(process.poll() is None for process in processes):
+        if path.exists():
+            contents.add(path.read_text())
+    assert [process.communicate()[1] for process in processes] == ["", ""]
+    assert contents | {path.read_text()} <= {"a" * 300_000, "b" * 300_000}
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_ends_a_script_with_status_5(tmp_path):
     """01 has nothing but its rows to write; a traceback would not say what to do."""
     write_rows(tmp_path / "my.jsonl", [{"question": f"{n}+1?", "response": "2"} for n in range(20)])
@@ -226,7 +248,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     )
     assert result.returncode == 5 and "01_responses" in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
-    assert not [path for path in (tmp_path / "runs" / "paper").rglob("*") if path.is_file()]
+    assert not contents(tmp_path / "runs" / "paper")
 
 
 def test_check_disk(tmp_path):
@@ -236,22 +258,42 @@ def test_check_disk(tmp_path):
     assert end.value.status == 5
 
 
-def test_a_lock_is_for_one_process_which_may_take_it_again(tmp_path):
-    """A cell of a notebook is run a second time while its first lock is still held."""
-    path = tmp_path / "04_train" / "training"
-    code = """
-import sys
+HOLD = """
+import sys, time
+from pathlib import Path
 from common.core import errors, files
 try:
-    files.lock(sys.argv[1], reentrant=True)
-    print("locked")
+    lock = files.lock_stage(Path(sys.argv[1]))
+    print("locked", flush=True)
+    time.sleep(float(sys.argv[2]))
 except errors.InputError as error:
     print("refused:", error)
 """
-    first = files.lock(path, reentrant=True)
-    second = files.lock(path, reentrant=True)
-    output, _ = child(code, path).communicate(timeout=60)
-    assert output.startswith("refused:") and str(path) in output
+
+
+def test_a_stage_is_locked_for_one_process_which_may_take_it_again(tmp_path):
+    """A cell of a notebook is run a second time while its first lock is still held."""
+    stage = tmp_path / "04_train"
+    first = files.lock_stage(stage)
+    second = files.lock_stage(stage)
+    output, _ = child(HOLD, stage, 0).communicate(timeout=60)
+    assert output.startswith("refused:") and str(stage) in output
+    assert child(HOLD, tmp_path / "05_eval", 0).communicate(timeout=60)[0] == "locked\n"
     second.release(force=True)
-    assert child(code, path).communicate(timeout=60)[0] == "locked\n"
+    assert child(HOLD, stage, 0).communicate(timeout=60)[0] == "locked\n"
     assert not first.is_locked
+
+
+def test_a_killed_process_gives_up_its_lock_and_leaves_parts_that_the_next_one_removes(tmp_path):
+    """Parts of other stages, in which another process may write, stay."""
+    stage = tmp_path / "03_data"
+    holder = child(HOLD, stage, 600)
+    assert holder.stdout.readline() == "locked\n"
+    holder.kill()
+    holder.communicate(timeout=60)
+    names = ["03_data/cft.jsonl.7.part", "03_report.md.7.part", "04_train/a/loss.png.7.part"]
+    for name in names:
+        write_rows(tmp_path / name, [])
+    lock = files.lock_stage(stage)
+    assert [name for name in names if (tmp_path / name).exists()] == names[2:]
+    lock.release()
