@@ -36,8 +36,8 @@ class Config:
     )
     source: str = setting(
         "webinstruct-cft-50k",
-        "tiny; a name in common/data/sources.py; a hub id; a .jsonl or .parquet file; "
-        "NAME=FILE: a known source, downloaded",
+        "tiny; a name in common/data/sources.py; a hub id; a file (.jsonl .json .csv .tsv "
+        ".parquet); NAME=FILE: a known source, downloaded",
     )
     model: str | None = setting(
         None,
@@ -55,12 +55,17 @@ class Config:
     limit: int | None = setting(None, "read only the first so many rows", minimum=1, group="data")
     seed: int = setting(0, "of the sample, draws, world and base", minimum=0, group="data")
     columns: list[str] = setting(
-        [], "which column holds which field: question=problem response=solution ...", group="data"
+        [],
+        "which column holds which field: question=problem gold=meta.answer ...",
+        group="data",
     )
     verdict_values: list[str] = setting(
         [], "what a verdict column's values mean: true=right false=wrong", group="data"
     )
     revision: str | None = setting(None, "revision of a hub source", group="data")
+    allow_test_data: bool = setting(
+        False, "train on a test set of critics, such as processbench", group="data"
+    )
     extra_body: str = setting(
         "", "further fields of each request to a server, a JSON object", group="generation"
     )
@@ -107,7 +112,7 @@ from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.core.thinking import without_thinking
-from common.data import sources
+from common.data import readers, sources
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
 from common.train import distributed
@@ -123,7 +128,12 @@ if config.preset.startswith("tiny") != tiny:
         "Add --preset paper: the paper's values. Later scripts keep the run's preset."
     )
 source_name, dataset = sources.parse_source(config.source)
-default_label = config.model or source_name.removesuffix(".jsonl").removesuffix(".parquet")
+sources.check_use(config.source, config.allow_test_data)
+for line in sources.describe_sources({source_name}):
+    print(f"note: {line}")
+default_label = config.model or source_name
+if default_label.endswith(readers.READABLE):
+    default_label = Path(default_label).stem
 label = manifests.file_label(config.label or default_label)
 output = run / "01_responses" / f"{label}.jsonl"
 previous = manifests.read_manifest(output).get("config", vars(config))

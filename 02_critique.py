@@ -276,7 +276,8 @@ with Journal(run / "02_journal.jsonl") as journal:
         if batch.outstanding() and not config.batch:
             raise InputError(
                 "a batch of an earlier start is not collected yet, and may have been paid.\n"
-                f"Add --batch. To give it up, and pay for its requests again: rm {batch.path}"
+                "Add --batch. To give it up, and pay for its requests again: "
+                f"mv {batch.path} {batch.path}.given-up"
             )
         if config.batch:
             complete(batch, requests, sampling, journal, "02 batch", *retries)

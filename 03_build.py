@@ -171,7 +171,7 @@ left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
 correct, gold_counts = critique_quality.grade_responses(rows, golds)
 notes.append(f"responses against their golds: {gold_counts}")
 source_names = {str(row["source"]) for row in rows + other_responses}
-notes += sources.describe_licenses(source_names)
+notes += sources.describe_sources(source_names)
 for note in notes:
     print(f"note: {note}")
 for reason, number in left_out.items():

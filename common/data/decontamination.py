@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.core.errors import InputError
 from common.core.files import read_jsonl
-from common.data import near_duplicates, test_sets
+from common.data import near_duplicates, sources, test_sets
 
 REMOVE = 0.6  # from near_duplicates.LOOK on a pair is listed
 OPTION = re.compile(
@@ -35,26 +35,35 @@ def load_test_sets(names: list, folder=None, seed=0) -> dict:
     seed: of GPQA's ids. Raises InputError for an unknown name, and for what cannot be read.
     """
     if "all" in names:
-        names = [*test_sets.list_public(folder), *names]
+        names = [*test_sets.list_public(folder), *_list_critic_sets(folder), *names]
     tests = {}
     for name in names:
         if name in test_sets.TEST_SETS:
             tests[name] = test_sets.load_items(name, folder, seed=seed)
+        elif name in sources.TEST_SOURCES:
+            tests[name] = _make_items(sources.read_questions(name, folder))
         elif name.endswith(".jsonl"):
-            tests[name] = _read_questions(Path(name))
+            tests[name] = _make_items(
+                row["question"] for row in read_jsonl(Path(name), ["question"])
+            )
         elif name != "all":
             raise InputError(
                 f"--decontaminate {name}: expected all, a .jsonl file, or of: "
-                f"{' '.join(test_sets.TEST_SETS)}\n"
+                f"{' '.join([*test_sets.TEST_SETS, *sources.TEST_SOURCES])}\n"
                 "(The micro-world never trains on a question that it tests.)"
             )
     return tests
 
 
-def _read_questions(path):
-    items = []
-    for row in read_jsonl(path, ["question"]):
-        items.append({"question": row["question"], "stem": row["question"]})
+def _list_critic_sets(folder):
+    """Return the names of the test sets of critics in the folder (None: on the hub)."""
+    if folder is None:
+        return [name for name in sources.TEST_SOURCES if name != "realcritic"]
+    return [name for name in sources.TEST_SOURCES if test_sets.local_path(name, folder).is_file()]
+
+
+def _make_items(questions):
+    items = [{"question": question, "stem": question} for question in questions]
     test_sets.assign_ids(items)
     return items
 

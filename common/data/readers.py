@@ -1,7 +1,9 @@
 """Records of a local file or of a dataset on the hub, as a stream, and a random sample of one."""
 
+import csv
 import heapq
 import itertools
+import json
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 from common.core.errors import InputError
 from common.core.files import iter_jsonl
 
-READABLE = (".jsonl", ".parquet")
+READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+MAX_CELL = 2**24  # characters in a cell of a CSV file
 
 
 def sample_records(records: Iterable, size: int, seed: int) -> tuple[list, int]:
@@ -27,30 +30,87 @@ def sample_records(records: Iterable, size: int, seed: int) -> tuple[list, int]:
     return sample, next(numbers) - 1
 
 
-def read_records(path: str, config=None, split="train", revision=None, streaming=True) -> Iterator:
-    """Yield the records of a .jsonl or .parquet file, or of a dataset of the hub.
+def read_records(
+    path: str, config=None, split="train", revision=None, streaming=True, file=None
+) -> Iterator:
+    """Yield the records of a local file (READABLE), or of a dataset of the hub, as dicts.
 
+    split: of the hub; "a+b" is one after the other. file: the one file to read of the hub's.
     Nothing of a stream is kept on disk. Raises InputError if it cannot be read, also if the
     connection breaks off on the way.
     """
-    if path.endswith(".jsonl"):
-        yield from iter_jsonl(Path(path))
-        return
+    if path.endswith((".jsonl", ".json")):
+        yield from _read_json(Path(path))
+    elif path.endswith((".csv", ".tsv")):
+        yield from _read_csv(Path(path))
+    elif path.endswith(".parquet"):
+        yield from _load_dataset("parquet", path, data_files=path, split="train", streaming=True)
+    else:
+        for part in split.split("+"):
+            options = dict(split=part, revision=revision, data_files=file, streaming=streaming)
+            yield from _load_dataset(path, path, name=config, **options)
+
+
+def _load_dataset(builder, place, **options):
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    file = None
-    if path.endswith(".parquet"):
-        path, config, split, file = "parquet", None, "train", path
     try:
-        yield from load_dataset(
-            path, config, split=split, revision=revision, data_files=file, streaming=streaming
-        )
+        yield from load_dataset(builder, **options)
     except (OSError, ValueError, DatasetsError) as error:
         raise InputError(
-            f"{file or path} could not be read ({type(error).__name__}: {str(error)[:200]})\n"
+            f"{place} could not be read ({type(error).__name__}: {str(error)[:200]})\n"
             "Check the name and the connection. If its page on the hub asks for it, request access "
             "and log in: hf auth login. Or download it and name the file: --source FILE.parquet "
             "(NAME=FILE.parquet for a source that the kit knows), --benchmarks-dir DIR for a test "
             "set (not for GPQA, which is only read from the hub)"
+        ) from error
+
+
+def _read_json(path):
+    """Yield the objects of a list, or one a line, whichever the file holds."""
+    if _first_character(path) != "[":
+        yield from iter_jsonl(path)
+        return
+    try:
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} holds no list that can be read ({error}).") from error
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise InputError(
+                f"{path}, item {number} is no object: {str(record)[:80]}\n"
+                "Expected a list of objects, or one object a line, with the same fields in each."
+            )
+        yield record
+
+
+def _first_character(path):
+    """Return the first one that is not white space, of the first 64 KB; "" if there is none."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return file.read(2**16).lstrip()[:1]
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error}).\nCheck the name.") from error
+
+
+def _read_csv(path):
+    """Yield the rows; the columns are parted by what is most frequent in the header."""
+    csv.field_size_limit(MAX_CELL)
+    rows = None
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=header.count)
+            rows = csv.DictReader(file, delimiter=delimiter, strict=True)
+            for row in rows:
+                if None in row:
+                    raise ValueError("more cells than the header; a text with commas needs quotes")
+                yield {name: cell or None for name, cell in row.items()}
+    except (OSError, ValueError, csv.Error) as error:
+        line = rows.line_num if rows else 1
+        raise InputError(
+            f"{path}, line {line} cannot be read ({error}).\n"
+            "Expected CSV in UTF-8, with the names of the columns in its first line."
         ) from error

@@ -16,7 +16,8 @@ from common.core import verdicts
 from common.core.config import parse_pairs
 from common.core.errors import InputError
 from common.core.files import content_id, utf8
-from common.data import readers
+from common.core.thinking import without_thinking
+from common.data import readers, record_forms
 from common.tiny import world
 
 FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source")
@@ -37,24 +38,13 @@ class Dataset:
     path: str
     config: str | None = None
     split: str = "train"
+    file: str | None = None  # the one file to read, of several in a folder of the hub
     columns: dict = field(default_factory=dict)  # our field -> its column
-    unpack: Callable | None = None
+    unpack: Callable = record_forms.unpack_record
     license: str = ""
-
-
-def unpack_webinstruct_cft(record: dict) -> dict:
-    """Return question, response and critique of a row of WebInstruct-CFT.
-
-    >>> unpack_webinstruct_cft(
-    ...     {"input": "Question:\\nq\\n\\nSolution:\\na\\n", "output": "Critique:\\nc"}
-    ... )
-    {'question': 'q', 'response': 'a', 'critique': 'c'}
-    """
-    packed = record["input"].removeprefix("Question:\n")
-    # Split once only: a response may itself contain "Solution:".
-    question, response = packed.split("\n\nSolution:\n", 1)
-    critique = record["output"].removeprefix("Critique:\n")
-    return {"question": question, "response": response.removesuffix("\n"), "critique": critique}
+    note: str = ""  # what to know before one uses it
+    is_verified: bool = True  # its card, or a copy, shows these columns
+    is_test: bool = False  # a test set of critics: no source of training rows
 
 
 def unpack_acemath(record: dict) -> dict:
@@ -69,9 +59,37 @@ def unpack_acemath(record: dict) -> dict:
     return {"question": turn["content"], "response": record["answer"]}
 
 
+def unpack_opencodereasoning(record: dict) -> dict:
+    """Return the record without a question that is withheld, which makes it a bad row."""
+    return record | {"question": None if record["question"] == "-" else record["question"]}
+
+
+def unpack_processbench(record: dict) -> dict:
+    """Return question, response (its steps, a blank line between them) and generator."""
+    response = "\n\n".join(record["steps"])
+    return {"question": record["problem"], "response": response, "generator": record["generator"]}
+
+
+def unpack_prm800k(record: dict) -> dict:
+    """Return question and response: the steps so far and the next one."""
+    response = "\n".join([*record["responses"], record["next_response"]])
+    return {"question": record["instruction"], "response": response, "gold": record.get("answer")}
+
+
 def _webinstruct_cft(config):
     path = "TIGER-Lab/WebInstruct-CFT"
-    return Dataset(path, config, unpack=unpack_webinstruct_cft, license="Apache-2.0")
+    return Dataset(path, config, unpack=record_forms.unpack_critique_record, license="Apache-2.0")
+
+
+def _table_5_critiques(file):
+    return Dataset(
+        "ubowang/ali_data_0127_bk",
+        file=file,
+        unpack=record_forms.unpack_critique_record,
+        license="none stated",
+        note="80K critiques of GPT-4o (Table 5), in the first author's backup",
+        is_verified=False,
+    )
 
 
 # Columns as the hub serves them.
@@ -79,6 +97,32 @@ SOURCES = {
     "webinstruct-cft-50k": _webinstruct_cft("WebInstruct-CFT-50K"),
     "webinstruct-cft-4k": _webinstruct_cft("WebInstruct-CFT-4K"),
     "webinstruct-cft-600k": _webinstruct_cft("WebInstruct-CFT-600K"),
+    "metamath-cft": _table_5_critiques("MetaMath_80k_critique_gpt-4o-1120_0124.json"),
+    "numina-cft": _table_5_critiques("Numina_80k_critique_gpt-4o-1120_0125.json"),
+    "one-shot-cft": Dataset(
+        "TIGER-Lab/One-Shot-CFT-Data",
+        file="DSR-CFT-p0.jsonl",
+        unpack=record_forms.unpack_critique_record,
+        license="not seen; the models are CC-BY-4.0",
+        note="one problem, 600 critiques of seven teachers; DSR-CFT-p1 to p3 are its siblings",
+        is_verified=False,
+    ),
+    "opencodereasoning-2": Dataset(
+        "nvidia/OpenCodeReasoning-2",
+        "train",
+        split="python",
+        columns={
+            "question": "question",
+            "response": "r1_generation",
+            "critique": "qwq_critique",
+            "verdict": "judgement",
+        },
+        unpack=unpack_opencodereasoning,
+        license="CC-BY-4.0",
+        note="72 GB: add --limit. Where the question is '-', its card says how to fill it in from "
+        "dataset, split and index; then name your file, opencodereasoning-2=FILE",
+        is_verified=False,
+    ),
     "webinstruct": Dataset(
         "TIGER-Lab/WebInstructSub",
         columns={"question": "question", "response": "answer"},
@@ -98,12 +142,61 @@ SOURCES = {
         unpack=unpack_acemath,
         license="CC-BY-NC-4.0, non-commercial, which may bind what is trained on it, too",
     ),
+    # Test sets of critics
+    "processbench": Dataset(
+        "Qwen/ProcessBench",
+        split="gsm8k+math+olympiadbench+omnimath",
+        unpack=unpack_processbench,
+        license="Apache-2.0",
+        note="solutions whose first wrong step is labelled; questions of GSM8K and MATH",
+        is_test=True,
+    ),
+    "criticbench": Dataset(
+        "llm-agents/CriticBench",
+        split="test",
+        columns={"question": "question", "response": "response"},
+        license="MIT",
+        note="15 test sets of five domains",
+        is_test=True,
+    ),
+    "realcritic": Dataset(
+        "tangzhy/RealCritic",  # on GitHub
+        license="MIT, with questions of GPQA, which are not to be posted",
+        note="eight test sets; not on the hub: realcritic=FILE of github.com/tangzhy/RealCritic",
+        is_verified=False,
+        is_test=True,
+    ),
+    "prm800k": Dataset(
+        "Birchlabs/openai-prm800k-stepwise-critic",
+        split="test",  # its train split holds test questions of MATH, too
+        unpack=unpack_prm800k,
+        license="MIT",
+        note="rated steps of solutions to MATH-500",
+        is_test=True,
+    ),
 }
+TEST_SOURCES = tuple(name for name, dataset in SOURCES.items() if dataset.is_test)
 
 
-def describe_licenses(names: set) -> list:
-    """Return a line on the license of each source of the table among the names."""
-    return [f"{name}: {SOURCES[name].license}" for name in sorted(SOURCES.keys() & names)]
+def describe_sources(names: set) -> list:
+    """Return a line for each source of the table among the names: its licence, what to know."""
+    lines = []
+    for name in sorted(SOURCES.keys() & names):
+        dataset = SOURCES[name]
+        lines.append(f"{name}: {'; '.join(filter(None, [dataset.license, dataset.note]))}")
+        if not dataset.is_verified:
+            lines[-1] += "; its columns could not be looked at when this was written: unverified"
+    return lines
+
+
+def check_use(source: str, allow_test_data: bool):
+    """Raise InputError for a test set of critics, unless it is allowed."""
+    name, dataset = parse_source(source)
+    if dataset.is_test and not allow_test_data:
+        raise InputError(
+            f"--source {source}: {name} is a test set ({dataset.note}). A model that is trained on "
+            "it cannot be tested on it.\nIf you want it all the same: --allow-test-data"
+        )
 
 
 def parse_source(source: str) -> tuple:
@@ -119,7 +212,7 @@ def parse_source(source: str) -> tuple:
     name, _, file = source.partition("=")
     for table_name, dataset in SOURCES.items():
         if name in (table_name, dataset.path):
-            return table_name, replace(dataset, path=file or dataset.path)
+            return table_name, replace(dataset, path=file, file=None) if file else dataset
     path = Path(source)
     if path.suffix in readers.READABLE:
         return path.name, Dataset(source)
@@ -127,7 +220,7 @@ def parse_source(source: str) -> tuple:
         raise InputError(
             f"--source {source!r} is neither a known source nor a file that can be read.\n"
             f"Expected tiny, {', '.join(SOURCES)} (or NAME=FILE for one that you downloaded), "
-            "a hub id such as org/name, a .parquet file, or a .jsonl file of one object a line"
+            f"a hub id such as org/name, or a file: {', '.join(readers.READABLE)}"
         )
     return source, Dataset(source)
 
@@ -171,11 +264,10 @@ def load_rows(
     rows, bad = [], []
     for number, record in sample:
         try:
-            values = _read_values(record, mapping, required)
+            values = _read_values(record, mapping, required, counts)
+            rows.append(_build_row(values, name, verdict_map, counts))
         except ValueError as error:
             bad.append(f"{source}, row {number}: {error}")
-            continue
-        rows.append(_build_row(values, name, verdict_map, counts))
     _report_bad(bad, len(sample))
     counts["bad rows dropped"] = len(bad)
     return drop_duplicates(rows, counts), counts
@@ -183,11 +275,31 @@ def load_rows(
 
 def _read_dataset(dataset, revision):
     """Yield the records, a nested one as its fields; one of another form as it is: a bad row."""
-    for record in readers.read_records(dataset.path, dataset.config, dataset.split, revision):
-        if dataset.unpack:
-            with suppress(LookupError, TypeError, AttributeError, ValueError):
-                record = dataset.unpack(record)
+    where = (dataset.path, dataset.config, dataset.split, revision)
+    for record in readers.read_records(*where, file=dataset.file):
+        with suppress(LookupError, TypeError, AttributeError, ValueError):
+            record = dataset.unpack(record)
         yield record
+
+
+def read_questions(name: str, folder=None) -> list:
+    """Return the questions of a test set of critics, each once.
+
+    folder: read it from folder/NAME/test.jsonl, not from the hub.
+    """
+    dataset = SOURCES[name]
+    if folder:
+        dataset = replace(dataset, path=str(Path(folder, name, "test.jsonl")), file=None)
+    column = dataset.columns.get("question", "question")
+    questions = {}
+    for record in _read_dataset(dataset, None):
+        if not isinstance(record.get(column), str):
+            raise InputError(
+                f"{name} has a record without a question; it has {', '.join(record)}.\n"
+                f"Expected the columns of {dataset.path} (common/data/sources.py)."
+            )
+        questions[record[column]] = None
+    return list(questions)
 
 
 def _map_columns(source, dataset, sample, column_map, required):
@@ -202,17 +314,22 @@ def _map_columns(source, dataset, sample, column_map, required):
     equal_names = {name: name for name in FIELDS if name in present}
     mapping = dict(zip(required, required)) | (dataset.columns or equal_names) | column_map
     for name, column in mapping.items():
-        if column not in present:
+        if column not in present and not _is_path(sample, column):
             raise InputError(
                 f"{source} has no column {column!r} for {name}; "
                 f"its columns are: {', '.join(sorted(present))}\n"
-                f"Name the right one: --columns {name}=COLUMN"
+                f"Name the right one: --columns {name}=COLUMN (or a path: a.b, turns.0.text)"
             )
     # Without this line a gold under another name would be missed in silence.
     pairs = [f"{name}={column}" for name, column in mapping.items()]
     unused = sorted(present.difference(mapping.values()))
     print(f"columns: {', '.join(pairs)}; not used: {', '.join(unused) or 'none'}")
     return mapping
+
+
+def _is_path(sample, column):
+    """Tell if a dotted path leads to something in at least one record."""
+    return any(record_forms.look_up(record, column) is not None for _, record in sample)
 
 
 def _report_bad(bad, n_rows):
@@ -248,35 +365,62 @@ def make_row(
     }
 
 
-def _read_values(record, mapping, required):
+def _read_values(record, mapping, required, counts):
     """Return {field: value} of a record; raise ValueError that says what is bad about it."""
     values = dict.fromkeys(FIELDS)
     for name, column in mapping.items():
-        value = record.get(column)
+        value = record_forms.look_up(record, column)
+        if name == "gold":
+            value = _read_gold(value, counts)
+        if isinstance(value, bytes):
+            value = value.decode()
         if value != value:  # NaN, which pandas writes if there is none
             value = None
         is_text = isinstance(value, str) and value.strip()
         if isinstance(value, list | dict) or (name in required and not is_text):
             raise ValueError(f"no {name} (column {column!r} holds {str(value)[:60]!r})")
         values[name] = value
+    counts["with a system message, not used"] += bool(record.get("system"))
+    counts["with earlier turns, left out"] += bool(record.get("earlier_turns"))
     return values
 
 
+def _read_gold(value, counts):
+    """Return a gold that is a text or a number, None for another; what is odd is counted."""
+    if isinstance(value, list) and len(value) == 1:
+        counts["golds in a list of one, taken out of it"] += 1
+        value = value[0]
+    counts["golds of bytes, read as text"] += isinstance(value, bytes)
+    if isinstance(value, list | dict) or value != value:
+        counts["golds left out: a list, an object or NaN"] += 1
+        return None
+    return value
+
+
 def _build_row(values, source, verdict_map, counts):
-    texts = values["question"], values["response"], values["gold"]
+    response = values["response"]
+    if response:
+        response = without_thinking(response)
+        if not response.strip():
+            raise ValueError("its response is all thinking")
+        counts["responses whose thinking was removed"] += response != values["response"]
+    texts = values["question"], response, values["gold"]
     origin = str(values["source"] or source), str(values["generator"] or "unknown")
     row = make_row(*texts, *origin, finish_reason=values["finish_reason"])
-    if values["critique"]:
-        row |= _build_critique(values, verdict_map, counts)
+    raw_critique = utf8(str(values["critique"] or ""))
+    critique = without_thinking(raw_critique)
+    counts["critiques whose thinking was removed"] += critique != raw_critique
+    if critique.strip():
+        row |= _build_critique(critique, values, verdict_map, counts)
     return row
 
 
-def _build_critique(values, verdict_map, counts):
+def _build_critique(critique, values, verdict_map, counts):
     """Return the fields of a critique that came with the data.
 
     Its verdict is the column's; if that is empty or does not exist, the text's.
     """
-    raw = utf8(str(values["critique"])).removeprefix("Critique:\n")  # 03 writes it again
+    raw = critique.removeprefix("Critique:\n")  # 03 writes it again
     verdict = stated = verdicts.parse_verdict(raw)
     if values["verdict"] is not None:
         verdict = _read_verdict(values["verdict"], verdict_map)

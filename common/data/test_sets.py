@@ -294,6 +294,8 @@ def list_local_files(folder, names) -> list:
     names: as --benchmarks or --decontaminate has them, without "all".
     """
     files = [Path(name) for name in names if name.endswith(".jsonl")]
-    if folder:
-        files += [local_path(name, folder) for name in list_public(folder) if name in names]
+    for name in names if folder else []:
+        path = local_path(name, folder)
+        if path.is_file() and not get_test_set(name).private:
+            files.append(path)
     return files

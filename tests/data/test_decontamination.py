@@ -11,7 +11,7 @@ from rapidfuzz.distance import Indel
 
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
-from common.data import decontamination, near_duplicates, test_sets
+from common.data import decontamination, near_duplicates, sources, test_sets
 from common.data.decontamination import (
     describe_matches,
     find_matches,
@@ -448,10 +448,20 @@ def test_the_questions_alone_under_the_ids_of_05(folder, capsys):
         assert items == test_sets.load_items(name, folder)
 
 
+PROCESSBENCH = {"problem": "p", "steps": ["s"], "generator": "m", "label": 0}
+
+
 def test_all_are_those_that_are_in_the_folder(folder):
     """The validation set is cut out of MATH."""
     names = ["gsm8k", "math", "math500_validation", "theoremqa", "mmlu_pro"]
     assert list(load_test_sets(["all"], folder)) == names
+    write(folder / "processbench" / "test.jsonl", [PROCESSBENCH, PROCESSBENCH])
+    tests = load_test_sets(["all"], folder)
+    assert list(tests) == [*names, "processbench"]
+    assert [item["stem"] for item in tests["processbench"]] == ["p"]
+    assert test_sets.list_local_files(folder, tests) == [
+        test_sets.local_path(name, folder) for name in tests
+    ]
 
 
 def test_all_without_a_folder_are_all_of_the_table(monkeypatch):
@@ -462,7 +472,9 @@ def test_all_without_a_folder_are_all_of_the_table(monkeypatch):
         return []
 
     monkeypatch.setattr(test_sets, "_read_hub", read_hub)
-    assert list(load_test_sets(["all"])) == [name for name in test_sets.TEST_SETS if name != "gpqa"]
+    monkeypatch.setattr(sources, "read_questions", lambda name, folder: [name])
+    names = [name for name in test_sets.TEST_SETS if name != "gpqa"]
+    assert list(load_test_sets(["all"])) == [*names, "processbench", "criticbench", "prm800k"]
     assert paths[0] == "openai/gsm8k"
 
 

@@ -1,6 +1,7 @@
 """Rows of any source have one schema; a bad source is an error, a bad row is one or is counted."""
 
 import itertools
+import json
 import tracemalloc
 from collections import Counter
 
@@ -12,7 +13,7 @@ import pytest
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import json_line
-from common.data import sources
+from common.data import record_forms, sources
 from common.data.readers import sample_records
 
 RIGHT, WRONG = "Fine.\n\nConclusion: right [END]", "No, 2.\n\nConclusion: wrong [END]"
@@ -60,7 +61,7 @@ def test_unpack_gives_back_what_was_packed():
             "input": prompts.question_and_solution(question, response),
             "output": "Critique:\n" + critique,
         }
-        assert sources.unpack_webinstruct_cft(record) == expected
+        assert record_forms.unpack_critique_record(record) == expected
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_a_file_of_no_known_name_is_refused_and_one_of_a_known_name_needs_its_co
         sources.load_rows(f"metamath={tmp_path / 'd.jsonl'}")
 
 
-@pytest.mark.parametrize("field", ["gold", "critique", "source"])
+@pytest.mark.parametrize("field", ["critique", "source"])
 @pytest.mark.parametrize("value", [["5"], {"answer": 5}])
 def test_a_field_is_a_text_or_a_number(read, field, value):
     with pytest.raises(InputError, match=f"row 1: no {field}"):
@@ -190,6 +191,85 @@ def acemath_record(*messages, answer="a"):
     }
 
 
+def test_a_file_inside_a_hub_dataset(hub, tmp_path):
+    """The critiques of Table 5, a list in a file of their own name; One-Shot's, as messages."""
+    folder = tmp_path / "ubowang" / "ali_data_0127_bk"
+    hub("ubowang/ali_data_0127_bk", [{"not": "this"}])
+    (folder / "MetaMath_80k_critique_gpt-4o-1120_0124.json").write_text(json.dumps(PACKED))
+    rows, _ = sources.load_rows("metamath-cft")
+    assert [(row["response"], row["critique"]) for row in rows] == [
+        (f"a{i}", RIGHT) for i in range(3)
+    ]
+    prompt = "Analyze.\n\nQuestion:\nq\n\nStudent's Solution:\na"
+    record = {
+        "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": WRONG},
+        ]
+    }
+    folder = tmp_path / "TIGER-Lab" / "One-Shot-CFT-Data"
+    folder.mkdir(parents=True)
+    write(folder / "DSR-CFT-p0.jsonl", [record])
+    write(folder / "DSR-CFT-p1.jsonl", [{"not": "this"}])
+    (row,), _ = sources.load_rows("one-shot-cft")
+    assert (row["question"], row["response"], row["critique_raw"]) == ("q", "a", WRONG)
+    assert row["source"] == "one-shot-cft"
+
+
+def test_opencodereasoning_gives_its_judgement_as_the_verdict(hub, tmp_path):
+    """A question that is withheld makes a bad row; thinking is taken from both texts."""
+    texts = {"r1_generation": "<think>t</think>code", "qwq_critique": "<think>t</think>It fails."}
+    records = [
+        texts | {"question": "q", "judgement": "wrong"},
+        texts | {"question": "p", "judgement": "right"},
+        texts | {"question": "-", "judgement": "right"},
+        texts | {"question": "-1 + 2?", "judgement": "right"},
+    ]
+    name = "nvidia/OpenCodeReasoning-2"
+    hub(name, records, config="train")
+    card = tmp_path / name / "README.md"
+    card.write_text(card.read_text().replace("split: train", "split: python"))
+    rows, counts = sources.load_rows("opencodereasoning-2")
+    assert [(row["question"], row["verdict"]) for row in rows] == [
+        ("q", "wrong"),
+        ("p", "right"),
+        ("-1 + 2?", "right"),
+    ]
+    assert {row["response"] for row in rows} == {"code"} and counts["bad rows dropped"] == 1
+    assert rows[0]["critique"].startswith("It fails.")
+
+
+TEST_RECORDS = {  # (a record of each test set of critics as published, question, response)
+    "processbench": (
+        {"id": "gsm8k-0", "generator": "m", "problem": "q", "steps": ["1", "2"], "label": -1},
+        "1\n\n2",
+    ),
+    "criticbench": ({"question": "q", "response": "r", "correctness": True}, "r"),
+    "realcritic": ({"question": "q", "response": "r"}, "r"),
+    "prm800k": ({"instruction": "q", "responses": ["a"], "next_response": "b"}, "a\nb"),
+}
+
+
+@pytest.mark.parametrize("name", sources.TEST_SOURCES)
+def test_a_test_set_of_critics_is_read_only_if_it_is_allowed(tmp_path, name):
+    record, response = TEST_RECORDS[name]
+    write(tmp_path / "f.jsonl", [record])
+    write(tmp_path / name / "test.jsonl", [record, record])
+    for source in (name, f"{name}={tmp_path}/f.jsonl", sources.SOURCES[name].path):
+        with pytest.raises(InputError, match="--allow-test-data"):
+            sources.check_use(source, allow_test_data=False)
+        sources.check_use(source, allow_test_data=True)
+    (row,), _ = sources.load_rows(f"{name}={tmp_path}/f.jsonl")
+    assert (row["question"], row["response"]) == ("q", response)
+    assert sources.read_questions(name, tmp_path) == ["q"]
+
+
+def test_columns_that_nobody_has_seen_are_said_to_be_unverified():
+    seen, unseen = sources.describe_sources({"prm800k", "metamath-cft"})[::-1]
+    assert "unverified" in unseen and "unverified" not in seen
+
+
 def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
     """Messages and answer, as its card says.
 
@@ -208,7 +288,7 @@ def test_acemath_is_read_from_its_maths_split_with_a_warning(tmp_path, hub):
     values = [(row["question"], row["response"], row["source"]) for row in rows]
     assert values == [("q", "a", "acemath"), ("q2", "a", "acemath")]
     assert counts["bad rows dropped"] == 1
-    license, other = sources.describe_licenses({"metamath", "acemath", "my.jsonl"})
+    license, other = sources.describe_sources({"metamath", "acemath", "my.jsonl"})
     assert license.startswith("acemath: CC-BY-NC-4.0") and "non-commercial" in license
     assert other == "metamath: MIT"
 
@@ -292,6 +372,45 @@ def test_half_a_character_is_a_question_mark(read):
     )
     assert (row["question"], row["response"], row["critique_raw"]) == ("q ?", "r ?", "? " + RIGHT)
     assert row["id"] == sources.make_row("q ?", "r ?", None, "s", "g")["id"]
+
+
+@pytest.mark.parametrize(
+    "gold, expected, counted",
+    [
+        (["5"], "5", "golds in a list of one, taken out of it"),
+        (["5", "6"], None, "golds left out: a list, an object or NaN"),
+        ([], None, "golds left out: a list, an object or NaN"),
+        ({"answer": 5}, None, "golds left out: a list, an object or NaN"),
+        (float("nan"), None, "golds left out: a list, an object or NaN"),
+        (b"5", "5", "golds of bytes, read as text"),
+        ("[5, 6]", "[5, 6]", None),
+        (0, "0", None),
+        (False, "False", None),
+    ],
+)
+def test_an_odd_gold_is_counted(read, gold, expected, counted):
+    """As Parquet files hold them; of several values none can be told to be the answer."""
+    (row,), counts = read([GOOD | {"gold": gold}], "data.parquet")
+    assert row["gold"] == expected
+    assert {text for text in +counts if text.startswith("golds")} == ({counted} - {None})
+
+
+def test_thinking_is_no_part_of_a_response_or_a_critique(read):
+    """As in the text of R1, whose template has opened the mark already."""
+    thought = "6? No, 5.</think>\n\n"
+    records = [
+        GOOD | {"response": "<think>" + thought + "5", "critique": thought + RIGHT},
+        GOOD | {"response": "<think>It never ends"},
+        GOOD | {"response": "4", "critique": "<think>Conclusion: wrong"},
+        GOOD | {"response": "3", "critique": None},
+    ]
+    rows, counts = read(records)
+    assert [row["response"] for row in rows] == ["5", "4", "3"]
+    assert [row.get("critique_raw") for row in rows] == [RIGHT, None, None]
+    assert "think" not in json_line({"rows": rows})
+    assert counts["bad rows dropped"] == 1
+    assert counts["responses whose thinking was removed"] == 1
+    assert counts["critiques whose thinking was removed"] == 2
 
 
 def test_nan_is_no_gold(read):
@@ -434,14 +553,20 @@ def test_questions_alone_where_responses_will_be_drawn(read):
     "name, data",
     [
         ("d.jsonl", b""),
-        ("d.json", b'[{"question": "q", "response": "r"}]'),
+        ("d.json", b'[{"question": "q", "response": "r"}'),
+        ("d.jsonl", b'[{"question": "q", "response": "r"}, 5]'),
+        ("d.json", b'{\n"question": "q", "response": "r"}'),
+        ("d.json", b"[" * 100_000),
         ("d.parquet", b""),
         ("d.parquet", b"PAR1 no PAR1"),
         ("d.parquet", b"PAR1" + b"\xff" * 40 + (40).to_bytes(4, "little") + b"PAR1"),
-        ("d.csv", b"question,response\nq,r\n"),
+        ("d.csv", b"question,response\nq,r,5\n"),
+        ("d.csv", b'question,response\nq,"r\n'),
+        ("d.csv", "question,response\nq,é\n".encode("cp1252")),
+        ("d.csv", b""),
         ("d", b"x"),
     ],
-    ids=range(7),
+    ids=range(13),
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
