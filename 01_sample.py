@@ -88,7 +88,7 @@ class Config:
     )
     price_in: float | None = setting(
         None,
-        "USD per million prompt tokens (default: common/generate/budget.py)",
+        "USD per million prompt tokens (default: common/generate/prices.json)",
         minimum=0,
         group="server and money",
     )

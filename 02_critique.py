@@ -106,8 +106,11 @@ class Config:
         minimum=1,
         group=SERVER,
     )
+    prices: str | None = setting(
+        None, "litellm's file of prices (default: common/generate/prices.json)", group=SERVER
+    )
     price_in: float | None = setting(
-        None, "USD per million prompt tokens, if budget.py has none", minimum=0, group=SERVER
+        None, "USD per million prompt tokens, if no file has them", minimum=0, group=SERVER
     )
     price_out: float | None = setting(
         None, "USD per million tokens of answers", minimum=0, group=SERVER
@@ -211,7 +214,7 @@ elif base_url == "tiny":
         )
     model = teacher.model_name(config.teacher_skip, config.critique_style, config.teacher_errors)
     base_url = teacher.serve()
-budget = Budget(model, config.price_in, config.price_out, config.budget)
+budget = Budget(model, config.price_in, config.price_out, config.budget, config.prices)
 if config.self_critique:
     from common.generate.local import Local
 

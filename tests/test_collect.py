@@ -594,6 +594,18 @@ def test_money_is_asked_for_first_and_never_exceeded(tmp_path):
         assert 0 < sum(row["usd"] for row in critiques_of(run)) <= usd
 
 
+def test_prices_come_from_a_file_of_litellms_form(tmp_path):
+    run = make_responses(tmp_path, 3)
+    table = {"other/teacher": {"input_cost_per_token": 1e-5, "output_cost_per_token": 1e-3}}
+    (tmp_path / "prices.json").write_text(json.dumps(table))
+    with FaultServer() as server:
+        ends(collect(tmp_path, server.url, "--prices", "no.json"), 2, "no.json")
+        ends(collect(tmp_path, server.url, "--prices", "prices.json"), 2, "--budget USD")
+        assert not server.asked
+        ends(collect(tmp_path, server.url, "--prices", "prices.json", "--budget", 40), 0)
+        assert manifest_of(run)["usd"] == pytest.approx(server_usd(server, 10, 1000))
+
+
 # --- the Batch API --------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from common.core.config import configure
 from common.core.errors import InputError
 from common.data import sources, test_sets, training_sets
+from common.generate import prices
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,6 +58,16 @@ def test_every_command_is_one_that_its_script_takes(page, tmp_path, monkeypatch)
         except (InputError, SystemExit) as error:
             refused.append(f"{script} {shlex.join(arguments)}: {error}")
     assert not refused, "\n".join(refused)
+
+
+def test_no_command_names_a_model_that_is_shut_down():
+    """As of the day on which the paper's teachers go; docstrings and error texts count, too."""
+    assert prices.look_up("gpt-4o-2024-11-20")[1] == date(2027, 1, 14)
+    files = [*PAGES, *ROOT.glob("0*.py"), *(ROOT / "common").rglob("*.py")]
+    for path in files:
+        for model in re.findall(r"--model[ =](\S+)", path.read_text(encoding="utf-8")):
+            day = prices.look_up(model.strip("`'\",.)"))[1]
+            assert day is None or day > date(2027, 1, 14), (path, model)
 
 
 @pytest.mark.parametrize(
