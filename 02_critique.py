@@ -5,7 +5,8 @@
 In: all files of `01_responses/`. Out, for each teacher: `02_critiques/<teacher>.jsonl`, the same
 rows with a critique and its verdict; `02_failed/<teacher>.jsonl`, rows without one and why; with
 `--answers`, `02_answers/<teacher>.jsonl`, the teacher's own answers. Critiques that came with the
-data go to `carried.jsonl`, those of `--self-critique` to `self-critique.jsonl`.
+data go to `carried.jsonl`, those of `--self-critique` to `self-critique.jsonl`. `02_critiques.html`
+is a page to read them all in: where does the teacher say right, and the gold wrong?
 
     python 02_critique.py                                             # tiny: a rule-based teacher
     python 02_critique.py --name mine --model gpt-6-luna --reasoning-effort none --budget 5
@@ -147,7 +148,7 @@ from common.generate.budget import Budget, teacher_choices
 from common.generate.client import Client
 from common.generate.journal import Journal
 from common.generate.requests import Request, Sampling, complete
-from common.teacher import critiques
+from common.teacher import critiques, html_report
 from common.train import distributed
 
 distributed.start()  # --self-critique may run on several GPUs, by torchrun
@@ -289,8 +290,7 @@ with Journal(run / "02_journal.jsonl") as journal:
 distributed.leave_to_main()
 
 # %% Grade each response against its gold, so that verdicts can be held against the grades
-graded = critique_quality.add_grades(carried + to_ask)
-carried, to_ask = graded[: len(carried)], graded[len(carried) :]
+critique_quality.add_grades(carried + to_ask)
 
 # %% One row each: critiques that came with the data as they are, new ones with their verdict
 critiqued = {}
@@ -331,6 +331,8 @@ for name, rows in critiqued.items():
         print(f"wrote {output}\n{critiques.format_summary(report)}")
         if report["thinking_removed"]:
             print(f"{report['thinking_removed']:,} answers held thinking, which is left out")
+html_report.write_page(run)
+print(f"wrote {run / '02_critiques.html'}: all critiques of this run beside their golds")
 lock.release(force=True)
 if not n_good:
     raise Stopped(critiques.explain_failure(failed, run / "02_failed"), 3 if to_ask else 2)

@@ -30,7 +30,7 @@ FIELDS_01 = [
     *("source", "generator", "sample", "finish_reason"),
 ]
 FIELDS_02 = [
-    *FIELDS_01,
+    *(*FIELDS_01, "correct"),
     *("critique_id", "teacher", "critique", "critique_raw", "verdict"),
     *("critique_finish_reason", "usage", "usd"),
 ]
@@ -40,7 +40,8 @@ FIELDS_02 = [
 
 
 def test_every_file_of_the_floor_plan(finished):
-    expected = {RESPONSES, CRITIQUES, ANSWERS, FAILED, "03_report.md", "03_report.png"}
+    expected = {RESPONSES, CRITIQUES, ANSWERS, FAILED, "02_critiques.html"}
+    expected |= {"03_report.md", "03_report.png"}
     expected |= {"05_results.md", "05_results.png", "05_outputs.html", "05_eval/scores.json"}
     for name in SETS:
         folder = f"04_train/{name}"
@@ -77,6 +78,7 @@ def test_rows_of_01_and_02(finished):
         parts = (critique["id"], critique["teacher"], critique["critique_raw"])
         assert critique["critique_id"] == content_id(*parts)
         correct = grading.is_correct(response["response"], response["gold"])
+        assert critique["correct"] is correct
         assert critique["verdict"] == ("right" if correct else "wrong")
     assert {row["verdict"] for row in critiques} == {"right", "wrong"}
     answers = rows(finished.run / ANSWERS)
@@ -576,7 +578,7 @@ def test_a_teacher_writes_its_own_files_and_nobody_elses(taught):
     ask(B)
     assert critiques_of(run, A) == [(n, f"By {A} at 0.3.") for n in range(3)]
     assert critiques_of(run, B) == [(n, f"By {B} at 0.3.") for n in range(3)]
-    files = {name for name in first if name[:2] == "02" and "journal" not in name}
+    files = {name for name in first if re.fullmatch("02_.*/.*", name)}
     assert len(files) == 3 and all(contents(run)[name] == first[name] for name in files)
     ask(A, "--answers", "--temperature", 0.7)
     assert critiques_of(run, A) == [(n, f"By {A} at 0.7.") for n in range(3)]

@@ -15,18 +15,17 @@ CASES = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")  # response
 SHOWN = 12  # groups of a table: a column may hold anything
 
 
-def add_grades(rows: list) -> list:
-    """Return the rows with `correct`: does the response give the gold of its row. Each graded once.
+def add_grades(rows: list) -> None:
+    """Set `correct` in each row that has no grade yet: does its response give its gold?
 
-    None without a gold, and if it took the grader too long.
+    True or False; None without a gold, and if it took the grader too long.
     """
-    golds = [_read_gold(row) for row in rows]
-    results = grading.grade_many([row["response"] for row in rows], golds)
-    graded = []
-    for row, gold, result in zip(rows, golds, results):
+    ungraded = [row for row in rows if not isinstance(row.get("correct"), bool)]
+    golds = [_read_gold(row) for row in ungraded]
+    results = grading.grade_many([row["response"] for row in ungraded], golds)
+    for row, gold, result in zip(ungraded, golds, results):
         is_known = gold and not result.timed_out
-        graded.append(row | {"correct": result.correct if is_known else None})
-    return graded
+        row["correct"] = result.correct if is_known else None
 
 
 def collect_golds(rows: list) -> dict:
@@ -47,26 +46,20 @@ def _read_gold(row):
 def grade_responses(rows: list, golds: dict) -> tuple:
     """Return ({response id: does it give the gold answer}, counts in words), each graded once.
 
-    02 has graded most against the gold of their row. golds: as collect_golds gives them; a row
-    without a gold shares that of its question. Not graded if the question has none, or different
-    ones (even the same number in two forms: which one is meant is not for us to say); timed out if
-    it took the grader too long.
+    02 has graded most of them. golds: as collect_golds gives them; a row without a gold shares that
+    of its question. Not graded if the question has none, or different ones (even the same number in
+    two forms: which one is meant is not for us to say); timed out if it took the grader too long.
     """
     responses = {}
     for row in rows:
-        if len(golds[row["question_id"]]) == 1:
-            responses[row["id"]] = row
-    correct, ungraded = {}, []
+        question_golds = golds[row["question_id"]]
+        if len(question_golds) == 1:
+            responses[row["id"]] = row | {"gold": min(question_golds)}
+    add_grades(list(responses.values()))
+    correct = {}
     for name, row in responses.items():
-        grade = row.get("correct")
-        if isinstance(grade, bool) and _read_gold(row):
-            correct[name] = grade
-        else:
-            [gold] = golds[row["question_id"]]
-            ungraded.append(row | {"gold": gold})
-    for row in add_grades(ungraded):
         if row["correct"] is not None:
-            correct[row["id"]] = row["correct"]
+            correct[name] = row["correct"]
     n_responses = len({row["id"] for row in rows})
     counts = (
         f"{len(correct)} graded, {sum(correct.values())} right, {len(responses) - len(correct)} "

@@ -78,7 +78,7 @@ def carry_over(row: dict, min_words: int = 0) -> dict:
 
 def add_critique(row: dict, answer: dict, teacher: str) -> dict:
     """Return the row with the teacher's critique; with "reason" if the answer is none."""
-    row = {name: value for name, value in row.items() if name not in CRITIQUE_FIELDS}
+    row = _without_critique(row)
     if "error" in answer:
         return row | {
             "teacher": teacher,
@@ -102,10 +102,15 @@ def add_critique(row: dict, answer: dict, teacher: str) -> dict:
     }
 
 
+def _without_critique(row):
+    return {name: value for name, value in row.items() if name not in CRITIQUE_FIELDS}
+
+
 def add_answer(row: dict, answer: dict, teacher: str) -> dict:
     """Return the row of the teacher's own answer to a question; with "reason" if there is none."""
     if "error" in answer:
-        return row | {"teacher": teacher, "reason": f"no answer of its own: {answer['error']}"}
+        reason = f"no answer of its own: {answer['error']}"
+        return _without_critique(row) | {"teacher": teacher, "reason": reason}
     return {
         "question_id": row["question_id"],
         "question": row["question"],

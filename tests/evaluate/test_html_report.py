@@ -5,34 +5,17 @@ browser.
 """
 
 import base64
-import gzip
 import hashlib
 import json
 import random
 import re
-import shutil
 import time
 import urllib.parse
-from html.parser import HTMLParser
 
 import pytest
 
 from common.evaluate import html_report
-
-HOSTILE = [
-    "</script><script>document.title = 'broken'</script>",
-    "<!-- <script>",
-    "<img src=x onerror=\"document.title = 'broken'\">",
-    "]]>&lt;",
-    "a\u2028b\u2029c",
-    "half \ud83d of an emoji",
-    "\x00\x1b[31m",
-    "@DATA@ @SCRIPT@",
-    "\u202eright to left\u202c",
-    "",
-    "javascript:alert(1)",
-    "x" * 3000,
-]
+from tests.pages import HOSTILE, Elements, unpacked
 
 
 def row(i, strict=True, **changes):
@@ -66,38 +49,9 @@ def score(model, benchmark="sums", **changes):
     } | changes
 
 
-class Elements(HTMLParser):
-    """All tags, and the text of each script."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.scripts = [], []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, tuple(attributes)))
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_data(self, text):
-        if self.lasttag == "script" and text.strip():
-            self.scripts[-1] += text
-
-
 def write(folder, rows, scores=(), **settings):
     html_report.write_page(folder / "page.html", rows, list(scores), **settings)
     return (folder / "page.html").read_bytes()
-
-
-def unpacked(html):
-    """The table of contents and the items that a page holds."""
-    packed = re.search(rb'id="data">([^<]*)</script>', html)[1]
-    contents, *items = map(
-        json.loads,
-        gzip.decompress(base64.b64decode(packed, validate=True)).decode("ascii").splitlines(),
-    )
-    return contents, items
 
 
 def test_round_trip(tmp_path):
@@ -254,35 +208,6 @@ def test_size_of_a_big_page(tmp_path):
 
 
 # --- in a browser ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium, if there is one and selenium can drive it."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium, or no chromedriver, here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "window-size=1280,900",
-        f"user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    opened.implicitly_wait(10)
-    yield opened
-    opened.quit()
 
 
 @pytest.mark.extra
