@@ -111,7 +111,7 @@ function showItem(item) {
   const prompts = item.prompts.map((prompt, i) => whose(i) && make("details", {},
     make("summary", {}, `Exact prompt of ${whose(i)}`), pre("", prompt)));
   return [title(item), pre("question", item.question ?? "(no question is stored)"),
-    ...prompts.filter(Boolean), make("h3", {}, "Gold"), pre("gold", String(item.gold ?? "–")),
+    ...prompts.filter(Boolean), make("h3", {}, "Gold"), pre("gold", item.gold ?? "–"),
     make("div", "pair", ...answers.map(showAnswer))];
 }
 function showAnswer(r, m) {
@@ -127,6 +127,6 @@ function showAnswer(r, m) {
   const reason = make("bdi", {}, r.finish_reason ?? "unknown");
   const length = `; ${r.n_tokens ?? "unknown number of"} tokens)`;
   return make("section", {}, head, ...badges.filter(Boolean).map(badge),
-    make("h3", {}, "Extracted answer (", method, ")"), pre("", String(r.extracted ?? "–")),
-    make("h3", {}, "Output (finish reason: ", reason, length), pre("", String(r.output ?? "")));
+    make("h3", {}, "Extracted answer (", method, ")"), pre("", r.extracted ?? "–"),
+    make("h3", {}, "Output (finish reason: ", reason, length), pre("", r.output ?? ""));
 }

@@ -55,10 +55,10 @@ function showItem(item) {
   const failure = item.reason ? [make("p", "warn", item.reason)] : [];
   const origin = [item.source, item.generator].filter(Boolean).join(", ");
   return [title(item), pre("question", item.question), make("h3", {}, "Gold"),
-    pre("gold", String(item.gold ?? "–")),
+    pre("gold", item.gold ?? "–"),
     make("div", "pair",
       make("section", {}, make("h2", {}, "Response ", make("small", {}, origin)),
-        judged("by its gold", byGold(item)), ...cut(item.finish_reason), pre("", item.response)),
+        judged("by its gold", byGold(item)), ...cut(item.finish_reason), pre("", item.response ?? "–")),
       make("section", {}, make("h2", {}, "Critique ", make("small", {}, item.teacher)),
         judged("verdict", item.verdict), ...cut(item.critique_finish_reason), ...failure,
         pre("", critiqueOf(item) ?? "–")))];
