@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from common.core import prompts
@@ -34,7 +33,7 @@ def peak_of(pid):
 
 if __name__ == "__main__":
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    sampling = asdict(Sampling(0.3, 0.95, 3200))
+    sampling = Sampling(0.3, 0.95, 3200).identity()
     with tempfile.TemporaryDirectory() as folder, FaultServer() as server:
         run = Path(folder) / "runs" / "bench"
         (run / "01_responses").mkdir(parents=True)
