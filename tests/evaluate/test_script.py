@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.faults import FaultServer
 from tests.runs import SMALL, must_run, rows
 
 SETTINGS = SMALL["05_eval.py"]
@@ -51,3 +52,21 @@ def test_two_processes_give_the_rows_of_one(finished, run_copy):
     for model in MODELS:
         path = f"05_eval/{model}/tiny.jsonl"
         assert rows(run_copy / path) == rows(finished.run / path)
+
+
+def test_further_fields_reach_a_server_and_are_asked_anew(run_copy):
+    """The fields are in each request, and in the manifest; answers without them are no answers."""
+    body = {"top_k": 1, "chat_template_kwargs": {"enable_thinking": False}}
+    with FaultServer() as server:
+        model = ["--model", f"served=name@{server.url}", "--concurrency", "4"]
+        must_run(run_copy.parent.parent, "05_eval.py", *SETTINGS, *model)
+        plain = [entry["body"] for entry in server.asked]
+        extra = ["--extra-body", json.dumps(body)]
+        must_run(run_copy.parent.parent, "05_eval.py", *SETTINGS, *model, *extra)
+        further = [entry["body"] for entry in server.asked[len(plain) :]]
+    assert not [asked for asked in plain if "top_k" in asked]
+    n_items = len(rows(run_copy / "05_eval" / "served" / "tiny.jsonl"))
+    assert n_items <= len(further) == len(plain)
+    assert all(asked.items() >= body.items() for asked in further)
+    manifest = json.loads((run_copy / "05_results.run.json").read_text())
+    assert json.loads(manifest["config"]["extra_body"]) == body
