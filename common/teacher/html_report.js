@@ -58,7 +58,8 @@ function showItem(item) {
     pre("gold", item.gold ?? "–"),
     make("div", "pair",
       make("section", {}, make("h2", {}, "Response ", make("small", {}, origin)),
-        judged("by its gold", byGold(item)), ...cut(item.finish_reason), pre("", item.response ?? "–")),
+        judged("by its gold", byGold(item)), ...cut(item.finish_reason),
+        pre("", item.response ?? "–")),
       make("section", {}, make("h2", {}, "Critique ", make("small", {}, item.teacher)),
         judged("verdict", item.verdict), ...cut(item.critique_finish_reason), ...failure,
         pre("", critiqueOf(item) ?? "–")))];
