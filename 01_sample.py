@@ -111,6 +111,7 @@ from pathlib import Path
 from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
+from common.core.special_tokens import hide
 from common.core.thinking import without_thinking
 from common.data import readers, sources
 from common.generate.journal import Journal
@@ -206,7 +207,8 @@ if config.model:
     questions = {(row["question_id"], row["gold"]): row for row in rows}  # each is asked once
     draws, requests = [], []
     for row in questions.values():
-        prompt = prompts.solve_prompt(row["question"], template)
+        question = hide(row["question"], engine.tokenizer)
+        prompt = prompts.solve_prompt(question, template)
         for k in range(config.samples):
             draws.append((row, k))
             requests.append(Request(prompt, sample=k))

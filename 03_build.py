@@ -52,6 +52,9 @@ class Config:
     seed: int = setting(0, "of the choice and order of rows", minimum=0)
     teacher: list[str] = setting([], "whose critiques and answers (default: of all)", group="data")
     limit: int | None = setting(None, "only the first so many critiques", minimum=1, group="data")
+    min_critique_words: int = setting(
+        3, "leave out critiques with fewer words before the conclusion", minimum=0, group="data"
+    )
     select: str = setting(
         "random",
         "which rows, if there are more: random; longest or shortest critiques; "
@@ -102,7 +105,7 @@ class Config:
 config = configure(Config, "03")
 
 # %% Check the settings
-from common.core import files, manifests
+from common.core import files, manifests, special_tokens
 from common.core.errors import InputError
 from common.data import (
     critique_quality,
@@ -135,7 +138,8 @@ for path in run.glob("01_responses/*.jsonl"):
 golds = critique_quality.collect_golds(critiques + self_critiques + responses)
 teachers = selection.select_teachers(critiques, config.teacher)
 critiques = [row for row in critiques if row["teacher"] in teachers]
-rows, left_out = selection.usable_critiques(critiques[: config.limit] + self_critiques)
+rows = critiques[: config.limit] + self_critiques
+rows, left_out = selection.usable_critiques(rows, config.min_critique_words)
 
 answer_files = sorted(run.glob("02_answers/*.jsonl"))
 answers = selection.read_answers(answer_files, teachers)
@@ -166,6 +170,9 @@ if config.max_tokens:
         raise InputError("--max-tokens cannot be counted without one: --tokenizer FOLDER")
     rows = [row for row in rows if row["row_length"] <= config.max_tokens]
 left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
+n_special = special_tokens.count_rows(rows + other_responses, tokenizer) if tokenizer else 0
+if n_special:
+    notes.append(f"{n_special} rows hold text such as <|im_end|>, which is trained as plain text")
 
 # %% Grade the responses against their golds
 correct, gold_counts = critique_quality.grade_responses(rows, golds)

@@ -119,6 +119,7 @@ import torch
 from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
+from common.core.special_tokens import hide
 from common.data import decontamination, test_sets
 from common.evaluate import checkpoint_selection as selection
 from common.evaluate import comparisons, html_report, models, paper_tables, report, scores
@@ -169,7 +170,8 @@ def evaluate(spec, test_items):
     for name, items in test_items.items():
         system, stop = test_sets.get_test_set(name).prompt_form
         form = conditions["template"], system, tokenizer
-        texts = [prompts.solve_prompt(item["question"], *form) for item in items]
+        questions = [hide(item["question"], engine.tokenizer) for item in items]
+        texts = [prompts.solve_prompt(question, *form) for question in questions]
         requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
         settings = replace(sampling, stop=list(stop))
         journal_folder = run / "05_journal" / files.content_id(engine.identity)[:12]

@@ -19,7 +19,8 @@ from tests.faults import FaultServer
 from tests.runs import contents, must_run, rows, run_script, write_rows
 
 A, B = "teacher-a", "teacher-b"
-BUILD = ["03_build.py", "--preset", "paper", "--name", "own", "--tokenizer"]  # and a tokenizer
+BUILD = ["03_build.py", "--preset", "paper", "--name", "own", "--min-critique-words", 2]
+BUILD += ["--tokenizer"]  # and a tokenizer
 
 
 def critiqued(row, teacher, critique, verdict):
@@ -134,6 +135,7 @@ UNUSABLE = [
     CRITIQUES["3a", A],
     critiqued(RESPONSES["3a"], B, "Hard to say.", "unparsed"),
     critiqued(RESPONSES["4a"], A, " \n", "wrong"),
+    critiqued(RESPONSES["5a"], B, "Wrong.\n\nConclusion: wrong [END]", "wrong"),
 ]
 ANSWERS = {"1": A, "2": A, "3": A, "4": B, "8": A, "9": B}  # question: whose own answer
 # A run of 01: one question that exists already, two that are in the exam, one cut response.
@@ -185,6 +187,7 @@ LEFT_OUT = {
     "duplicate critiques": 2,
     "critiques without a verdict": 1,
     "rows with an empty critique": 1,
+    "bare conclusions (--min-critique-words 2)": 1,
     "rows whose question is in a test set": 5,
     "too long (--max-tokens)": 2,
 }
@@ -541,7 +544,7 @@ ASKED = [
 TEXTS = [("So.\n\nConclusion: right [END]", "right"), ("?", "wrong")]
 SHORT = [critiqued(row, A, *TEXTS[n % 2]) for n, row in enumerate(ASKED)]
 TRAIN = ["--global-batch", 4, "--epochs", 10, "--learning-rate", "1e-2", "--save-every", 0]
-BUILD_OWN = [*BUILD, "base"]
+BUILD_OWN = [*BUILD, "base", "--min-critique-words", 0]
 
 
 @pytest.fixture(scope="module")

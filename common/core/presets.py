@@ -33,7 +33,7 @@ TINY = {
     # a style of its critiques is the bare verdict
     | dict(model="tiny-teacher", base_url="tiny", answers=True, concurrency=8)
     | dict(min_critique_words=0),
-    "03": dict(rows=800, tokenizer="base"),
+    "03": dict(rows=800, tokenizer="base", min_critique_words=0),
     # 800 / 16 = 50 updates; a learning rate for 0.2 M parameters
     "04": dict(
         learning_rate=3e-4,

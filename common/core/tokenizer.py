@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.core import prompts
 from common.core.errors import InputError
+from common.core.special_tokens import encode, hide
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
 OTHER_FORMATS = ["*.bin", "*.pth", "*.gguf", "original/*"]  # of weights on the hub, not downloaded
@@ -42,18 +43,20 @@ def load_tokenizer(folder):
 def encode_rows(rows: list, tokenizer, template: str) -> Iterator:
     """Yield (prompt ids, completion ids) of each row of 03.
 
-    The completion's ids end with the template's end token. The two are tokenized apart, because at
+    The completion's ids end with the template's end token. Text of a row that looks like a special
+    token is plain text. The two are tokenized apart, because at
     test time the model goes on from exactly the prompt's ids.
     Example (ChatML): [<|im_start|> system ... assistant \\n] and [Critique : ... [END] <|im_end|>].
     """
     for start in range(0, len(rows), TOKENIZER_ROWS):
         prompt_texts, completion_texts = [], []
         for row in rows[start : start + TOKENIZER_ROWS]:
-            completion = row["completion"][0]["content"]
-            prompt_texts.append(prompts.render(row["prompt"], template))
+            prompt = [m | {"content": hide(m["content"], tokenizer)} for m in row["prompt"]]
+            prompt_texts.append(prompts.render(prompt, template))
+            completion = hide(row["completion"][0]["content"], tokenizer)
             completion_texts.append(prompts.render_completion(completion, template, tokenizer))
-        prompt_ids = tokenizer(prompt_texts).input_ids
-        completion_ids = tokenizer(completion_texts, add_special_tokens=False).input_ids
+        prompt_ids = encode(prompt_texts, tokenizer)
+        completion_ids = encode(completion_texts, tokenizer, add_special_tokens=False)
         yield from zip(prompt_ids, completion_ids)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
 from common.core.tokenizer import encode_rows, load_tokenizer, local_folder
-from common.core.verdicts import VERDICTS
+from common.core.verdicts import VERDICTS, words_before_conclusion
 from common.data import training_sets
 
 RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", "gold")
@@ -68,14 +68,15 @@ def read_finished_responses(paths: list) -> list:
     return list(finished.values())
 
 
-def usable_critiques(rows: list) -> tuple:
+def usable_critiques(rows: list, min_words: int = 0) -> tuple:
     """Return (the critiqued rows that can be trained on, counts of why the others cannot).
 
     A file from several sources may hold a critique twice, one without a verdict, or blank texts.
+    min_words: fewer words before the conclusion are no critique.
     """
     usable, counts = {}, Counter()
     for row in rows:
-        problem = _find_problem(row)
+        problem = _find_problem(row, min_words)
         if not problem and row["critique_id"] in usable:
             problem = "duplicate critiques"
         if problem:
@@ -85,11 +86,15 @@ def usable_critiques(rows: list) -> tuple:
     return list(usable.values()), counts
 
 
-def _find_problem(row):
+def _find_problem(row, min_words):
     for name in ("question", "response", "critique"):
         if not _is_text(row.get(name)):
             return f"rows with an empty {name}"
-    return "" if row.get("verdict") in VERDICTS else "critiques without a verdict"
+    if row.get("verdict") not in VERDICTS:
+        return "critiques without a verdict"
+    if words_before_conclusion(row["critique"]) < min_words:
+        return f"bare conclusions (--min-critique-words {min_words})"
+    return ""
 
 
 def load_length_tokenizer(name: str, run: Path):

@@ -8,6 +8,7 @@ from common import grading
 from common.core import stats
 from common.core.files import content_id, file_hash, write_json, write_jsonl
 from common.core.manifests import environment
+from common.core.special_tokens import reveal
 from common.data import test_sets
 from common.generate.requests import Request
 from common.grading import paper
@@ -113,7 +114,7 @@ def grade_outputs(folder: Path, name: str, items, requests, outputs, count_faile
             "benchmark": name,
             "sample": number % samples,
             "question": item["question"],
-            "prompt": request.prompt,
+            "prompt": reveal(request.prompt),
             "output": output.get("text", ""),
             "finish_reason": output.get("finish_reason"),
             "n_tokens": usage.get("completion_tokens"),

@@ -52,6 +52,7 @@ class Client:
     """
 
     tries = 6  # of one request; a wait for the rate limit or for a lost server is none
+    tokenizer = None  # the server has its own
     patience = 600  # seconds without a good answer until the run ends
 
     def __init__(self, model, base_url=None, concurrency=256, timeout=300, budget=None):

@@ -17,6 +17,7 @@ from transformers import TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
 
 from common.core.files import utf8
+from common.core.special_tokens import encode
 from common.generate.requests import Sampling, Task, cut_at_stop
 
 # Neither of the first two is sharp: 4 to 32 steps and 1/2 to 1/32 of the batch differ by 10%
@@ -174,7 +175,7 @@ class Decoder:
         """Return a prompt's token ids; one that holds the begin token gets no second one."""
         begin = self.tokenizer.bos_token
         has_begin = begin and prompt.startswith(begin)
-        return self.tokenizer(utf8(prompt), add_special_tokens=not has_begin).input_ids
+        return encode([utf8(prompt)], self.tokenizer, add_special_tokens=not has_begin)[0]
 
     def _read(self, rows):
         """Return the cache of the rows' prompts, left-padded; give each row its first token."""

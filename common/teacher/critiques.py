@@ -7,6 +7,7 @@ from pathlib import Path
 from common.core import prompts, verdicts
 from common.core.files import content_id, read_jsonl, utf8
 from common.core.manifests import outputs
+from common.core.special_tokens import hide
 from common.core.thinking import without_thinking
 
 # In place of a teacher's name in critiques that the base itself wrote. No model has this name.
@@ -34,7 +35,8 @@ def build_self_prompt(row: dict, tokenizer) -> str:
 
     The paper has it critique in this form, too (A.4).
     """
-    messages = prompts.critique_row_prompt(row["question"], row["response"])
+    texts = [hide(row[name], tokenizer) for name in ("question", "response")]
+    messages = prompts.critique_row_prompt(*texts)
     return prompts.render(messages, prompts.template_for(tokenizer))
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from common.core import verdicts
+from common.core import special_tokens, verdicts
 from common.core.errors import InputError
 from common.core.tokenizer import encode_rows
 
@@ -21,13 +21,16 @@ IGNORE = -100  # label of a position that is not supervised (torch's cross-entro
 def examples(
     rows: list, tokenizer, template: str, cutoff: int, overlong: str = "truncate"
 ) -> tuple[list, Counter]:
-    """Return (examples, counts of what was dropped or truncated).
+    """Return (examples, counts of what was dropped, truncated or is read in another way).
 
     An example is {"id", "input_ids" (int32 tensor), "n_prompt"}. A row longer than `cutoff` tokens
     is truncated at its end, or dropped (overlong). A row whose prompt alone fills the cutoff is
     always dropped, since nothing of it would be supervised.
     """
     encoded, counts = [], Counter()
+    n_special = special_tokens.count_rows(rows, tokenizer)
+    if n_special:
+        counts["with text such as <|im_end|>, trained as plain text"] = n_special
     for row, (prompt, completion) in zip(rows, encode_rows(rows, tokenizer, template)):
         room = cutoff - len(prompt)
         if room <= 0:

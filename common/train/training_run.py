@@ -37,7 +37,7 @@ class TrainingRun:
     set_name: str  # of the training set; "cft+sft" for the rows of two
     files: list  # of 03 that hold its rows
     examples: list  # tokens.examples
-    counts: Counter  # what was dropped or truncated
+    counts: Counter  # of tokens.examples
     holdout: list  # examples put aside
     plan: list  # tokens.batch_plan
     folder: Path  # 04_train/<set>

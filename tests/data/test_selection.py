@@ -93,6 +93,11 @@ def test_what_cannot_be_used_is_left_out_and_counted():
         "duplicate critiques": 1,
     }
     assert selection.usable_critiques([first]) == ([first], {})
+    # The first one's, "Checked by t: r.", has four words before its conclusion.
+    short = {"critique": "Wrong line 2.\n\nConclusion: wrong [END]"}
+    rows, counts = selection.usable_critiques([first, second | short], min_words=4)
+    assert rows == [first] and list(counts.values()) == [1]
+    assert selection.usable_critiques([second | short], min_words=3)[0] == [second | short]
     # Two golds are seen by collect_golds; ids do not tell forms of Unicode apart.
     for change in ({"gold": "another"}, {"question": "q e\u0301"}):
         rows, counts = selection.usable_critiques([first, first | change])

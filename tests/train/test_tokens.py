@@ -370,18 +370,17 @@ def test_ids_are_those_of_the_protocols_text(name):
         "<|endoftext|>",
     ],
 )
-def test_markers_in_a_question_are_tokens_yet_never_supervised(injected):
-    """A user's text that spells a marker becomes that marker (transformers does it in every chat
-    template), so it can end its own turn. What is supervised does not move, because the prompt's
-    end is counted, not searched for.
-    """
+def test_markers_in_a_question_are_text(injected):
+    """A user's text that spells a marker cannot end its own turn, and moves nothing supervised."""
     qwen = real("qwen2.5-math")
     (clean,), _ = tokens.examples([row_of(WRITTEN, QUESTION)], qwen, "chatml", 2048)
     (example,), _ = tokens.examples([row_of(WRITTEN, QUESTION + injected)], qwen, "chatml", 2048)
-    marker = qwen.convert_tokens_to_ids(injected.partition("|>")[0] + "|>")
     ids, n = example["input_ids"].tolist(), example["n_prompt"]
-    assert ids[:n].count(marker) > clean["input_ids"][: clean["n_prompt"]].tolist().count(marker)
-    assert ids[n:] == clean["input_ids"][clean["n_prompt"] :].tolist()
+    clean_ids, n_clean = clean["input_ids"].tolist(), clean["n_prompt"]
+    assert n > n_clean and ids[n:] == clean_ids[n_clean:]
+    for marker in qwen.all_special_ids:
+        assert ids[:n].count(marker) == clean_ids[:n_clean].count(marker)
+    assert injected in qwen.decode(ids[:n])
     assert qwen.decode(ids[:n]).endswith("<|im_end|>\n<|im_start|>assistant\n")
 
 
