@@ -32,7 +32,7 @@ does not apply, None. Its place in VALUE_RULES says when it is tried.
 
 Hostile text: what a model wrote is only ever matched and parsed. No eval, sympify, parse_expr or
 pickle sees it. Lengths, depths and numbers of digits are bounded here. The process that runs sympy
-is bounded in time and memory. An answer that it cannot decide in 3 seconds is wrong, and says
+is bounded in CPU time and memory. An answer that it cannot decide in 4 seconds is wrong, and says
 timed_out. What is neither a string nor a number is wrong without its methods being called.
 """
 

@@ -26,7 +26,7 @@ from common.grading.parse_structure import (
     split_label,
 )
 
-SYMBOLIC_SECONDS = 3.0  # for all symbolic comparisons of one answer, the start of a worker included
+SYMBOLIC_SECONDS = 4.0  # of CPU time, for all symbolic comparisons of one answer
 MAX_ANSWER, MAX_SYMBOLIC = 20_000, 1_000  # characters: understood at all, given to sympy
 MAX_ITEMS, MAX_DEPTH = 64, 12  # of a list, of nested brackets
 

@@ -29,7 +29,7 @@ from common.grading import sympy_worker
 from common.grading.normalize_latex import compile_rules, rewrite
 
 MAX_TEXT, MAX_ANSWER = 1_000_000, 2_000  # longer answers are compared as strings
-SECONDS = 3.0  # for all symbolic comparisons of one answer
+SECONDS = 4.0  # of CPU time, for all symbolic comparisons of one answer
 
 UNIT_WORDS = (  # a dot is any character in them
     "east;degree;mph;kmph;ft;m sqaure; m east;sq m;deg;mile;q .;monkey;prime;ratio;"

@@ -14,8 +14,11 @@ import json
 import logging
 import random
 import re
+import resource
 import signal
 import sys
+import time
+from contextlib import suppress
 from math import isclose
 from typing import Any
 
@@ -44,7 +47,6 @@ SPANS = [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5  # the points lie here; smal
 WIDE = [(10, 60), (60, 900), (-900, -10)]  # and here, if nothing grows like an exponential
 LARGEST = 10**60  # a larger value is near a pole, or hides the other terms of a sum
 AGREE = 4  # expressions are equal if they agree at so many points
-BACKSTOP_SECONDS = 20  # this process ends itself then, in case its parent has died
 UNREADABLE = r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_"  # 101_2, \angle A, \sum a_k
 DEGREES_OF_LETTERS = r"[^\d)}\s.]\s*°"  # x°
 TRIGONOMETRY = r"\\(?:sin|cos|tan|cot|sec|csc)"
@@ -411,24 +413,23 @@ FUNCTIONS = {"equal": equal, "same_by_paper": same_by_paper}
 
 
 def serve(memory_bytes: int) -> None:
-    """Answer JSON lines [name, arguments...] by what that function returns, until stdin ends.
+    """Answer JSON lines [seconds, name, arguments...] by what that function returns.
 
-    The reply is null if the memory did not suffice.
+    A reply is [answer, seconds of CPU]; the answer is null if the memory did not suffice. A
+    question that needs more CPU time than its seconds ends this process. So does the end of stdin.
     """
     replies, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no reply
-    try:
-        import resource
-
+    with suppress(ValueError, OSError):  # not on every system: the time limit remains
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    except (ImportError, ValueError, OSError):  # not on this system: the time limit remains
-        pass
     equal(r"\sqrt{8}", r"2\sqrt{2}")  # fills grammar tables and caches, as part of the start
     print("ready", file=replies, flush=True)
-    alarm = getattr(signal, "alarm", lambda seconds: None)
     for line in sys.stdin:
-        alarm(BACKSTOP_SECONDS)
-        print(json.dumps(_reply(*json.loads(line))), file=replies, flush=True)
-        alarm(0)
+        seconds, *question = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        began = time.process_time()
+        answer = _reply(*question)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps([answer, time.process_time() - began]), file=replies, flush=True)
 
 
 def _reply(name, *arguments):

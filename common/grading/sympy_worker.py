@@ -14,7 +14,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,15 @@ from typing import Any
 WORKERS = min(os.cpu_count() or 1, 8)  # at most; each thread that asks starts one
 MEMORY_BYTES = 512 * 2**20  # address space of a worker, if the system can limit it; imports: 150 MB
 SYMBOLIC = Path(__file__).with_name("symbolic.py")
-LATE, ENDED, NO_MEMORY = "", None, "null\n"  # what comes in place of a reply
+# The last resort, for a process that the system gives no time. What an answer may take is CPU time,
+# which is the same on an idle and on a busy machine.
+WALL_SECONDS = 300
+LATE, ENDED = "", None  # what comes in place of a reply
+NO_ANSWER = "[null, 0]"
+
+
+class Starved(TimeoutError):
+    """The system gave a process too little time: nothing is known about the answer."""
 
 
 class Worker:
@@ -33,50 +40,53 @@ class Worker:
         self.process: Any = None
         self.lines, self.ready = queue.Queue(), False
 
-    def ask(self, question: list, seconds: float) -> bool:
-        """Return the answer to [function of symbolic.py, arguments].
+    def ask(self, question: list, seconds: float) -> tuple[bool, float]:
+        """Return the answer to [function of symbolic.py, arguments], and its seconds of CPU.
 
-        Raises TimeoutError if there is none within so many seconds, the start included, or if the
-        process died of the question. Raises RuntimeError if the process cannot start.
+        Raises TimeoutError if it needs more than `seconds` of CPU time, its start left out, or if
+        the process died of it; Starved if there is no answer within WALL_SECONDS; RuntimeError if
+        the process cannot start.
         """
-        end = time.monotonic() + seconds
         if not self._is_running():
             self._restart()
-        if not self.ready:
-            self._wait_for_start(end)
         reply = ENDED
         try:
-            if self.ready:
-                self.process.stdin.write(json.dumps(question) + "\n")
-                self.process.stdin.flush()
-                reply = self._line(end)
+            if not self.ready:
+                self._wait_for_start()
+            self.process.stdin.write(json.dumps([seconds, *question]) + "\n")
+            self.process.stdin.flush()
+            reply = self._line()
         except OSError:  # it has just died
             pass
         finally:  # even after an interrupt: a late reply must never answer the next question
-            failed = reply in (LATE, ENDED, NO_MEMORY)
-            if self.ready and failed:
+            if reply in (LATE, ENDED):
                 self._restart()
-        if failed:
-            raise TimeoutError(f"no result within {seconds:.1f} s and {MEMORY_BYTES >> 20} MB")
-        return json.loads(reply)
+        if reply is LATE:
+            raise Starved(f"no result within {WALL_SECONDS} s")
+        answer, used = json.loads(reply or NO_ANSWER)
+        if answer is None:
+            limits = f"{seconds:.1f} s of CPU time and {MEMORY_BYTES >> 20} MB"
+            raise TimeoutError(f"no result within {limits}")
+        return answer, used
 
     def _is_running(self):
         return self.process is not None and self.process.poll() is None
 
-    def _wait_for_start(self, end):
-        """Wait for the process to be ready. If it is late, it goes on starting."""
-        line = self._line(end)
-        self.ready = line == "ready\n"
+    def _wait_for_start(self):
+        line = self._line()
+        if line is LATE:
+            raise Starved(f"no start within {WALL_SECONDS} s")
         if line is ENDED:
             self.stop()
             raise RuntimeError(
                 "the process that compares symbolic answers did not start: "
                 "pip install -r requirements.txt"
             )
+        self.ready = True
 
-    def _line(self, end):
+    def _line(self):
         try:
-            return self.lines.get(timeout=max(end - time.monotonic(), 0.001))
+            return self.lines.get(timeout=WALL_SECONDS)
         except queue.Empty:
             return LATE
 
@@ -121,8 +131,9 @@ def _pump(pipe, lines):
 
 def _make_workers():
     """Make the workers, and again after a fork: a child must not talk into its parent's pipes."""
-    global workers, idle
+    global workers, idle, alone
     workers = [Worker() for _ in range(WORKERS)]
+    alone = threading.Lock()
     idle = queue.LifoQueue()  # last in, first out: one thread keeps to one process
     for worker in reversed(workers):
         idle.put(worker)
@@ -134,20 +145,29 @@ def _stop_workers():
 
 
 def ask(question: list, seconds: float) -> tuple[bool, float]:
-    """Return the answer of an idle worker and the seconds that it took, without the wait for one.
+    """Return the answer of an idle worker, and the seconds of CPU that it took.
 
-    Raises what Worker.ask raises. Threads may call it at the same time.
+    What is starved is asked once more, while no other worker runs. Raises what Worker.ask raises.
+    Threads may call it at the same time.
     """
     worker = idle.get()
     try:
-        started = time.monotonic()
-        return worker.ask(question, seconds), time.monotonic() - started
+        return worker.ask(question, seconds)
+    except Starved:
+        pass
     finally:
         idle.put(worker)
+    with alone:
+        taken = [idle.get() for _ in workers]
+        try:
+            return taken[0].ask(question, seconds)
+        finally:
+            for worker in reversed(taken):
+                idle.put(worker)
 
 
 class Allowance:
-    """The seconds that all symbolic comparisons of one answer may take together."""
+    """The seconds of CPU that all symbolic comparisons of one answer may take together."""
 
     def __init__(self, seconds: float):
         self.seconds = seconds

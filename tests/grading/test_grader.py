@@ -205,7 +205,7 @@ def test_hostile_inputs(prefixes, tmp_path, monkeypatch):
 
     Their time and memory: tests/bench/hostile.py.
     """
-    assert equivalence.SYMBOLIC_SECONDS == 3.0
+    assert equivalence.SYMBOLIC_SECONDS < 6
     monkeypatch.setattr(equivalence, "SYMBOLIC_SECONDS", 0.7)
     cases = hostile.cases(str(tmp_path / "ran"))
     assert len(cases) > 150

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.grading import symbolic, sympy_worker
-from common.grading.grader import GradeResult, grade, is_correct
+from common.grading.grader import GradeResult, grade, grade_many, is_correct
 from common.grading.sympy_worker import MEMORY_BYTES, Worker
 from tests import hostile
 
@@ -36,25 +37,58 @@ def shared_worker():
 
 
 def test_an_answer(shared_worker):
-    assert shared_worker.ask(["equal", r"\sqrt{8}", r"2\sqrt{2}"], 30) is True
-    assert shared_worker.ask(["equal", "x", "y"], 30) is False
-    assert shared_worker.ask(["equal", "\x00", "{"], 30) is False  # unreadable is not equal
+    assert shared_worker.ask(["equal", r"\sqrt{8}", r"2\sqrt{2}"], 30)[0] is True
+    assert shared_worker.ask(["equal", "x", "y"], 30)[0] is False
+    assert shared_worker.ask(["equal", "\x00", "{"], 30)[0] is False  # unreadable is not equal
 
 
 def test_time_is_limited_and_the_next_answer_comes_from_a_new_process(shared_worker):
     before = shared_worker.process.pid
     with pytest.raises(TimeoutError, match="no result within 0.3 s"):
         shared_worker.ask(["equal", HARMONIC, "2"], 0.3)
-    assert shared_worker.ask(["equal", "1+x", "x+1"], 30) is True
+    assert shared_worker.ask(["equal", "1+x", "x+1"], 30)[0] is True
     assert shared_worker.process.pid != before
 
 
-def test_the_start_counts(worker):
+def test_a_slow_start_is_not_charged(worker, tmp_path, monkeypatch):
+    """Neither its CPU time nor its wait counts for the answer."""
+    (tmp_path / "slow.py").write_text(
+        "import runpy, sys, time\n"
+        "until = time.process_time() + 0.5\n"
+        "while time.process_time() < until: pass\n"
+        "time.sleep(0.5)\n"
+        f"runpy.run_path({str(sympy_worker.SYMBOLIC)!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(sympy_worker, "SYMBOLIC", tmp_path / "slow.py")
+    answer, used = worker.ask(["equal", "x", "x"], 0.4)
+    assert answer is True and used < 0.4
+
+
+def test_what_an_answer_takes_is_taken_from_its_allowance():
+    allowance = sympy_worker.Allowance(30)
+    assert allowance.ask("equal", "1+x", "x+1") and allowance.seconds < 30
+    allowance.seconds = -1
     with pytest.raises(TimeoutError):
-        worker.ask(["equal", "x", "x"], 0.05)  # sympy is not yet imported
-    pid = worker.process.pid
-    assert worker.ask(["equal", "x", "x"], 30) is True
-    assert worker.process.pid == pid  # it went on starting
+        allowance.ask("equal", HARMONIC, "2")
+
+
+@linux
+def test_an_answer_that_got_no_time_is_asked_once_more(monkeypatch):
+    """A worker that the system does not run (here it is stopped) says nothing about its answer."""
+    assert is_correct(r"\boxed{z+1}", "1+z")
+    monkeypatch.setattr(sympy_worker, "WALL_SECONDS", 10)
+    for worker in sympy_worker.workers:
+        if worker.process:
+            os.kill(worker.process.pid, signal.SIGSTOP)
+    pairs = [(rf"\boxed{{{k}+z}}", f"z+{k}") for k in range(2, 6)]
+    assert [result.correct for result in grade_many(*zip(*pairs))] == [True] * 4
+    worker = sympy_worker.Worker()
+    worker.ask(["equal", "x", "x"], 30)
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(sympy_worker, "WALL_SECONDS", 0.2)
+    with pytest.raises(sympy_worker.Starved):
+        worker.ask(["equal", "x", "x"], 30)
+    worker.stop()
 
 
 @linux
@@ -76,14 +110,14 @@ def test_inputs_that_try_to_run_something_reach_the_grammar(step, shared_worker,
             ["same_by_paper", inner, "q+3"],
         ):
             with contextlib.suppress(TimeoutError):
-                assert shared_worker.ask(question, 3) is False, text
+                assert shared_worker.ask(question, 3)[0] is False, text
     assert not list(tmp_path.iterdir())
 
 
 def test_a_dead_process_is_replaced(shared_worker):
     shared_worker.process.kill()
     shared_worker.process.wait()
-    assert shared_worker.ask(["equal", "1+x", "x+1"], 30) is True
+    assert shared_worker.ask(["equal", "1+x", "x+1"], 30)[0] is True
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(1)", "import a_library_that_is_missing"])
