@@ -50,7 +50,9 @@ class Config:
         "mmlu_pro gpqa",
         group=USE,
     )
-    limit: int | None = setting(None, "the first so many items of a set", minimum=1, group=USE)
+    limit: int | None = setting(
+        None, "score a random sample of so many items of each set", minimum=1, group=USE
+    )
     paper: list[str] = setting(
         [], "print these tables of the paper next to the scores: table2 ... table11", group=USE
     )
@@ -201,7 +203,7 @@ if any(spec.checkpoints for spec in specs):
     validation, note = selection.choose_validation_set(config.selection, config.benchmarks)
     notes.append(note)
     if validation == test_sets.HELDOUT:
-        items = selection.load_heldout(run, specs)[: config.limit]
+        items = selection.load_heldout(run, specs, config.limit, config.seed)
     else:
         items = load_items(validation)
     for spec in specs:
@@ -276,6 +278,7 @@ html_report.write_page(
     run.name,
 )
 headline = {
+    "digests": {name: test_sets.compute_digest(items) for name, items in tests.items()},
     "engines": engines,
     "scores": all_scores,
     "comparisons": comparison_rows,

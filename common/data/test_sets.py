@@ -187,12 +187,14 @@ def get_test_set(name: str) -> TestSet:
 
 
 def load_items(name: str, folder=None, limit=None, seed=0) -> list:
-    """Return a test set's items, at most `limit`, in its order: id, question, stem, gold.
+    """Return a test set's items, a sample of `limit` of them, in its order.
+
+    An item has id, question, stem and gold.
 
     question: what the user's turn says. stem: the question alone, without options or what else
     the prompt adds to it.
-    folder: read it from folder/NAME/test.jsonl, not from the hub. seed: of the micro-world, and of
-    the order of GPQA's options.
+    folder: read it from folder/NAME/test.jsonl, not from the hub. seed: of the sample, of the
+    micro-world, and of the order of GPQA's options.
     """
     if name not in NAMES:
         raise InputError(
@@ -216,7 +218,18 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     if digest != test_set.digest and name not in TINY:
         expected = f"{test_set.items} items {test_set.digest or 'of any digest'}"
         print(f"note: {name} has {len(items)} items {digest}; the kit expects {expected}")
-    return items[:limit]
+    return sample_items(items, limit, seed)
+
+
+def sample_items(items: list, limit: int | None, seed: int) -> list:
+    """Return a random sample of `limit` items in the set's order, all of them without a limit.
+
+    The first ones would be no fair share: the first 1,000 of MATH are all algebra.
+    """
+    if limit is None:
+        return items
+    sample, _ = readers.sample_records(items, limit, seed)
+    return [item for _, item in sample]
 
 
 def _read_hub(test_set):

@@ -51,8 +51,10 @@ def read_trained_questions(run: Path) -> dict:
     return questions
 
 
-def load_heldout(run: Path, specs: list) -> list:
+def load_heldout(run: Path, specs: list, limit: int | None = None, seed: int = 0) -> list:
     """Return questions of 01 with a gold on which no model of the run was trained.
+
+    They are a random sample of `limit`, and of HOLDOUT_QUESTIONS at most.
 
     specs: the models whose checkpoints are chosen; InputError if one was not trained in this run.
     """
@@ -81,7 +83,7 @@ def load_heldout(run: Path, specs: list) -> list:
             "Build with fewer rows (03_build.py --rows N) and train under another --name; "
             "or use --selection validation"
         )
-    return items[:HOLDOUT_QUESTIONS]
+    return test_sets.sample_items(items, min(limit or HOLDOUT_QUESTIONS, HOLDOUT_QUESTIONS), seed)
 
 
 def choose_checkpoint(spec, results: list, seed: int = 0) -> tuple:

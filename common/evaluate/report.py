@@ -153,7 +153,7 @@ def _points(rows):
 
 def describe_settings(name: str, config) -> str:
     """Return a line on what all scores of a run have in common."""
-    limit = f", the first {config.limit} items of each set" if config.limit else ""
+    limit = f", a sample of {config.limit} items of each set" if config.limit else ""
     return (
         f"Run {name}: temperature {config.temperature:g} (0 is greedy), "
         f"{config.samples} outputs an item, at most {config.max_new_tokens} tokens, "

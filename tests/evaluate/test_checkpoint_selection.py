@@ -137,6 +137,8 @@ def test_held_out_questions_are_those_that_no_model_trained_on(responses):
     assert [item["question"] for item in items] == ["What is 2?", "What is 3?", "What is 4?"]
     assert [item["gold"] for item in items] == ["2", "3", "4"]
     assert set(items[0]) == {"id", "question", "gold"}
+    (item,) = checkpoint_selection.load_heldout(responses, [], limit=1)
+    assert item in items
     assert test_sets.get_test_set("heldout").prompt_form == test_sets.MATH_FORM
     requests = [Request("p")] * 3
     outputs = [{"text": "2", "finish_reason": "stop"}] * 3
