@@ -142,7 +142,7 @@ from functools import partial
 from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError, Stopped
-from common.data import critique_quality
+from common.data import grades
 from common.generate.batch import Batch
 from common.generate.budget import Budget, teacher_choices
 from common.generate.client import Client
@@ -290,7 +290,7 @@ with Journal(run / "02_journal.jsonl") as journal:
 distributed.leave_to_main()
 
 # %% Grade each response against its gold, so that verdicts can be held against the grades
-critique_quality.add_grades(carried + to_ask)
+grades.add_grades(carried + to_ask)
 
 # %% One row each: critiques that came with the data as they are, new ones with their verdict
 critiqued = {}

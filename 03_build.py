@@ -108,9 +108,9 @@ config = configure(Config, "03")
 from common.core import files, manifests, special_tokens
 from common.core.errors import InputError
 from common.data import (
-    critique_quality,
     decontamination,
     exports,
+    grades,
     report,
     selection,
     sources,
@@ -135,7 +135,7 @@ critiques, self_critiques = selection.read_critiques(input_files)
 responses = []  # for their golds alone: 02 writes one row of those that conflict
 for path in run.glob("01_responses/*.jsonl"):
     responses += files.iter_jsonl(path)
-golds = critique_quality.collect_golds(critiques + self_critiques + responses)
+golds = grades.collect_golds(critiques + self_critiques + responses)
 teachers = selection.select_teachers(critiques, config.teacher)
 critiques = [row for row in critiques if row["teacher"] in teachers]
 rows = critiques[: config.limit] + self_critiques
@@ -175,7 +175,7 @@ if n_special:
     notes.append(f"{n_special} rows hold text such as <|im_end|>, which is trained as plain text")
 
 # %% Grade the responses against their golds
-correct, gold_counts = critique_quality.grade_responses(rows, golds)
+correct, gold_counts = grades.grade_responses(rows, golds)
 notes.append(f"responses against their golds: {gold_counts}")
 source_names = {str(row["source"]) for row in rows + other_responses}
 notes += sources.describe_sources(source_names)

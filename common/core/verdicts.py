@@ -63,15 +63,18 @@ def with_conclusion(critique: str, verdict: str) -> str:
     return f"{body}\n\n{line}" if body else line
 
 
-def words_before_conclusion(critique: str) -> int:
+def words_before_conclusion(critique: str, at_most: int | None = None) -> int:
     """Return how many words a critique has without its closing conclusion.
+
+    No more than `at_most` are counted.
 
     Each Chinese, Japanese or Korean character is one.
 
     >>> words_before_conclusion("12 + 30 = 42, not 43.\n\nConclusion: wrong [END]")
     5
     """
-    return len(WORD.findall(_without_conclusion(_as_prose(critique))))
+    words = WORD.finditer(_without_conclusion(_as_prose(critique)))
+    return sum(1 for _ in islice(words, at_most))
 
 
 def _without_conclusion(critique):

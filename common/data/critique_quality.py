@@ -8,64 +8,10 @@ nothing to share.
 
 from collections import Counter, defaultdict
 
-from common import grading
 from common.core.stats import wilson
 
 CASES = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")  # response, verdict
 SHOWN = 12  # groups of a table: a column may hold anything
-
-
-def add_grades(rows: list) -> None:
-    """Set `correct` in each row that has no grade yet: does its response give its gold?
-
-    True or False; None without a gold, and if it took the grader too long.
-    """
-    ungraded = [row for row in rows if not isinstance(row.get("correct"), bool)]
-    golds = [_read_gold(row) for row in ungraded]
-    results = grading.grade_many([row["response"] for row in ungraded], golds)
-    for row, gold, result in zip(ungraded, golds, results):
-        is_known = gold and not result.timed_out
-        row["correct"] = result.correct if is_known else None
-
-
-def collect_golds(rows: list) -> dict:
-    """Return {question_id: its golds}: none if all are blank, several if they conflict."""
-    golds = {}
-    for row in rows:
-        question_golds = golds.setdefault(row["question_id"], set())
-        gold = _read_gold(row)
-        if gold:
-            question_golds.add(gold)
-    return golds
-
-
-def _read_gold(row):
-    return "" if row["gold"] is None else str(row["gold"]).strip()
-
-
-def grade_responses(rows: list, golds: dict) -> tuple:
-    """Return ({response id: does it give the gold answer}, counts in words), each graded once.
-
-    02 has graded most of them. golds: as collect_golds gives them; a row without a gold shares that
-    of its question. Not graded if the question has none, or different ones (even the same number in
-    two forms: which one is meant is not for us to say); timed out if it took the grader too long.
-    """
-    responses = {}
-    for row in rows:
-        question_golds = golds[row["question_id"]]
-        if len(question_golds) == 1:
-            responses[row["id"]] = row | {"gold": min(question_golds)}
-    add_grades(list(responses.values()))
-    correct = {}
-    for name, row in responses.items():
-        if row["correct"] is not None:
-            correct[name] = row["correct"]
-    n_responses = len({row["id"] for row in rows})
-    counts = (
-        f"{len(correct)} graded, {sum(correct.values())} right, {len(responses) - len(correct)} "
-        f"timed out, {n_responses - len(responses)} without a clear gold"
-    )
-    return correct, counts
 
 
 def confusion_table(rows: list, correct: dict, field: str) -> dict:

@@ -30,7 +30,7 @@ def write(
     """Write 03_report.md and 03_report.png. Equal input gives equal bytes.
 
     rows: critiqued rows of selection.add_lengths, at least one. correct: of
-    critique_quality.grade_responses. summaries: of selection.summarize, at least one.
+    grades.grade_responses. summaries: of selection.summarize, at least one.
     left_out: {reason: number of rows}.
     """
     unit = summaries[0]["length_unit"]

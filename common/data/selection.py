@@ -92,7 +92,7 @@ def _find_problem(row, min_words):
             return f"rows with an empty {name}"
     if row.get("verdict") not in VERDICTS:
         return "critiques without a verdict"
-    if words_before_conclusion(row["critique"]) < min_words:
+    if words_before_conclusion(row["critique"], min_words) < min_words:
         return f"bare conclusions (--min-critique-words {min_words})"
     return ""
 

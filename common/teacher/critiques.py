@@ -58,7 +58,7 @@ def check_critique(text: str, min_words: int = 0) -> str | None:
 
 
 def _check_words(critique, min_words):
-    too_few = verdicts.words_before_conclusion(critique) < min_words
+    too_few = verdicts.words_before_conclusion(critique, min_words) < min_words
     return f"{BARE} (fewer than {min_words} words before it)" if too_few else None
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from common import grading
 from common.core import files, stats
-from common.data import critique_quality, sources
+from common.data import critique_quality, grades, sources
 from common.grading import equivalence
 from common.teacher import critiques
 from tests.conftest import SHARED
@@ -42,7 +42,7 @@ TRUTH = {"a": True, "b": True, "c": False, "d": False, "e": False, "g": True}
 
 
 def grade(rows):
-    return critique_quality.grade_responses(rows, critique_quality.collect_golds(rows))
+    return grades.grade_responses(rows, grades.collect_golds(rows))
 
 
 def counts_of(graded=0, right=0, timed_out=0, without=0):
@@ -110,7 +110,7 @@ def test_each_response_is_graded_once(monkeypatch):
 def test_each_row_is_graded_against_its_own_gold():
     """By hand: 2 is right, 3 is not; no gold, no grade."""
     rows = [row("a"), row("b", response=W), row("c", gold=" "), row("b", response=W, gold="3")]
-    critique_quality.add_grades(rows)
+    grades.add_grades(rows)
     assert [line["correct"] for line in rows] == [True, False, None, True]
 
 
@@ -141,7 +141,7 @@ def test_what_takes_too_long_is_neither_right_nor_wrong(monkeypatch):
     result = grading.grade(slow["response"], slow["gold"])
     assert result.timed_out and not result.correct
     assert grade([slow, row("b")]) == ({"b": True}, counts_of(graded=1, right=1, timed_out=1))
-    critique_quality.add_grades([slow])
+    grades.add_grades([slow])
     assert slow["correct"] is None
 
 
