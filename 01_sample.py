@@ -108,7 +108,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.core import files, manifests, prompts
+from common.core import files, manifests, prompts, untrusted
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.core.special_tokens import hide
@@ -244,10 +244,11 @@ if not rows:
 files.write_jsonl(output, rows)
 inputs = [dataset.path] if Path(dataset.path).is_file() else []
 manifests.write_manifest(output, config, inputs, rows=len(rows), counts=counts, **cost)
-print(f"\nthe first of them:\n{rows[0]['question']}\n-> {rows[0]['response']}\n")
+print(untrusted.printable(f"\nthe first:\n{rows[0]['question']}\n-> {rows[0]['response']}\n"))
 print(f"wrote {output}: {len(rows)} responses")
 print(f"next: python 02_critique.py --name {config.name}")
 lock.release(force=True)
 if failures:
-    print(f"{len(failures)} failed: run the same command again. The first: {failures[0]}")
+    first = untrusted.printable(failures[0])
+    print(f"{len(failures)} failed: run the same command again. The first: {first}")
     sys.exit(3)

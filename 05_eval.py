@@ -11,11 +11,13 @@ outputs in.
     python 05_eval.py --name mine --selection validation --benchmarks math500
     python 05_eval.py --name control --preset paper --model cft=TIGER-Lab/Qwen2.5-Math-7B-CFT \\
         --paper table2
+    python 05_eval.py --name mine --benchmarks exam=questions.jsonl   # a test set of your own
+    python 05_eval.py --name mine --model cft --ask "What is 2 + 3?"  # nothing is scored
     python 05_eval.py --name mine --model cft=served-name@http://localhost:8000/v1
     python 05_eval.py --name mine --seeds cft=runs/a/04_train/cft,runs/b/04_train/cft
     torchrun --nproc-per-node 8 05_eval.py --name mine          # on all GPUs
 
-The third one takes the best of all checkpoints. At test time a CFT model solves like any other: it
+`--selection` takes the best of all checkpoints. At test time a CFT model solves like any other: it
 is asked the question, not for a critique. Outputs are journalled under a hash of the model's
 content (of a served model: its name and address), the prompt and the settings, so no model gets
 another one's answers, and what is already scored is not run again.
@@ -47,17 +49,23 @@ class Config:
     benchmarks: list[str] = setting(
         ["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23"],
         "test sets: tiny, or of common/data/test_sets.py: also math500 aime25 theoremqa "
-        "mmlu_pro gpqa",
+        "mmlu_pro gpqa; NAME=FILE: your own (fields: question, gold, choices)",
         group=USE,
     )
     limit: int | None = setting(
         None, "score a random sample of so many items of each set", minimum=1, group=USE
+    )
+    ask: list[str] = setting(
+        [], "only show one model's answers to these questions; nothing is written", group=USE
     )
     paper: list[str] = setting(
         [], "print these tables of the paper next to the scores: table2 ... table11", group=USE
     )
     seed: int = setting(0, "of bootstraps, samples, options, the miniature", minimum=0, group=USE)
     benchmarks_dir: str | None = setting(None, "DIR/NAME/test.jsonl instead of the hub", group=DATA)
+    tolerance: float = setting(
+        0.0, "of numbers in your own sets, 0.01 is 1%", minimum=0, maximum=0.5, group=DATA
+    )
     template: str = setting(
         "auto",
         "prompt form; own: the tokenizer's; auto: by the tokenizer, chatml for a server",
@@ -112,7 +120,7 @@ class Config:
 
 config = configure(Config, "05")
 
-# %% The test sets
+# %% The models
 import sys
 from dataclasses import asdict, replace
 
@@ -122,42 +130,50 @@ from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.core.special_tokens import hide
+from common.core.untrusted import printable
 from common.data import decontamination, test_sets
+from common.evaluate import ask, comparisons, html_report, models, paper_tables, report, scores
 from common.evaluate import checkpoint_selection as selection
-from common.evaluate import comparisons, html_report, models, paper_tables, report, scores
 from common.generate.journal import Journal
 from common.generate.requests import Sampling, complete
 from common.train import distributed
 
 distributed.start()
 run = manifests.run_folder(config.name)
-tables = paper_tables.find_tables(config.paper)
-if set(config.benchmarks) <= set(test_sets.TINY):
+if config.preset.startswith("tiny"):
     torch.set_num_threads(1)  # more threads are slower for so small a model
 if config.samples > 1 and not config.temperature:
     raise InputError(
         f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\n"
         "Add --temperature 0.6, for example."
     )
-
-
-def load_items(name):
-    return test_sets.load_items(name, config.benchmarks_dir, config.limit, config.seed)
-
-
-tests = {name: load_items(name) for name in config.benchmarks}
-print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
-
-# %% The models
 # Differs from the paper: a training's last checkpoint. The paper kept the best on MATH-500, which
 # lies inside its MATH test set.
-choose = config.selection != "last"
+choose = config.selection != "last" and not config.ask
 specs, seed_groups = models.resolve_models(run, config.model, config.seeds, config.base_url, choose)
 labels, baseline = models.choose_baseline(specs, seed_groups, config.baseline)
 extra_body = parse_extra_body(config.extra_body) or None
 sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens, extra_body=extra_body)
 if config.temperature:
     sampling = replace(sampling, seed=config.seed)
+
+# %% Only ask
+if config.ask:
+    for question, answer in zip(config.ask, ask.answer_questions(specs, config, sampling)):
+        print(f"\n{question}\n-> {printable(answer)}")
+    raise SystemExit
+
+# %% The test sets
+tables = paper_tables.find_tables(config.paper)
+benchmarks = test_sets.add_own_sets(config.benchmarks, config.tolerance)
+
+
+def load_items(name):
+    return test_sets.load_items(name, config.benchmarks_dir, config.limit, config.seed)
+
+
+tests = {name: load_items(name) for name in benchmarks}
+print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
 engines = {}  # by label: what the manifest says of each
 if distributed.is_main():
     lock = files.lock_stage(run / "05_eval")
@@ -200,7 +216,7 @@ def evaluate(spec, test_items):
 # flatters the score.
 selected, notes = [], []
 if any(spec.checkpoints for spec in specs):
-    validation, note = selection.choose_validation_set(config.selection, config.benchmarks)
+    validation, note = selection.choose_validation_set(config.selection, benchmarks)
     notes.append(note)
     if validation == test_sets.HELDOUT:
         items = selection.load_heldout(run, specs, config.limit, config.seed)
@@ -223,7 +239,7 @@ results = []
 for spec in specs:
     results += evaluate(spec, tests)
 distributed.leave_to_main()
-results.sort(key=lambda result: config.benchmarks.index(result.benchmark))
+results.sort(key=lambda result: benchmarks.index(result.benchmark))
 by_key = {(result.benchmark, result.model): result for result in results}
 
 # %% [markdown]
@@ -237,7 +253,7 @@ over items), and by the paper's rules. `unboxed` counts answers that were not in
 # %% Score; and one question on which the models differ, as each answers it
 all_scores = [result.score for result in results]
 all_scores += scores.average_scores(all_scores)
-print(scores.format_example([r for r in results if r.benchmark == config.benchmarks[0]]))
+print(scores.format_example([r for r in results if r.benchmark == benchmarks[0]]))
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
 means, seed_rows = comparisons.average_seeds(by_key, seed_groups)

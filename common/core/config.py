@@ -14,6 +14,7 @@ from typing import Any, get_args
 from common.core.errors import InputError
 from common.core.manifests import refuse_old_layout, run_folder, started_with
 from common.core.presets import PRESETS
+from common.core.untrusted import printable
 
 # The headings of --help, in this order
 GROUPS = ("what you will use", "data", "generation", "server and money")
@@ -171,7 +172,7 @@ def _end_script(kind, error, trace):
         sys.__excepthook__(kind, error, trace)
         return
     sys.stdout.flush()
-    message = str(error) or "interrupted. The same command goes on where it was."
+    message = printable(str(error)) or "interrupted. The same command goes on where it was."
     # Not sys.stderr: torch.distributed wraps this hook and swallows what goes there.
     print(f"\nerror: {message}", file=sys.__stderr__, flush=True)
     os._exit(getattr(error, "status", 130))  # an excepthook cannot set the status otherwise

@@ -3,7 +3,6 @@
 Names of teachers, sources and sets are hostile text: on the page they are one escaped line.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from common.core.figures import save_figure
 from common.core.files import write_atomic
 from common.core.tables import interval, markdown, percent
+from common.core.untrusted import escape, shorten
 from common.data import critique_quality
 
 CUTOFF = 2_048  # tokens a row at most (paper's yaml): 04 cuts or drops longer ones
@@ -44,7 +44,7 @@ def write(
     n_responses = len({row["id"] for row in rows})
     n_questions = len({row["question_id"] for row in rows})
     parts = [
-        f"# Training data of {cell(run.name)}",
+        f"# Training data of {escape(run.name)}",
         f"{len(rows):,} critiques of {n_responses:,} responses to {n_questions:,} questions.",
         "![Lengths, and verdicts against golds](03_report.png)",
         "## Training sets",
@@ -57,30 +57,9 @@ def write(
         f"## Lengths in {unit}",
         _length_table(lengths),
         "## Notes",
-        *(f"- {cell(note, 1_000)}" for note in notes),
+        *(f"- {escape(note, 1_000)}" for note in notes),
     ]
     write_atomic(run / "03_report.md", "\n\n".join(parts) + "\n")
-
-
-def cell(text: str, limit: int = 100) -> str:
-    """Return any text as one line that Markdown shows as it is.
-
-    Nothing in it ends a cell, or opens a tag, a link or a formula.
-
-    >>> cell("a|b\\n<i>")
-    'a\\\\|b \\\\<i\\\\>'
-    """
-    return re.sub(r"([\\`*\[\]<>|&$~#])", r"\\\1", shorten(text, limit))
-
-
-def shorten(text: str, limit: int) -> str:
-    """Return one line of printable characters, without the middle of a text that is too long."""
-    characters = [c if c.isprintable() else " " for c in text[:10_000]]
-    line = " ".join("".join(characters).split()) or "(no name)"
-    if len(line) <= limit:
-        return line
-    half = limit // 2
-    return f"{line[: half - 1]}…{line[-half:]}"
 
 
 def _sets_table(summaries, unit):
@@ -89,7 +68,7 @@ def _sets_table(summaries, unit):
     for summary in summaries:
         right = "-" if summary["right"] is None else summary["right"]
         learned = summary["completion"]
-        row = [cell(summary["arm"]), summary["rows"], summary["questions"], right]
+        row = [escape(summary["arm"]), summary["rows"], summary["questions"], right]
         lines.append([*row, summary["prompt"] + learned, learned, summary["longest"]])
     return markdown(head, lines, 1)
 
@@ -97,7 +76,7 @@ def _sets_table(summaries, unit):
 def _verdict_table(field, table):
     lines = []
     for name, line in table.items():
-        cells = [cell(name), line["critiques"]]
+        cells = [escape(name), line["critiques"]]
         cells += [line[case] for case in critique_quality.CASES]
         for share, low, high in (line["agrees"], line["accepts"]):
             cells += [percent(share), interval(low, high)]

@@ -1,19 +1,22 @@
 """The test sets as a table: where each is, what a model is asked, the gold, how it is graded.
 
 A test set is read from the hub, or from `DIR/NAME/test.jsonl` in the hub's columns. To add one,
-add a row to TEST_SETS.
+add a row to TEST_SETS; a file of your own needs none (`add_own_sets`).
 """
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from common import grading
 from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
+from common.core.manifests import file_label
 from common.data import readers
 from common.tiny import world
 
@@ -85,8 +88,23 @@ def _shuffle_options(record, seed):
 
 
 def _ask_gpqa(record):
-    options = [f"({letter}) {option}" for letter, option in zip(LETTERS, record["options"])]
-    return f"{record['Question']}\nAnswer Choices: {' '.join(options)}"
+    return _list_choices(record["Question"], record["options"])
+
+
+def _list_choices(question, options):
+    lettered = [f"({letter}) {option}" for letter, option in zip(LETTERS, options)]
+    return f"{question}\nAnswer Choices: {' '.join(lettered)}"
+
+
+def _ask_own_choices(record):
+    """Return the question of an own set and its choices: a list, in a CSV file written as JSON."""
+    options = record["choices"]
+    if isinstance(options, str):
+        options = json.loads(options)
+    letters = LETTERS[: len(options)]
+    if not isinstance(options, list) or record["gold"] not in tuple(letters):
+        raise ValueError(f"choices {options!r}: expected a list, and as gold one of {letters}")
+    return _list_choices(record["question"], options)
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -176,11 +194,36 @@ TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}
 NAMES = (*TINY, *TEST_SETS)
 HELDOUT = "heldout"  # a run's own questions, see evaluate/checkpoint_selection.py
 PLAIN = TestSet(gold="gold")  # of the micro-world, and of a run's own questions
+OWN_SETS: dict[str, TestSet] = {}  # the user's, by add_own_sets
 
 
 def get_test_set(name: str) -> TestSet:
     """Return the table's row."""
-    return TEST_SETS.get(name, PLAIN)
+    return TEST_SETS.get(name) or OWN_SETS.get(name, PLAIN)
+
+
+def add_own_sets(benchmarks: list, tolerance: float = 0.0) -> list:
+    """Return the names of --benchmarks; NAME=FILE of them is made a test set of that name.
+
+    The file has question and gold, and choices if the gold is a letter. tolerance: see TestSet.
+    """
+    names = []
+    for benchmark in benchmarks:
+        name, _, path = benchmark.partition("=")
+        names.append(name)
+        if not path:
+            continue
+        taken = name in (*NAMES, HELDOUT, "AVG") or name in names[:-1]
+        if taken or name != file_label(name) or not path.endswith(readers.READABLE):
+            raise InputError(
+                f"--benchmarks {benchmark!r} is no NAME=FILE: a NAME of letters, digits and '-' "
+                f"that no other test set has, and a file {' '.join(readers.READABLE)}"
+            )
+        form: dict[str, Any] = {}
+        if any(record.get("choices") for record in readers.read_records(path)):
+            form = dict(choices=LETTERS, user_turn=_ask_own_choices)
+        OWN_SETS[name] = TestSet(path, gold="gold", tolerance=tolerance, **form)
+    return names
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -196,13 +239,16 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     folder: read it from folder/NAME/test.jsonl, not from the hub. seed: of the sample, of the
     micro-world, and of the order of GPQA's options.
     """
-    if name not in NAMES:
+    if name not in (*NAMES, *OWN_SETS):
         raise InputError(
-            f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}"
+            f"unknown benchmark {name!r}; the benchmarks are: --benchmarks {' '.join(NAMES)}\n"
+            "One of your own: --benchmarks NAME=FILE.jsonl (fields: question, gold)"
         )
     test_set = get_test_set(name)
     if name in TINY:
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
+    elif name in OWN_SETS:
+        records = readers.read_records(test_set.path)
     elif folder and not test_set.private:
         records = read_jsonl(local_path(name, folder))
     else:
@@ -214,8 +260,10 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     if test_set.part_of:
         subset = set(Path(__file__).with_name(f"{name}.txt").read_text().split())
         items = [item for item in items if item["id"][:8] in subset]
+    if not items:
+        raise InputError(f"{name} has no questions.\nExpected a file with an item in each line.")
     digest = compute_digest(items)
-    if digest != test_set.digest and name not in TINY:
+    if digest != test_set.digest and name in TEST_SETS:
         expected = f"{test_set.items} items {test_set.digest or 'of any digest'}"
         print(f"note: {name} has {len(items)} items {digest}; the kit expects {expected}")
     return sample_items(items, limit, seed)
@@ -255,9 +303,12 @@ def _make_item(place, test_set, record, seed):
         if not stem.strip() or not gold.strip():
             raise ValueError(f"question {stem!r}, gold {gold!r}")
     except (LookupError, TypeError, AttributeError, ValueError) as error:
+        expected = f"the columns of {test_set.path} on the hub (common/data/test_sets.py)"
+        if test_set in OWN_SETS.values():
+            expected = "question and gold; choices, a list, if the gold is the letter of one"
         raise InputError(
             f"{place} has no usable question and gold ({error!r}); it has {', '.join(record)}.\n"
-            f"Expected the columns of {test_set.path} on the hub (common/data/test_sets.py)."
+            f"Expected {expected}."
         ) from None
     if not test_set.choices:  # as the released code writes a maths question
         question = question.strip()
@@ -304,9 +355,10 @@ def list_public(folder=None) -> list:
 def list_local_files(folder, names) -> list:
     """Return the local files, in `folder` (None: the hub) or named, that these sets are read from.
 
-    names: as --benchmarks or --decontaminate has them, without "all".
+    names: as add_own_sets returns them, or --decontaminate without "all".
     """
     files = [Path(name) for name in names if name.endswith(".jsonl")]
+    files += [Path(OWN_SETS[name].path) for name in names if name in OWN_SETS]
     for name in names if folder else []:
         path = local_path(name, folder)
         if path.is_file() and not get_test_set(name).private:

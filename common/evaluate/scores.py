@@ -9,6 +9,7 @@ from common.core import stats
 from common.core.files import content_id, file_hash, write_json, write_jsonl
 from common.core.manifests import environment
 from common.core.special_tokens import reveal
+from common.core.untrusted import escape, printable
 from common.data import test_sets
 from common.generate.requests import Request
 from common.grading import paper
@@ -288,7 +289,7 @@ def format_example(results: list) -> str:
     for result, row in zip(results, rows):
         lines.append(f"--- {result.model}: {OUTCOMES[row['correct']]}")
         lines.append(row["output"][:EXAMPLE_CHARACTERS])
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def list_notes(results: list) -> list:
@@ -301,6 +302,6 @@ def list_notes(results: list) -> list:
             effect = "are not among the n" if result.has_failed_items() else "count as wrong"
             notes.append(
                 f"{result.model}, {result.benchmark}: {result.score['failed']} items got no output "
-                f"and {effect}; the first: {errors[0][:200]}"
+                f"and {effect}; the first: {escape(errors[0], 200)}"
             )
     return notes

@@ -9,6 +9,7 @@ from common.core.files import content_id, read_jsonl, utf8
 from common.core.manifests import outputs
 from common.core.special_tokens import hide
 from common.core.thinking import without_thinking
+from common.core.untrusted import printable
 
 # In place of a teacher's name in critiques that the base itself wrote. No model has this name.
 SELF = "(the base itself)"
@@ -42,9 +43,9 @@ def build_self_prompt(row: dict, tokenizer) -> str:
 
 def format_prompt(prompt: list | str) -> str:
     """Return a prompt as it is sent, for a reader: a line with the role before each message."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
+    if not isinstance(prompt, str):
+        prompt = "\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
+    return printable(prompt)
 
 
 def check_critique(text: str, min_words: int = 0) -> str | None:

@@ -8,6 +8,7 @@ import matplotlib.colors
 import matplotlib.image
 import pytest
 
+from common.core import untrusted
 from common.data import report
 
 ROW = {"question": "", "gold": "1", "response": "", "critique": ""}
@@ -135,7 +136,7 @@ def columns(line):
 
 def test_a_cell_is_one_line_that_opens_nothing():
     for name in HOSTILE:
-        text = report.cell(name)
+        text = untrusted.escape(name)
         assert text.isprintable() and 0 < len(text) <= 120, name
         assert columns(f"| {text} | 1 |") == 2, name
         plain = re.sub(r"\\.", "", text)
@@ -143,12 +144,12 @@ def test_a_cell_is_one_line_that_opens_nothing():
 
 
 def test_shorten_leaves_both_ends_and_cell_the_letters():
-    assert report.shorten("abcdefghij", 10) == "abcdefghij"
-    assert report.shorten("abcdefghijk", 10) == "abcd…ghijk"
-    assert report.shorten(" a\n\tb ", 10) == "a b"
-    assert report.shorten("\n", 10) == "(no name)"
+    assert untrusted.shorten("abcdefghij", 10) == "abcdefghij"
+    assert untrusted.shorten("abcdefghijk", 10) == "abcd…ghijk"
+    assert untrusted.shorten(" a\n\tb ", 10) == "a b"
+    assert untrusted.shorten("\n", 10) == "(no name)"
     text = "a|b <i> $x$ \\y `c` _d_"
-    assert re.sub(r"\\(.)", r"\1", report.cell(text)) == text
+    assert re.sub(r"\\(.)", r"\1", untrusted.escape(text)) == text
 
 
 def test_hostile_names_break_neither_table_nor_picture(tmp_path):

@@ -362,3 +362,79 @@ def test_tiny_items_are_the_worlds_test_questions_of_the_seed():
     validation = load_items("tiny_validation")
     assert len(validation) == 500 and not ids(validation) & ids(items)
     assert set(test_sets.NAMES) == {"tiny", "tiny_validation", *TEST_SETS}
+
+
+# --- sets of the user's own -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_sets(monkeypatch):
+    monkeypatch.setattr(test_sets, "OWN_SETS", {})
+
+
+def test_an_own_set_is_read_from_any_table(own_sets, tmp_path):
+    """The same two items as JSON lines, a JSON list and CSV have the same ids."""
+    records = [{"question": "1+1?", "gold": 2, "note": "x"}, {"question": "Pi?", "gold": "3.14"}]
+    write(tmp_path / "a.jsonl", records)
+    (tmp_path / "b.json").write_text(json.dumps(records))
+    (tmp_path / "c.csv").write_text("question,gold\n1+1?,2\nPi?,3.14\n")
+    flags = [f"{path.stem}={path}" for path in sorted(tmp_path.iterdir())]
+    assert test_sets.add_own_sets(["gsm8k", *flags], 0.01) == ["gsm8k", "a", "b", "c"]
+    first, second, third = (load_items(name) for name in "abc")
+    assert first == second == third
+    assert [item["gold"] for item in first] == ["2", "3.14"]
+    assert test_sets.get_test_set("a").tolerance == 0.01
+    assert test_sets.list_local_files(None, ["a", "gsm8k"]) == [tmp_path / "a.jsonl"]
+
+
+def test_choices_of_an_own_set_are_asked_and_graded_as_letters(own_sets, tmp_path):
+    choices = ["red", "blue"]
+    write(tmp_path / "a.jsonl", [{"question": "Sky?", "choices": choices, "gold": "B"}])
+    (tmp_path / "b.csv").write_text('question;choices;gold\nSky?;"[""red"", ""blue""]";B\n')
+    test_sets.add_own_sets([f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.csv"])
+    (item,) = load_items("a")
+    assert load_items("b") == [item]
+    assert item["question"] == "Sky?\nAnswer Choices: (A) red (B) blue"
+    assert item["stem"] == "Sky?"
+    letters = test_sets.get_test_set("a").choices
+    assert grading.grade("It is \\boxed{B}.", item["gold"], choices=letters).correct
+
+
+BAD_OWN_ROWS = [  # a row, facts of the message
+    ({"problem": "q", "answer": "1"}, ["'question'", "problem, answer", "question and gold"]),
+    ({"question": "q", "gold": ""}, ["row 2"]),
+    ({"question": "q", "gold": "A"}, ["'choices'"]),
+    ({"question": "q", "gold": "C", "choices": ["x", "y"]}, ["row 2", "AB"]),
+    ({"question": "q", "gold": "x", "choices": ["x", "y"]}, ["AB"]),
+    ({"question": "q", "gold": "A", "choices": "x|y"}, ["row 2"]),
+    ({"question": "q", "gold": "A", "choices": "7"}, ["row 2"]),
+]
+
+
+def test_a_row_of_an_own_set_that_cannot_be_used_is_named(own_sets, tmp_path):
+    good = {"question": "p", "gold": "B", "choices": ["x", "y"]}
+    for number, (bad, facts) in enumerate(BAD_OWN_ROWS):
+        path = tmp_path / f"{number}.jsonl"
+        write(path, [good, bad])
+        test_sets.add_own_sets([f"set{number}={path}"])
+        with pytest.raises(InputError) as error:
+            load_items(f"set{number}")
+        assert [fact for fact in facts if fact not in str(error.value)] == [], bad
+
+
+def test_a_name_that_cannot_be_a_set_and_an_empty_file(own_sets, tmp_path):
+    path = tmp_path / "a.jsonl"
+    write(path, [])
+    for flags in (
+        [f"gsm8k={path}"],
+        [f"../x={path}"],
+        ["x=ORG/SET"],
+        [f"AVG={path}"],
+        [f"x={path}", f"x={path}"],
+        [f"x={tmp_path}/none.csv"],
+    ):
+        with pytest.raises(InputError):
+            test_sets.add_own_sets(flags)
+    test_sets.add_own_sets([f"x={path}"])
+    with pytest.raises(InputError, match="x has no questions"):
+        load_items("x")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.faults import FaultServer
-from tests.runs import SMALL, must_run, rows
+from tests.runs import SMALL, contents, must_run, rows, run_script, write_rows
 
 SETTINGS = SMALL["05_eval.py"]
 MODELS = ["base", "sft", "sft-verified", "sft-teacher", "cft", "cft-short"]
@@ -70,3 +70,39 @@ def test_further_fields_reach_a_server_and_are_asked_anew(run_copy):
     assert all(asked.items() >= body.items() for asked in further)
     manifest = json.loads((run_copy / "05_results.run.json").read_text())
     assert json.loads(manifest["config"]["extra_body"]) == body
+
+
+def test_a_test_set_of_the_users_own_is_scored_as_any_other(run_copy):
+    """A server that answers everything with one box: of three golds, 7 and 7.05 (at 1 %) are it."""
+    folder = run_copy.parent.parent
+    rows_of_set = [{"question": f"{gold}?", "gold": gold} for gold in ("7", "7.05", "8")]
+    write_rows(folder / "exam.jsonl", rows_of_set)
+    with FaultServer(text=lambda body: "\\boxed{7}") as server:
+        model = ["--model", f"served=name@{server.url}", "--benchmarks", "exam=exam.jsonl"]
+        must_run(folder, "05_eval.py", *model, "--tolerance", "0.01")
+    graded = rows(run_copy / "05_eval" / "served" / "exam.jsonl")
+    assert [row["correct"] for row in graded] == [True, True, False]
+    manifest = json.loads((run_copy / "05_results.run.json").read_text())
+    assert "exam.jsonl" in manifest["inputs"] and set(manifest["digests"]) == {"exam"}
+
+
+def test_ask_shows_the_answers_and_writes_nothing(run_copy):
+    folder = run_copy.parent.parent
+    before = contents(run_copy)
+    with FaultServer(text=lambda body: "It is\x1b[2J four.") as server:
+        printed = must_run(
+            folder,
+            "05_eval.py",
+            "--model",
+            f"served=name@{server.url}",
+            "--ask",
+            "What is 2 + 2?",
+            "And 1 + 3?",
+        )
+        assert len(server.asked) == 2
+    assert printed.count("four.") == 2 and "\x1b" not in printed
+    assert contents(run_copy) == before
+    printed = must_run(folder, "05_eval.py", "--model", "cft", "--ask", "2 + 2?")
+    assert "2 + 2?\n-> " in printed and contents(run_copy) == before
+    done = run_script(folder, "05_eval.py", "--ask", "2 + 2?")  # of six models
+    assert done.returncode == 2 and "--model" in done.stderr
