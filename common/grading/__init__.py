@@ -13,7 +13,8 @@ Public, and all that the rest of the kit uses:
 The path of one answer through the files:
 
     grader              checks the arguments, chooses between letters and mathematics
-    extraction          finds the answer in the output: a box, a cue, the last number, a letter
+    extraction          finds the answer in the output: a box, a cue, the last number
+    options             finds the letter, of multiple choice
     equivalence         compares it with the gold by an ordered list of rules, which use
       normalize_latex   one spelling for what is written in many ways
       parse_structure   lists, tuples, matrices, intervals, inequalities, labels

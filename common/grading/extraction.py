@@ -1,13 +1,17 @@
 r"""Find the answer in a model output, as written.
 
-It is the last box, else what follows the last answer cue, else the last number. Of an answer to
-multiple choice it is an option letter.
+It is the last box, else what follows the last answer cue, else the last number. Words that bound,
+negate or compute belong to the answer: "no more than 5". The numbers of steps and of list items
+are no answers.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
 from common.core.thinking import OPEN, without_thinking
+from common.grading.normalize_latex import fold_width
 
 # ---- what follows the output ----
 
@@ -26,17 +30,39 @@ MATH = (  # $x$, \(x\), \[x\]; "$200 and $70" is no mathematics
 MATHS = re.compile(  # $x$ and $y$, $5$ %
     rf"(?:{MATH})(?:\s*(?:,|and\b|or\b)+\s*(?:{MATH}))*(?:\s?(?:\\?%|percent\b))?", re.S
 )
+LETTERS = "A-Za-zÀ-ɏ"  # Chinese is written without a space before a number
 NUMBER = re.compile(  # -1,234.5, 1 1/2, $5, 20 %; not the 2 or the 10 of 2^10, 10!, 3x, 2π, 2:30
-    r"(?<![\w.)\]}^:])[-+−]?\$?(?:\d+ \d+/\d+|\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+|/\d+)?"
+    rf"(?<![{LETTERS}\d_.)\]}}^:])[-+−]?\$?(?:\d+ \d+/\d+|\d[\d,]*(?:\.\d+)?|\.\d+)"
+    r"(?:e[-+]?\d+|/\d+)?"
     r"(?![\d!^π√]|:\d|[a-fi-knp-rt-z](?![a-z]))(?:\s?\\?[%°])?",
+    re.I,
+)
+COMPOUND = re.compile(  # 12 dollars and 50 cents
+    r"\d+ (?:dollars?|feet|foot|pounds?|hours?|minutes?) (?:and )?"
+    r"\d+ (?:cents?|inch|inches|ounces?|minutes?|seconds?)\b"
+)
+STEP = (  # Step 5, the item "5. ...", not 5, cannot be 5: no candidates for the last number
+    r"(?:(?<![A-Za-z])(?:step|part|case|option|question|problem|example|method|equation|figure"
+    r"|table|item|section|line|round|stage|phase|chapter|page)s?[ #(]*"
+    r"|(?:\bnot|n['’]t|\bcannot|\bnever)(?: be| equal| equal to| exceed| reach)? )$"
+)
+ITEM = r"[.):]\*{0,2}\s+\S"
+OPERATION = re.compile(  # the square root of 5, no more than 5
+    r"(?:\b(?:not|no|never|cannot|least|most|than|over|under|above|below|nearly|almost|up to|half"
+    r"|twice|double|triple|times|root|reciprocal|inverse|opposite|negative|minus|factorial|square"
+    r"|cube|maybe|perhaps|possibly|either)|n['’]t)"
+    r"(?: (?:of|be|to|the|a|as|equal|by|large|many|much))*[ $*]*$",
     re.I,
 )
 
 # ---- boxes ----
 
-BRACE = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.S)
+BRACE = re.compile(r"\\{1,4}(?:boxed|f(?:rame)?box)\s{0,9}\{|\\.|[{}]", re.S)
 BARE_BOX = (  # \boxed 8, \boxed x, \boxed\frac{1}{2}
-    r"\\(?:boxed|fbox)\s{0,9}(\d[\d.,]*\d|\d|[a-zA-Z](?![a-zA-Z])|\\[a-z]+(?:\{[^{}]*\})*)"
+    r"\\(?:boxed|f(?:rame)?box)\s{0,9}(\d[\d.,]*\d|\d|[a-zA-Z](?![a-zA-Z])|\\[a-z]+(?:\{[^{}]*\})*)"
+)
+RETRACTION = (
+    r"(?i)\b(?:wait|actually|instead|correct\w*|mistake|should be|not|check\w*|first)\b|\bno,"
 )
 
 # ---- cues ----
@@ -55,131 +81,111 @@ CUE = re.compile(
     re.I | re.M | re.X,
 )
 SENTENCE_END = re.compile(
-    r"\.(?=\s|$)|。|</?[a-z]\w*>|\s\((?=(?:since|because|as|which|or|not)\b)"
+    r"\.(?=\s|$)|。|!(?=[\s*_]*$|\s+[A-Z])|</?[a-z]\w*>"
+    r"|\s\((?=(?:since|because|as|which|or(?! maybe| perhaps| possibly)|not)\b)"
     r"|,?\s(?=(?:because|since|so|which|where|I hope)\b)|,\s(?!and\b|or\b)(?=[a-z]{2,}\s)"
 )
 BARE_MATH_LINE = re.compile(  # x = 3/4; no words, no sum of money
-    r"(?=.*\d)(?!.*(?:(?<!\\)\b[A-Za-z]{2,}|[$€:])).{0,80}", re.S
+    r"(?=.*\d)(?!.*(?:(?<!\\)\b[A-Za-z]{2,}|[$€:\u3040-\ud7ff])).{0,80}", re.S
 )
-
-# ---- option letters ----
-
-SOLUTION = re.compile(r"\bsolution\W{0,3}:", re.I)
-NO_OPTION = re.compile(r"\W*(?:none|neither|not|either)\b", re.I)
-REJECTED = r"\W*is (?:wrong|incorrect|false|not)\b"
-TEXT_COMMAND = r"\\(?:text|math)\w*\s*\{|\\&"
-FORMULA = r"[\s}]*(?:[-+*/^_=<>]|\\(?:cdot|times|frac|pm|le|ge)(?![a-z]))"  # C+1, C_1
-LEAD = r"(?i:\\(?:text|math)\w*\s*\{|(?:the )?(?:options?|choices?)(?![a-z])|both\b|[\W_])*"
-SECOND = (  # A and B, A / B, A, (B)
-    r"[\s)*_}}]*(?:,|;|/|&|\band\b|\bor\b|(?=\())[\s(*_}}]*(?i:(?:option|choice)[\s_]*)?\(?"
-    r"[{letters}](?![A-Za-z0-9'’])"
-)
-STATED = (  # option B (the second) is therefore correct
-    r"(?i:option|choice)[\s_*(\\]*([{letters}])[\s_*)]*(?:[:(][^.\n]{{0,80}})?\s"
-    r"(?i:is (?:the |therefore |thus |indeed )*(?:correct|right|best|true|only)\b)"
-)
-# "I" and "A" before a word are English; in brackets they are options.
-LONE = r"\(([{letters}])\)|(?<![^\W_]|['’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])"
 
 
 def find_answer(text: str) -> tuple[str | None, str]:
     """Return (the answer as written or None, "boxed", "cue", "last number" or "none")."""
-    text = _final_text(text)
-    box = _last_box(text)
-    if box:
-        return box, "boxed"
-    for answer in _answers_after_cues(text):
+    text = final_text(text)
+    boxes = find_boxes(text)
+    if boxes:
+        return boxes[-1].content, "boxed"
+    for answer in answers_after_cues(text):
         return answer, "cue"
     line = text.strip().rpartition("\n")[2].strip()
-    if BARE_MATH_LINE.fullmatch(line):
+    if BARE_MATH_LINE.fullmatch(line) and not re.fullmatch(r"\d+[.)]", line):
         return line, "last number"
-    end, answer = 0, None
-    for pattern in (MATHS, NUMBER):
-        for match in pattern.finditer(text[-5_000:]):
-            if match.end() > end and re.search(r"\w\W*\w|\d", match[0]):
-                end, answer = match.end(), match[0]
+    answer = _last_number(text[-5_000:])
     return answer, "last number" if answer else "none"
 
 
-def find_option(text: str, letters: str, lower_case: bool) -> tuple[str | None, str]:
-    """Return (an option letter or None, how it was found).
-
-    The letter is boxed, after a cue, called correct, at the start of the output ("D. ..."), or the
-    last lone one. Two options at once, or a formula, are no letter and are returned as written.
-    lower_case: a "c" in a box or after a cue is C.
-    """
-    text = _final_text(text)
-    box = _last_box(text)
-    option = _read_option(box, letters, lower_case)
-    if option:
-        return option, "boxed"
-    for answer in [*_solutions(text), *_answers_after_cues(text)]:
-        option = _read_option(answer, letters, lower_case)
-        if option:
-            return option, "cue"
-    if box:
-        return box, "boxed"
-    stated = re.findall(STATED.format(letters=letters), text)
-    if stated:
-        return stated[-1], "cue"
-    opening = re.match(rf"\W*([{letters}])[).:]", text)
-    if opening:
-        return opening[1], "last number"
-    lone = re.findall(LONE.format(letters=letters), text)
-    return ("".join(lone[-1]), "last number") if lone else (None, "none")
+def _last_number(text):
+    end, answer = 0, None
+    for pattern in (MATHS, COMPOUND, NUMBER):
+        for match in pattern.finditer(text):
+            if match.end() <= end or not re.search(r"\w\W*\w|\d", match[0]):
+                continue
+            if not _is_counted(text, match):
+                end, answer = match.end(), match[0]
+    return answer
 
 
-def _read_option(answer, letters, lower_case):
-    """Return a letter, or the answer itself if it says that none or several fit, or None."""
-    if NO_OPTION.match(answer):
-        return answer
-    lower = f"|[{letters.lower()}](?!\\s)" if lower_case else ""
-    option = re.match(rf"{LEAD}([{letters}]{lower})(?![A-Za-z0-9'’])", answer)
-    if not option:
-        return None
-    rest = answer[option.end() :]
-    plain = re.sub(TEXT_COMMAND, lambda command: "&" if command[0] == r"\&" else " ", rest)
-    several = (
-        re.match(SECOND.format(letters=letters), plain)
-        or re.match(FORMULA, rest)
-        or answer[: option.start(1)].endswith(("-", "+"))
-        or re.match(REJECTED, plain)
-    )
-    return answer if several else option[1].upper()
+def _is_counted(text, number):
+    """Return whether a number counts steps or items, or is said not to be the answer."""
+    before = text[max(number.start() - 30, 0) : number.start()]
+    if re.search(STEP, before, re.I):
+        return True
+    if before.rpartition("\n")[2].strip(" >*#"):
+        return False
+    return bool(re.match(ITEM, text[number.end() :])) or _ends_a_list(text, number)
 
 
-def _solutions(text):
-    """Return what follows each "Solution:", from the last one to the first."""
-    ends = [cue.end() for cue in SOLUTION.finditer(text)]
-    return [text[end : end + 2_000].partition("\n")[0] for end in ends[:-101:-1]]
+def _ends_a_list(text, number):
+    """Return whether the output was cut behind the head of an item: "4. d", "5."."""
+    if not number[0].isdecimal() or not re.fullmatch(r"[.)]\s*", text[number.end() :]):
+        return False
+    return bool(re.search(rf"(?m)^\W*{int(number[0]) - 1}[.)]", text))
 
 
-def _final_text(text):
+def final_text(text: str) -> str:
     """Return a text without reasoning blocks, and without what follows an end mark.
 
     The first block may lack its opening and the last one its close.
     """
     answer = OPEN.split(without_thinking(text), maxsplit=1)[0]
-    return re.split(END, answer, maxsplit=1)[0]
+    return fold_width(re.split(END, answer, maxsplit=1)[0])
 
 
-def _last_box(text):
-    r"""Return the content of the last closed \boxed{...} that is not empty, or "".
+class Box(NamedTuple):
+    r"""The content of a \boxed{...}, and the offsets of the box in the text."""
 
-    Escaped braces do not count.
+    content: str
+    start: int
+    end: int
+
+
+def find_boxes(text: str) -> list[Box]:
+    r"""Return the closed boxes of a final text that are not empty and in no other box.
+
+    Escaped braces do not count. Without such a box it is the last \boxed 8, if any.
     """
-    content, openings = "", []
+    boxes, openings = [], []
     for brace in BRACE.finditer(text):
         if brace[0] == "}" and openings:
             opening = openings.pop()
-            if len(opening[0]) > 1:
-                content = text[opening.end() : brace.start()].strip() or content
+            content = text[opening.end() : brace.start()].strip()
+            if len(opening[0]) > 1 and content:
+                while boxes and boxes[-1].start > opening.start():
+                    boxes.pop()
+                boxes.append(Box(content, opening.start(), brace.end()))
         elif brace[0].endswith("{") and brace[0] != r"\{":
             openings.append(brace)
-    return content or (re.findall(BARE_BOX, text) or [""])[-1]
+    bare = [] if boxes else list(re.finditer(BARE_BOX, text))[-1:]
+    return boxes or [Box(box[1], box.start(), box.end()) for box in bare]
 
 
-def _answers_after_cues(text) -> Iterator[str]:
+def find_listed_boxes(text: str) -> str:
+    r"""Return all boxes of an output as one list, or "".
+
+    Questions of several parts are answered so: the mean is \boxed{1}, the variance is \boxed{2}.
+    Boxes far apart, and boxes with a word of correction between them, are no list.
+    """
+    text = final_text(text)
+    boxes = find_boxes(text)
+    for box, following in pairwise(boxes):
+        between = text[box.end : following.start]
+        if len(between) > 300 or re.search(RETRACTION, between):
+            return ""
+    return ", ".join(box.content for box in boxes) if len(boxes) > 1 else ""
+
+
+def answers_after_cues(text: str) -> Iterator[str]:
     """Yield what the cues introduce, from the last one: mathematics, else the sentence."""
     for cue in list(CUE.finditer(text))[:-100:-1]:
         rest = text[cue.end() : cue.end() + 2_000]
@@ -189,8 +195,16 @@ def _answers_after_cues(text) -> Iterator[str]:
             continue
         sentence = SENTENCE_END.split(rest.partition("\n")[0])[0]
         end = re.split(r"\s(?:is|are)\s", sentence)[-1].strip(" *_`")  # "The largest n is 34"
-        prose = re.sub(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+", " ", end)
-        if len(re.findall(r"[A-Za-z]{2,}", prose)) > 2:  # "Jane started growing Sphere 3 hours ago"
-            end = (re.findall(MATH, end) or NUMBER.findall(end) or [end])[-1]
         if re.search(r"\w", end):
-            yield end
+            yield _without_prose(end)
+
+
+def _without_prose(phrase):
+    """Return the mathematics or number of a phrase of many words, unless they change its value."""
+    prose = re.sub(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+", " ", phrase)
+    if len(re.findall(r"[A-Za-z]{2,}", prose)) <= 2:
+        return phrase
+    values = list(re.finditer(MATH, phrase)) or list(NUMBER.finditer(phrase))
+    if not values or OPERATION.search(phrase[: values[-1].start()]):
+        return phrase
+    return values[-1][0]

@@ -15,7 +15,8 @@ from functools import lru_cache, partial
 from numbers import Number
 
 from common.grading.equivalence import equivalent
-from common.grading.extraction import find_answer, find_option
+from common.grading.extraction import find_answer, find_listed_boxes
+from common.grading.options import find_option
 from common.grading.sympy_worker import map_unique
 
 MAX_TEXT = 1_000_000  # characters of an output that are read, from its end
@@ -25,6 +26,7 @@ LETTER = (  # C, (C), \text{(C)}
     r"[\s$]*(?:\\(?:text|mathrm|mathbf)\w*\s*\{)?\s*\(?\s*([A-Za-z])\s*\)?[.:]?\s*\}?[\s$.]*"
 )
 LOWER_CASE = r"\W*\([a-j]\)\W*"  # (c)
+LIST = r"[,;]|\b(?:and|or)\b|\\cup"
 NUMBERS = (bool, int, float, Fraction, Decimal)
 
 
@@ -69,6 +71,15 @@ def grade(text, gold, tolerance: float = 0, choices=None) -> GradeResult:
         return GradeResult(True, answer, method)
     if not gold or answer is None:
         return GradeResult(False, answer, method)
+    result = _compare(gold, answer, tolerance, method)
+    boxes = find_listed_boxes(text) if method == "boxed" and not result.correct else ""
+    if boxes and re.search(LIST, gold):
+        several = _compare(gold, boxes, tolerance, method)
+        result = several if several.correct else result
+    return result
+
+
+def _compare(gold, answer, tolerance, method):
     try:
         compare = _equivalent if len(gold) + len(answer) <= MAX_CACHED else equivalent
         return GradeResult(compare(gold, answer, tolerance), answer, method)

@@ -4,6 +4,7 @@ The mathematics is untouched.
 """
 
 import re
+import unicodedata
 
 LOOKALIKES = str.maketrans("−–—∗÷⁄⟨⟩’′“”º\u00a0\u2009\u202f", "---*//()''\"\"°   ", "\u200b")
 SYMBOLS = "×·⋅∞∪∩≤≥⩽⩾≠≈±∓∈∅√∠…αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
@@ -25,6 +26,7 @@ for symbol, command in zip(SYMBOLS, COMMANDS.split(), strict=True):
     SIGNS[symbol] = rf"\{command} "
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+WIDE = "[\u3000\uff01-\uffe6\u212a\u212b\u2103\u2109\u3300-\u33ff]+"  # not ², which would become 2
 MONEY = {"€": "euros", "£": "pounds sterling", "¥": "yen"}
 NAMES = (
     "sqrt|pi|infty|arcsin|arccos|arctan|arcsec|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
@@ -169,6 +171,15 @@ REWRITES = compile_rules(
         (r"\s+", " "),
     ]
 )
+
+
+def fold_width(text: str) -> str:
+    """Return a text with ASCII signs for full-width ones: ３，％ become 3,%."""
+    return text if text.isascii() else re.sub(WIDE, _compatible, text)
+
+
+def _compatible(wide):
+    return unicodedata.normalize("NFKC", wide[0])
 
 
 def normalize(answer: str) -> str:

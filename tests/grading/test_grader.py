@@ -60,6 +60,23 @@ EXTRACTED = [  # (output, answer, method)
     ("So $2x = 6$ gives $x = 3$.", "$x = 3$", "last number"),
     ("Let $x$ be the number of apples.", None, "none"),
     ("There is no answer here", None, "none"),
+    # words that bound, negate or compute belong to the answer
+    ("The answer is strictly less than 7.", "strictly less than 7", "cue"),
+    ("The answer is the cube root of 8.", "the cube root of 8", "cue"),
+    ("The answer is that Tom keeps a total of 7 apples.", "7", "cue"),
+    ("The answer wasn't 7.", None, "none"),
+    ("The total is 12. It cannot exceed 30.", "12", "last number"),
+    ("The answer is 7!", "7", "cue"),
+    # numbers of steps and items
+    ("Cost: 40\nPart 7", "40", "last number"),
+    ("1) add\n2) halve\n3) print the result", None, "none"),
+    ("1. add\n2. halve\n3.", None, "none"),
+    ("12 eggs are left.\n2. Done", "12", "last number"),
+    # other scripts
+    ("所以一共有24个苹果。", "24", "last number"),
+    ("答案为：１２", "12", "cue"),
+    ("정답은 17입니다.", "17", "last number"),
+    ("It took 3 hours and 20 minutes.", "3 hours and 20 minutes", "last number"),
 ]
 
 
@@ -99,6 +116,19 @@ OPTIONS = [  # (output, gold, choices, correct)
     (r"\boxed{(b)}", "(d)", None, False),
     ("The answer is $C$.", "(c)", None, True),
     ("(c)", "(c)", None, True),
+    # a letter beats an earlier boxed formula
+    (r"\boxed{A \to B}. So the correct option is (C).", "C", "ABCD", True),
+    # rejected, excluded, several, a name, a walk that was cut
+    ("I would choose option C instead of option A.", "C", "ABCD", True),
+    ("C is right, D isn't.", "C", "ABCD", True),
+    ("Only C works; A and B fail.", "C", "ABCD", True),
+    ("I'd eliminate C. That leaves (A) and (D). (D) is wrong. So (A).", "A", "ABCD", True),
+    ("Anything except D.", "D", "ABCD", False),
+    ("Options B and D are both correct.", "D", "ABCD", False),
+    ("The answer is hepatitis B.", "B", "ABCD", False),
+    ("Option A: too small. Option B: too large. Option C:", "C", "ABCD", False),
+    ("c) 12", "C", "ABCD", True),
+    ("故选B", "B", "ABCD", True),
     # without choices a letter beyond J is a symbol
     (r"\boxed{n}", "N", None, False),
     (r"\boxed{ℝ}", r"\mathbb{R}", None, True),
@@ -111,6 +141,17 @@ def test_options():
         for text, gold, choices, correct in OPTIONS
         if grade(text, gold, choices=choices).correct is not correct
     ]
+
+
+BOXES = {  # (output, gold): correct. A question of several parts may be answered by several boxes
+    (r"The mean is $\boxed{2}$; the mode is $\boxed{4}$.", "2, 4"): True,
+    (r"The roots are $\boxed{2}$ and $\boxed{4}$.", "2, 5"): False,
+    (r"First $\boxed{2}$. Wait, it is $\boxed{4}$.", "2, 4"): False,
+}
+
+
+def test_several_boxes_are_one_list():
+    assert {pair: is_correct(*pair) for pair in BOXES} == BOXES
 
 
 def test_an_output_that_is_nothing_but_the_gold():
