@@ -61,7 +61,7 @@ class Config:
     paper: list[str] = setting(
         [], "print these tables of the paper next to the scores: table2 ... table11", group=USE
     )
-    seed: int = setting(0, "of bootstraps, samples, options, the miniature", minimum=0, group=USE)
+    seed: int = setting(0, "of sign flips, samples, options, the miniature", minimum=0, group=USE)
     benchmarks_dir: str | None = setting(None, "DIR/NAME/test.jsonl instead of the hub", group=DATA)
     tolerance: float = setting(
         0.0, "of numbers in your own sets, 0.01 is 1%", minimum=0, maximum=0.5, group=DATA
@@ -205,7 +205,7 @@ def evaluate(spec, test_items):
             "digest": test_sets.compute_digest(items),
         }
         result = scores.Result(name, spec.label, rows, inputs | conditions)
-        scores.write_score(folder, result, manifest, config.seed)
+        scores.write_score(folder, result, manifest)
         results.append(result)
     engine.close()
     return results
@@ -245,9 +245,9 @@ by_key = {(result.benchmark, result.model): result for result in results}
 # %% [markdown]
 """
 ## Scores
-Accuracy by the strict grader, with its 95% interval (Wilson's; over several samples a bootstrap
-over items), and by the paper's rules. `unboxed` counts answers that were not in a \\boxed{},
-`truncated` outputs that ran into `--max-new-tokens`.
+Accuracy by the strict grader, with its 95% interval over items (Wilson's; of several samples a
+normal one with an item of 0 and an item of 1 added), and by the paper's rules. `unboxed` counts
+answers that were not in a \\boxed{}, `truncated` outputs that ran into `--max-new-tokens`.
 """
 
 # %% Score; and one question on which the models differ, as each answers it
@@ -257,10 +257,7 @@ print(scores.format_example([r for r in results if r.benchmark == benchmarks[0]]
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
 means, seed_rows = comparisons.average_seeds(by_key, seed_groups)
-comparison_rows = []
-for label in labels:
-    if label != baseline:
-        comparison_rows += comparisons.compare(by_key | means, label, baseline, config.seed)
+comparison_rows = comparisons.compare(by_key | means, labels, baseline, config.seed)
 origins = {spec.label: models.read_origin(spec.location) for spec in specs}
 paper_sections = []
 for table in tables:

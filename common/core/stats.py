@@ -1,18 +1,19 @@
 """Intervals and tests of scores: a share, a mean over items, a paired difference, several
 benchmarks, several seeds.
 
-All intervals are two-sided 95 %. Bootstraps resample the items of a test set, so they say what
-other questions of the same kind would give; other seeds, orders and prompts vary besides
-(over_seeds). Per item a score is a share in 0..1: 0 or 1 of a greedy answer, or a mean over the k
-samples of the item (avg@k), which is why items are resampled and never samples. scipy's bootstrap
-and permutation_test give the same and take 300 to 500 times as long.
+All intervals are two-sided 95 %, and say what other questions of the same kind would give; other
+seeds, orders and prompts vary besides (over_seeds). Per item a score is a share in 0..1: 0 or 1 of
+a greedy answer, or a mean over the k samples of the item (avg@k), which is why n counts items and
+never samples. How often each interval covers the truth: python -m tests.bench.coverage
 """
 
 import math
 import statistics
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
+
+Z = float(norm.ppf(0.975))
 
 
 def wilson(correct: int, n: int) -> tuple:
@@ -39,37 +40,67 @@ def mcnemar(wins: int, losses: int) -> float:
     return float(binomtest(wins, wins + losses).pvalue)
 
 
-def mean_interval(values, resamples=10_000, seed=0) -> tuple:
-    """Return (value, low, high): the mean over items of avg@k, pass@k or maj@k, its bootstrap.
+def mean_interval(values) -> tuple:
+    """Return (mean, low, high) of avg@k, pass@k or maj@k over items, in 0..1.
 
-    values: share in 0..1 per item. Of few items (30 of AIME24) it covers the truth in 94 rather
-    than 95 % of cases; for 0/1 wilson is the better one. By hand: [1, 0, 0]: 8/27 = 30 % of all
-    resamples have mean 0 and 1/27 = 4 % have mean 1: (1/3, 0, 1).
+    values: share in 0..1 per item. If each is 0 or 1 the interval is Wilson's, else a normal one
+    after an item of 0 and an item of 1 are added: few items may have missed the rare ones that
+    are unlike the rest, and a bootstrap of them then covers the truth in 75 rather than 95 %.
+    By hand: [0.5, 0.5] becomes 0, 0.5, 0.5, 1: mean 0.5, variance 0.125, so
+    0.5 -+ 1.96 x sqrt(0.125/4) = 0.5 -+ 0.346.
     """
-    return _bootstrap([_check_shares(values)], resamples, seed)
+    shares = _check_shares(values)
+    mean = statistics.fmean(shares)
+    if np.isin(shares, (0, 1)).all():
+        return mean, *wilson(int(shares.sum()), len(shares))
+    return mean, *_adjusted_interval(shares, 0.0, 1.0)
 
 
-def paired_difference(pairs: list, resamples=10_000, seed=0) -> tuple:
-    """Return (value, low, high, p): the mean of a - b, of several benchmarks that of their means.
+def paired_interval(first, second) -> tuple:
+    """Return (difference, low, high): the mean of first - second over items, in -1..1.
 
-    pairs: (a, b) a benchmark, share in 0..1 per item, in the same order. Items are resampled, each
-    benchmark's on their own, so what both models find hard stays paired. p: two-sided, for values
-    that are not just 0 and 1 (those: mcnemar). Under "no difference" each a - b might as well be
-    b - a: p = (1 + draws whose mean is at least as far from zero) / (draws + 1), so never zero.
-    By hand: ([1, 1], [0, 0]) and ([1, 0, 1], [1, 0, 1]): (1 + 0)/2 = 0.5 whatever is drawn, so
-    (0.5, 0.5, 0.5); two of the four sign patterns reach |0.5|, so p is about 1/2. Raises
-    ValueError if two lists are not equally long, empty, or hold anything outside 0..1.
+    first, second: share in 0..1 per item, in the same order. An item of -1 and an item of +1 are
+    added; for right and wrong this is the interval of Bonett and Price (2012), which is near the
+    score intervals of Tango and Newcombe. Two models that differ nowhere may differ elsewhere.
+    By hand: 26 items right for the first alone, 4 for the second alone, 18 equal: the mean becomes
+    (27 - 5)/50 = 0.44, the variance (27 + 5)/50 - 0.44^2 = 0.4464, so
+    0.44 -+ 1.96 x sqrt(0.4464/50) = (0.255, 0.625) around 22/48.
+    Raises ValueError if the lists are not equally long, empty, or hold anything outside 0..1.
     """
-    differences = [np.subtract(*_check_shares(pair)) for pair in pairs]
-    return *_bootstrap(differences, resamples, seed), _sign_flip_p(differences, resamples, seed)
+    differences = np.subtract(*_check_shares((first, second)))
+    return statistics.fmean(differences), *_adjusted_interval(differences, -1.0, 1.0)
 
 
-def average_interval(intervals: list) -> tuple:
+def sign_flip_p(pairs: list, draws=10_000, seed=0) -> float:
+    """Return the two-sided p of a mean difference, of several benchmarks that of their means.
+
+    pairs: (first, second) a benchmark, as in paired_interval; for values that are not just 0 and 1
+    (those: mcnemar). Under "no difference" each first - second might as well be its negative:
+    p = (1 + draws whose mean is at least as far from zero) / (draws + 1), so never zero.
+    By hand: ([1, 1], [0, 0]) and ([1, 0, 1], [1, 0, 1]): two of the four sign patterns reach the
+    mean of means, 0.5, so p is about 1/2.
+    """
+    rng = np.random.default_rng(seed)
+    flipped = np.zeros(draws)
+    observed = 0.0
+    for pair in pairs:
+        differences = np.subtract(*_check_shares(pair))
+        # Of c items with the same |difference| a binomial number b keeps the plus: their sum is
+        # value x (2 b - c). Rounded: 0.3 - 0.1 and 0.4 - 0.2 are one value.
+        values, counts = np.unique(np.abs(differences).round(12), return_counts=True)
+        positive = rng.binomial(counts, 0.5, size=(draws, len(values)))
+        flipped += (2 * positive - counts) @ values / len(differences)
+        observed += statistics.fmean(differences)
+    extreme = np.abs(flipped) >= abs(observed) - 1e-9  # ties count, whatever their last bits
+    return float((extreme.sum() + 1) / (draws + 1))
+
+
+def average_interval(intervals: list | tuple) -> tuple:
     """Return AVG, the unweighted mean over benchmarks, from the interval of each.
 
-    intervals: (mean, low, high) a benchmark, in 0..1, each from items of its own. The distances to
-    the ends are combined as independent errors are (MOVER, Zou and Donner 2008), so that 0 of 30
-    adds its share of doubt, as no bootstrap of zeros does.
+    intervals: (mean or difference, low, high) a benchmark, each from items of its own. The
+    distances to the ends are combined as independent errors are (MOVER, Zou and Donner 2008), so
+    that 0 of 30 adds its share of doubt, as no bootstrap of zeros does.
     By hand: (0.5, 0.4, 0.6) and (0, 0, 0.1): 0.25, less sqrt(0.1^2 + 0)/2 = 0.05, plus
     sqrt(0.1^2 + 0.1^2)/2 = 0.071: (0.25, 0.2, 0.321).
     """
@@ -77,7 +108,7 @@ def average_interval(intervals: list) -> tuple:
     mean = statistics.fmean(means)
     below = math.hypot(*(means - lows)) / len(means)
     above = math.hypot(*(highs - means)) / len(means)
-    return mean, max(0.0, mean - below), min(1.0, mean + above)
+    return mean, mean - below, mean + above
 
 
 def holm(ps) -> list:
@@ -94,17 +125,57 @@ def holm(ps) -> list:
     return adjusted.tolist()
 
 
-def over_seeds(values) -> tuple:
+def over_seeds(runs: list | tuple) -> tuple:
     """Return scores of one recipe under several seeds as (mean, standard deviation, low, high).
 
-    In the unit of the values. Standard deviation with n - 1; the interval is Student's, of the
-    mean over seeds. By hand: 47, 48, 52: mean 49, variance (4 + 1 + 9)/2 = 7, sd 2.646, half width
-    4.3027 x 2.646/sqrt(3) = 6.572, so 42.43 to 55.57: three seeds say little.
+    runs: (mean, low, high) of each training, in 0..1. Standard deviation with n - 1. The interval
+    is Student's, of the mean over seeds, but no narrower than the items allow: two seeds that
+    happen to have the same score are no certainty.
+    By hand: 0.47, 0.48, 0.52: mean 0.49, variance (4 + 1 + 9)/20,000 = 0.0007, sd 0.0265, half
+    width 4.3027 x 0.0265/sqrt(3) = 0.0657, so 0.424 to 0.556: three seeds say little.
     """
-    n = len(values)
-    mean, deviation = statistics.fmean(values), statistics.stdev(values)
-    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
-    return mean, deviation, mean - half, mean + half
+    mean, low, high = average_interval(runs)
+    values = [run[0] for run in runs]
+    half = _student_half_width(values)
+    low, high = min(low, mean - half), max(high, mean + half)
+    return mean, statistics.stdev(values), max(0.0, low), min(1.0, high)
+
+
+def seeds_difference(first: list, second: list) -> tuple:
+    """Return the interval (low, high) of the difference of two recipes' means over seeds.
+
+    first, second: (mean, low, high) of each training, at least two of each recipe. Welch's
+    interval, but no narrower than the items allow, as in over_seeds.
+    By hand: 0.4 and 0.6 against 0.1 and 0.1: variance 0.02/2 + 0, 1 degree of freedom, half width
+    12.706 x 0.1 = 1.27, so all of -1..1.
+    """
+    half = _student_half_width([run[0] for run in first], [run[0] for run in second])
+    mean, low, high = average_interval(first)
+    other_mean, other_low, other_high = average_interval(second)
+    below = max(half, math.hypot(mean - low, other_high - other_mean))
+    above = max(half, math.hypot(high - mean, other_mean - other_low))
+    difference = mean - other_mean
+    return max(-1.0, difference - below), min(1.0, difference + above)
+
+
+def _student_half_width(*groups):
+    """Return the half width of a mean, or of a difference of means, at unequal variances."""
+    variances = [statistics.variance(group) / len(group) for group in groups]
+    total = sum(variances)
+    if not total:
+        return 0.0
+    spread = 0.0
+    for variance, group in zip(variances, groups):
+        spread += variance**2 / (len(group) - 1)
+    freedom = total**2 / spread  # Welch and Satterthwaite; n - 1 of a single group
+    return float(t.ppf(0.975, freedom)) * math.sqrt(total)
+
+
+def _adjusted_interval(values, smallest, largest):
+    """Return the normal interval of a mean after one item at each end of the scale is added."""
+    values = np.append(values, (smallest, largest))
+    mean, half = values.mean(), Z * values.std() / math.sqrt(len(values))
+    return max(smallest, float(mean - half)), min(largest, float(mean + half))
 
 
 def _check_shares(values):
@@ -112,50 +183,3 @@ def _check_shares(values):
     if not shares.size or not 0 <= shares.min() <= shares.max() <= 1:
         raise ValueError(f"expected at least one share in 0..1, got {str(shares)[:80]}")
     return shares
-
-
-def _count_distinct(items):
-    """Return the distinct values and how many items have each.
-
-    The largest magnitudes first, + before -: the order decides which draws a seed gives.
-    """
-    # rounded: 0.3 - 0.1 and 0.4 - 0.2 are one value
-    values, counts = np.unique(np.round(items, 12), return_counts=True)
-    order = np.lexsort((-values, -np.abs(values)))
-    return values[order], counts[order]
-
-
-def _bootstrap(strata, resamples, seed):
-    """Return the mean of the strata's means, with its 2.5th and 97.5th percentile.
-
-    Only how many items have each value matters, so a resample is one multinomial draw: for 0/1 of
-    wins, losses and ties.
-    """
-    rng = np.random.default_rng(seed)
-    total = np.zeros(resamples)
-    for items in strata:
-        values, counts = _count_distinct(items)
-        n = len(items)
-        total += rng.multinomial(n, counts / n, size=resamples) @ values / n
-    low, high = np.percentile(total / len(strata), [2.5, 97.5])
-    mean = statistics.fmean(map(statistics.fmean, strata))
-    # Rounding may pass the mean if no resample differs.
-    return mean, min(float(low), mean), max(float(high), mean)
-
-
-def _sign_flip_p(strata, draws, seed):
-    """Return the share of random signs that give a mean as far from zero as the one observed.
-
-    Of c items with the same |difference| a binomial number b keeps the plus: their sum is
-    value x (2 b - c).
-    """
-    rng = np.random.default_rng(seed)
-    flipped = np.zeros(draws)
-    observed = 0.0
-    for differences in strata:
-        values, counts = _count_distinct(np.abs(differences))
-        positive = rng.binomial(counts, 0.5, size=(draws, len(values)))
-        flipped += (2 * positive - counts) @ values / len(differences)
-        observed += statistics.fmean(differences)
-    extreme = np.abs(flipped) >= abs(observed) - 1e-9  # ties count, whatever their last bits
-    return float((extreme.sum() + 1) / (draws + 1))

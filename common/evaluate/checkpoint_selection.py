@@ -100,7 +100,7 @@ def choose_checkpoint(spec, results: list, seed: int = 0) -> tuple:
                 "checkpoint can be chosen.\nRun the same command again: it asks only for those."
             )
         names = {"arm": spec.label, "step": checkpoint.step, "model": checkpoint.label}
-        rows.append(scores.score(result, seed) | names | {"chosen": False})
+        rows.append(scores.score(result) | names | {"chosen": False})
     accuracies = [row["accuracy"] for row in rows]
     best = accuracies.index(max(accuracies))
     rows[best] |= {"chosen": True, "outcome": "chosen"}

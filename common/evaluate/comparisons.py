@@ -1,6 +1,5 @@
 """Compare scores, paired by item, if both were made under the same conditions. Shares are 0..1."""
 
-import math
 from collections import Counter
 
 from common.core import stats
@@ -23,15 +22,28 @@ def refusal(first, second) -> str | None:
     return None
 
 
-def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list:
-    """Compare a model with the baseline on every benchmark of the results, paired by item.
+def compare(results: dict, models: list, baseline: str, seed: int = 0) -> list:
+    """Compare models with the baseline on every benchmark of the results, paired by item.
 
-    results: {(benchmark, label): Result}. Returns a row for each benchmark, and a last one, "AVG",
-    if there are several and all could be compared. `refused` says why two cannot be compared.
-    difference, low, high, p: see compare_pairs. holm: p corrected for the number of benchmarks.
-    outcome: "better", "worse" or "not distinguishable", by holm; for means over seeds also by the
-    interval over the seeds (runs_low, runs_high).
+    results: {(benchmark, label): Result}. models: labels; the baseline among them is passed over.
+    Returns for each model a row for each benchmark, and "AVG" if there are several and all could
+    be compared. `refused` says why two cannot be compared.
+    difference, low, high, p: see compare_pairs. holm: p corrected for all rows; comparisons: how
+    many these are. outcome: "better", "worse" or "not distinguishable", by holm; if both sides are
+    means over seeds also by the interval over the seeds (runs_low, runs_high).
     """
+    rows = []
+    for model in models:
+        if model != baseline:
+            rows += _compare_model(results, model, baseline, seed)
+    compared = [row for row in rows if "refused" not in row]
+    for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
+        row |= {"holm": p, "comparisons": len(compared)}
+        row["outcome"] = _outcome(row)
+    return rows
+
+
+def _compare_model(results, model, baseline, seed):
     rows, pairs = [], []
     names = {"model": model, "baseline": baseline}
     for benchmark in dict.fromkeys(name for name, _ in results):
@@ -46,48 +58,38 @@ def compare(results: dict, model: str, baseline: str, seed: int = 0) -> list:
             pairs.append(pair)
             row |= compare_pairs([pair], seed)
         rows.append(row)
-    compared = [row for row in rows if "refused" not in row]
-    for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
-        row["holm"] = p
-    if len(compared) == len(rows) > 1:
-        average = compare_pairs(pairs, seed) | {"benchmark": "AVG"} | names
-        average["holm"] = average["p"]
-        compared.append(average)
-        rows.append(average)
-    for row in compared:
-        row["outcome"] = _outcome(row)
+    if len(pairs) == len(rows) > 1:
+        rows.append({"benchmark": "AVG"} | names | compare_pairs(pairs, seed))
     return rows
 
 
 def compare_pairs(pairs: list, seed: int = 0) -> dict:
     """Return difference, interval and p of a pair of results; of several pairs those of their AVG.
 
-    The interval is a paired bootstrap over items. If every item is right or wrong as a whole, a
-    single pair has counts of items and the exact McNemar test, else p is by sign flips.
+    If every item is right or wrong as a whole, a single pair has counts of items and the exact
+    McNemar test, else p is by sign flips.
     """
     shares = [(first.shares(), second.shares()) for first, second in pairs]
-    difference, low, high, p = stats.paired_difference(shares, seed=seed)
-    row = {"difference": difference, "low": low, "high": high, "p": p}
+    intervals = [stats.paired_interval(*pair) for pair in shares]
+    difference, low, high = stats.average_interval(intervals)
+    row = {"difference": difference, "low": low, "high": high}
     first, second = shares[0]
     if len(pairs) == 1 and {*first, *second} <= {0, 1}:
         counts = Counter(zip(first, second))
         row["both"], row["wins"] = counts[1, 1], counts[1, 0]
         row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
         row["p"] = stats.mcnemar(row["wins"], row["losses"])
-    half_width = math.hypot(*map(_seed_half_width, zip(*pairs)))
-    if half_width:  # errors of independent trainings add in quadrature
-        row["runs_low"] = max(-1.0, difference - half_width)
-        row["runs_high"] = min(1.0, difference + half_width)
+    else:
+        row["p"] = stats.sign_flip_p(shares, seed=seed)
+    model_runs, baseline_runs = [_average_benchmarks(results) for results in zip(*pairs)]
+    if model_runs and baseline_runs:  # a single run has no spread: nothing is said of seeds
+        row["runs_low"], row["runs_high"] = stats.seeds_difference(model_runs, baseline_runs)
     return row
 
 
-def _seed_half_width(results):
-    """Return the half width, over training runs, of the mean over results; 0 without seeds."""
-    runs = [sum(values) / len(values) for values in zip(*(result.runs for result in results))]
-    if not runs:
-        return 0.0
-    mean, _, _, high = stats.over_seeds(runs)
-    return high - mean
+def _average_benchmarks(results):
+    """Return (mean, low, high) over results of each training run; nothing without seeds."""
+    return [stats.average_interval(run) for run in zip(*(result.runs for result in results))]
 
 
 def _outcome(row):
@@ -105,7 +107,7 @@ def average_seeds(results: dict, groups: dict) -> tuple:
     """Average several training runs of one training set.
 
     groups: {name: labels of its runs}. Returns {(benchmark, name): Result of the mean}, and rows
-    with the mean, the standard deviation and Student's 95 % interval over the runs (low, high).
+    with the mean, the standard deviation and the 95 % interval over the runs (low, high).
     """
     merged, rows = {}, []
     for name, labels in groups.items():
@@ -120,8 +122,8 @@ def average_seeds(results: dict, groups: dict) -> tuple:
             else:
                 merged[benchmark, name] = average = _average_runs(name, runs)
                 mean, deviation, low, high = stats.over_seeds(average.runs)
-                row |= {"accuracies": average.runs, "mean": mean, "sd": deviation}
-                row |= {"low": max(0.0, low), "high": min(1.0, high)}
+                row["accuracies"] = [accuracy for accuracy, _, _ in average.runs]
+                row |= {"mean": mean, "sd": deviation, "low": low, "high": high}
             rows.append(row)
     return merged, rows
 
@@ -132,5 +134,5 @@ def _average_runs(name, runs):
     rows = []
     for key, values in zip(runs[0].by_item(), zip(*shares)):
         rows.append({"id": key, "sample": 0, "correct": sum(values) / len(values)})
-    accuracies = [sum(values) / len(values) for values in shares]
-    return Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(accuracies))
+    intervals = [stats.mean_interval(values) for values in shares]
+    return Result(runs[0].benchmark, name, rows, runs[0].conditions, runs=tuple(intervals))

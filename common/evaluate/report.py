@@ -34,6 +34,12 @@ def _shares(values):
     return " ".join(map(percent, values or ())) or "-"
 
 
+def _outcome(outcome, comparisons):
+    if comparisons is None:
+        return "-"
+    return f"{outcome} (of {comparisons} comparisons)"
+
+
 # A table's columns: heading, how the cell is written, the fields of a row that it is made of.
 SCORES = (
     ("benchmark", cell, "benchmark"),
@@ -61,7 +67,7 @@ COMPARISONS = (
     ("neither", cell, "neither"),
     ("p (McNemar; of means: sign flips)", _p, "p"),
     ("Holm", _p, "holm"),
-    ("by Holm's p", cell, "outcome"),
+    ("by Holm's p", _outcome, "outcome", "comparisons"),
     ("not compared", cell, "refused"),
 )
 SEEDS = (

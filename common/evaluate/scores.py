@@ -42,7 +42,7 @@ class Result:
     """The graded answers of one model to one benchmark.
 
     conditions: what must be equal if two results are compared. runs: of a mean over several
-    trainings, the accuracy of each.
+    trainings, (accuracy, low, high) of each.
     """
 
     benchmark: str
@@ -147,11 +147,11 @@ def _grade(benchmark, rows):
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def score(result: Result, seed: int = 0) -> dict:
+def score(result: Result) -> dict:
     """Return the score of a Result; all shares are 0..1.
 
     n: items that were answered; failed: those that were not. accuracy: by the strict grader, the
-    mean over samples if there are several. Its interval is Wilson's, or a bootstrap over items.
+    mean over samples if there are several. Its interval is over items (stats.mean_interval).
     """
     rows, shares = result.rows, result.shares()
     answered = [row for row in rows if row["finish_reason"] != "failed"]
@@ -175,31 +175,23 @@ def score(result: Result, seed: int = 0) -> dict:
     }
     if not shares:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
-    summary |= _interval("", shares, seed)
-    summary |= _interval("paper_", result.shares("correct_paper"), seed)
+    summary |= _interval("", shares)
+    summary |= _interval("paper_", result.shares("correct_paper"))
     if samples == 1:
         return summary | {"correct": int(sum(shares))}
     groups = result.by_item().values()
     passed = [float(True in _column(group, "correct")) for group in groups]
     voted = [majority(group) for group in groups]
-    return summary | _interval("pass_", passed, seed) | _interval("majority_", voted, seed)
+    return summary | _interval("pass_", passed) | _interval("majority_", voted)
 
 
 def _column(rows, key):
     return [row[key] for row in rows]
 
 
-def _interval(prefix, shares, seed):
-    """Return mean and interval, their names with a prefix.
-
-    It is Wilson's if every item is right or wrong as a whole: a bootstrap of few items, or of
-    zeros, is too narrow. Else it is a bootstrap.
-    """
-    if set(shares) <= {0, 1}:
-        mean = sum(shares) / len(shares)
-        low, high = stats.wilson(int(sum(shares)), len(shares))
-    else:
-        mean, low, high = stats.mean_interval(shares, seed=seed)
+def _interval(prefix, shares):
+    """Return mean and interval, their names with a prefix."""
+    mean, low, high = stats.mean_interval(shares)
     return {f"{prefix}accuracy": mean, f"{prefix}low": low, f"{prefix}high": high}
 
 
@@ -258,9 +250,9 @@ def _average(rows):
     return average
 
 
-def write_score(folder: Path, result: Result, engine: dict, seed: int = 0):
+def write_score(folder: Path, result: Result, engine: dict):
     """Score a Result and write `folder`/<benchmark>.score.json. engine: what made its outputs."""
-    result.score = score(result, seed)
+    result.score = score(result)
     manifest = {
         "score": result.score,
         "grader": grader_id(result.benchmark),

@@ -1,13 +1,15 @@
 """Comparisons: by hand, what is refused, and what several seeds may be called."""
 
+import math
+
 import pytest
 
 from common.evaluate import comparisons
 from tests.evaluate.test_scores import result
 
 
-def compare(*given, model="a", baseline="b"):
-    return comparisons.compare({(r.benchmark, r.model): r for r in given}, model, baseline)
+def compare(*given, models=("a",), baseline="b"):
+    return comparisons.compare({(r.benchmark, r.model): r for r in given}, models, baseline)
 
 
 def test_a_comparison_by_hand():
@@ -26,29 +28,50 @@ def test_a_comparison_by_hand():
     )
     (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"))
     assert found["p"] == pytest.approx(2 / 512) and found["outcome"] == "better"
-    (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"), model="b", baseline="a")
+    (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"), models=["b"], baseline="a")
     assert found["outcome"] == "worse" and found["difference"] == -1
 
 
 def test_several_benchmarks_are_corrected_and_averaged():
-    """p of 8:0 is 2/256, of 6:0 2/64.
+    """p of 8:0 is 2/256, of 6:0 2/64; of AVG at least 14 items differ, 2/2^14 and the draws' 1e-4.
 
-    Holm doubles the smaller; AVG is the mean of the differences.
+    Holm multiplies them by 2, 1 and 3. AVG: differences 8/16 and 6/12 have half widths 0.240 and
+    0.274 above 0.444 and 0.429; the distances below 0.296 and 0.345 give sqrt(a^2 + b^2)/2.
     """
     names = {"gsm8k": 8, "math500": 6}
     given = [
         result([int(m == "a")] * n + [0] * n, m, name) for name, n in names.items() for m in "ab"
     ]
     first, second, average = compare(*given)
-    assert (first["p"], first["holm"]) == (2 / 256, 4 / 256) and (second["p"], second["holm"]) == (
-        2 / 64,
-        2 / 64,
+    assert (first["p"], first["holm"]) == (2 / 256, 4 / 256)
+    assert (second["p"], second["holm"]) == (2 / 64, 2 / 64)
+    assert average["holm"] == 3 * average["p"] < 0.003
+    assert {row["comparisons"] for row in (first, second, average)} == {3}
+    assert average["benchmark"] == "AVG" and average["outcome"] == "better"
+    below = [row["difference"] - row["low"] for row in (first, second)]
+    assert average["difference"] == 0.5
+    assert average["low"] == pytest.approx(0.5 - math.hypot(*below) / 2)
+
+
+def test_p_is_corrected_for_every_model_and_benchmark_of_the_table():
+    """6:0 of 20 items is 2/64 = 0.031, a difference by itself; not as one of two models'."""
+    wins, equal, base = [1] * 6 + [0] * 14, [0] * 20, [0] * 20
+    given = result(wins, "a"), result(equal, "c"), result(base, "b")
+    (alone,) = compare(*given)
+    assert (alone["outcome"], alone["comparisons"]) == ("better", 1)
+    first, second = compare(*given, models=["a", "b", "c"])
+    assert (first["model"], second["model"]) == ("a", "c")
+    assert first["holm"] == 4 / 64 and first["comparisons"] == 2
+    assert first["outcome"] == second["outcome"] == "not distinguishable"
+
+
+def test_a_refused_comparison_is_none():
+    """What was not compared is not counted."""
+    other = result([1, 0, 1], "c")
+    compared, refused = compare(
+        result([1] * 9, "a"), result([0] * 9, "b"), other, models=["a", "c"]
     )
-    assert (
-        average["benchmark"] == "AVG"
-        and average["difference"] == 0.5
-        and average["outcome"] == "better"
-    )
+    assert compared["comparisons"] == 1 and "comparisons" not in refused
 
 
 def test_what_is_not_the_same_is_not_compared():
@@ -75,65 +98,68 @@ def test_one_benchmark_that_is_refused_leaves_no_average():
 
 
 def test_seeds_by_hand():
-    """Two runs: 2/4 and 3/4: mean 0.625, sd 0.177, Student's half width 12.706 x 0.177/sqrt(2) =
-    1.588, cut at 0 and 1. Their mean by item is compared with another set's."""
+    """Two runs, 2/4 and 3/4: mean 0.625, sd 0.177, Student's half width 12.706 x 0.177/sqrt(2) =
+    1.588, cut at 0 and 1. Their mean by item is compared with another set's. A single run of the
+    other set has no spread: nothing is said of seeds."""
     runs = {
         ("tiny", "cft.1"): result([1, 1, 0, 0], "cft.1"),
         ("tiny", "cft.2"): result([1, 1, 1, 0], "cft.2"),
         ("tiny", "b"): result([0] * 4, "b"),
     }
-    merged, (found,) = comparisons.average_seeds(runs, {"cft": ["cft.1", "cft.2"]})
-    assert (
-        found["mean"] == 0.625
-        and found["sd"] == pytest.approx(0.17678, abs=1e-4)
-        and found["accuracies"] == (0.5, 0.75)
-    )
-    assert (found["low"], found["high"]) == (0, 1)
+    groups = {"cft": ["cft.1", "cft.2"]}
+    merged, (row,) = comparisons.average_seeds(runs, groups)
+    assert row["mean"] == 0.625 and row["accuracies"] == [0.5, 0.75]
+    assert row["sd"] == pytest.approx(0.17678, abs=1e-4)
+    assert (row["low"], row["high"]) == (0, 1)
     assert merged["tiny", "cft"].shares() == [1, 1, 0.5, 0]
-    (compared,) = comparisons.compare(runs | merged, "cft", "b")
-    assert (
-        compared["difference"] == 0.625
-        and "wins" not in compared
-        and (compared["runs_low"], compared["runs_high"])
-        == (pytest.approx(0.625 - 1.588, abs=1e-3), 1)
-    )
-    _, (refused,) = comparisons.average_seeds(
-        {**runs, ("tiny", "cft.2"): result([1, 1, 1], "cft.2")}, {"cft": ["cft.1", "cft.2"]}
-    )
+    (compared,) = comparisons.compare(runs | merged, ["cft"], "b")
+    assert compared["difference"] == 0.625
+    assert not {"wins", "runs_low"} & set(compared)
+    fewer_items = runs | {("tiny", "cft.2"): result([1, 1, 1], "cft.2")}
+    _, (refused,) = comparisons.average_seeds(fewer_items, groups)
     assert refused["refused"] == "other items"
 
 
-def seeds(second, benchmark="tiny"):
-    """Return results of 40 items: a's first seed has 39 right, b none."""
-    return {
-        (benchmark, "a.1"): result([0] + [1] * 39, "a.1", benchmark),
-        (benchmark, "a.2"): result(second, "a.2", benchmark),
-        (benchmark, "b"): result([0] * 40, "b", benchmark),
-    }
-
-
-def compare_seeds(runs):
-    merged, _ = comparisons.average_seeds(runs, {"a": ["a.1", "a.2"]})
-    return comparisons.compare(runs | merged, "a", "b")
+def compare_seeds(first, second, benchmarks=("tiny",)):
+    """Compare two means of runs; a run is how many of 40 items it has right, by benchmark."""
+    results, groups = {}, {"a": [], "b": []}
+    for name, runs in (("a", first), ("b", second)):
+        for number, counts in enumerate(runs):
+            label = f"{name}.{number}"
+            groups[name].append(label)
+            for benchmark, correct in zip(benchmarks, counts):
+                rights = [1] * correct + [0] * (40 - correct)
+                results[benchmark, label] = result(rights, label, benchmark)
+    merged, _ = comparisons.average_seeds(results, groups)
+    return comparisons.compare(results | merged, ["a"], "b")
 
 
 def test_a_mean_over_seeds_is_better_only_if_the_seeds_say_so():
-    """39 and 40 of 40: 0.9875 -+ 12.706 x 0.0177/sqrt(2) = 0.159; 39 and 10: 0.6125 -+ 4.6.
-
-    The items alone are sure both times.
-    """
-    (sure,) = compare_seeds(seeds([1] * 40))
-    (unsure,) = compare_seeds(seeds([1] * 10 + [0] * 30))
-    assert sure["outcome"] == "better, over seeds too" and sure["holm"] < 0.001
+    """39 and 40 against 0 and 1 of 40: Welch's half width is 4.30 x 0.0177, with 2 degrees of
+    freedom. 39 and 10 against the same: 12.7 x 0.36. The items alone are sure both times."""
+    (sure,) = compare_seeds([[39], [40]], [[0], [1]])
+    (unsure,) = compare_seeds([[39], [10]], [[0], [1]])
+    assert sure["holm"] < 0.001 and unsure["holm"] < 0.001
+    assert sure["outcome"] == "better, over seeds too"
     assert unsure["outcome"] == "better on these items, not distinguishable over seeds"
-    assert unsure["holm"] < 0.001
+    assert (unsure["runs_low"], unsure["runs_high"]) == (-1, 1)
+
+
+def test_equal_seeds_are_no_certainty():
+    """Twice 21 against twice 15 of 40: no spread at all, but 15 points of 40 items are not sure.
+
+    Wilson's distances are 0.150 below 21/40 and 0.155 above 15/40; over two runs each and both
+    sides sqrt((0.150^2 + 0.155^2)/2) = 0.152. The items alone: 6:0, p = 2/64.
+    """
+    (row,) = compare_seeds([[21], [21]], [[15], [15]])
+    assert row["outcome"] == "better on these items, not distinguishable over seeds"
+    assert row["runs_low"] == pytest.approx(0.15 - 0.1523, abs=5e-4)
 
 
 def test_the_average_over_benchmarks_has_the_seeds_interval_of_its_own_mean():
-    """Seed 1: (39/40 + 39/40)/2 = 0.975; seed 2: (1 + 0.25)/2 = 0.625: mean 0.8, sd 0.2475,
-    half width 12.706 x 0.2475/sqrt(2) = 2.22: cut at 1, and on the other side of zero."""
-    runs = seeds([1] * 40, "gsm8k") | seeds([1] * 10 + [0] * 30, "math500")
-    average = compare_seeds(runs)[-1]
+    """Seed 1: (39/40 + 39/40)/2 = 0.975; seed 2: (1 + 0.25)/2 = 0.625. Welch's half width, 12.7 x
+    0.175 and more, cut at 1, and on the other side of zero."""
+    average = compare_seeds([[39, 39], [40, 10]], [[0, 0], [0, 0]], ["gsm8k", "math500"])[-1]
     assert average["benchmark"] == "AVG" and average["difference"] == pytest.approx(0.8)
-    assert average["runs_low"] == -1.0 and average["runs_high"] == 1.0
+    assert (average["runs_low"], average["runs_high"]) == (-1, 1)
     assert average["outcome"] == "better on these items, not distinguishable over seeds"

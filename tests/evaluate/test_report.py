@@ -113,6 +113,7 @@ def test_comparisons_table_by_hand():
             "p": 1e-9,
             "holm": 2e-9,
             "outcome": "better",
+            "comparisons": 2,
         },
         {
             "benchmark": "AVG",
@@ -124,14 +125,15 @@ def test_comparisons_table_by_hand():
             "p": 0.0471,
             "holm": 1.0,
             "outcome": "not distinguishable",
+            "comparisons": 2,
         },
         {"benchmark": "gsm8k", "model": "cft", "baseline": "sft", "refused": "other items"},
     ]
     assert comparisons_table(rows).splitlines()[2:] == [
         "| tiny | cft against sft | +44.9 | +41.6 to +48.2 | 462 | 13 | 481 | 44 | <0.001 | <0.001 "
-        "| better | - |",
+        "| better (of 2 comparisons) | - |",
         "| AVG | cft against sft | -0.1 | -2.0 to +0.0 | - | - | - | - | 0.047 | 1.000 "
-        "| not distinguishable | - |",
+        "| not distinguishable (of 2 comparisons) | - |",
         "| gsm8k | cft against sft | - | - | - | - | - | - | - | - | - | other items |",
     ]
     assert comparisons_table([]) == ""
