@@ -108,7 +108,8 @@ def cover_pairs(rng, draws, n, baseline, wins, losses):
     return sum(hits)
 
 
-def cover_averages(rng, draws, _, wins, losses):
+def cover_averages(rng, draws, total, wins, losses):
+    assert total == sum(SIZES)
     hits = 0
     for _ in range(draws):
         intervals = []
