@@ -37,7 +37,7 @@ def _shares(values):
 def _outcome(outcome, comparisons):
     if comparisons is None:
         return "-"
-    return f"{outcome} (of {comparisons} comparisons)"
+    return f"{outcome} (comparisons: {comparisons})"
 
 
 # A table's columns: heading, how the cell is written, the fields of a row that it is made of.

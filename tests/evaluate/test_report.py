@@ -131,9 +131,9 @@ def test_comparisons_table_by_hand():
     ]
     assert comparisons_table(rows).splitlines()[2:] == [
         "| tiny | cft against sft | +44.9 | +41.6 to +48.2 | 462 | 13 | 481 | 44 | <0.001 | <0.001 "
-        "| better (of 2 comparisons) | - |",
+        "| better (comparisons: 2) | - |",
         "| AVG | cft against sft | -0.1 | -2.0 to +0.0 | - | - | - | - | 0.047 | 1.000 "
-        "| not distinguishable (of 2 comparisons) | - |",
+        "| not distinguishable (comparisons: 2) | - |",
         "| gsm8k | cft against sft | - | - | - | - | - | - | - | - | - | other items |",
     ]
     assert comparisons_table([]) == ""
