@@ -5,6 +5,9 @@ Sources: the paper (A.1), the released evaluation scripts and YAML
 (TIGER-AI-Lab/CritiqueFineTuning@44b83b8).
 """
 
+import signal
+import threading
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import Template
@@ -140,11 +143,37 @@ def solve_prompt(
     messages = _chat(question, system)
     if template != "own":
         return render(messages, template)
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    with _time_limit():
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     bos = tokenizer.bos_token
     if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]:
         return text.removeprefix(bos)  # the tokenizer itself puts it before every text
     return text
+
+
+@contextmanager
+def _time_limit():
+    """End a model's own template after TEMPLATE_SECONDS of CPU: it may hold any loop.
+
+    Only the main thread can do so; in another one there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise InputError(
+            f"the model's own chat template took more than {TEMPLATE_SECONDS} s for a prompt.\n"
+            "Leave out --template own, or mend chat_template in its tokenizer_config.json."
+        )
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, TEMPLATE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 # --- chat templates ------------------------------------------------------------------------------
@@ -165,6 +194,7 @@ JINJA = {
         "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
     ),
 }
+TEMPLATE_SECONDS = 5  # of CPU, for one prompt in a model's own template
 TEMPLATES = {name: Template(source) for name, source in JINJA.items()}
 TEMPLATE_NEEDS = dict(chatml="<|im_end|>", deepseek="eos_token", own="chat template")
 CHATML_MARKERS = ["<|im_start|>", "<|im_end|>"]

@@ -18,6 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -31,6 +34,23 @@ from common.core import prompts
 from common.core.errors import InputError, cannot_write
 from common.train.model import without_tied_head
 
+# What a state's .metadata is made of: module -> names.
+STATE_TYPES = {
+    "pathlib": ("PosixPath",),
+    "torch": ("Size", "float32", "bfloat16", "float16", "uint8", "int8", "int32", "int64", "bool"),
+    "torch.serialization": ("_get_layout",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    ),
+}
 # Of an adapter run, the adapters alone; not strict, so that they are loaded without their base.
 TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)
 
@@ -216,6 +236,31 @@ def save_state(model, optimizer, step: int, folder: Path) -> None:
     dist.barrier()
 
 
+class _MetadataReader(pickle.Unpickler):
+    """Reads where the tensors of a state are. A state of a stranger could name any function."""
+
+    def find_class(self, module_name, global_name):
+        if global_name not in STATE_TYPES.get(module_name, ()):
+            raise pickle.UnpicklingError(f"{module_name}.{global_name} has no place in a state")
+        return super().find_class(module_name, global_name)
+
+
+class _Reader(FileSystemReader):
+    def read_metadata(self, *args, **kwargs):
+        with open(Path(self.path) / ".metadata", "rb") as file:
+            metadata = _MetadataReader(file).load()
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+class _Planner(DefaultLoadPlanner):
+    def load_bytes(self, read_item, value):
+        """Take a number of AdamW, looked at first: the planner unpickles whatever it is."""
+        torch.load(value, weights_only=True)
+        value.seek(0)
+        super().load_bytes(read_item, value)
+
+
 def load_state(model, optimizer, folder: Path) -> int:
     """Load a training's newest state, of any number of processes; return its step, 0 if none."""
     states = sorted(folder.glob("state-*[0-9]"))
@@ -224,7 +269,7 @@ def load_state(model, optimizer, folder: Path) -> int:
     newest = states[-1]
     state = _state(model, optimizer)
     try:
-        state_dict_loader.load(state, checkpoint_id=newest)
+        state_dict_loader.load(state, storage_reader=_Reader(newest), planner=_Planner())
     except (OSError, EOFError, pickle.UnpicklingError, CheckpointException) as error:
         raise InputError(
             f"{newest} cannot be read ({type(error).__name__}: {str(error)[-200:]})\n"

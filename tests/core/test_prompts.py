@@ -6,6 +6,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.core import prompts
 from common.core.errors import InputError
+from common.tiny.base import build_tokenizer
 from tests.conftest import SHARED
 
 HOSTILE = [
@@ -270,3 +271,15 @@ def test_a_template_that_cannot_be_used_is_refused():
     with pytest.raises(InputError, match="(?s)no <.im_end.>.*--template"):
         prompts.check_template("chatml", tokenizer)
     prompts.check_template("deepseek", tokenizer)
+
+
+def test_an_endless_template_of_a_model_is_ended(monkeypatch):
+    """A folder of a stranger brings it; the sandbox of transformers bounds no nested loops."""
+    monkeypatch.setattr(prompts, "TEMPLATE_SECONDS", 0.3)
+    loop = "{% for i in range(99999) %}"
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = f"{loop * 4}{{% endfor %}}{'{% endfor %}' * 3}"
+    with pytest.raises(InputError, match="chat template"):
+        prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
+    tokenizer.chat_template = "{{ messages[-1].content }}"
+    assert prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer) == "1+1?"

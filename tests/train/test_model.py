@@ -1,9 +1,12 @@
 """Loading, sharding, saving, resuming; the training loop."""
 
+import io
+import pickle
 import shutil
 
 import pytest
 import torch
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -144,6 +147,40 @@ def test_resumed_training_repeats_the_undisturbed_losses(tiny_model, examples, t
     resumed = fit(tiny_model, examples, state=tmp_path)
     assert [u.step for u in resumed] == [4, 5, 6]
     assert [(u.loss, u.grad_norm) for u in resumed] == [(u.loss, u.grad_norm) for u in whole[3:]]
+
+
+class Planted:
+    """What a stranger may put into a training state: reading it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("planted_in", ["metadata", "number"])
+def test_a_state_of_a_stranger_runs_nothing(tiny_model, examples, tmp_path, planted_in):
+    """Whether in the file that says where tensors are, or in place of a number of AdamW."""
+    fit(tiny_model, examples, state=tmp_path / "t", save_at=3)
+    (state,) = (tmp_path / "t").glob("state-*")
+    ran = tmp_path / "ran"
+    if planted_in == "metadata":
+        (state / ".metadata").write_bytes(pickle.dumps(Planted(ran)))
+    else:
+        buffer = io.BytesIO()
+        torch.save(Planted(ran), buffer)
+        metadata = pickle.loads((state / ".metadata").read_bytes())
+        for index, where in metadata.storage_data.items():
+            if isinstance(metadata.state_dict_metadata[index.fqn], BytesStorageMetadata):
+                file = state / where.relative_path
+                content = file.read_bytes()
+                where.offset, where.length = len(content), buffer.getbuffer().nbytes
+                file.write_bytes(content + buffer.getvalue())
+        (state / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(InputError, match="cannot be read"):
+        fit(tiny_model, examples, state=tmp_path / "t")
+    assert not ran.exists()
 
 
 def test_microbatching_changes_neither_loss_nor_gradient(tiny_model, examples):
