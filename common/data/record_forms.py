@@ -81,18 +81,22 @@ def unpack_turns(turns: list) -> dict:
     {'question': '2+3?', 'response': '5', 'system': None, 'earlier_turns': 0}
     """
     fields: dict = {"question": None, "response": None, "system": None, "earlier_turns": 0}
-    asked = []
+    questions = []
     for speaker, content in map(_read_turn, turns):
         text = _join_parts(content)
         if speaker in SYSTEM:
             fields["system"] = text
         elif speaker in USER and text:
-            asked.append(text)
-        elif speaker in ASSISTANT and text and asked:
-            fields |= {"question": asked[-1], "response": text, "earlier_turns": len(asked) - 1}
-    if not asked:
+            questions.append(text)
+        elif speaker in ASSISTANT and text and questions:
+            fields |= {
+                "question": questions[-1],
+                "response": text,
+                "earlier_turns": len(questions) - 1,
+            }
+    if not questions:
         raise ValueError("no turn of a user")
-    return fields if fields["response"] else fields | {"question": asked[-1]}
+    return fields if fields["response"] else fields | {"question": questions[-1]}
 
 
 def _join_parts(content):

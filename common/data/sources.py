@@ -275,8 +275,8 @@ def load_rows(
 
 def _read_dataset(dataset, revision):
     """Yield the records, a nested one as its fields; one of another form as it is: a bad row."""
-    where = (dataset.path, dataset.config, dataset.split, revision)
-    for record in readers.read_records(*where, file=dataset.file):
+    place = (dataset.path, dataset.config, dataset.split, revision)
+    for record in readers.read_records(*place, file=dataset.file):
         with suppress(LookupError, TypeError, AttributeError, ValueError):
             record = dataset.unpack(record)
         yield record

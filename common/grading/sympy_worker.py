@@ -131,9 +131,9 @@ def _pump(pipe, lines):
 
 def _make_workers():
     """Make the workers, and again after a fork: a child must not talk into its parent's pipes."""
-    global workers, idle, alone
+    global workers, idle, repeat_lock
     workers = [Worker() for _ in range(WORKERS)]
-    alone = threading.Lock()
+    repeat_lock = threading.Lock()
     idle = queue.LifoQueue()  # last in, first out: one thread keeps to one process
     for worker in reversed(workers):
         idle.put(worker)
@@ -157,12 +157,12 @@ def ask(question: list, seconds: float) -> tuple[bool, float]:
         pass
     finally:
         idle.put(worker)
-    with alone:
-        taken = [idle.get() for _ in workers]
+    with repeat_lock:
+        all_workers = [idle.get() for _ in workers]
         try:
-            return taken[0].ask(question, seconds)
+            return all_workers[0].ask(question, seconds)
         finally:
-            for worker in reversed(taken):
+            for worker in reversed(all_workers):
                 idle.put(worker)
 
 
