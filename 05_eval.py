@@ -110,8 +110,8 @@ class Config:
         "LABEL=A,B,C: several trainings of one set, reported as their mean; A, B, C as in --model",
         group=STATISTICS,
     )
-    baseline: str | None = setting(
-        None, "what others are compared with (default: sft, else the first model)", group=STATISTICS
+    baseline: list[str] = setting(
+        [], "what others are compared with (default: sft, else the first model)", group=STATISTICS
     )
     count_failed: bool = setting(
         False, "count an item that got no output as wrong, not as missing", group=STATISTICS
@@ -131,7 +131,7 @@ from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.core.special_tokens import hide
 from common.core.untrusted import printable
-from common.data import decontamination, test_sets
+from common.data import decontamination, floors, test_sets
 from common.evaluate import ask, comparisons, html_report, models, paper_tables, report, scores
 from common.evaluate import checkpoint_selection as selection
 from common.generate.journal import Journal
@@ -151,7 +151,7 @@ if config.samples > 1 and not config.temperature:
 # lies inside its MATH test set.
 choose = config.selection != "last" and not config.ask
 specs, seed_groups = models.resolve_models(run, config.model, config.seeds, config.base_url, choose)
-labels, baseline = models.choose_baseline(specs, seed_groups, config.baseline)
+labels, baselines = models.choose_baselines(specs, seed_groups, config.baseline)
 extra_body = parse_extra_body(config.extra_body) or None
 sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens, extra_body=extra_body)
 if config.temperature:
@@ -251,13 +251,18 @@ answers that were not in a \\boxed{}, `truncated` outputs that ran into `--max-n
 """
 
 # %% Score; and one question on which the models differ, as each answers it
-all_scores = [result.score for result in results]
+floor_by_name = {name: floors.find_floor(name, items) for name, items in tests.items()}
+stale = [spec.label for spec in specs if models.is_stale(spec.location)]
+all_scores = []
+for result in results:
+    floor = floor_by_name[result.benchmark]
+    all_scores.append(scores.add_remarks(result.score, floor, result.model in stale))
 all_scores += scores.average_scores(all_scores)
 print(scores.format_example([r for r in results if r.benchmark == benchmarks[0]]))
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
 means, seed_rows = comparisons.average_seeds(by_key, seed_groups)
-comparison_rows = comparisons.compare(by_key | means, labels, baseline, config.seed)
+comparison_rows = comparisons.compare(by_key | means, labels, baselines, config.seed)
 origins = {spec.label: models.read_origin(spec.location) for spec in specs}
 paper_sections = []
 for table in tables:
@@ -271,12 +276,13 @@ notes += decontamination.report_overlap(trained, tests)
 notes.append("Another CPU or GPU gives other digits: a small model may differ by some points.")
 sections = {
     "Scores": report.format_table(report.SCORES, all_scores),
-    f"Against {baseline}": report.format_table(report.COMPARISONS, comparison_rows),
+    f"Against {' and '.join(baselines)}": report.format_table(report.COMPARISONS, comparison_rows),
     "Over seeds": report.format_table(report.SEEDS, seed_rows),
     "Choice of checkpoints": report.format_table(report.SELECTION, selected),
     "The paper": "\n\n".join(paper_sections),
 }
-summary, settings_line = report.summarize(all_scores), report.describe_settings(run.name, config)
+summary = report.summarize(all_scores, seed_rows, comparison_rows)
+settings_line = report.describe_settings(run.name, config, engines)
 page = report.format_page(summary, sections, [settings_line, *notes])
 files.write_atomic(run / "05_results.md", page)
 print(f"\n{page}")

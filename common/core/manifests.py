@@ -115,15 +115,23 @@ def read_manifest(output: Path) -> dict:
     return _read_json(manifest_path(output))
 
 
-def check_inputs(output: Path):
-    """Raise InputError if a file that the output was made from has changed since."""
+def changed_inputs(output: Path) -> list:
+    """Return the files that have changed since the output was made from them."""
+    changed = []
     for path, sha256 in read_manifest(output).get("inputs", {}).items():
         if Path(path).is_file() and file_hash(path) != sha256:
-            run, script = _origin(output)
-            raise InputError(
-                f"{path} has changed since {script} made {output} from it.\n"
-                f"Run: python {script} --name {run.name}"
-            )
+            changed.append(path)
+    return changed
+
+
+def check_inputs(output: Path):
+    """Raise InputError if a file that the output was made from has changed since."""
+    for path in changed_inputs(output):
+        run, script = _origin(output)
+        raise InputError(
+            f"{path} has changed since {script} made {output} from it.\n"
+            f"Run: python {script} --name {run.name}"
+        )
 
 
 def started_with(run: Path) -> dict:

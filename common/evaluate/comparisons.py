@@ -22,20 +22,21 @@ def refusal(first, second) -> str | None:
     return None
 
 
-def compare(results: dict, models: list, baseline: str, seed: int = 0) -> list:
-    """Compare models with the baseline on every benchmark of the results, paired by item.
+def compare(results: dict, models: list, baselines: list, seed: int = 0) -> list:
+    """Compare models with the baselines on every benchmark of the results, paired by item.
 
-    results: {(benchmark, label): Result}. models: labels; the baseline among them is passed over.
-    Returns for each model a row for each benchmark, and "AVG" if there are several and all could
-    be compared. `refused` says why two cannot be compared.
+    results: {(benchmark, label): Result}. models: labels. No pair is compared twice. Returns for
+    each pair a row for each benchmark, and "AVG" if there are several and all could be compared.
+    `refused` says why two cannot be compared.
     difference, low, high, p: see compare_pairs. holm: p corrected for all rows; comparisons: how
     many these are. outcome: "better", "worse" or "not distinguishable", by holm; if both sides are
     means over seeds also by the interval over the seeds (runs_low, runs_high).
     """
     rows = []
-    for model in models:
-        if model != baseline:
-            rows += _compare_model(results, model, baseline, seed)
+    for number, baseline in enumerate(baselines):
+        for model in models:
+            if model not in baselines[: number + 1]:
+                rows += _compare_model(results, model, baseline, seed)
     compared = [row for row in rows if "refused" not in row]
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row |= {"holm": p, "comparisons": len(compared)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.core import prompts, trainings
 from common.core.errors import InputError
-from common.core.manifests import file_label, require
+from common.core.manifests import changed_inputs, file_label, require
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.budget import Budget
 from common.generate.client import Client
@@ -63,17 +63,17 @@ def resolve_models(run: Path, names: list, seeds: list, base_url=None, choose=Fa
     return specs, groups
 
 
-def choose_baseline(specs: list, groups: dict, baseline: str | None = None) -> tuple:
-    """Return the labels to compare (seeds of one set as one), and the baseline.
+def choose_baselines(specs: list, groups: dict, baselines: list) -> tuple:
+    """Return the labels to compare (seeds of one set as one), and the baselines.
 
     The default is sft if it is among them, else the first.
     """
     members = {label for labels in groups.values() for label in labels}
     labels = [spec.label for spec in specs if spec.label not in members] + list(groups)
-    baseline = baseline or ("sft" if "sft" in labels else labels[0])
-    if baseline not in labels:
-        raise InputError(f"--baseline {baseline!r} is none of the models: {' '.join(labels)}")
-    return labels, baseline
+    for name in baselines:
+        if name not in labels:
+            raise InputError(f"--baseline {name!r} is none of the models: {' '.join(labels)}")
+    return labels, list(dict.fromkeys(baselines)) or ["sft" if "sft" in labels else labels[0]]
 
 
 def _resolve(run, name, base_url, choose):
@@ -83,7 +83,9 @@ def _resolve(run, name, base_url, choose):
     if location == "base":
         return ModelSpec(label or "base", local_folder(trainings.find_base(run)))
     trained, folder, last = trainings.list_trained(run), Path(location), None
-    if location in trained:
+    built = {path.stem for path in run.glob("03_data/*.jsonl")}
+    is_set = location in {*trained, *built, *trainings.PAPER_ORDER}
+    if is_set and not folder.exists():  # no model of the hub is meant
         folder, last = run / "04_train" / location, trainings.last_checkpoint(run, location)
     label = label or file_label("-".join(folder.parts[-2:]).removeprefix("04_train-"))
     steps = sorted(folder.glob("step-*[0-9]"))
@@ -128,6 +130,12 @@ def read_origin(location: str) -> str:
             base = trainings.read_settings(path).get("base", "")
             return f"{location} {read_origin(base)}"
     return location
+
+
+def is_stale(location: str) -> bool:
+    """Return whether 03 has rebuilt the rows that a checkpoint of this kit was trained on."""
+    folders = Path(location).parents[:2]  # a merged adapter is one level lower
+    return any(changed_inputs(folder) for folder in folders if (folder / "run.json").is_file())
 
 
 def open_model(spec: ModelSpec, config) -> tuple:

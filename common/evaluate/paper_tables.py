@@ -4,10 +4,8 @@ Each of the paper's numbers is one run, graded by its own lax grader (common/gra
 checkpoint chosen on MATH-500. The file's fields are attributes here. `columns` are our names of
 the benchmarks, and "AVG"; `values` one a column, in the paper's units, None if it prints "-";
 `base` what a row was trained from, if the paper says so; `model` the name of our model that its
-score is compared with; `temperature` None but in Table 11. Read with care:
-- Table 7's "SFT" has the numbers of Table 2's SFT on right responses: it is sft-verified.
-- The base rows of Table 2 are partly from elsewhere: 91.6 on GSM8K is Qwen's own few-shot score;
-  the released script gives 59.0.
+score is compared with; `temperature` None but in Table 11; `notes` what is known against
+its numbers, which is printed below them.
 """
 
 import json
@@ -36,11 +34,11 @@ HEAD = [
 
 def _read_tables():
     text = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
-    tables = json.loads(text, object_hook=lambda row: SimpleNamespace(**NO_TEMPERATURE | row))
+    tables = json.loads(text, object_hook=lambda row: SimpleNamespace(**DEFAULTS | row))
     return {table.name: table for table in tables}
 
 
-NO_TEMPERATURE = {"temperature": None}
+DEFAULTS = {"temperature": None, "notes": ()}
 TABLES = _read_tables()
 
 
@@ -93,6 +91,7 @@ def side_by_side(table, scores: list, origins: dict, temperature: float = 0.0) -
     else:
         names = ", ".join(dict.fromkeys(row.model for row in table.rows))
         parts.append(f"No score of this run belongs here: it takes a model called {names}.")
+    parts += [f"Note: {note}" for note in table.notes]
     return "\n\n".join(parts)
 
 

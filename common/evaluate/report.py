@@ -34,6 +34,15 @@ def _shares(values):
     return " ".join(map(percent, values or ())) or "-"
 
 
+def _floor(share, paper_share):
+    return "-" if share is None else f"{percent(share)}, paper's {percent(paper_share)}"
+
+
+def _count_right(n, n_right):
+    """Return a count of outputs, and how many of them are right."""
+    return f"{n} ({n_right} right)" if n_right else cell(n)
+
+
 def _outcome(outcome, comparisons):
     if comparisons is None:
         return "-"
@@ -50,11 +59,14 @@ SCORES = (
     ("pass@k %", _estimate, "pass_accuracy", "pass_low", "pass_high"),
     ("maj@k %", _estimate, "majority_accuracy", "majority_low", "majority_high"),
     ("paper's grader %", percent, "paper_accuracy"),
-    ("unboxed", cell, "unboxed"),
-    ("truncated", cell, "truncated"),
+    ("floor %", _floor, "floor", "paper_floor"),
+    ("unboxed", _count_right, "unboxed", "unboxed_right"),
+    ("truncated", _count_right, "truncated", "truncated_right"),
+    ("no answer at its end", cell, "stopped_early"),
     ("tokens", cell, "tokens"),
     ("no output", cell, "failed"),
     ("grader timed out", cell, "timed_out"),
+    ("remarks", cell, "remarks"),
 )
 COMPARISONS = (
     ("benchmark", cell, "benchmark"),
@@ -157,29 +169,66 @@ def _points(rows):
     return accuracy, np.array([accuracy - low, high - accuracy])
 
 
-def describe_settings(name: str, config) -> str:
-    """Return a line on what all scores of a run have in common."""
+def describe_settings(name: str, config, engines: dict) -> str:
+    """Return a line on how the outputs were made. engines: {label: its manifest}."""
+    templates = {}
+    for label, engine in engines.items():
+        templates.setdefault(engine["template"], []).append(label)
+    used = list(templates)
+    if len(templates) > 1:
+        used = [f"{template} ({', '.join(labels)})" for template, labels in templates.items()]
     limit = f", a sample of {config.limit} items of each set" if config.limit else ""
     return (
         f"Run {name}: temperature {config.temperature:g} (0 is greedy), "
         f"{config.samples} outputs an item, at most {config.max_new_tokens} tokens, "
-        f"template {config.template}{limit}."
+        f"template {'; '.join(used)}{limit}."
     )
 
 
-def summarize(scores: list) -> str:
-    """Return the result in a sentence: the accuracies on the first benchmark, the best first."""
+def summarize(scores: list, seed_rows: list, comparisons: list) -> list:
+    """Return the result in words and as a picture, as paragraphs.
+
+    First the accuracies on the first benchmark, the best first; then for each pair of models that
+    was compared "cft 57.1, base 37.8: +19.3 points on AVG [+15.0 to +23.6], better; of 6 benchmarks
+    4 differ".
+    """
     name = scores[0]["benchmark"]
     rows = [score for score in scores if score["benchmark"] == name and score["n"]]
     rows.sort(key=lambda score: -score["accuracy"])
     accuracies = ", ".join(f"{row['model']} {percent(row['accuracy'])} %" for row in rows)
-    return f"Right answers on {name}: {accuracies}."
+    parts = [f"Right answers on {name}: {accuracies}."]
+    means = {}  # by benchmark and label, of several seeds, too
+    for row in [*scores, *seed_rows]:
+        means[row["benchmark"], row["model"]] = row.get("accuracy", row.get("mean"))
+    pairs = {}
+    for row in comparisons:
+        if "refused" not in row:
+            pairs.setdefault((row["model"], row["baseline"]), []).append(row)
+    lines = [_conclude(names, rows, means) for names, rows in pairs.items()]
+    return [*parts, "\n".join(lines), "![The scores in bars](05_results.png)"]
 
 
-def format_page(summary: str, sections: dict, notes: list) -> str:
-    """Return 05_results.md. sections: {heading: Markdown}; empty ones are left out."""
-    parts = ["# Results", summary]
+def _conclude(names, rows, means):
+    """Return a sentence on two models; the last of their rows is AVG, or the only benchmark."""
+    last, shares = rows[-1], []
+    for name in names:
+        share = means.get((last["benchmark"], name))  # a mean over seeds has no AVG
+        shares.append(name if share is None else f"{name} {percent(share)}")
+    points = f"{signed(last['difference'])} points on {last['benchmark']}"
+    points += f" [{signed_interval(last['low'], last['high'])}], {last['outcome']}"
+    if last["benchmark"] == "AVG":
+        n = sum(row["outcome"] != "not distinguishable" for row in rows[:-1])
+        points += f"; of {len(rows) - 1} benchmarks {n} differ"
+    return f"- {', '.join(shares)}: {points}."
+
+
+def format_page(summary: list, sections: dict, notes: list) -> str:
+    """Return 05_results.md. sections: {heading: Markdown}; empty ones are left out.
+
+    summary: paragraphs, before all else.
+    """
+    parts = ["# Results", *summary]
     for heading, text in sections.items():
         if text:
             parts += [f"## {heading}", text]
-    return "\n\n".join([*parts, *notes]) + "\n"
+    return "\n\n".join([*filter(None, parts), *notes]) + "\n"

@@ -34,6 +34,16 @@ GRADERS_NOTE = (
     "strict: mathematical equivalence, the score to believe. The paper's grader is laxer: its "
     "column is for the paper's tables alone."
 )
+FLOOR_NOTE = (
+    "Floor: one and the same answer to every question, the best of 0, A, ., 0.01 and the most "
+    "frequent gold. A score at its floor is no sign of any ability."
+)
+# Counts of outputs that are worth a note if they are many
+MANY = (
+    ("truncated", "ran into --max-new-tokens; what is right among them was never finished"),
+    ("unboxed", "have no boxed answer, so that their answer is a guess at what was meant"),
+    ("stopped_early", "ended before any answer, by a stop string or an end token"),
+)
 OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 
 
@@ -152,22 +162,31 @@ def score(result: Result) -> dict:
 
     n: items that were answered; failed: those that were not. accuracy: by the strict grader, the
     mean over samples if there are several. Its interval is over items (stats.mean_interval).
+    Of outputs: unboxed, truncated, and how many of these are right; stopped_early, those that ended
+    by a stop string or an end token before there was any answer.
     """
     rows, shares = result.rows, result.shares()
     answered = [row for row in rows if row["finish_reason"] != "failed"]
     failed = {row["id"] for row in rows if row["finish_reason"] == "failed"}
     methods = Counter(_column(answered, "extraction_method"))
-    unboxed = len(answered) - methods["boxed"]
+    boxed = ["boxed"]
     if test_sets.get_test_set(result.benchmark).choices:  # with options nobody asks for a box
-        unboxed = methods["none"]
+        boxed = set(methods) - {"none"}
+    unboxed = [row for row in answered if row["extraction_method"] not in boxed]
+    truncated = [row for row in answered if row["finish_reason"] == "length"]
+    stopped = [row for row in answered if row["finish_reason"] == "stop"]
     samples = 1 + max(_column(rows, "sample"))
     summary = {
         "benchmark": result.benchmark,
         "model": result.model,
         "n": len(shares),
         "samples": samples,
-        "unboxed": unboxed,
-        "truncated": _column(answered, "finish_reason").count("length"),
+        "outputs": len(answered),
+        "unboxed": len(unboxed),
+        "unboxed_right": _column(unboxed, "correct").count(True),
+        "truncated": len(truncated),
+        "truncated_right": _column(truncated, "correct").count(True),
+        "stopped_early": _column(stopped, "extraction_method").count("none"),
         "timed_out": sum(_column(answered, "timed_out")),
         "paper_timed_out": sum(_column(answered, "paper_timed_out")),
         "failed": len(failed),
@@ -183,6 +202,26 @@ def score(result: Result) -> dict:
     passed = [float(True in _column(group, "correct")) for group in groups]
     voted = [majority(group) for group in groups]
     return summary | _interval("pass_", passed) | _interval("majority_", voted)
+
+
+def add_remarks(score: dict, floor: dict | None, stale: bool) -> dict:
+    """Return a score with what a reader must know of it, in "remarks".
+
+    floor: of floors.find_floor. A score is at the floor if it is not above the interval that the
+    constant answer would have with as many items. stale: see models.is_stale.
+    """
+    remarks = ["trained on other rows than 03 has now"] if stale else []
+    graders = []
+    for prefix, grader in (("", "strict"), ("paper_", "the paper's")):
+        if floor and score["n"]:
+            share = floor[f"{prefix}correct"] / floor["n"]
+            _, high = stats.wilson(round(share * score["n"]), score["n"])
+            score = score | {f"{prefix}floor": share}
+            if score[f"{prefix}accuracy"] <= high:
+                graders.append(grader)
+    if graders:
+        remarks.append(f"at the floor ({' and '.join(graders)})")
+    return score | {"remarks": "; ".join(remarks) or None}
 
 
 def _column(rows, key):
@@ -284,10 +323,23 @@ def format_example(results: list) -> str:
     return printable("\n".join(lines))
 
 
+def _is_many(score, key):
+    return score[key] > 0.05 * score["outputs"]
+
+
+def _share(score, key):
+    share = 100 * score[key] / score["outputs"]
+    return f"{score['model']} on {score['benchmark']} ({share:.0f}%)"
+
+
 def list_notes(results: list) -> list:
     """Return sentences that a reader of the scores must know."""
     tiny = all(result.benchmark in test_sets.TINY for result in results)
-    notes = [TINY_NOTE if tiny else GRADERS_NOTE]
+    notes = [TINY_NOTE if tiny else GRADERS_NOTE, FLOOR_NOTE]
+    for key, meaning in MANY:
+        many = [_share(result.score, key) for result in results if _is_many(result.score, key)]
+        if many:
+            notes.append(f"Over 5% of the outputs {meaning}: {', '.join(many)}.")
     for result in results:
         errors = [row["error"] for row in result.rows if "error" in row]
         if errors:

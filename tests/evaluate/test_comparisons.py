@@ -9,8 +9,8 @@ from common.evaluate import comparisons
 from tests.evaluate.test_scores import result
 
 
-def compare(*given, models=("a",), baseline="b"):
-    return comparisons.compare({(r.benchmark, r.model): r for r in given}, models, baseline)
+def compare(*given, models=("a",), baselines=("b",)):
+    return comparisons.compare({(r.benchmark, r.model): r for r in given}, models, baselines)
 
 
 def test_a_comparison_by_hand():
@@ -29,7 +29,7 @@ def test_a_comparison_by_hand():
     )
     (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"))
     assert found["p"] == pytest.approx(2 / 512) and found["outcome"] == "better"
-    (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"), models=["b"], baseline="a")
+    (found,) = compare(result([1] * 9, "a"), result([0] * 9, "b"), models=["b"], baselines=["a"])
     assert found["outcome"] == "worse" and found["difference"] == -1
 
 
@@ -86,6 +86,17 @@ def test_of_equal_models_a_table_seldom_calls_any_better():
     assert false_tables <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
 
 
+def test_with_several_baselines_no_pair_is_compared_twice():
+    """Three models, two of them baselines: 3 pairs, and p is corrected for all of them."""
+    rights = {"a": [1] * 8, "b": [0] * 8, "c": [1] * 8}
+    given = [result(right, name) for name, right in rights.items()]
+    rows = compare(*given, models=["a", "b", "c"], baselines=["b", "a"])
+    pairs = [(row["model"], row["baseline"]) for row in rows]
+    assert pairs == [("a", "b"), ("c", "b"), ("c", "a")]
+    assert [row["comparisons"] for row in rows] == [3, 3, 3]
+    assert rows[0]["holm"] == 3 * 2 / 256
+
+
 def test_a_refused_comparison_is_none():
     """What was not compared is not counted."""
     other = result([1, 0, 1], "c")
@@ -133,7 +144,7 @@ def test_seeds_by_hand():
     assert row["sd"] == pytest.approx(0.17678, abs=1e-4)
     assert (row["low"], row["high"]) == (0, 1)
     assert merged["tiny", "cft"].shares() == [1, 1, 0.5, 0]
-    (compared,) = comparisons.compare(runs | merged, ["cft"], "b")
+    (compared,) = comparisons.compare(runs | merged, ["cft"], ["b"])
     assert compared["difference"] == 0.625
     assert not {"wins", "runs_low"} & set(compared)
     fewer_items = runs | {("tiny", "cft.2"): result([1, 1, 1], "cft.2")}
@@ -152,7 +163,7 @@ def compare_seeds(first, second, benchmarks=("tiny",)):
                 rights = [1] * correct + [0] * (40 - correct)
                 results[benchmark, label] = result(rights, label, benchmark)
     merged, _ = comparisons.average_seeds(results, groups)
-    return comparisons.compare(results | merged, ["a"], "b")
+    return comparisons.compare(results | merged, ["a"], ["b"])
 
 
 def test_a_mean_over_seeds_is_better_only_if_the_seeds_say_so():

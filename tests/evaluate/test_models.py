@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.core import manifests
 from common.core.errors import InputError
 from common.evaluate import models, paper_tables
-from common.evaluate.models import ModelSpec, choose_baseline, resolve_models
+from common.evaluate.models import ModelSpec, choose_baselines, resolve_models
 
 
 def names(run, *models, **settings):
@@ -62,7 +63,7 @@ def test_seeds(run):
     specs, groups = resolve(run, "base", seeds=[f"cft={','.join(folders)}"])
     assert [spec.label for spec in specs] == ["base", "cft.1", "cft.2"]
     assert groups == {"cft": ["cft.1", "cft.2"]}
-    assert choose_baseline(specs, groups) == (["base", "cft"], "base")
+    assert choose_baselines(specs, groups, []) == (["base", "cft"], ["base"])
     served, _ = resolve(run, seeds=["cft=a@http://h/v1,b@http://h/v1"])
     assert [(spec.location, spec.url) for spec in served] == [
         ("a", "http://h/v1"),
@@ -75,10 +76,10 @@ def test_seeds(run):
 
 def test_the_baseline(run):
     specs, groups = resolve(run, "base", "cft", "sft")
-    assert choose_baseline(specs, groups) == (["base", "cft", "sft"], "sft")
-    assert choose_baseline(specs, groups, "cft")[1] == "cft"
+    assert choose_baselines(specs, groups, []) == (["base", "cft", "sft"], ["sft"])
+    assert choose_baselines(specs, groups, ["cft", "base", "cft"])[1] == ["cft", "base"]
     with pytest.raises(InputError, match="--baseline 'nobody'.*base cft sft"):
-        choose_baseline(specs, groups, "nobody")
+        choose_baselines(specs, groups, ["cft", "nobody"])
 
 
 WRONG_NAMES = [
@@ -158,3 +159,34 @@ def test_what_a_model_was_trained_from(run):
 def write_settings(run, name, **settings):
     path = run / "04_train" / name / "settings.json"
     path.write_text(json.dumps({"steps": 6, **settings}))
+
+
+def test_a_set_that_is_not_trained_is_not_looked_for_on_the_hub(run, monkeypatch):
+    """sft-verified is a set of the paper, mine one that 03 has built; a folder of that name counts
+    more.
+    """
+    asked = []
+    monkeypatch.setattr(models, "local_folder", lambda name: asked.append(name) or name)
+    (run / "03_data").mkdir()
+    (run / "03_data" / "mine.jsonl").write_text("")
+    for name in ("sft-verified", "mine"):
+        with pytest.raises(InputError, match=f"--arms {name}"):
+            resolve(run, name)
+    assert asked == []
+    resolve(run, "org/name", "gpt2")
+    (run.parent.parent / "mine").mkdir()
+    resolve(run, "mine")
+    assert asked == ["org/name", "gpt2", "mine"]
+
+
+def test_a_checkpoint_is_stale_if_its_rows_have_been_built_again(run):
+    rows, folder = run / "03_data" / "cft.jsonl", run / "04_train" / "cft"
+    rows.parent.mkdir()
+    rows.write_text("1")
+    manifests.write_manifest(folder, SimpleNamespace(), [rows])
+    locations = [f"{folder}/step-000006", f"{folder}/step-000004/merged"]
+    assert [models.is_stale(location) for location in locations] == [False, False]
+    rows.write_text("2")
+    assert [models.is_stale(location) for location in locations] == [True, True]
+    assert not models.is_stale(f"{run}/04_train/sft/step-000006")
+    assert not models.is_stale("org/name")

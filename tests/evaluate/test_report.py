@@ -4,6 +4,7 @@ The tables' text, and pictures that open and show the bars and points they shoul
 """
 
 from functools import partial
+from types import SimpleNamespace
 
 import matplotlib.colors
 import matplotlib.image
@@ -294,12 +295,56 @@ def test_selection_chart(tmp_path):
 
 
 def test_the_page():
-    page = report.format_page("First.", {"Scores": "| a |", "Empty": ""}, ["Note é.", "Two."])
-    assert page == "# Results\n\nFirst.\n\n## Scores\n\n| a |\n\nNote é.\n\nTwo.\n"
+    page = report.format_page(
+        ["First.", "", "Second."], {"Scores": "| a |", "Empty": ""}, ["Note é.", "Two."]
+    )
+    assert page == "# Results\n\nFirst.\n\nSecond.\n\n## Scores\n\n| a |\n\nNote é.\n\nTwo.\n"
 
 
-def test_the_page_begins_with_the_result():
+def test_the_page_begins_with_the_result_and_its_picture():
     """The best first; what was not scored is left out."""
     lost = BASE | {"model": "lost", "n": 0}
-    text = report.summarize([BASE, CFT, lost, SFT | {"benchmark": "other"}])
-    assert text == "Right answers on tiny: cft 98.7 %, base 51.3 %."
+    words, lines, picture = report.summarize([BASE, CFT, lost, SFT | {"benchmark": "x"}], [], [])
+    assert words == "Right answers on tiny: cft 98.7 %, base 51.3 %." and not lines
+    assert picture.endswith("(05_results.png)")
+
+
+def pair(benchmark, outcome="better", model="cft", **fields):
+    row = {"benchmark": benchmark, "model": model, "baseline": "base", "difference": 0.193}
+    return row | {"low": 0.15, "high": 0.236, "outcome": outcome} | fields
+
+
+def test_a_conclusion_in_words_by_hand():
+    """Of two benchmarks one differs; a mean over seeds has no AVG; a refused pair says nothing."""
+    scores = [
+        BASE | {"benchmark": name, "model": model, "accuracy": share}
+        for name, model, share in (
+            ("AVG", "cft", 0.571),
+            ("AVG", "base", 0.378),
+            ("x", "base", 0.4),
+        )
+    ]
+    seeds = [{"benchmark": "x", "model": "two", "mean": 0.593}]
+    rows = [pair("x"), pair("y", "not distinguishable"), pair("AVG")]
+    rows += [pair("x", "worse", model="two"), {"model": "z", "baseline": "base", "refused": "why"}]
+    _, lines, _ = report.summarize(scores, seeds, rows)
+    assert lines.split("\n") == [
+        "- cft 57.1, base 37.8: +19.3 points on AVG [+15.0 to +23.6], better; of 2 benchmarks 1 differ.",
+        "- two 59.3, base 40.0: +19.3 points on x [+15.0 to +23.6], worse.",
+    ]
+
+
+def test_right_answers_of_cut_outputs_and_the_floor_stand_in_the_table():
+    row = CFT | {"truncated_right": 4, "floor": 0.029, "paper_floor": 0.11, "remarks": "stale"}
+    head, _, line = scores_table([row]).splitlines()
+    assert head.endswith("| floor % | unboxed | truncated | tokens | remarks |")
+    assert line.endswith("| 2.9, paper's 11.0 | 3 | 12 (4 right) | 23444 | stale |")
+
+
+def test_the_settings_name_the_templates_that_were_used():
+    config = SimpleNamespace(
+        temperature=0.0, samples=1, max_new_tokens=9, limit=50, template="auto"
+    )
+    engines = {"a": {"template": "chatml"}, "b": {"template": "deepseek"}}
+    line = report.describe_settings("r", config, engines)
+    assert "chatml (a); deepseek (b)" in line and "a sample of 50" in line

@@ -1,6 +1,8 @@
 """Outputs -> rows -> scores: by hand, what failed, and what is graded only once."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -55,7 +57,7 @@ def result(rights, model="m", benchmark="tiny", **conditions):
 def note_of(given):
     """Return the second note on a Result: the first is the same for all."""
     given.score = scores.score(given)
-    return scores.list_notes([given])[1]
+    return scores.list_notes([given])[-1]
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -186,8 +188,12 @@ def test_a_score_by_hand():
         "model": "m",
         "n": 4,
         "samples": 1,
+        "outputs": 4,
         "unboxed": 1,
+        "unboxed_right": 1,
         "truncated": 1,
+        "truncated_right": 1,
+        "stopped_early": 0,
         "timed_out": 0,
         "paper_timed_out": 0,
         "failed": 0,
@@ -326,3 +332,63 @@ def test_a_written_score_says_what_made_it(tmp_path):
     assert {"grader", "versions", "commit", "gpu", "command", "finished"} <= kept.keys() and len(
         kept["grader"]
     ) == 12
+
+
+# --- what a reader must know of a score -----------------------------------------------------------
+
+
+def test_outputs_that_were_cut_unboxed_or_ended_early_are_counted():
+    """By hand: a box, cut; a cue, right; nothing at all, ended by a stop string; nothing, cut."""
+    outputs = [
+        output("\\boxed{0}", "length"),
+        output("The answer is 1"),
+        output(""),
+        output("Let me", "length"),
+    ]
+    graded = scores.score(rows_of(outputs))
+    expected = {
+        "outputs": 4,
+        "truncated": 2,
+        "truncated_right": 1,
+        "unboxed": 3,
+        "unboxed_right": 1,
+        "stopped_early": 1,
+    }
+    assert {key: graded[key] for key in expected} == expected
+
+
+def rows_of(outputs):
+    with TemporaryDirectory() as folder:
+        rows = scores.grade_outputs(Path(folder), "tiny", ITEMS, requests(), outputs)
+    return Result("tiny", "m", rows, {})
+
+
+def test_more_than_5_percent_are_a_note():
+    """1 of 21 outputs is under 5 %, 2 of 39 are over it."""
+    few = Result("tiny", "few", result([1] * 21).rows, {})
+    many = Result("tiny", "many", result([1] * 39).rows, {})
+    for given, n_cut in ((few, 1), (many, 2)):
+        for row in given.rows[:n_cut]:
+            row["finish_reason"] = "length"
+        given.score = scores.score(given)
+    (note,) = [note for note in scores.list_notes([few, many]) if "max-new-tokens" in note]
+    assert "many on tiny (5%)" in note and "few" not in note
+
+
+@pytest.mark.parametrize(
+    "accuracy, paper_accuracy, said",
+    [
+        (0.10, 0.20, "strict and the paper's"),
+        (0.17, 0.20, "the paper's"),
+        (0.17, 0.50, None),
+        (0.01, 0.50, "strict"),
+    ],
+)
+def test_a_score_that_a_constant_answer_may_have_is_called_so(accuracy, paper_accuracy, said):
+    """Floors of 10 and 20 %: with 150 items Wilson's intervals end at 15.8 and 27.1 %."""
+    row = {"n": 150, "accuracy": accuracy, "paper_accuracy": paper_accuracy}
+    floor = {"n": 50, "correct": 5, "paper_correct": 10}
+    remarked = scores.add_remarks(row, floor, stale=False)
+    assert (remarked["floor"], remarked["paper_floor"]) == (0.1, 0.2)
+    assert remarked["remarks"] == (said and f"at the floor ({said})")
+    assert "03" in scores.add_remarks(row, None, stale=True)["remarks"]
