@@ -328,8 +328,9 @@ def test_a_conclusion_in_words_by_hand():
     rows = [pair("x"), pair("y", "not distinguishable"), pair("AVG")]
     rows += [pair("x", "worse", model="two"), {"model": "z", "baseline": "base", "refused": "why"}]
     _, lines, _ = report.summarize(scores, seeds, rows)
+    points = "+19.3 points on AVG [+15.0 to +23.6], better"
     assert lines.split("\n") == [
-        "- cft 57.1, base 37.8: +19.3 points on AVG [+15.0 to +23.6], better; of 2 benchmarks 1 differ.",
+        f"- cft 57.1, base 37.8: {points}; of 2 benchmarks 1 differ.",
         "- two 59.3, base 40.0: +19.3 points on x [+15.0 to +23.6], worse.",
     ]
 
