@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
-from common.core.errors import failed
+from common.core.errors import InputError, failed
 from common.core.tokenizer import load_tokenizer
 from common.train.checkpoints import empty_part, publish
 from common.train.model import make_trainable, read_config
@@ -34,13 +34,16 @@ def load(
     """
     peft = _import_peft()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=read_config(folder),
         dtype=dtype,
         device_map={"": device},
         quantization_config=_nf4(dtype) if four_bits else None,
+        output_loading_info=True,
     )
+    model, report = loaded
+    check_loaded(report, folder)
     torch.manual_seed(seed)  # the same adapters on every process, whatever was trained before
     model.add_adapter(
         peft.LoraConfig(
@@ -55,6 +58,18 @@ def load(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     model.completion_loss = autocast(model.completion_loss)
     return model
+
+
+def check_loaded(report: dict, folder) -> None:
+    """Raise InputError if transformers found weights without a place, or places without weights."""
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(map(str, report.get(problem) or []))
+        if names:
+            raise InputError(
+                f"{folder}: {problem.replace('_', ' ')} between config.json and the files: "
+                f"{', '.join(names[:3])} ({len(names)} in all).\n"
+                "Take config.json and weights of the same model."
+            )
 
 
 def _nf4(dtype) -> BitsAndBytesConfig:

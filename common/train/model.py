@@ -22,6 +22,11 @@ from common.train.loss import completion_nll
 
 transformers_logging.disable_progress_bar()  # "Writing model shards" at every checkpoint
 
+FULL_PRECISION = (
+    "Take the model that they were made from, in float32, bfloat16 or float16 "
+    "(--method qlora quantizes it by itself)."
+)
+PLAIN_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Models whose logits are more than lm_head(hidden): the plain product would be silently wrong.
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
@@ -37,6 +42,12 @@ def read_config(folder):
     except (OSError, ValueError, KeyError) as error:
         fix = "Give the folder of a causal language model that this version of transformers knows."
         raise failed(f"{folder}/config.json cannot be read", error, fix) from error
+    quantized = getattr(config, "quantization_config", None)
+    if quantized:
+        raise InputError(
+            f"{folder} holds quantized weights ({_read_field(quantized, 'quant_method')}), which "
+            f"cannot be trained, nor an adapter merged into them.\n{FULL_PRECISION}"
+        )
     for name in LOGIT_CHANGES:
         if getattr(config, name, None):
             raise InputError(
@@ -47,6 +58,11 @@ def read_config(folder):
         if name.endswith(("dropout", "pdrop")) and getattr(config, name):
             setattr(config, name, 0.0)
     return config
+
+
+def _read_field(config, name):
+    """Return a field of a part of config.json, which may be a dict."""
+    return config.get(name) if isinstance(config, dict) else getattr(config, name, None)
 
 
 def build_on_meta(config):
@@ -146,4 +162,20 @@ def _fill_weights(model, folder) -> None:
                 "transformers renames on loading (mixtures of experts, for example) cannot be "
                 "trained here."
             )
+    _check_stored(model, stored, state, folder)
     state_dict_loader.load(state, storage_reader=reader)
+
+
+def _check_stored(model, stored, state, folder) -> None:
+    """Raise InputError for weights that would be read as other numbers, or have no place."""
+    for name, tensor in stored.items():
+        dtype = tensor.properties.dtype
+        if name in state and dtype not in PLAIN_TYPES:
+            raise InputError(f"{folder}: {name} is stored as {dtype}.\n{FULL_PRECISION}")
+    buffers = {name for name, _ in model.named_buffers()}
+    for name in sorted(stored.keys() - state.keys() - buffers - {"lm_head.weight"}):
+        if not name.endswith("rotary_emb.inv_freq"):
+            raise InputError(
+                f"{folder}: config.json has no place for {name}, which the files hold.\n"
+                "Take config.json and weights of the same model."
+            )

@@ -1,11 +1,13 @@
 """Loading, sharding, saving, resuming; the training loop."""
 
 import io
+import json
 import pickle
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 from transformers import (
     AutoModelForCausalLM,
@@ -25,7 +27,7 @@ from common.core.files import model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import checkpoints, tokens
+from common.train import adapters, checkpoints, tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
 from common.train.model import load as load_model
 
@@ -247,6 +249,61 @@ def test_errors_name_what_is_missing(tiny_model, tmp_path):
         local_folder(tmp_path)
     with pytest.raises(InputError, match="neither a folder"):
         local_folder("runs/none/01_base")
+
+
+@pytest.fixture(params=["full", "lora"])
+def load_any(request):
+    """Load a folder for a training by each method."""
+    if request.param == "full":
+        return lambda folder: load_model(str(folder), CPU)
+    return lambda folder: adapters.load(str(folder), CPU, 4)
+
+
+def change(folder, function, **fields):
+    """Change the stored weights by a function, and fields of config.json."""
+    weights = load_file(folder / "model.safetensors")
+    function(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+def as_float8(weights):
+    """The form of Qwen3-8B-FP8: its largest number is 448, and what it means is in the scale."""
+    scale = weights[UP].abs().max() / 448
+    weights[UP] = (weights[UP] / scale).to(torch.float8_e4m3fn)
+    weights[f"{UP}_scale_inv"] = scale.reshape(1, 1)
+
+
+@pytest.mark.parametrize("method", ["fp8", "compressed-tensors", "gptq", "bitsandbytes"])
+def test_quantized_bases_are_refused(load_any, tmp_path, method):
+    """Read as plain numbers they would be trained as something else without a word."""
+    folder_of(tmp_path, Qwen2Config(**SIZES))
+    change(tmp_path, as_float8, quantization_config={"quant_method": method})
+    with pytest.raises(InputError, match=method):
+        load_any(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.uint8, torch.float64])
+def test_weights_of_another_type_are_refused(tmp_path, dtype):
+    folder_of(tmp_path, Qwen2Config(**SIZES))
+    change(tmp_path, lambda weights: weights.update({UP: weights[UP].to(dtype)}))
+    with pytest.raises(InputError, match=str(dtype)):
+        load_model(str(tmp_path), CPU)
+
+
+def test_weights_without_a_place_are_refused(load_any, tmp_path):
+    """But a tied head and rotary frequencies, which older folders hold, are read as before."""
+    folder_of(tmp_path, Qwen2Config(**SIZES, tie_word_embeddings=True))
+    frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    change(tmp_path, lambda weights: weights.update(frequencies))
+    load_any(tmp_path)
+    change(tmp_path, lambda weights: weights.update({UP.replace("weight", "bias"): torch.ones(2)}))
+    with pytest.raises(InputError, match="up_proj.bias"):
+        load_any(tmp_path)
 
 
 def test_logit_changing_architectures_are_refused(tmp_path):
