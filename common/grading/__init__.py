@@ -18,15 +18,16 @@ The path of one answer through the files:
     equivalence         compares it with the gold by an ordered list of rules, which use
       normalize_latex   one spelling for what is written in many ways
       parse_structure   lists, tuples, matrices, intervals, inequalities, labels
-      numbers_and_units exact rational numbers, and units
+      quantities        values with units (pint's tables) or a description: 5 km is 5000 m
+      read_numbers      exact rational numbers
     sympy_worker        asks a process that can be killed, for what no rule decides
       symbolic          the program that runs there: values at fixed points, by sympy
     paper               the paper's lax grader, apart from all this but for the last two
 
 By hand: the output is "So the answer is $\boxed{\dfrac12\text{ cm}}$." and the gold is 0.5.
 extraction finds "\dfrac12\text{ cm}" in the box. normalize_latex makes it "\frac{1}{2} cm".
-No label, list or bracket is in it. numbers_and_units splits it into "\frac{1}{2}" and "cm"; a unit
-may be left out, and 1/2 is exactly 0.5. So it is correct, and sympy was not asked.
+No label, list or bracket is in it. quantities splits it into "\frac{1}{2}" and cm; a unit may be
+left out, and 1/2 is exactly 0.5. So it is correct, and sympy was not asked.
 
 A new kind of comparison is a method of equivalence._Comparison that returns True, False or, if it
 does not apply, None. Its place in VALUE_RULES says when it is tried.

@@ -13,7 +13,6 @@ from fractions import Fraction
 
 from common.grading import sympy_worker
 from common.grading.normalize_latex import WHERE, normalize, remove_spaces
-from common.grading.numbers_and_units import read_number, split_unit
 from common.grading.parse_structure import (
     QUESTION_LABEL,
     RELATION,
@@ -25,6 +24,8 @@ from common.grading.parse_structure import (
     list_label,
     split_label,
 )
+from common.grading.quantities import agree, join_quantities, multiply, ratio, read_quantity
+from common.grading.read_numbers import read_number
 
 SYMBOLIC_SECONDS = 4.0  # of CPU time, for all symbolic comparisons of one answer
 MAX_ANSWER, MAX_SYMBOLIC = 20_000, 1_000  # characters: understood at all, given to sympy
@@ -84,6 +85,7 @@ class _Comparison:
     def _compare(self, gold, answer):
         if remove_spaces(gold) == remove_spaces(answer):
             return True
+        gold, answer = join_quantities(gold), join_quantities(answer)
         verdict = self._unions(gold, answer)
         if verdict is not None:
             return verdict
@@ -195,17 +197,17 @@ class _Comparison:
         return None if re.search(RELATION, answer if gold_kind else gold) else False
 
     def _units(self, gold, answer):
-        """Compare values with units. A unit may be left out, but not %: 50 is not 50 %, nor 0.5."""
-        (gold_value, gold_unit), (answer_value, answer_unit) = split_unit(gold), split_unit(answer)
-        units = {gold_unit, answer_unit}
-        if units == {""}:
-            return None
-        if gold_unit != answer_unit and ("" not in units or "%" in units):
+        """Compare quantities: 5 km is 5000 m. A unit may be left out, but not %: 50 is not 50 %."""
+        first, second = read_quantity(gold), read_quantity(answer)
+        if (first.value, second.value) == (gold, answer):
+            plain = gold.replace("§", ""), answer.replace("§", "")
+            return None if plain == (gold, answer) else self.equal(*plain)
+        if not agree(first, second):
             return False
-        if self.equal(gold_value, answer_value):
+        if self.equal(first.value, multiply(second.value, ratio(first, second))):
             return True
         # A single letter may have been a factor: \frac{1}{2} N is \frac{N}{2}.
-        return False if len(gold_unit + answer_unit) > 1 else None
+        return None if first.is_letter or second.is_letter else False
 
     def _numbers(self, gold, answer):
         value, other = read_number(gold), read_number(answer)

@@ -27,15 +27,36 @@ for symbol, command in zip(SYMBOLS, COMMANDS.split(), strict=True):
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 WIDE = "[\u3000\uff01-\uffe6\u212a\u212b\u2103\u2109\u3300-\u33ff]+"  # not ², which would become 2
-MONEY = {"€": "euros", "£": "pounds sterling", "¥": "yen"}
+MONEY = {"€": "euros", "£": "sterling", "¥": "yen", "Rs": "rupees", "₹": "rupees"}
+CODES = r"(?:USD|EUR|GBP|INR|CNY|RMB|JPY|Rs)\b\.?"
 NAMES = (
-    "sqrt|pi|infty|arcsin|arccos|arctan|arcsec|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
+    "sqrt|pi|infty|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp"
     "|theta|alpha|beta|lambda|omega|sigma|phi"
 )
+SECANT = (  # sec x, but no seconds: 12 sec, m/sec^2
+    r"(?<![\\A-Za-z§])((?:arc)?sec)(?=\s*(?:\^\s*\{?-?\d\}?\s*)?(?:[({\\]|[a-z](?![a-z])))"
+)
 ARGUMENT = r"(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\\[A-Za-z]+|\w))"  # {1} or 1
+TEXT = r"\\(?:text|math(?:rm|it|sf|bf)|mbox|hbox|operatorname)\w*\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+GAP = r"(?:[\s/^{}()\d.~-]|\\(?:cdot|times|mu)(?![a-z])){0,30}"
+UNITS_BEHIND = rf"(?<=[\w)}}%°.'!])(?<![{{_]){GAP}{TEXT}(?:{GAP}{TEXT})*"
+GROUP = r"\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
+UNITS_BELOW = rf"(?<=[\d}}]) ?\\frac{GROUP}{GROUP}"
+SURE_UNITS = r"(?<![A-Za-z\\])(?:cm|mm|km|kg|mol|kJ|MeV|keV|GeV)(?![A-Za-z])"
+CONNECTIVE = r"\b(?:and|or|if|for|when|where|with|over|mod|modulo|is|are|to)\b"
+MULTIPLES = {  # joined to a number; 300 \text{ K} and 300\mathrm{K} are kelvin
+    r"\text{K}": "thousand",
+    r"\text{k}": "thousand",
+    r"\text{M}": "million",
+    r"\text{B}": "billion",
+    r"\text{bn}": "billion",
+}
 WHERE = r"(?<=\S)\s*[,(]?\s*\bwhere\b.*$"  # names explained: 2a, where a is the side
 ALIGNED = r"\\(?:begin|end)\{(?:align|aligned|equation|gather|split)\*?\}"
-GROUPED = r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?(?:\s*[A-Za-z%°].*)?"  # 1,234 cm
+GROUPED = (  # 1,234 cm; 1'234'567; 1_000_000; 12,34,567
+    r"[-+]?(?:\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+|(?:'\d{3})+|(?:_\d{3}){2,})"
+    r"|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d+)?(?:\s*[§A-Za-z%°].*)?"
+)
 
 
 def compile_rules(rules: list) -> list:
@@ -51,9 +72,46 @@ def rewrite(text: str, rules: list) -> str:
 
 
 def _currency(money):
-    return f"{money[2] or money[3] or money[4]} {MONEY.get(money[1], 'dollars')} "
+    currency = (money[1] or "").rstrip(".")
+    name = currency if currency.isalpha() and currency.isupper() else MONEY.get(currency, "dollars")
+    return f"{money[2] or money[3] or money[4]} {name} "
 
 
+def _fraction_of_units(fraction):
+    r"""Return \frac{\text{kJ}}{\text{mol}} as \text{kJ}/\text{mol}."""
+    above, below = fraction[1], fraction[2]
+    if not re.search(rf"{TEXT}|{SURE_UNITS}", f"{above} {below}"):
+        return fraction[0]
+    above, below = (side if "\\" in side else rf"\text{{{side}}}" for side in (above, below))
+    return f" {above}/{below}"
+
+
+def _mark_words(text):
+    """Return the words of a text with § before each, up to one that joins it with more."""
+    words = re.split(CONNECTIVE, text[1], maxsplit=1)[0]
+    marked = re.sub(r"(?<![\\A-Za-z])[^\W\d_]+", lambda word: f"§{word[0]}", words)
+    return f" {marked}{text[1][len(words) :]} "
+
+
+def _mark_units(texts):
+    if texts[0] in MULTIPLES:
+        return f" §{MULTIPLES[texts[0]]} "
+    return re.sub(TEXT, _mark_words, texts[0])
+
+
+UNIT_SPELLINGS = compile_rules(
+    [
+        (r"\\text\s*\{\s*\\AA\s*\}|\\AA(?![a-z])|\\mathring\s*\{?A\}?", " Å "),
+        (  # M_\odot, L_{\text{sun}}
+            r"(?<=[\d}])(?:\s|\\[,;:! ]|~){0,9}"
+            r"(?:\\(?:text|mathrm)\s*\{\s*)?([MLR])\s*\}?_\s*\{?\s*"
+            r"(?:\\odot|⊙|(?:\\(?:text|mathrm)\s*\{)?\s*sun\s*\}?)\s*\}?",
+            r" \\text{ \1sun}",
+        ),
+        (r"\^\s*\{?\s*\\prime\s*\\prime\s*\}?", "''"),
+        (r"\{:\}", ":"),
+    ]
+)
 SIGNS_OF_TEXT = compile_rules(
     [
         ("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda raised: f"^{{{raised[0].translate(RAISED)}}}"),
@@ -61,7 +119,7 @@ SIGNS_OF_TEXT = compile_rules(
         (r"\s+", " "),
         (r"(?<=\d)(?: ?\{ ?, ?\}|,\\!|,\\,|\\[,!;: ]|~)\s?(?=\d{3}(?!\d))", ""),  # 1{,}234  1\,234
         (  # $5, \$5, €5, 5\$
-            r"(\\\$|[€£¥])\s*(-?[\d.,]*\d)|^\s*\$\s?(-?[\d.,]*\d)(?=[^$]*$)"
+            rf"(\\\$|[€£¥₹]|{CODES})\s*(-?[\d.,]*\d)|^\s*\$\s?(-?[\d.,]*\d)(?=[^$]*$)"
             r"|(?<![\d.,$])(\d[\d.,]*)\s?\\\$",
             _currency,
         ),
@@ -115,16 +173,14 @@ REWRITES = compile_rules(
             r"(?<=\d)\s*\^\s*\{?\s*(?:\\(?:text|math)\w*\s*\{)?\s*(?:th|st|nd|rd)\b\s*\}?\}?",
             "",
         ),
+        (UNITS_BELOW, _fraction_of_units),
+        (UNITS_BEHIND, _mark_units),
         (
             r"\\(?:text|math|mbox|hbox|operatorname|boxed|fbox|underline|emph|ensuremath)(?!bb)"
             r"\w*\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
             r" \1 ",
         ),
         (r"(?<=\d)\s*(?:th|st|nd|rd)\b", ""),
-        (r"(?<=\d)\s*thousand\b", r"\\times 10^{3}"),
-        (r"(?<=\d)\s*million\b", r"\\times 10^{6}"),
-        (r"(?<=\d)\s*billion\b", r"\\times 10^{9}"),
-        (r"(?<=\d)\s*trillion\b", r"\\times 10^{12}"),
         (r"\\(?:bold|boldsymbol|bm)\s*\{([^{}]*)\}", r"\1"),
         (
             r"\\(?:pmod|mod|bmod)(?![a-z])\s*\{?\s*(\w+)\s*\}?|\(\s*mod\s*(\w+)\s*\)",
@@ -136,12 +192,14 @@ REWRITES = compile_rules(
         (r"(?<=[\w)}])\s*\^\s*\(([^()]*)\)", r"^{\1}"),
         (r"(?<![A-Za-z\\])(?:np|math|numpy)\.(?=[a-z])", ""),
         (r"(?<![\\A-Za-z])inf(?:inity)?(?![A-Za-z])", r"\\infty "),
-        (rf"(?<![\\A-Za-z])({NAMES})(?![A-Za-z])", r"\\\1 "),
+        (rf"(?<![\\A-Za-z§])({NAMES})(?![A-Za-z])", r"\\\1 "),
+        (SECANT, r"\\\1 "),
         (r"\\((?:sin|cos|tan)h?|cot|sec|csc|log|ln)\s+\^", r"\\\1^"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\d+|\w|\\[a-z]+)", r"\\sqrt{\1}"),
         (r"\(\s*(\w+)\s*\)\s*_", r"\1_"),  # (4210)_5
         # words around an answer
+        (r"(?i)(?<=:\d\d)\s*§?([ap])\.?\s?§?m\b\.?", lambda half: f" {half[1].lower()}m"),
         (r"^\s*(?:[Tt]herefore|[Tt]hus|[Ss]o|[Hh]ence),?\s+", ""),
         (r"^\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer\s*(?:is|:)\s*", ""),
         (
@@ -189,7 +247,7 @@ def normalize(answer: str) -> str:
     '( \\frac{1}{2}, 3 cm )'
     """
     answer = answer.translate(LOOKALIKES).translate(str.maketrans(SIGNS))
-    answer = rewrite(answer, SIGNS_OF_TEXT)
+    answer = rewrite(fold_width(answer), [*UNIT_SPELLINGS, *SIGNS_OF_TEXT])
     if re.search(ALIGNED, answer):  # x &= 3 + 4 \\\\ &= 7
         answer = re.sub(r"&|\\\\", " ", re.sub(ALIGNED, " ", answer))
     if r"\begin" not in answer:
@@ -197,7 +255,7 @@ def normalize(answer: str) -> str:
     answer = rewrite(answer, REWRITES).strip(" *:").rstrip(" .,;:*\\")
     answer = re.sub(r"^([\"'`])(.*)\1$", r"\2", answer).strip()
     if re.fullmatch(GROUPED, answer):
-        answer = re.sub(r"(?<=\d)[, ](?=\d{3})", "", answer)
+        answer = re.sub(r"(?<=\d)[, '_](?=\d{2})", "", answer)
     return answer
 
 
@@ -206,5 +264,5 @@ def remove_spaces(answer: str) -> str:
 
     Braces around a single character go too: x_{1} is x_1, and 12_{10} is 12_10.
     """
-    answer = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", answer)
+    answer = re.sub(r"(?<!\d)\s+|\s+(?!\d)|§", "", answer)
     return re.sub(r"([_^])\{(\w)\}|(?<=\d)(_)\{(\d+)\}", r"\1\2\3\4", answer)

@@ -14,7 +14,8 @@ import pytest
 from common.grading.equivalence import equivalent
 from common.grading.grader import extract_answer, grade, grade_many, is_correct
 from common.grading.normalize_latex import normalize
-from common.grading.numbers_and_units import read_number, split_unit
+from common.grading.quantities import find_unit, join_quantities, read_quantity
+from common.grading.read_numbers import read_number
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 CASES = Path(__file__).resolve().parents[1] / "cases"
@@ -137,25 +138,69 @@ def test_numbers_are_exact():
     assert {text: read_number(text) for text in NUMBERS} == NUMBERS
 
 
-UNITS = {
-    "12 feet": ("12", "ft"),
-    r"3 \text{ m}\,\text{s}^{-2}": ("3", "m*s^-2"),
-    "10 miles per hour": ("10", "h^-1*mi"),
-    "10 mph": ("10", "h^-1*mi"),
-    "3 meters squared": ("3", "m^2"),
-    "5m": ("5m", ""),
-    "2t": ("2t", ""),
-    "7 dozen": ("7 dozen", ""),
-    r"\frac{1}{m} t": (r"\frac{1}{m} t", ""),
-    r"\sin 32^\circ": (r"\sin 32°", ""),
-    r"35 \text{ g/mol}": ("35", "g*mol^-1"),
-    r"16 \text{ cubic feet}": ("16", "ft^3"),
-    r"\$36": ("36", "$"),
+QUANTITIES = {  # value, scale, {(root unit, power)}, description
+    "12 feet": ("12", 1, {("meter", 1)}, set()),
+    r"3 \text{ m}\,\text{s}^{-2}": ("3", 1, {("meter", 1), ("second", -2)}, set()),
+    r"3.2\, \frac{\text{kg}}{\text{m}^3}": ("3.2", 1, {("gram", 1), ("meter", -3)}, set()),
+    "10 mph": ("10", 1, {("meter", 1), ("second", -1)}, set()),
+    r"16 \text{ cubic feet}": ("16", 1, {("meter", 3)}, set()),
+    r"12 \text{ sec}": ("12", 1, {("second", 1)}, set()),
+    r"2 M_\odot": ("2", 1, {("gram", 1)}, set()),
+    r"\$7 \text{ million}": ("7", 10**6, {("dollar", 1)}, set()),
+    "7 dozen": ("7", 12, set(), set()),
+    r"8 \text{ blue marbles}": ("8", 1, set(), {"blue", "marble"}),
+    r"8 \text{ cups of flour}": ("8", 1, {("meter", 3)}, {"of", "flour"}),
+    # letters that may be factors, an argument, words that change the value
+    "5m": ("5m", 1, set(), set()),
+    "3 ab": ("3 ab", 1, set(), set()),
+    r"\frac{1}{m} t": (r"\frac{1}{m} t", 1, set(), set()),
+    r"\sin 32^\circ": (r"\sin 32°", 1, set(), set()),
+    r"8 \text{ fewer}": ("8 §fewer", 1, set(), set()),
 }
 
 
-def test_units_are_split_off_and_named():
-    assert {text: split_unit(normalize(text)) for text in UNITS} == UNITS
+def test_units_scales_and_descriptions_are_split_off():
+    quantities = {text: read_quantity(normalize(text)) for text in QUANTITIES}
+    assert {
+        text: (quantity.value, quantity.scale, quantity.unit, quantity.words)
+        for text, quantity in quantities.items()
+    } == QUANTITIES
+
+
+def test_sizes_of_units():
+    """An inch is 2.54 cm, a pound 453.59237 g, a kWh 3600 kJ = 3.6e9 g m^2 / s^2."""
+    assert find_unit("inch") == (pytest.approx(0.0254), {("meter", 1)})
+    assert find_unit("Pounds") == (pytest.approx(453.59237), {("gram", 1)})
+    assert find_unit("kWh") == (
+        pytest.approx(3.6e9),
+        {("gram", 1), ("meter", 2), ("second", -2)},
+    )
+    assert find_unit("marbles") is None and find_unit("m" * 1_000) is None
+
+
+def test_a_quantity_in_two_units_is_one():
+    """6 ft 3 in = 6 3/12 ft; 5 m and 3 m are two."""
+    assert join_quantities("6 ft 3 in") == r"\frac{25}{4} ft"
+    assert join_quantities("5 m and 3 m") == "5 m and 3 m"
+
+
+CONVERSIONS = {  # (answer, gold): equal
+    (r"5000 \text{ m}", r"5 \text{ km}"): True,
+    (r"36 \text{ km/h}", r"10 \text{ m/s}"): True,
+    (r"3\pi \text{ km}", r"3000\pi \text{ m}"): True,
+    (r"5\text{ N}", r"5\text{ kg m/s}^2"): True,
+    (r"90 \text{ minutes}", r"1.5 \text{ hours}"): True,
+    ("5 cents", r"\$0.05"): True,
+    (r"5 \text{ km}", "5000"): False,
+    (r"5000 \text{ m}", r"50 \text{ km}"): False,
+    (r"20^\circ\text{C}", r"20 \text{ K}"): False,
+    (r"5 \text{ m north}", r"5 \text{ m south}"): False,
+    (r"5 \text{ apples}", r"5 \text{ oranges}"): False,
+}
+
+
+def test_equal_quantities_in_different_units():
+    assert {pair: equivalent(pair[1], pair[0]) for pair in CONVERSIONS} == CONVERSIONS
 
 
 def test_tolerance_is_relative_and_not_for_integers():
