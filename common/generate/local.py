@@ -158,16 +158,18 @@ class Local:
     def _end_tokens(self, stop):
         """Return the ids that end a text.
 
-        They are the model's own stop tokens, and each stop string that is one token.
+        They are the stop tokens of the model and of its tokenizer, of which either may lack some,
+        and each stop string that is one token.
         """
         settings = self.model.generation_config
         if (Path(self.folder) / "generation_config.json").is_file():  # an adapter's, if it has one
             settings = GenerationConfig.from_pretrained(self.folder)
-        ends = settings.eos_token_id or self.tokenizer.eos_token_id
+        ends = settings.eos_token_id
         if not isinstance(ends, list):
             ends = [ends]
         vocabulary = self.tokenizer.get_vocab()
-        return {*ends, *(vocabulary.get(text) for text in stop)} - {None}
+        stop_tokens = [vocabulary.get(text) for text in stop]
+        return {*ends, self.tokenizer.eos_token_id, *stop_tokens} - {None}
 
 
 def _chunks(tasks, batch_size):
