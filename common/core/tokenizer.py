@@ -23,7 +23,7 @@ def load_tokenizer(folder):
         # transformers 5 makes an empty tokenizer of a folder without one.
         if not any((folder / name).is_file() for name in TOKENIZER_FILES):
             raise OSError(f"none of {', '.join(TOKENIZER_FILES)}")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder} holds no tokenizer that can be read ({type(error).__name__}: "

@@ -75,7 +75,10 @@ class Local:
 
     @cached_property
     def _config(self):
-        return _readable(self.weights, lambda: AutoConfig.from_pretrained(self.weights))
+        def read():
+            return AutoConfig.from_pretrained(self.weights, trust_remote_code=False)
+
+        return _readable(self.weights, read)
 
     @cached_property
     def model(self):
@@ -92,7 +95,11 @@ class Local:
     def _load(self):
         placement = {"": self.device}
         model, report = AutoModelForCausalLM.from_pretrained(
-            self.weights, dtype=self.dtype, device_map=placement, output_loading_info=True
+            self.weights,
+            trust_remote_code=False,
+            dtype=self.dtype,
+            device_map=placement,
+            output_loading_info=True,
         )  # type: ignore
         # transformers makes up missing weights, with a warning only.
         if missing := sorted(report["missing_keys"]):

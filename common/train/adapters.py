@@ -36,6 +36,7 @@ def load(
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
+        trust_remote_code=False,
         config=read_config(folder),
         dtype=dtype,
         device_map={"": device},
@@ -123,7 +124,7 @@ def merge(folder: Path, base, dtype: torch.dtype) -> None:
     peft = _import_peft()
     merged_folder = Path(folder) / "merged"
     part = empty_part(merged_folder)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's, of an old name
         merged = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
     merged.generation_config = GenerationConfig.from_pretrained(folder)

@@ -38,7 +38,7 @@ def read_config(folder):
     if the architecture is unknown, or its logits are more than the loss computes.
     """
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         fix = "Give the folder of a causal language model that this version of transformers knows."
         raise failed(f"{folder}/config.json cannot be read", error, fix) from error
