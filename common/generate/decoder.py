@@ -8,6 +8,7 @@ puts the next prompts in.
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +121,7 @@ class Decoder:
     """Texts of one model for text prompts.
 
     end_tokens: ids that end a text; context: tokens that prompt and text may have together.
+    count: called with the number of new tokens of the batch, every few steps.
     """
 
     model: Any
@@ -128,6 +130,7 @@ class Decoder:
     end_tokens: set
     context: int
     batch_size: int
+    count: Callable = lambda n: None
 
     def generate(self, tasks: list):
         """Yield (task, answer) as each text ends: {"text", "finish_reason", "usage"}.
@@ -163,7 +166,9 @@ class Decoder:
                 rows = rows + new_rows
             n_steps = min(STEPS, max(row.limit - len(row.ids) for row in rows))
             cache = _joined(parts, max(row.n_columns() for row in rows), n_steps)
-            for row, ids in zip(rows, self._advance(cache, rows, n_steps)):
+            blocks = self._advance(cache, rows, n_steps)
+            self.count(len(rows) * n_steps)
+            for row, ids in zip(rows, blocks):
                 *new_ids, row.next_id = ids
                 row.finish_reason = self._extend(row, new_ids)
                 if row.finish_reason:

@@ -6,6 +6,7 @@ Under torchrun each process has a GPU and does its stride of the chunks.
 import gc
 import json
 import math
+import time
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ class Local:
         self.cuda = self.device.type == "cuda"
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
         self.batch_size = batch_size
+        self.n_tokens = 0  # generated since `started`
         has_tokenizer = (Path(self.folder) / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
 
@@ -129,7 +131,14 @@ class Local:
         return False
 
     def status(self):
-        return ""
+        """Return the speed, and until the first text has ended how long all can take."""
+        if not self.n_tokens:
+            return ""
+        speed = self.n_tokens / (time.monotonic() - self.started)
+        text = f", {speed:,.0f} tokens/s"
+        if not self.n_texts:
+            text += f", at most {self.max_tokens / speed / 60:,.0f} min"
+        return text
 
     def generate(self, tasks, deliver, show=lambda: None):
         """Call deliver(task, answer) for each open task of this process as its text ends.
@@ -137,21 +146,29 @@ class Local:
         A chunk runs as a whole if anything of it is missing. So a resumed run has the same batches
         and, in bfloat16 too, the same text.
         """
-        chunks = _chunks(tasks, self.batch_size)
-        for chunk in chunks[distributed.rank() :: distributed.world_size()]:
-            if all(task.settled for task in chunk):
-                continue
-            for task, answer in self._texts(chunk):
+        chunks = _chunks(tasks, self.batch_size)[distributed.rank() :: distributed.world_size()]
+        chunks = [chunk for chunk in chunks if not all(task.settled for task in chunk)]
+        self.max_tokens = sum(len(chunk) * chunk[0].sampling.max_new_tokens for chunk in chunks)
+        self.started, self.n_tokens, self.n_texts = time.monotonic(), 0, 0
+
+        def count(n):
+            self.n_tokens += n
+            show()
+
+        for chunk in chunks:
+            for task, answer in self._texts(chunk, count):
+                self.n_texts += 1
                 if not task.settled:
                     deliver(task, answer | {"batch_size": self.batch_size})
                     show()
 
-    def _texts(self, chunk):
+    def _texts(self, chunk, count):
         """Yield (task, answer) as each text ends; Stopped (status 4) if the GPU is too small."""
         sampling = chunk[0].sampling
         context = getattr(self._config.get_text_config(), "max_position_embeddings", None) or 2**31
         ends = self._end_tokens(sampling.stop)
-        decoder = Decoder(self.model, self.tokenizer, sampling, ends, context, self.batch_size)
+        model, tokenizer = self.model, self.tokenizer
+        decoder = Decoder(model, tokenizer, sampling, ends, context, self.batch_size, count)
         try:
             yield from decoder.generate(chunk)
         except torch.OutOfMemoryError as error:

@@ -258,7 +258,9 @@ class _Recorder:
 
         def show():
             counts = [f"{state.name.lower()} {n}" for state, n in self.counts.items()]
-            self.bar.set_postfix_str(", ".join(counts) + engine.status(), refresh=is_terminal)
+            status = (", ".join(counts) + engine.status()).removeprefix(", ")
+            self.bar.set_postfix_str(status, refresh=is_terminal)
+            self.bar.update(0)  # now and then a log gets a line before the first text, too
 
         self.last_time = time.monotonic()
         with tqdm(

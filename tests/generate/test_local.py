@@ -200,7 +200,8 @@ def test_sampling_is_the_inverse_of_the_cumulated_probabilities(folder):
 def test_an_end_token_is_counted_and_not_shown(folder, tmp_path):
     """A token of the first text becomes an end token, by the folder's generation_config.json.
 
-    That does not name the tokenizer's own, which ends a text all the same. Each text that holds it ends before it, and counts it. Oracle: model.generate with these ends.
+    That does not name the tokenizer's own, which ends a text all the same. Each text that holds it
+    ends before it, and counts it. Oracle: model.generate with these ends.
     """
     shutil.copytree(folder, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -447,3 +448,20 @@ def test_too_little_memory_says_what_to_change(folder, monkeypatch):
     with pytest.raises(Stopped, match="--batch-size") as end:
         answers(Local(folder), PROMPTS[:2], Sampling())
     assert end.value.status == 4
+
+
+def test_the_speed_is_told_while_the_first_texts_are_written(folder):
+    """Texts of 40 tokens: the first one has not ended after 8."""
+    engine = Local(folder, batch_size=4)
+    tasks = [Task(Request(prompt), Sampling(max_new_tokens=40), "m") for prompt in PROMPTS[:4]]
+    seen = []
+
+    def show():
+        seen.append((engine.n_texts, engine.status()))
+
+    assert engine.status() == ""
+    engine.generate(tasks, lambda task, answer: task.settle(answer), show)
+    before = [status for n_texts, status in seen if not n_texts]
+    assert len(before) > 1 and all("tokens/s, at most" in status for status in before)
+    assert "tokens/s" in seen[-1][1] and "at most" not in seen[-1][1]
+    assert engine.max_tokens == 160 <= engine.n_tokens
