@@ -200,13 +200,8 @@ def test_sampling_is_the_inverse_of_the_cumulated_probabilities(folder):
 def test_an_end_token_is_counted_and_not_shown(folder, tmp_path):
     """A token of the first text becomes an end token, by the folder's generation_config.json.
 
-<<<<<<< HEAD
     That does not name the tokenizer's own, which ends a text all the same. Each text that holds it
     ends before it, and counts it. Oracle: model.generate with these ends.
-=======
-    That does not name the tokenizer's own, which ends a text all the same. Each text that holds
-    one ends before it, and counts it. Oracle: model.generate with these ends.
->>>>>>> fa90fe3 (Format)
     """
     shutil.copytree(folder, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(folder)
