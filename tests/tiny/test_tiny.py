@@ -384,10 +384,10 @@ def test_the_saved_tokenizer_is_read_back_identically(tokenizer, tiny_model, doc
 def test_a_base_that_exists_is_not_made_again_nor_used_for_other_settings(tmp_path):
     record = {"seed": 0, "steps": 5, "gappy_share": 0.0, "accuracy": 0.5, "extra_steps": 0}
     (tmp_path / "base.json").write_text(json.dumps(record))
-    assert base.pretrain(tmp_path, 0, 5) == 0.5
+    assert base.provide(tmp_path, 0, 5) == 0.5
     for settings in ((1, 5, 0.0), (0, 6, 0.0), (0, 5, 0.1)):
         with pytest.raises(InputError, match="--name"):
-            base.pretrain(tmp_path, *settings)
+            base.provide(tmp_path, *settings)
 
 
 def test_a_base_is_made_whole(tmp_path, monkeypatch):
@@ -396,9 +396,27 @@ def test_a_base_is_made_whole(tmp_path, monkeypatch):
     Two steps teach nothing, so it must not train on until the phase transition.
     """
     monkeypatch.setattr(base, "PASSED", 0.0)
-    accuracy = base.pretrain(tmp_path / "01_base", 3, 2)
+    accuracy = base.provide(tmp_path / "01_base", 3, 2)
     assert 0 <= accuracy < 0.2
     record = {"seed": 3, "steps": 2, "gappy_share": 0.0, "accuracy": accuracy, "extra_steps": 0}
     assert json.loads((tmp_path / "01_base" / "base.json").read_text()) == record
     assert (tmp_path / "01_base" / "model.safetensors").exists()
     assert not (tmp_path / "01_base.part").exists()
+
+
+def test_the_shipped_base_is_the_one_of_the_default_seed(tmp_path):
+    """Its architecture and tokenizer are those of the code; its accuracy is what it says."""
+    folder = tmp_path / "01_base"
+    accuracy = base.provide(folder, 0, 2000)
+    base.write_untrained(tmp_path / "untrained", 0)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "untrained" / name).read_bytes(), name
+    assert base._accuracy(folder, 0) == pytest.approx(accuracy, abs=0.02)  # of another CPU
+
+
+@pytest.mark.slow
+def test_the_shipped_base_can_be_made_again(tmp_path):
+    """Of the same quality: a few points, as another CPU gives other digits."""
+    shipped = json.loads((base.SHIPPED / "base.json").read_text())
+    made = base.provide(tmp_path / "01_base", 0, 2000, pretrain=True)
+    assert made == pytest.approx(shipped["accuracy"], abs=0.12)
