@@ -104,8 +104,8 @@ def provide(
 ) -> float:
     """Make the tiny base in `folder` unless it exists; return its accuracy on 200 new questions.
 
-    The shipped one is copied if it was made with these settings and `pretrain` is not set. Any other
-    is trained on whole documents of the web, loss on what follows the prompt, through the loop of
+    The shipped one is copied if it was made with these settings and `pretrain` is not set. Others
+    are trained on whole documents of the web, loss on what follows the prompt, through the loop of
     04. Copying and arithmetic click together at some step (loss 0.35 -> 0.1). A base from before
     that is useless, so it is then trained on.
     """
