@@ -281,7 +281,7 @@ sections = {
     "Choice of checkpoints": report.format_table(report.SELECTION, selected),
     "The paper": "\n\n".join(paper_sections),
 }
-summary = report.summarize(all_scores, seed_rows, comparison_rows)
+summary = report.summarize(all_scores, comparison_rows)
 settings_line = report.describe_settings(run.name, config, engines)
 page = report.format_page(summary, sections, [settings_line, *notes])
 files.write_atomic(run / "05_results.md", page)

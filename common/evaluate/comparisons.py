@@ -1,5 +1,6 @@
 """Compare scores, paired by item, if both were made under the same conditions. Shares are 0..1."""
 
+import statistics
 from collections import Counter
 
 from common.core import stats
@@ -74,6 +75,7 @@ def compare_pairs(pairs: list, seed: int = 0) -> dict:
     intervals = [stats.paired_interval(*pair) for pair in shares]
     difference, low, high = stats.average_interval(intervals)
     row = {"difference": difference, "low": low, "high": high}
+    row["accuracy"], row["baseline_accuracy"] = map(_mean_of_means, zip(*shares))
     first, second = shares[0]
     if len(pairs) == 1 and {*first, *second} <= {0, 1}:
         counts = Counter(zip(first, second))
@@ -86,6 +88,11 @@ def compare_pairs(pairs: list, seed: int = 0) -> dict:
     if model_runs and baseline_runs:  # a single run has no spread: nothing is said of seeds
         row["runs_low"], row["runs_high"] = stats.seeds_difference(model_runs, baseline_runs)
     return row
+
+
+def _mean_of_means(shares):
+    """Return the mean over benchmarks of the mean over their items."""
+    return statistics.fmean(map(statistics.fmean, shares))
 
 
 def _average_benchmarks(results):

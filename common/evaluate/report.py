@@ -171,55 +171,41 @@ def _points(rows):
 
 def describe_settings(name: str, config, engines: dict) -> str:
     """Return a line on how the outputs were made. engines: {label: its manifest}."""
-    templates = {}
-    for label, engine in engines.items():
-        templates.setdefault(engine["template"], []).append(label)
-    used = list(templates)
-    if len(templates) > 1:
-        used = [f"{template} ({', '.join(labels)})" for template, labels in templates.items()]
     limit = f", a sample of {config.limit} items of each set" if config.limit else ""
+    templates = sorted({engine["template"] for engine in engines.values()})
     return (
         f"Run {name}: temperature {config.temperature:g} (0 is greedy), "
         f"{config.samples} outputs an item, at most {config.max_new_tokens} tokens, "
-        f"template {'; '.join(used)}{limit}."
+        f"template {' and '.join(templates)}{limit}."
     )
 
 
-def summarize(scores: list, seed_rows: list, comparisons: list) -> list:
+def summarize(scores: list, comparisons: list) -> list:
     """Return the result in words and as a picture, as paragraphs.
 
-    First the accuracies on the first benchmark, the best first; then for each pair of models that
-    was compared "cft 57.1, base 37.8: +19.3 points on AVG [+15.0 to +23.6], better; of 6 benchmarks
-    4 differ".
+    First the accuracies on the first benchmark, the best first. Then a line for each AVG that was
+    compared: "cft 57.1, base 37.8: +19.3 points on AVG [+15.0 to +23.6], better; of 6 benchmarks 4
+    differ". Without an AVG there is a line for each benchmark.
     """
     name = scores[0]["benchmark"]
     rows = [score for score in scores if score["benchmark"] == name and score["n"]]
     rows.sort(key=lambda score: -score["accuracy"])
     accuracies = ", ".join(f"{row['model']} {percent(row['accuracy'])} %" for row in rows)
-    parts = [f"Right answers on {name}: {accuracies}."]
-    means = {}  # by benchmark and label, of several seeds, too
-    for row in [*scores, *seed_rows]:
-        means[row["benchmark"], row["model"]] = row.get("accuracy", row.get("mean"))
-    pairs = {}
-    for row in comparisons:
-        if "refused" not in row:
-            pairs.setdefault((row["model"], row["baseline"]), []).append(row)
-    lines = [_conclude(names, rows, means) for names, rows in pairs.items()]
-    return [*parts, "\n".join(lines), "![The scores in bars](05_results.png)"]
-
-
-def _conclude(names, rows, means):
-    """Return a sentence on two models; the last of their rows is AVG, or the only benchmark."""
-    last, shares = rows[-1], []
-    for name in names:
-        share = means.get((last["benchmark"], name))  # a mean over seeds has no AVG
-        shares.append(name if share is None else f"{name} {percent(share)}")
-    points = f"{signed(last['difference'])} points on {last['benchmark']}"
-    points += f" [{signed_interval(last['low'], last['high'])}], {last['outcome']}"
-    if last["benchmark"] == "AVG":
-        n = sum(row["outcome"] != "not distinguishable" for row in rows[:-1])
-        points += f"; of {len(rows) - 1} benchmarks {n} differ"
-    return f"- {', '.join(shares)}: {points}."
+    compared = [row for row in comparisons if "refused" not in row]
+    averages = [row for row in compared if row["benchmark"] == "AVG"]
+    lines = []
+    for row in averages or compared:
+        model, baseline = row["model"], row["baseline"]
+        line = f"- {model} {percent(row['accuracy'])}, {baseline} "
+        line += f"{percent(row['baseline_accuracy'])}: {signed(row['difference'])} points on "
+        line += f"{row['benchmark']} [{signed_interval(row['low'], row['high'])}], {row['outcome']}"
+        if averages:
+            pair = [r for r in compared if (r["model"], r["baseline"]) == (model, baseline)]
+            n = sum(r["outcome"] != "not distinguishable" for r in pair if r is not row)
+            line += f"; of {len(pair) - 1} benchmarks {n} differ"
+        lines.append(f"{line}.")
+    picture = "![The scores in bars](05_results.png)"
+    return [f"Right answers on {name}: {accuracies}.", "\n".join(lines), picture]
 
 
 def format_page(summary: list, sections: dict, notes: list) -> str:

@@ -34,16 +34,13 @@ GRADERS_NOTE = (
     "strict: mathematical equivalence, the score to believe. The paper's grader is laxer: its "
     "column is for the paper's tables alone."
 )
-FLOOR_NOTE = (
+REMARKS_NOTE = (
     "Floor: one and the same answer to every question, the best of 0, A, ., 0.01 and the most "
-    "frequent gold. A score at its floor is no sign of any ability."
+    "frequent gold; a score at it is no sign of any ability. Truncated: ran into --max-new-tokens; "
+    "what is right among them was not finished. Stopped early: a stop string or an end token came "
+    "before any answer."
 )
-# Counts of outputs that are worth a note if they are many
-MANY = (
-    ("truncated", "ran into --max-new-tokens; what is right among them was never finished"),
-    ("unboxed", "have no boxed answer, so that their answer is a guess at what was meant"),
-    ("stopped_early", "ended before any answer, by a stop string or an end token"),
-)
+MANY = 0.05  # a share of outputs that is worth a remark
 OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 
 
@@ -205,22 +202,23 @@ def score(result: Result) -> dict:
 
 
 def add_remarks(score: dict, floor: dict | None, stale: bool) -> dict:
-    """Return a score with what a reader must know of it, in "remarks".
+    """Return a score with what a reader must know of it, in "remarks", and the floor as shares.
 
     floor: of floors.find_floor. A score is at the floor if it is not above the interval that the
     constant answer would have with as many items. stale: see models.is_stale.
     """
     remarks = ["trained on other rows than 03 has now"] if stale else []
-    graders = []
-    for prefix, grader in (("", "strict"), ("paper_", "the paper's")):
+    for key in ("truncated", "unboxed", "stopped_early"):
+        share = score[key] / max(score["outputs"], 1)
+        if share > MANY:
+            remarks.append(f"{share:.0%} {key.replace('_', ' ')}")
+    for prefix, grader in (("", "strict"), ("paper_", "paper's grader")):
         if floor and score["n"]:
             share = floor[f"{prefix}correct"] / floor["n"]
             _, high = stats.wilson(round(share * score["n"]), score["n"])
             score = score | {f"{prefix}floor": share}
             if score[f"{prefix}accuracy"] <= high:
-                graders.append(grader)
-    if graders:
-        remarks.append(f"at the floor ({' and '.join(graders)})")
+                remarks.append(f"at the floor ({grader})")
     return score | {"remarks": "; ".join(remarks) or None}
 
 
@@ -323,23 +321,10 @@ def format_example(results: list) -> str:
     return printable("\n".join(lines))
 
 
-def _is_many(score, key):
-    return score[key] > 0.05 * score["outputs"]
-
-
-def _share(score, key):
-    share = 100 * score[key] / score["outputs"]
-    return f"{score['model']} on {score['benchmark']} ({share:.0f}%)"
-
-
 def list_notes(results: list) -> list:
     """Return sentences that a reader of the scores must know."""
     tiny = all(result.benchmark in test_sets.TINY for result in results)
-    notes = [TINY_NOTE if tiny else GRADERS_NOTE, FLOOR_NOTE]
-    for key, meaning in MANY:
-        many = [_share(result.score, key) for result in results if _is_many(result.score, key)]
-        if many:
-            notes.append(f"Over 5% of the outputs {meaning}: {', '.join(many)}.")
+    notes = [TINY_NOTE if tiny else GRADERS_NOTE, REMARKS_NOTE]
     for result in results:
         errors = [row["error"] for row in result.rows if "error" in row]
         if errors:

@@ -171,5 +171,5 @@ def format_summary(report: dict) -> str:
         f"characters; {share:.1%} of them call the response right"
     ]
     for reason, count in report["failed_for"].items():
-        lines.append(f"{count:,} rows without a critique: {reason}")
+        lines.append(f"{count:,} rows without a critique: {printable(reason)}")
     return "\n".join(lines)

@@ -51,6 +51,7 @@ def test_several_benchmarks_are_corrected_and_averaged():
     assert average["benchmark"] == "AVG" and average["outcome"] == "better"
     below = [row["difference"] - row["low"] for row in (first, second)]
     assert average["difference"] == 0.5
+    assert (average["accuracy"], average["baseline_accuracy"]) == (0.5, 0)
     assert average["low"] == pytest.approx(0.5 - math.hypot(*below) / 2)
 
 

@@ -304,34 +304,28 @@ def test_the_page():
 def test_the_page_begins_with_the_result_and_its_picture():
     """The best first; what was not scored is left out."""
     lost = BASE | {"model": "lost", "n": 0}
-    words, lines, picture = report.summarize([BASE, CFT, lost, SFT | {"benchmark": "x"}], [], [])
+    words, lines, picture = report.summarize([BASE, CFT, lost, SFT | {"benchmark": "x"}], [])
     assert words == "Right answers on tiny: cft 98.7 %, base 51.3 %." and not lines
     assert picture.endswith("(05_results.png)")
 
 
-def pair(benchmark, outcome="better", model="cft", **fields):
+def pair(benchmark, outcome="better", model="cft"):
     row = {"benchmark": benchmark, "model": model, "baseline": "base", "difference": 0.193}
-    return row | {"low": 0.15, "high": 0.236, "outcome": outcome} | fields
+    row |= {"accuracy": 0.571, "baseline_accuracy": 0.378}
+    return row | {"low": 0.15, "high": 0.236, "outcome": outcome}
 
 
 def test_a_conclusion_in_words_by_hand():
-    """Of two benchmarks one differs; a mean over seeds has no AVG; a refused pair says nothing."""
-    scores = [
-        BASE | {"benchmark": name, "model": model, "accuracy": share}
-        for name, model, share in (
-            ("AVG", "cft", 0.571),
-            ("AVG", "base", 0.378),
-            ("x", "base", 0.4),
-        )
-    ]
-    seeds = [{"benchmark": "x", "model": "two", "mean": 0.593}]
-    rows = [pair("x"), pair("y", "not distinguishable"), pair("AVG")]
-    rows += [pair("x", "worse", model="two"), {"model": "z", "baseline": "base", "refused": "why"}]
-    _, lines, _ = report.summarize(scores, seeds, rows)
-    points = "+19.3 points on AVG [+15.0 to +23.6], better"
+    """Of two benchmarks one differs; a refused pair says nothing."""
+    refused = {"benchmark": "x", "model": "z", "baseline": "base", "refused": "why"}
+    rows = [pair("x"), pair("y", "not distinguishable"), pair("AVG"), refused]
+    points = "cft 57.1, base 37.8: +19.3 points on AVG [+15.0 to +23.6], better"
+    _, lines, _ = report.summarize([BASE], rows)
+    assert lines == f"- {points}; of 2 benchmarks 1 differ."
+    _, lines, _ = report.summarize([BASE], [pair("x"), pair("x", "worse", "sft")])
     assert lines.split("\n") == [
-        f"- cft 57.1, base 37.8: {points}; of 2 benchmarks 1 differ.",
-        "- two 59.3, base 40.0: +19.3 points on x [+15.0 to +23.6], worse.",
+        "- cft 57.1, base 37.8: +19.3 points on x [+15.0 to +23.6], better.",
+        "- sft 57.1, base 37.8: +19.3 points on x [+15.0 to +23.6], worse.",
     ]
 
 
@@ -348,4 +342,4 @@ def test_the_settings_name_the_templates_that_were_used():
     )
     engines = {"a": {"template": "chatml"}, "b": {"template": "deepseek"}}
     line = report.describe_settings("r", config, engines)
-    assert "chatml (a); deepseek (b)" in line and "a sample of 50" in line
+    assert "chatml and deepseek" in line and "a sample of 50" in line

@@ -363,32 +363,28 @@ def rows_of(outputs):
     return Result("tiny", "m", rows, {})
 
 
-def test_more_than_5_percent_are_a_note():
-    """1 of 21 outputs is under 5 %, 2 of 39 are over it."""
-    few = Result("tiny", "few", result([1] * 21).rows, {})
-    many = Result("tiny", "many", result([1] * 39).rows, {})
-    for given, n_cut in ((few, 1), (many, 2)):
-        for row in given.rows[:n_cut]:
-            row["finish_reason"] = "length"
-        given.score = scores.score(given)
-    (note,) = [note for note in scores.list_notes([few, many]) if "max-new-tokens" in note]
-    assert "many on tiny (5%)" in note and "few" not in note
+def remarks(floor=None, stale=False, **fields):
+    counts = {"n": 150, "outputs": 150, "truncated": 0, "unboxed": 0, "stopped_early": 0}
+    return scores.add_remarks(counts | fields, floor, stale)
 
 
-@pytest.mark.parametrize(
-    "accuracy, paper_accuracy, said",
-    [
-        (0.10, 0.20, "strict and the paper's"),
-        (0.17, 0.20, "the paper's"),
-        (0.17, 0.50, None),
-        (0.01, 0.50, "strict"),
-    ],
-)
-def test_a_score_that_a_constant_answer_may_have_is_called_so(accuracy, paper_accuracy, said):
+def test_more_than_5_percent_are_a_remark():
+    """7 of 150 are 4.7 %, 8 are 5.3 %."""
+    assert remarks(truncated=7, unboxed=7)["remarks"] is None
+    assert remarks(truncated=8, stopped_early=30)["remarks"] == "5% truncated; 20% stopped early"
+    assert "03" in remarks(stale=True)["remarks"]
+    assert remarks(n=0, outputs=0)["remarks"] is None
+
+
+def test_a_score_that_a_constant_answer_may_have_is_called_so():
     """Floors of 10 and 20 %: with 150 items Wilson's intervals end at 15.8 and 27.1 %."""
-    row = {"n": 150, "accuracy": accuracy, "paper_accuracy": paper_accuracy}
     floor = {"n": 50, "correct": 5, "paper_correct": 10}
-    remarked = scores.add_remarks(row, floor, stale=False)
-    assert (remarked["floor"], remarked["paper_floor"]) == (0.1, 0.2)
-    assert remarked["remarks"] == (said and f"at the floor ({said})")
-    assert "03" in scores.add_remarks(row, None, stale=True)["remarks"]
+    for accuracy, paper_accuracy, graders in (
+        (0.15, 0.27, 2),
+        (0.17, 0.27, 1),
+        (0.17, 0.28, 0),
+        (0.01, 0.50, 1),
+    ):
+        row = remarks(floor, accuracy=accuracy, paper_accuracy=paper_accuracy)
+        assert (row["floor"], row["paper_floor"]) == (0.1, 0.2)
+        assert (row["remarks"] or "").count("at the floor") == graders
