@@ -20,6 +20,7 @@ The path of one answer through the files:
       parse_structure   lists, tuples, matrices, intervals, inequalities, labels
       quantities        values with units (pint's tables) or a description: 5 km is 5000 m
       read_numbers      exact rational numbers
+      text_answers      numbers in words (a lark grammar), truth values, "The function is odd"
     sympy_worker        asks a process that can be killed, for what no rule decides
       symbolic          the program that runs there: values at fixed points, by sympy
     paper               the paper's lax grader, apart from all this but for the last two

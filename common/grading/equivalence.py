@@ -21,11 +21,14 @@ from common.grading.parse_structure import (
     entries,
     hide_brackets,
     intervals,
+    is_enclosed,
+    is_list,
     list_label,
     split_label,
 )
 from common.grading.quantities import agree, join_quantities, multiply, ratio, read_quantity
 from common.grading.read_numbers import read_number
+from common.grading.text_answers import same_text, spell_out
 
 SYMBOLIC_SECONDS = 4.0  # of CPU time, for all symbolic comparisons of one answer
 MAX_ANSWER, MAX_SYMBOLIC = 20_000, 1_000  # characters: understood at all, given to sympy
@@ -41,6 +44,7 @@ NO_WORDS = r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|ta
 SHORT_WORDS = {"yes", "no", "on", "dne", "one", "two", "six", "ten", "red"}  # on is not no
 CAPITALIZED = r"(?<![A-Za-z])(?:[A-Z][a-z]*|[A-Z]{3,})(?![A-Za-z])"  # Even, EVEN; not AaBb, CaCO
 VERBATIM = r"[\dA-Fa-f]+_(?:\d+|\{\w+\})|[^{}]*:[^{}]*|.*\\pmod\b.*"  # 101_2, 1:2, 5 \pmod{7}
+DERIVATIVE = r"\\frac\{ ?d ?([A-Za-z]) ?\}\{ ?d ?[A-Za-z] ?\}"
 # Not worth a worker's life: huge numbers and exponents, factorials of them, towers of powers,
 # brackets 30 deep.
 HOSTILE = re.compile(
@@ -85,7 +89,9 @@ class _Comparison:
     def _compare(self, gold, answer):
         if remove_spaces(gold) == remove_spaces(answer):
             return True
-        gold, answer = join_quantities(gold), join_quantities(answer)
+        gold, answer = join_quantities(spell_out(gold)), join_quantities(spell_out(answer))
+        if same_text(gold, answer):
+            return True
         verdict = self._unions(gold, answer)
         if verdict is not None:
             return verdict
@@ -127,9 +133,8 @@ class _Comparison:
         """Compare lists or sets in any order, but (1, 2, 3) with the list 1, 2, 3 in this order."""
         if len(golds) == len(answers):
             return self._pair_up(golds, answers, self.equal)
-        (gold_kind, golds), (answer_kind, answers) = _as_tuple(golds), _as_tuple(answers)
-        tuples = gold_kind == answer_kind == "()" and len(golds) > 2
-        return tuples and self._all(golds, answers)
+        gold, answer = _as_tuple(golds), _as_tuple(answers)
+        return is_list(*gold) and is_list(*answer) and self._all(gold[1], answer[1])
 
     def _pair_up(self, golds, answers, equal):
         """Return whether each gold has an answer of its own."""
@@ -150,6 +155,7 @@ class _Comparison:
         gold_label, gold_value = split_label(gold)
         answer_label, answer_value = split_label(answer)
         if gold_label and answer_label:
+            answer_label, answer_value = _rename_argument(gold_label, answer_label, answer_value)
             if _same_label(gold_label, answer_label) and self.equal(gold_value, answer_value):
                 return True
             return "(" not in gold_label + answer_label and self._symbolic(gold, answer)
@@ -191,7 +197,8 @@ class _Comparison:
         """Compare tuples, intervals and matrices entry by entry."""
         (gold_kind, golds), (answer_kind, answers) = entries(gold), entries(answer)
         if gold_kind and answer_kind:
-            return gold_kind == answer_kind and self._all(golds, answers)
+            lists = is_list(gold_kind, golds) and is_list(answer_kind, answers)
+            return (lists or gold_kind == answer_kind) and self._all(golds, answers)
         if not gold_kind and not answer_kind or r"\begin" in gold + answer:
             return None
         return None if re.search(RELATION, answer if gold_kind else gold) else False
@@ -224,13 +231,13 @@ class _Comparison:
         return None
 
     def _letters(self, gold, answer):
-        """Compare two or three letters: Odd is odd, xy is yx."""
+        """Compare two or three letters: Odd is odd, xy is yx; AB is not BA."""
         if not _both(r"[A-Za-z]{2,3}", gold, answer):
             return None
         if {gold.lower(), answer.lower()} & SHORT_WORDS:
             return None
         same_word = gold[0].lower() == answer[0].lower() and gold[1:] == answer[1:]
-        return same_word or sorted(gold) == sorted(answer)
+        return same_word or gold.islower() and sorted(gold) == sorted(answer)
 
     def _words(self, gold, answer):
         """Compare words without spaces, hyphens and the case of capitalized ones."""
@@ -244,6 +251,8 @@ class _Comparison:
         for side in (gold, answer):
             if len(side) > MAX_SYMBOLIC or HOSTILE.search(side):
                 return False
+        if gold.count("'") != answer.count("'"):
+            gold, answer = (re.sub(DERIVATIVE, r"\1'", side) for side in (gold, answer))
         if gold.count("'") != answer.count("'"):  # the grammar drops primes: f' is not f
             return False
         return self.sympy.ask("equal", gold, answer, self.tolerance)
@@ -272,7 +281,9 @@ def _is_equation(side):
 
 
 def _as_tuple(items):
-    return entries(split_label(items[0])[1]) if len(items) == 1 else ("()", items)
+    if len(items) == 1:
+        return entries(split_label(items[0])[1])
+    return "()" if len(items) > 2 or any(map(is_enclosed, items)) else "", items
 
 
 def _same_label(label, other):
@@ -280,6 +291,15 @@ def _same_label(label, other):
     bare, other_bare = re.sub(ARGUMENTS, "", label), re.sub(ARGUMENTS, "", other)
     one_function = (bare != label) != (other_bare != other)
     return label == other or one_function and (bare == other_bare or "y" in (label, other))
+
+
+def _rename_argument(gold_label, label, value):
+    """Return f(t) = t + 1 as f(x) = x + 1, if the gold is about f(x)."""
+    argument, other = (re.search(r"\(([a-z])\)$", side) for side in (gold_label, label))
+    if not argument or not other or argument[1] in value:
+        return label, value
+    renamed = re.sub(rf"(?<![A-Za-z\\]){other[1]}(?![A-Za-z])", argument[1], value)
+    return label[: other.start()] + argument[0], renamed
 
 
 def _inside(side):

@@ -6,7 +6,7 @@ The mathematics is untouched.
 import re
 import unicodedata
 
-LOOKALIKES = str.maketrans("−–—∗÷⁄⟨⟩’′“”º\u00a0\u2009\u202f", "---*//()''\"\"°   ", "\u200b")
+LOOKALIKES = str.maketrans("−–—∗÷⁄⟨⟩’′“”º、。\u00a0\u2009\u202f", "---*//()''\"\"°,.   ", "\u200b")
 SYMBOLS = "×·⋅∞∪∩≤≥⩽⩾≠≈±∓∈∅√∠…αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
 COMMANDS = (
     "times cdot cdot infty cup cap le ge le ge ne approx pm mp in emptyset sqrt angle cdots "
@@ -44,13 +44,7 @@ GROUP = r"\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
 UNITS_BELOW = rf"(?<=[\d}}]) ?\\frac{GROUP}{GROUP}"
 SURE_UNITS = r"(?<![A-Za-z\\])(?:cm|mm|km|kg|mol|kJ|MeV|keV|GeV)(?![A-Za-z])"
 CONNECTIVE = r"\b(?:and|or|if|for|when|where|with|over|mod|modulo|is|are|to)\b"
-MULTIPLES = {  # joined to a number; 300 \text{ K} and 300\mathrm{K} are kelvin
-    r"\text{K}": "thousand",
-    r"\text{k}": "thousand",
-    r"\text{M}": "million",
-    r"\text{B}": "billion",
-    r"\text{bn}": "billion",
-}
+MULTIPLES = {"K": "thousand", "k": "thousand", "M": "million", "B": "billion", "bn": "billion"}
 WHERE = r"(?<=\S)\s*[,(]?\s*\bwhere\b.*$"  # names explained: 2a, where a is the side
 ALIGNED = r"\\(?:begin|end)\{(?:align|aligned|equation|gather|split)\*?\}"
 GROUPED = (  # 1,234 cm; 1'234'567; 1_000_000; 12,34,567
@@ -93,12 +87,6 @@ def _mark_words(text):
     return f" {marked}{text[1][len(words) :]} "
 
 
-def _mark_units(texts):
-    if texts[0] in MULTIPLES:
-        return f" §{MULTIPLES[texts[0]]} "
-    return re.sub(TEXT, _mark_words, texts[0])
-
-
 UNIT_SPELLINGS = compile_rules(
     [
         (r"\\text\s*\{\s*\\AA\s*\}|\\AA(?![a-z])|\\mathring\s*\{?A\}?", " Å "),
@@ -131,11 +119,19 @@ ESCAPED_TWICE = compile_rules(
 )
 REWRITES = compile_rules(
     [
+        # what separates
+        (
+            r"(?<=[\w)}\]]) *\\q?quad(?![a-z]) *(?=[-\d(]|\\(?:frac|sqrt|pi)(?![a-z])|[a-z] *=)",
+            ", ",
+        ),
+        (r"\\q?quad(?![a-z])", " "),
+        (r"\\(?:lor|vee)(?![a-z])|或者?", " or "),
+        (r"和|以及", " and "),
         # TeX that only sets type
         (r"\\\\\[[^\]]*\]", r"\\\\"),  # \\[4pt]
         (
             r"\\(?:tiny|small|[lL]arge|huge|bf|it|rm|sf|tt|(?:display|text|script)style"
-            r"|(?:no)?limits|q?quad|thinspace|strut)(?![A-Za-z])",
+            r"|(?:no)?limits|thinspace|strut)(?![A-Za-z])",
             " ",
         ),
         (r"(?<!\\)\\[][,!;:() ]|~", " "),
@@ -173,8 +169,13 @@ REWRITES = compile_rules(
             r"(?<=\d)\s*\^\s*\{?\s*(?:\\(?:text|math)\w*\s*\{)?\s*(?:th|st|nd|rd)\b\s*\}?\}?",
             "",
         ),
+        (r"\\(?:text|mathrm|operatorname)\s*\{\s*cis\s*\}", r"\\cis "),
         (UNITS_BELOW, _fraction_of_units),
-        (UNITS_BEHIND, _mark_units),
+        (  # joined to a number; 300 \text{ K} and 300\mathrm{K} are kelvin
+            r"(?<=\d)\\text\{(K|k|M|B|bn)\}",
+            lambda letter: f" §{MULTIPLES[letter[1]]} ",
+        ),
+        (UNITS_BEHIND, lambda texts: re.sub(TEXT, _mark_words, texts[0])),
         (
             r"\\(?:text|math|mbox|hbox|operatorname|boxed|fbox|underline|emph|ensuremath)(?!bb)"
             r"\w*\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
@@ -187,6 +188,10 @@ REWRITES = compile_rules(
             r"\\pmod{\1\2}",
         ),
         (rf"\\(frac|binom)\s*{ARGUMENT}\s*{ARGUMENT}", r"\\\1{\2\3}{\4\5}"),  # \frac12, \frac\pi4
+        (  # 2 cis \frac{\pi}{3}
+            r"\\?(?<![A-Za-z])cis\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\\frac\{[^{}]*\}\{[^{}]*\}))",
+            r"(\\cos{\1\2\3} + i \\sin{\1\2\3})",
+        ),
         # plain text for TeX: sqrt(3), x**2, x^(1/2), np.arcsin(1), -inf
         (r"(?<=[\w)}])\s*\*\*\s*(?=[\w({-])", "^"),
         (r"(?<=[\w)}])\s*\^\s*\(([^()]*)\)", r"^{\1}"),
@@ -204,7 +209,8 @@ REWRITES = compile_rules(
         (r"^\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer\s*(?:is|:)\s*", ""),
         (
             r"^\s*(?:[Tt]he )?(?:open |closed |ordered )?(?:interval|set|point|function|value"
-            r"|number|pair|matrix|vector|equation|integer)s?:?\s+(?=[\\(\[{\d-])",
+            r"|number|pair|matrix|vector|equation|integer)s?:?\s+(?=[\\(\[{\d-])"
+            r"|^\s*(?:half-)?(?:open|closed)\s+(?=[(\[])",
             "",
         ),
         (
@@ -252,6 +258,7 @@ def normalize(answer: str) -> str:
         answer = re.sub(r"&|\\\\", " ", re.sub(ALIGNED, " ", answer))
     if r"\begin" not in answer:
         answer = rewrite(answer, ESCAPED_TWICE)
+        answer = re.sub(r"(?<=[\w)}\]]) ?\\\\ ?(?=[-\w(\\])", ", ", answer)  # 1 \\ 2 \\ 6
     answer = rewrite(answer, REWRITES).strip(" *:").rstrip(" .,;:*\\")
     answer = re.sub(r"^([\"'`])(.*)\1$", r"\2", answer).strip()
     if re.fullmatch(GROUPED, answer):

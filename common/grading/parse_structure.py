@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from common.grading.normalize_latex import remove_spaces
+from common.grading.read_numbers import read_number
 
 # ---- brackets ----
 
@@ -58,7 +59,7 @@ LETTER = r"(?:\\[a-z]+|[A-Za-z])(?:_(?:\w|\{[^{}]*\}))?'*"  # x, \theta, x_1, x'
 NAME = (  # a letter, a vector or an angle, AB, a word; with a subscript, primes and arguments
     r"(?!\\(?:sin|cos|tan|cot|sec|csc|log|ln|exp|frac|sqrt|max|min)(?![a-z]))"
     r"(?:\\(?:angle|triangle|overline|vec|hat|mathbb)\s*)?"
-    r"(?:\\[A-Za-z]+|\{\w+\}|[A-Z]{2,3}|[A-Za-z]{4,}|[A-Za-z])"
+    r"(?:\\[A-Za-z]+|\{\w+\}|[A-Z]{2,3}|[A-Za-z]{4,}|p[A-Z]{1,2}[a-z]?|[A-Za-z])"
     r"(?:_(?:\w|\\[a-z]+|\{[^{}]*\}))?'*\s?(?:\([\w,.\s]*\))?"
 )
 LABEL = re.compile(  # x =, (x, y) =, x \in, |AB| =, area:
@@ -88,9 +89,11 @@ def split_label(answer: str) -> tuple[str, str]:
 
 COMMA = r",?\s*\b(?:and|or)\b\s*|[,;]"  # 1, 2 and 3
 SET = r"\\\{([^|:]*)\\\}|\{([^|:]*,[^|:]*)\}"  # \{1, 2\}, {1, 2}
+SET_UNION = r"\\\}\s*\\cup\s*\\\{"  # \{1\} \cup \{2\}
 MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
 )
+MAX_FILLED = 64  # elements that dots stand for
 CONDITION = r"^(?:if|when|for)\b|,$"  # if x > 0,
 PLUS_MINUS, MINUS_PLUS = r"\\pm(?![a-z])", r"\\mp(?![a-z])"
 
@@ -113,7 +116,7 @@ def elements(answer: str) -> list[str]:
 
     a \pm b is two elements. Any other answer is its only element.
     """
-    answer = answer.removeprefix(list_label(answer))
+    answer = re.sub(SET_UNION, ",", answer.removeprefix(list_label(answer)))
     inner = re.fullmatch(SET, answer)
     if inner and is_enclosed(answer):
         answer = inner[1] or inner[2] or ""
@@ -122,11 +125,25 @@ def elements(answer: str) -> list[str]:
         rows = [row.strip(" ,") for row in matrix[3].split(r"\\")]
         return list(filter(None, rows))
     signed = []
-    for part in split(answer, COMMA):
+    for part in _fill_in(split(answer, COMMA)):
         signed.append(_choose_signs(part, "+", "-"))
         if re.search(PLUS_MINUS, part):
             signed.append(_choose_signs(part, "-", "+"))
     return signed
+
+
+def _fill_in(parts):
+    r"""Return 1, 2, \cdots, 6 with what the dots leave out: equal steps of integers."""
+    if len(parts) < 4 or parts[-2] != r"\cdots":
+        return parts
+    shown = [*parts[-4:-2], parts[-1]]
+    if not all(re.fullmatch(r"-?\d{1,9}", part) for part in shown):
+        return parts
+    before, start, end = map(int, shown)
+    step = start - before
+    if not step or (end - start) % step or not 0 < (end - start) // step < MAX_FILLED:
+        return parts
+    return parts[:-2] + [str(number) for number in range(start + step, end + step, step)]
 
 
 def _choose_signs(part, plus, minus):
@@ -148,8 +165,31 @@ def entries(answer: str) -> tuple[str, list[str]]:
     if matrix and matrix[2] not in ("vmatrix", "Vmatrix") and bool(matrix[1]) == bool(matrix[4]):
         return _matrix_entries(matrix[2], matrix[3].split(r"\\"))
     if answer[0] in "([" and answer[-1] in ")]":
-        return answer[0] + answer[-1], split(answer[1:-1], "[,;]")
+        return _as_matrix(answer[0] + answer[-1], split(answer[1:-1], "[,;]"))
     return "", []
+
+
+def _as_matrix(kind, items):
+    """Return [[1, 2], [3, 4]] as a matrix, and other items with their brackets."""
+    rows = [split(item[1:-1], ",") for item in items if item.startswith("[") and is_enclosed(item)]
+    if kind != "[]" or len(rows) != len(items) or len(rows) < 2:
+        return kind, items
+    return " ".join(str(len(row)) for row in rows), [entry for row in rows for entry in row]
+
+
+def is_list(kind: str, items: list[str]) -> bool:
+    """Return whether entries are an ordered list, in any brackets, and no interval.
+
+    That are a column, three or more entries, and two of which the first is larger.
+
+    >>> is_list("[]", ["1", "2", "6"]), is_list("()", ["0.6", "-0.6"]), is_list("[]", ["1", "2"])
+    (True, True, False)
+    """
+    if len(items) > 1 and set(kind.split()) == {"1"}:
+        return True
+    numbers = [number for number in map(read_number, items) if number is not None]
+    decreases = len(items) == len(numbers) == 2 and numbers[0] > numbers[1]
+    return kind in ("()", "[]") and (len(items) > 2 or decreases or any(map(is_enclosed, items)))
 
 
 def _matrix_entries(environment, lines):
@@ -235,13 +275,13 @@ def intervals(answer: str) -> Union | None:
 
 
 def _bracketed(part):
-    r"""Read (0,1] or the point \{3\}."""
+    r"""Read (0,1] or the point \{3\} or x = 3."""
     kind, ends = entries(part)
     if len(ends) == 2 and kind[0] in "([":
         low, high = (re.sub(r"^\+\s*", "", end) for end in ends)
         return "", [Interval(kind[0], low, high, kind[1])]
-    point = re.fullmatch(POINT, part)
-    return ("", [Interval("[", point[1], point[1], "]")]) if point else None
+    point = re.fullmatch(rf"()(?:{POINT})", part) or re.fullmatch(rf"({LETTER}) ?= ?([^=,]+)", part)
+    return (point[1], [Interval("[", point[2], point[2], "]")]) if point else None
 
 
 def _inequality(part):

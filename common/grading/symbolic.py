@@ -84,6 +84,7 @@ SYMBOL = r"(\\[a-z]+|[A-Za-z])(_(?:\w|\{\w*\}))?"
 NAMES = [  # the grammar drops primes, takes f(x) for a product and I for the imaginary unit
     (r"([A-Za-z])('+)", lambda name: f"{name[1]}_{{prime{len(name[2])}}}"),
     (r"(?<![\\A-Za-z])([fgh])\s*\(([^()]*)\)", _call),
+    (r"(?<![\\A-Za-z])([A-Z])\s*\[([^\[\]]*)\]", _call),  # E[X^2]
     (r"(?<![\d.^_])(\d+)\s*/\s*(\d+)(?=\s*(?:\\[a-z]|[A-Za-z(]))", r"\\frac{\1}{\2}"),  # 4/3 \pi r
     (r"\\[A-Za-z]+|I", lambda name: r"\varpi " if name[0] == "I" else name[0]),
     (r"\\lg(?![a-z])", r"\\log_{10}"),
@@ -91,7 +92,8 @@ NAMES = [  # the grammar drops primes, takes f(x) for a product and I for the im
 RENAMED = [  # names that the grammar takes for numbers, or does not read; derivatives by the time
     ("°", ""),
     (  # \sin\theta (a+b) and \ln 2/2: the argument ends there
-        r"(\\(?:sin|cos|tan|log|ln)(?![a-z])(?:\^\{?-?\d\}?)?\s*(?:\\[a-z]+|[a-z]|\d+(?=\s*/)))"
+        r"(\\(?:sin|cos|tan|log|ln)(?![a-z])(?:\^\{?-?\d\}?)?(?:_\{?\w+\}?)?"
+        r"\s*(?:\\[a-z]+|[a-z]|\{\w+\}|\d+(?=\s*/)))"
         r"(?=\s*[(/])",
         r"{\1}",
     ),
