@@ -247,7 +247,8 @@ by_key = {(result.benchmark, result.model): result for result in results}
 ## Scores
 Accuracy by the strict grader, with its 95% interval over items (Wilson's; of several samples a
 normal one with an item of 0 and an item of 1 added), and by the paper's rules. `unboxed` counts
-answers that were not in a \\boxed{}, `truncated` outputs that ran into `--max-new-tokens`.
+answers that were not in a \\boxed{}, `truncated` outputs that ran into `--max-new-tokens`. The
+floor is what one and the same answer to every question would score.
 """
 
 # %% Score; and one question on which the models differ, as each answers it

@@ -84,8 +84,8 @@ def _resolve(run, name, base_url, choose):
         return ModelSpec(label or "base", local_folder(trainings.find_base(run)))
     trained, folder, last = trainings.list_trained(run), Path(location), None
     built = {path.stem for path in run.glob("03_data/*.jsonl")}
-    is_set = location in {*trained, *built, *trainings.PAPER_ORDER}
-    if is_set and not folder.exists():  # no model of the hub is meant
+    is_set = location in {*built, *trainings.PAPER_ORDER}  # no model of the hub is meant
+    if location in trained or (is_set and not folder.exists()):
         folder, last = run / "04_train" / location, trainings.last_checkpoint(run, location)
     label = label or file_label("-".join(folder.parts[-2:]).removeprefix("04_train-"))
     steps = sorted(folder.glob("step-*[0-9]"))

@@ -62,7 +62,7 @@ SCORES = (
     ("floor %", _floor, "floor", "paper_floor"),
     ("unboxed", _count_right, "unboxed", "unboxed_right"),
     ("truncated", _count_right, "truncated", "truncated_right"),
-    ("no answer at its end", cell, "stopped_early"),
+    ("stopped early", cell, "stopped_early"),
     ("tokens", cell, "tokens"),
     ("no output", cell, "failed"),
     ("grader timed out", cell, "timed_out"),

@@ -162,8 +162,9 @@ def write_settings(run, name, **settings):
 
 
 def test_a_set_that_is_not_trained_is_not_looked_for_on_the_hub(run, monkeypatch):
-    """sft-verified is a set of the paper, mine one that 03 has built; a folder of that name counts
-    more.
+    """sft-verified is a set of the paper, mine one that 03 has built.
+
+    A folder of that name counts more, but for a training of the run.
     """
     asked = []
     monkeypatch.setattr(models, "local_folder", lambda name: asked.append(name) or name)
@@ -174,8 +175,10 @@ def test_a_set_that_is_not_trained_is_not_looked_for_on_the_hub(run, monkeypatch
             resolve(run, name)
     assert asked == []
     resolve(run, "org/name", "gpt2")
-    (run.parent.parent / "mine").mkdir()
+    for name in ("mine", "cft"):
+        (run.parent.parent / name).mkdir()
     resolve(run, "mine")
+    assert names(run, "cft") == [("cft", "04_train/cft/step-000006", [])]
     assert asked == ["org/name", "gpt2", "mine"]
 
 

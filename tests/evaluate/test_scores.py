@@ -388,3 +388,11 @@ def test_a_score_that_a_constant_answer_may_have_is_called_so():
         row = remarks(floor, accuracy=accuracy, paper_accuracy=paper_accuracy)
         assert (row["floor"], row["paper_floor"]) == (0.1, 0.2)
         assert (row["remarks"] or "").count("at the floor") == graders
+
+
+def test_a_servers_error_is_escaped_on_the_page():
+    given = result([1, None])
+    given.rows[1] |= {"error": "<img src=x> ![a](http://x) \x1b[2J\n# b", "finish_reason": "failed"}
+    note = note_of(given)
+    assert note.isprintable() and "\\<img src=x\\>" in note and "\\!" not in note
+    assert "!\\[a\\](" in note and "\\# b" in note
