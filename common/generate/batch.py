@@ -71,7 +71,7 @@ class Batch:
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             kind, reason = classify_error(error, self.client.model, self.client.secret)
             raise Stopped(
-                f"no batch at {self.client.address}: {reason}\nCheck --base-url, and leave --batch "
+                f"no batch at {self.client.server}: {reason}\nCheck --base-url, and leave --batch "
                 f"out if the server has no Batch API. {GO_ON}",
                 kind.exit_status or 4,
             ) from None

@@ -40,7 +40,7 @@ def teacher_choices() -> str:
     """Return three teachers with the flags to ask them, their prices and the prices' date."""
     lines = [f"USD per million tokens, as of {prices.AS_OF}:"]
     for flags in TEACHERS:
-        usd = prices.look_up(flags.split()[1])[0] or [0.0] * 4
+        usd = prices.look_up(flags.split()[1])[0]
         lines.append(f"  {flags} --budget 5   (${usd[0]:.2f} in, ${usd[3]:.2f} out)")
     return "\n".join(lines)
 
@@ -82,7 +82,7 @@ class Budget:
         n_cached = min(usage.get("cached_tokens", 0), n_read)
         n_cache_write = min(usage.get("cache_write_tokens", 0), n_read - n_cached)
         n_full = n_read - n_cached - n_cache_write
-        counts = (n_full, n_cached, n_cache_write, usage["completion_tokens"])
+        counts = n_full, n_cached, n_cache_write, usage["completion_tokens"]
         usd = sum(map(operator.mul, counts, self.prices)) / 1e6
         return usd * BATCH_DISCOUNT if batch else usd
 
@@ -103,45 +103,40 @@ class Budget:
             return float("inf")
         return self.limit - self.spent - self.lost - self.reserved
 
-    def charge(self, task, usage: dict | None, batch: bool = False) -> float | None:
-        """Add the cost of an answer to what is spent, and return it (None without prices).
+    def charge(self, task, usage: dict | None, batch: bool = False) -> float:
+        """Add the cost of an answer to what is spent, and return it.
 
         Without a usage, or with one that is too large, it is the worst case.
         """
-        if not self.prices:
-            return None
-        usd = self.cost(usage, batch)
-        worst = self.worst(task)
+        usd, worst = self.cost(usage, batch), self.worst(task)
         usd = worst if usd is None else min(worst, usd)
         self.spent += usd
         return usd
 
-    def count(self, journal) -> float | None:
-        """Add up what this model has cost so far, and return its mean number of answer tokens.
-
-        None: it has not answered yet.
-        """
-        records = [r for r in journal.records.values() if r.get("model") == self.model]
-        self.spent = sum(record.get("usd") or 0.0 for record in records)
-        self.lost = sum(record.get("lost") or 0.0 for record in records)
-        usages = [record["usage"] for record in records if record.get("usage")]
-        if not usages:
-            return None
-        return sum(usage["completion_tokens"] for usage in usages) / len(usages)
+    def count(self, journal) -> list[int]:
+        """Add up what this model has cost so far, and return the tokens of each of its answers."""
+        self.spent = self.lost = 0.0
+        n_tokens = []
+        for record in journal.records.values():
+            if record.get("model") == self.model:
+                self.spent += record.get("usd") or 0.0
+                self.lost += record.get("lost") or 0.0
+                if record.get("usage"):
+                    n_tokens.append(record["usage"]["completion_tokens"])
+        return n_tokens
 
     def summary(self, journal) -> dict:
         """Return USD for a manifest: spent in this run, and perhaps lost. None without prices."""
         self.count(journal)
-        if not self.prices:
-            return {"usd": None, "usd_perhaps_lost": None}
-        return {"usd": round(self.spent, 6), "usd_perhaps_lost": round(self.lost, 6)}
+        usd = {"usd": round(self.spent, 6), "usd_perhaps_lost": round(self.lost, 6)}
+        return usd if self.prices else dict.fromkeys(usd)
 
     def describe_cost(self) -> str:
         """Return what the model has cost in this run, in words."""
-        if not self.lost:
-            return format_usd(self.spent)
-        perhaps = f"perhaps {format_usd(self.lost)} more for requests that failed"
-        return f"{format_usd(self.spent)}, {perhaps}"
+        text = format_usd(self.spent)
+        if self.lost:
+            text += f", perhaps {format_usd(self.lost)} more for requests that failed"
+        return text
 
     def exhausted(self) -> Stopped:
         """Return the error for a budget that another request does not fit into."""
@@ -160,34 +155,28 @@ class Budget:
         if self.shutdown:
             print(prices.describe_shutdown(self.model, self.shutdown))
         print(self._estimate([task for task in tasks if not task.settled], journal))
-        if self.limit is not None:
-            return
-        if self.prices and any(self.prices):
+        costs_money = any(self.prices) if self.prices else commercial
+        if costs_money and self.limit is None:
+            no_price = ", with --price-in and --price-out: its price is not in the kit's table"
             raise InputError(
-                f"{self.model} costs money, and nothing was sent yet.\n"
-                "Give --budget USD (a hard stop) or --budget inf (no limit)."
-            )
-        if not self.prices and commercial:
-            raise InputError(
-                f"the price of {self.model!r} is not in the kit's table, and nothing was sent yet."
-                "\nGive --price-in and --price-out, USD per million tokens, with --budget; "
-                "or --budget inf to go on without any count."
+                f"{self.model!r} costs money, or may, and nothing was sent yet.\n"
+                f"Give --budget USD (a hard stop{'' if self.prices else no_price}), "
+                "or --budget inf (no limit)."
             )
 
     def _estimate(self, tasks, journal) -> str:
-        mean_out = self.count(journal)
-        assumption = ""
-        if mean_out is None:
-            mean_out = TOKENS_PER_ANSWER + REASONING_TOKENS * any(map(_asks_reasoning, tasks))
-            assumption = f" ({mean_out:,} assumed for each, reasoning included)"
+        n_tokens = self.count(journal)
+        assumed = TOKENS_PER_ANSWER + REASONING_TOKENS * any(map(_asks_reasoning, tasks))
+        mean_out = sum(n_tokens) / len(n_tokens) if n_tokens else assumed
         n_in = sum(estimate_tokens(task.request.prompt) for task in tasks)
         n_out = sum(min(mean_out, task.sampling.max_new_tokens) for task in tasks)
         text = f"estimate: {len(tasks):,} requests, about {n_in:,} tokens in, {n_out:,.0f} out"
-        text += assumption
+        if not n_tokens:
+            text += f" ({assumed:,} assumed for each, reasoning included)"
         if self.prices:
             price_in, _, _, price_out = self.prices
             usd = (n_in * price_in + n_out * price_out) / 1e6
-            worst = sum(self.worst(task) for task in tasks)
+            worst = sum(map(self.worst, tasks))
             text += (
                 f": {format_usd(usd)} live, {format_usd(usd * BATCH_DISCOUNT)} by the Batch API, "
                 f"at most {format_usd(worst)} live ({self.model}, ${price_in:g} in and "
@@ -199,6 +188,5 @@ class Budget:
 
 
 def _asks_reasoning(task):
-    return (getattr(task.sampling, "extra_body", None) or {}).get(
-        "reasoning_effort", "none"
-    ) != "none"
+    extra = task.sampling.extra_body or {}
+    return extra.get("reasoning_effort", "none") != "none"

@@ -6,6 +6,7 @@ many requests in flight, hands on each answer as it comes, and decides which fai
 
 import asyncio
 import json
+import math
 import os
 import random
 import re
@@ -13,8 +14,9 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,7 +36,7 @@ from common.train import distributed
 
 # Failures before the first good answer until the run ends: each of them may have been paid. If
 # nobody listens, four take a few seconds, with the pauses in between.
-MAX_FIRST_FAILURES = {ErrorKind.RETRY: 24, ErrorKind.UNCERTAIN: 24, ErrorKind.NO_CONNECTION: 4}
+MAX_FIRST_FAILURES = {ErrorKind.WEB_PAGE: 24, ErrorKind.UNCERTAIN: 24, ErrorKind.NO_CONNECTION: 4}
 # Equal refusals of different prompts, with no good answer in between, until the run ends.
 MAX_EQUAL_REFUSALS, MAX_FIRST_REFUSALS = 8, 2
 MAX_ALONE = 20  # waits of one request for a rate limit while others are answered
@@ -63,17 +65,16 @@ class Client:
             )
         if distributed.world_size() > 1:
             raise InputError(
-                f"{model} on a server was to be asked by {distributed.world_size()} processes.\n"
+                "a server was to be asked by several processes.\n"
                 "One process asks it, with --concurrency: start with plain python, not torchrun."
             )
         self.model = self.identity = model
         self.base_url = responses.check_base_url(base_url)
-        self.address = self.base_url or "the OpenAI API"
-        self.server = self.address.rstrip("/")  # of each answer
+        self.server = (self.base_url or "the OpenAI API").rstrip("/")  # of each answer
         self.concurrency, self.timeout = concurrency, timeout
         self.patience = max(self.patience, timeout + 60)
         self.budget = budget or Budget(model)
-        self.key = (os.environ.get("OPENAI_API_KEY") or "").strip()
+        self.key = os.environ.get("OPENAI_API_KEY", "").strip()
         self.secret = responses.secret_of(self.key)  # removed from all that is kept
 
     # --- what is sent, what is kept ---------------------------------------------------------------
@@ -81,14 +82,14 @@ class Client:
     def request_body(self, task) -> dict:
         """Return the JSON of a request, the same live and in a batch."""
         sampling, prompt = task.sampling, task.request.prompt
-        body = {"model": self.model}
+        body, extra = {"model": self.model}, sampling.extra_body or {}
+        limit = "max_tokens"
         if task.request.is_raw:
             body["prompt"] = utf8(prompt)
         else:
             body["messages"] = [m | {"content": utf8(m["content"])} for m in prompt]
-        extra = sampling.extra_body or {}
-        is_openai = not self.base_url or "reasoning_effort" in extra
-        limit = "max_completion_tokens" if is_openai and "messages" in body else "max_tokens"
+            if not self.base_url or "reasoning_effort" in extra:  # as OpenAI's own models want it
+                limit = "max_completion_tokens"
         body[limit] = sampling.max_new_tokens
         if sampling.temperature is not None:
             body["temperature"] = sampling.temperature
@@ -112,9 +113,8 @@ class Client:
         if answer["finish_reason"] == "content_filter" != word:
             answer.setdefault("refusal", word)
         answer["model"], answer["server"] = self.model, self.server
-        usd = self.budget.charge(task, answer["usage"], batch)
-        if usd is not None:
-            answer["usd"] = usd
+        if self.budget.prices:
+            answer["usd"] = self.budget.charge(task, answer["usage"], batch)
         return answer
 
     def open_api(self, sync=False):
@@ -122,18 +122,19 @@ class Client:
 
         What comes is bounded in bytes, and a redirect is not followed.
         """
-        host = urlsplit(self.base_url or "").hostname
-        n = self.concurrency
-        open_transport = openai.DefaultHttpxClient if sync else openai.DefaultAioHttpClient
-        transport: Any = open_transport(
+        host, n = urlsplit(self.base_url or "").hostname, self.concurrency
+        kinds: Any = openai.AsyncOpenAI, openai.DefaultAioHttpClient, bound_answer
+        if sync:
+            kinds = openai.OpenAI, openai.DefaultHttpxClient, bound_batch
+        open_client, open_transport, bound = kinds
+        transport = open_transport(
             limits=httpx2.Limits(max_connections=n, max_keepalive_connections=n),
             headers={"Accept-Encoding": "identity"},
             follow_redirects=False,
-            event_hooks={"response": [bound_batch if sync else bound_answer]},
+            event_hooks={"response": [bound]},
             # A proxy of the environment must not see requests to this machine.
             trust_env=host not in ("127.0.0.1", "localhost", "::1"),
         )
-        open_client: Any = openai.OpenAI if sync else openai.AsyncOpenAI
         return open_client(
             http_client=transport,
             base_url=self.base_url,
@@ -151,7 +152,7 @@ class Client:
                 "no server and no key were given.\n"
                 "Add --base-url http://HOST:PORT/v1, or export OPENAI_API_KEY=..."
             )
-        if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
+        if not re.fullmatch("[!-~]*", self.key):
             raise InputError(
                 "OPENAI_API_KEY holds a character that no key has (a space, a line end, ...).\n"
                 "Export it again."
@@ -167,9 +168,10 @@ class Client:
         """Nothing is held between two runs."""
 
     def status(self) -> str:
-        """Return retries, refusals, requests in flight and USD, for the progress bar."""
-        run = self.run
-        text = f", retried {run.n_retried}, 429s {run.n_refused}, in flight {run.limiter.in_flight}"
+        """Return failed requests by kind, requests in flight and USD, for the progress bar."""
+        text = f", in flight {self.run.limiter.in_flight}"
+        for kind, n in self.run.n_failed.items():
+            text += f", {kind.name.lower()} {n}"
         return f"{text}, {format_usd(self.budget.spent)}" if self.budget.prices else text
 
     def generate(self, tasks, deliver, show=lambda: None):
@@ -207,11 +209,14 @@ class _Run:
         self.client, self.deliver, self.show = client, deliver, show
         self.limiter = RateLimiter(client.concurrency, client.budget)
         self.ending = None  # the error that ends the run
-        self.abandoned = False  # what is in flight is given up, too
-        self.halt = asyncio.Event()
-        self.n_good = self.n_retried = self.n_refused = self.n_first_failures = 0
+        self.halt = asyncio.Event()  # set with it
+        self.signals = []  # that came and were not heeded yet
+        self.workers = set()  # those that have not ended
+        self.n_good = 0
+        self.n_failed = Counter()  # requests, by ErrorKind
         self.last_good = time.monotonic()
-        self.refusals = {}  # refused since the last good answer: {signature: [(task, reason)]}
+        self.refused = []  # since the last good answer: (task, kind, reason)
+        self.refused_prompts = defaultdict(set)  # by the words of the refusal
         self.failing = set()  # tasks at which the server has failed since then
         self.exhausted = False  # no task is left that was not asked yet
 
@@ -219,38 +224,24 @@ class _Run:
 
     async def ask_all(self, tasks):
         """Ask for all tasks, `concurrency` at a time; end when each is settled or the run stops."""
-        async with self.client.open_api() as api:
-            self.send_text = api.completions.with_raw_response.create
-            self.send_messages = api.chat.completions.with_raw_response.create
+        client = self.client
+        async with client.open_api() as self.api:
             asyncio.get_running_loop().call_later(15, self.limiter.open_wide)
             queue = iter(tasks)
-            n_workers = min(self.client.concurrency, len(tasks))
-            workers = [asyncio.create_task(self._work(queue)) for _ in range(n_workers)]
-            watcher = asyncio.create_task(self._watch(workers))
-            await asyncio.gather(*workers, return_exceptions=True)
-            watcher.cancel()
-            self._judge_refusals()
-
-    async def _watch(self, workers):
-        """Look at the clock and for an end, a few times a second: then send away who waits."""
-        while True:
-            self.show()
-            if time.monotonic() - self.last_good > self.client.patience:
-                client = self.client
-                self.end(f"no good answer from {client.address} for {client.patience:.0f} s.")
-            if self.ending and not self.halt.is_set():
-                self.halt.set()
-                self.limiter.close()
-                if n := self.limiter.in_flight:
-                    print(
-                        f"\nstopping: nothing more is sent; waiting for {n} answers in flight "
-                        "(Ctrl-C gives them up; they may be paid)",
-                        file=sys.stderr,
-                    )
-            if self.abandoned:
-                for worker in workers:
-                    worker.cancel()
-            await asyncio.sleep(0.2)
+            for _ in tasks[: client.concurrency]:
+                self.workers.add(asyncio.create_task(self._work(queue)))
+            while self.workers:
+                self.show()
+                if self.signals:
+                    self._heed(self.signals.pop())
+                if time.monotonic() - self.last_good > client.patience:
+                    self.end(f"no good answer from {client.server} for {client.patience:.0f} s.")
+                _, self.workers = await asyncio.wait(self.workers, timeout=0.2)
+            if self.n_good:
+                self._blame_rows()
+            elif self.refused:  # without any good answer it may be the settings' fault
+                _, kind, reason = self.refused[0]
+                self._refuse_all(kind, reason)
 
     async def _work(self, queue):
         try:
@@ -260,6 +251,8 @@ class _Run:
                     if answer is None:
                         break
                     self.deliver(task, answer)
+                    if "text" in answer:  # what was refused before was a fault of those rows
+                        self._blame_rows()
                 if self.ending:
                     return
             self.exhausted = True
@@ -271,7 +264,7 @@ class _Run:
 
         None: the run is ending, or the request is set aside until others have been answered.
         """
-        failures = n_alone = first_failure = 0
+        n_failures = n_alone = first_failure = 0
         worst = self.client.budget.worst(task)
         tokens = estimate_tokens(task.request.prompt) + task.sampling.max_new_tokens
         while await self.limiter.enter(tokens, worst):
@@ -288,49 +281,41 @@ class _Run:
             if kind is ErrorKind.ROW:
                 return {"error": reason}
             if kind in REFUSALS:
-                return self._set_aside(task, kind, reason)
+                self._set_aside(task, kind, reason)
+                return None
             n_alone += kind is ErrorKind.RATE_LIMIT and self.last_good > sent
             if n_alone >= MAX_ALONE:
                 return {"error": reason, "passing": True}
             first_failure = first_failure or sent
             is_outage = kind is ErrorKind.RETRY and self._is_outage()
-            if kind in PAUSES or self.ending or (is_outage and self.last_good < first_failure):
+            if kind in PAUSES or (is_outage and self.last_good < first_failure):
                 continue  # the limiter lets it in again after the pause
-            failures += 1
-            if failures >= self.client.tries:
+            n_failures += 1
+            if n_failures >= self.client.tries:
                 return {"error": reason, "passing": True}
-            self.n_retried += 1
-            await self._back_off(failures)
+            await self._back_off(n_failures)
         if not self.ending:  # the limiter has closed by itself
             self.stop(self.client.budget.exhausted())
         return None
 
     async def _send(self, task, sent):
-        send = self.send_text if task.request.is_raw else self.send_messages
-        extra = task.sampling.extra_body or {}
         body = self.client.request_body(task)
-        for name in extra:  # the openai client takes only fields that it knows
-            del body[name]
+        path = "/completions" if task.request.is_raw else "/chat/completions"
         async with asyncio.timeout(self.client.timeout):
-            response = await send(**body, extra_body=extra)
+            response = await self.api.post(path, cast_to=httpx2.Response, body=body)
         self.limiter.observe(response.headers)
         if "html" in response.headers.get("content-type", ""):
             raise responses.WebPageError
         answer = self.client.read_answer(task, json.loads(response.content))
-        self._note_good()
-        self.limiter.succeeded(self.last_good - sent)
-        return answer
-
-    def _note_good(self):
-        """Note that the server answers: what it has refused before was a fault of those rows."""
         self.n_good += 1
         self.last_good = time.monotonic()
         self.failing.clear()
-        self._blame_rows()
+        self.limiter.succeeded(self.last_good - sent)
+        return answer
 
-    async def _back_off(self, failures):
+    async def _back_off(self, n_failures):
         """Sleep up to 1, 2, 4, ... 30 s: by full jitter not all ask again at once."""
-        seconds = random.uniform(0, min(30.0, 0.5 * 2**failures))
+        seconds = random.uniform(0, min(30.0, 0.5 * 2**n_failures))
         with suppress(TimeoutError):
             await asyncio.wait_for(self.halt.wait(), seconds)
 
@@ -342,77 +327,64 @@ class _Run:
         kind, reason = responses.classify_error(error, client.model, client.secret)
         if kind in REFUSALS and task.enlarged:
             kind = ErrorKind.ROW  # a model may have no more room than was asked for at first
-        if kind is ErrorKind.RETRY and not isinstance(error, responses.WebPageError):
-            self._note_failing(task, sent, reason)
+        self.n_failed[kind] += 1
         headers = getattr(getattr(error, "response", None), "headers", {})
         self.limiter.observe(headers)
-        if kind is ErrorKind.UNCERTAIN:
+        if kind is ErrorKind.RETRY:
+            self.failing.add(task)
+            self._note_outage(sent, reason)
+        elif kind is ErrorKind.UNCERTAIN:
             self._record_loss(task)
-        if kind in PAUSES:
+        elif kind in PAUSES:
             seconds = responses.parse_retry_after(headers)
             self.limiter.refused(sent, seconds)
-            self.n_refused += kind is ErrorKind.RATE_LIMIT
             if (seconds or 0) > client.patience:  # a daily limit
-                self.end(f"{client.address} asks to wait {seconds:.0f} s ({reason}).")
-        if kind.exit_status and kind not in REFUSALS:
-            self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
-        elif not self.n_good and kind in MAX_FIRST_FAILURES and not self._is_outage():
-            self.n_first_failures += 1
-            if self.n_first_failures >= MAX_FIRST_FAILURES[kind]:
-                self.end(
-                    f"{self.n_first_failures} requests to {client.address} brought no answer: "
-                    f"{reason}\nCheck --base-url, --model and --timeout."
-                )
+                self.end(f"{client.server} asks to wait {seconds:.0f} s ({reason}).")
+        elif kind.exit_status and kind not in REFUSALS:
+            self._refuse_all(kind, reason)
+        n_failed = self.n_failed[kind]
+        if not self.n_good and n_failed >= MAX_FIRST_FAILURES.get(kind, math.inf):
+            self.end(
+                f"{n_failed} requests to {client.server} brought no answer: "
+                f"{reason}\nCheck --base-url, --model and --timeout."
+            )
         return kind, reason
 
     # --- whose fault it is: the row's, if others are answered -------------------------------------
 
     def _set_aside(self, task, kind, reason):
         """Keep a refused request until a good answer comes; end the run if too many are equal."""
-        signature = _signature(reason, task.request.prompt)
-        self.refusals.setdefault(signature, []).append((task, kind, reason))
-        prompts = {str(other.request.prompt) for other, *_ in self.refusals[signature]}
-        limit = MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS
-        if len(prompts) >= limit or len(self.refusals[signature]) >= MAX_EQUAL_REFUSALS:
+        self.refused.append((task, kind, reason))
+        prompt = str(task.request.prompt)
+        prompts = self.refused_prompts[_signature(reason, prompt)]
+        prompts.add(prompt)
+        if len(prompts) >= (MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS):
             self._refuse_all(kind, reason)
 
     def _refuse_all(self, kind, reason):
         client = self.client
-        self.refusals.clear()
-        self.end(f"{client.address} refuses {client.model!r}: {reason}", kind.exit_status)
+        self.end(f"{client.server} refuses {client.model!r}: {reason}", kind.exit_status)
 
     def _blame_rows(self):
-        """Deliver what was set aside as failures of the rows."""
-        refused, self.refusals = self.refusals, {}
-        for refusals in refused.values():
-            for task, _, reason in refusals:
-                self.deliver(task, {"error": reason.partition("\n")[0]})
-
-    def _judge_refusals(self):
-        """At the end: without any good answer a single refusal may be the settings' fault."""
-        if not self.refusals or self.ending:
+        """Deliver what was set aside as failures of the rows, unless the run ends."""
+        if self.ending:
             return
-        n_refusals = sum(map(len, self.refusals.values()))
-        try:
-            if n_refusals == 1 and not self.n_good:
-                ((_, kind, reason),) = next(iter(self.refusals.values()))
-                self._refuse_all(kind, reason)
-            else:
-                self._blame_rows()
-        except Exception as error:  # a full disk, or too many bad answers
-            self.stop(error)
+        refused, self.refused = self.refused, []
+        self.refused_prompts.clear()
+        for task, _, reason in refused:
+            self.deliver(task, {"error": reason.partition("\n")[0]})
 
-    def _note_failing(self, task, sent, reason):
+    def _note_outage(self, sent, reason):
         """Let all wait if the server fails at several requests, and answers none between them."""
-        self.failing.add(task)
-        if self._is_outage():
-            self.limiter.refused(sent, None)
-            if len(self.failing) == 2:
-                print(
-                    f"\n{self.client.address} fails ({reason}); waiting for it, at most "
-                    f"{self.client.patience:.0f} s without an answer",
-                    file=sys.stderr,
-                )
+        if not self._is_outage():
+            return
+        self.limiter.refused(sent, None)
+        if len(self.failing) == 2:
+            print(
+                f"\n{self.client.server} fails ({reason}); waiting for it, at most "
+                f"{self.client.patience:.0f} s without an answer",
+                file=sys.stderr,
+            )
 
     def _is_outage(self):
         """Tell an outage from requests at which the server always fails, which are then left."""
@@ -432,34 +404,48 @@ class _Run:
 
     def stop(self, error):
         """Send nothing more, let the requests in flight come in, then raise `error`."""
-        self.ending = self.ending or error
-        self.limiter.closed = True
+        if not self.ending:
+            self.ending = error
+            self.halt.set()
+            self.limiter.close()
+            asyncio.get_running_loop().call_soon(self._announce)  # once its own request has left
+
+    def _announce(self):
+        if n := self.limiter.in_flight:
+            print(
+                f"\nstopping: nothing more is sent; waiting for {n} answers in flight "
+                "(Ctrl-C gives them up; they may be paid)",
+                file=sys.stderr,
+            )
 
     def interrupt(self, number, frame):
         """Stop at Ctrl-C or SIGTERM; the second one gives up what is in flight."""
-        self.abandoned = self.ending is not None
+        self.signals.append(number)  # this is another thread than that of the workers
+
+    def _heed(self, number):
+        if self.ending:
+            for worker in self.workers:
+                worker.cancel()
         self.end("interrupted.", 128 + number)
 
 
 def _signature(reason, prompt):
     """Return the words of a refusal without numbers, ids and the prompt's own words."""
-    words = re.findall(r"[a-z_]+", re.sub(r"\w*\d\w*", "", reason.lower()))
-    own_words = set(re.findall(r"[a-z_]+", str(prompt).lower()))
-    return tuple(word for word in words if word not in own_words)
+    return frozenset(_words(reason) - _words(prompt))
+
+
+def _words(text):
+    return set(re.findall(r"\b[a-z_]+\b", text.lower()))
 
 
 @contextmanager
 def _on_signal(handler):
     """Call the handler at Ctrl-C and SIGTERM. Only the main thread may set one."""
-    if threading.current_thread() is not threading.main_thread():
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                stack.callback(signal.signal, number, signal.signal(number, handler))
         yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
 
 
 def _allow_sockets(n):

@@ -1,13 +1,15 @@
 """The server's list of models, asked once: does it say when ours will be shut down?"""
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date, timedelta
+
+import httpx2
 
 from common.generate.prices import describe_shutdown, parse_day
 
-SECONDS, MAX_BYTES = 5, 4_000_000
+SECONDS = 5
 NOTICE = timedelta(days=60)
 
 
@@ -20,7 +22,7 @@ def warn_of_shutdown(client):
     with ThreadPoolExecutor(1) as thread:  # a notebook's thread has a loop that runs
         day = thread.submit(asyncio.run, _ask_shutdown(client)).result()
     if day and day - date.today() <= NOTICE and day != budget.shutdown:
-        print(f"{describe_shutdown(client.model, day)}, says {client.address}")
+        print(f"{describe_shutdown(client.model, day)}, says {client.server}")
 
 
 async def _ask_shutdown(client):
@@ -29,20 +31,10 @@ async def _ask_shutdown(client):
     It is a courtesy: a server that does not know the route, refuses, takes long or answers in
     another form is as good as any.
     """
-    try:
+    with suppress(Exception):  # whatever a stranger's server may cause
         async with asyncio.timeout(SECONDS), client.open_api() as api:
-            list_models = api.models.with_streaming_response.list
-            # What is compressed could be of any size.
-            async with list_models(extra_headers={"Accept-Encoding": "identity"}) as response:
-                if "content-encoding" in response.headers:
-                    return None
-                body = b""
-                async for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > MAX_BYTES:
-                        return None
-        for entry in json.loads(body)["data"]:
+            response = await api.get("/models", cast_to=httpx2.Response)
+        for entry in response.json()["data"]:
             if entry["id"] == client.model:
                 return parse_day(entry.get("shutdown_date"))
-    except Exception:  # whatever a stranger's server may cause
-        return None
+    return None

@@ -15,9 +15,8 @@ from common.core.errors import InputError
 TABLE = Path(__file__).with_name("prices.json")
 AS_OF = "November 2026"
 MAX_BYTES = 32_000_000  # litellm's file has about 2 MB
-SNAPSHOT = re.compile(
-    r"-(\d{4}-\d{2}-\d{2}|\d{8})$"
-)  # gpt-6-luna-2026-09-22, claude-haiku-5-5-20261007
+# gpt-6-luna-2026-09-22, claude-haiku-5-5-20261007
+SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 COSTS = {  # field of an entry: the field that counts if it is absent
     "input_cost_per_token": "",
     "cache_read_input_token_cost": "input_cost_per_token",
@@ -26,7 +25,7 @@ COSTS = {  # field of an entry: the field that counts if it is absent
 }
 
 
-def look_up(model: str, path: str | Path | None = None) -> tuple[tuple | None, date | None]:
+def look_up(model: str, path: str | Path | None = None) -> tuple:
     """Return the prices of a model and the day of its shutdown, each None if not known.
 
     Prices are USD per million tokens, in the order of COSTS. The file of --prices wins.

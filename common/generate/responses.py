@@ -1,15 +1,16 @@
 """What a server sends, read with distrust: answers, errors and what they mean, how long to wait."""
 
+import math
 import os
 import re
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import httpx2
 import openai
 
 from common.core.errors import InputError
@@ -26,29 +27,34 @@ FLAGS = {
     "seed": "another server",
     "stop": "another server",
 }
-NOT_CONNECTED = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    httpx2.ConnectError,
-)
+NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+CHECK_ACCOUNT = "Check OPENAI_API_KEY, the account's balance, and --base-url"
 
 
 class ErrorKind(Enum):
-    """What a failed request means. Its value: a name, and the status of a run that it ends."""
+    """What a failed request means; the status of a run that it ends, and how to fix it."""
 
-    RATE_LIMIT = "the server wants fewer requests: all wait", None
-    NO_CONNECTION = "nobody listens, for now: all wait", None
-    RETRY = "the server fails: this request is tried again; if all fail, all wait", None
-    UNCERTAIN = "no answer, and it may have been paid: it is tried again", None
-    ROW = "this request can never be answered", None
-    REFUSED = "the row's fault if others are answered, the settings' if they are refused, too", 2
-    FORBIDDEN = "the same of 403: the account may not do it", 4
-    SETTINGS = "no request can be answered: URL, or who answers there", 2
-    ACCOUNT = "no request can be answered: key, credit, quota", 4
+    RATE_LIMIT = "the server wants fewer requests: all wait"
+    NO_CONNECTION = "nobody listens, for now: all wait"
+    RETRY = "the server fails: this request is tried again; if all fail, all wait"
+    WEB_PAGE = "a page came instead of an answer: it is tried again"
+    UNCERTAIN = "no answer, and it may have been paid: it is tried again"
+    ROW = "this request can never be answered"
+    REFUSED = (
+        "the row's fault if others are answered, the settings' if they are refused, too",
+        2,
+        "Check --model {model}, --base-url (most end in /v1), and --extra-body",
+    )
+    FORBIDDEN = "the same of 403: the account may not do it", 4, CHECK_ACCOUNT
+    SETTINGS = (
+        "no request can be answered: URL, or who answers there",
+        2,
+        "Check --model {model} and --base-url (most end in /v1)",
+    )
+    ACCOUNT = "no request can be answered: key, credit, quota", 4, CHECK_ACCOUNT
 
-    @property
-    def exit_status(self) -> int | None:
-        return self.value[1]
+    def __init__(self, meaning: str, exit_status: int | None = None, fix: str = ""):
+        self.exit_status, self.fix = exit_status, fix
 
 
 # What an error is called or says, in any provider's spelling, with the meaning that this has
@@ -73,6 +79,7 @@ SIGNS = (
         r"|toomany(input)?tokens|tokencountexceeds|maxmodellen",
     ),
 )
+ERROR_FIELDS = ("code", "type", "status", "param", "loc", "message", "msg", "detail", "error")
 STATUS_KINDS = {
     401: ErrorKind.ACCOUNT,
     402: ErrorKind.ACCOUNT,
@@ -81,14 +88,8 @@ STATUS_KINDS = {
     409: ErrorKind.RETRY,
     425: ErrorKind.RETRY,
     429: ErrorKind.RATE_LIMIT,
+    501: ErrorKind.SETTINGS,
     529: ErrorKind.RATE_LIMIT,
-}
-CHECK_ACCOUNT = "Check OPENAI_API_KEY, the account's balance, and --base-url"
-FIXES = {
-    ErrorKind.ACCOUNT: CHECK_ACCOUNT,
-    ErrorKind.FORBIDDEN: CHECK_ACCOUNT,
-    ErrorKind.SETTINGS: "Check --model {model} and --base-url (most end in /v1)",
-    ErrorKind.REFUSED: "Check --model {model}, --base-url (most end in /v1), and --extra-body",
 }
 # Keys that are none: servers of one's own want some word, which answers may hold by chance.
 PLACEHOLDERS = {"", "empty", "none", "null", "dummy", "test", "token", "key", "secret", "nokey"}
@@ -111,8 +112,8 @@ def check_base_url(base_url: str | None) -> str | None:
 
     InputError if it is no URL, or if it holds a secret.
     """
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-    if url is None:
+    url = base_url or os.environ.get("OPENAI_BASE_URL")
+    if not url:
         return None
     if "@" in url or "?" in url:
         raise InputError(
@@ -136,93 +137,85 @@ def check_base_url(base_url: str | None) -> str | None:
 # --- answers --------------------------------------------------------------------------------------
 
 
+def _get(body, name, kind: type = object) -> Any:
+    """Return a field of a stranger's JSON, None if it is missing or of another kind."""
+    value = body.get(name) if isinstance(body, dict) else None
+    return value if isinstance(value, kind) else None
+
+
 def parse_answer(body: Any, raw: bool) -> dict:
     """Return {"text", "finish_reason", "usage"} of an answer's JSON, and "refusal" if there is one.
 
     raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
     """
-    if not isinstance(body, dict):
-        raise ValueError("the answer is no JSON object")
-    choices = body.get("choices")
-    if body.get("error") and not choices:
+    choices = _get(body, "choices", list)
+    if not choices and _get(body, "error"):
         raise BodyError(body["error"])
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise ValueError(f"no choices in the answer, but {str(body)[:2000]}")
+    if not choices or not isinstance(choices[0], dict):
+        raise ValueError(f"no choices in the answer, but {body}")
     choice = choices[0]
-    message = choice if raw else choice.get("message")
-    if not isinstance(message, dict):
-        message = {"content": message}
-    content = message.get("text" if raw else "content")
-    text, n_thought = _join_parts(content)
-    if text is None or (raw and not isinstance(content, str)):
-        raise ValueError(f"no text in the answer, but {str(choice)[:2000]}")
+    if raw:
+        message, text, n_thought = choice, _get(choice, "text", str), 0
+    else:
+        message = choice.get("message") or {}
+        text, n_thought = _join_parts(message)
+    if text is None:
+        raise ValueError(f"no text in the answer, but {choice}")
     answer = {
         "text": text,
-        "finish_reason": _text_or_none(choice.get("finish_reason")),
+        "finish_reason": _get(choice, "finish_reason", str),
         "usage": _parse_usage(body.get("usage")),
     }
-    n_thought += len(str(message.get("reasoning_content") or message.get("reasoning") or ""))
+    n_thought += len(str(_get(message, "reasoning_content") or _get(message, "reasoning") or ""))
     if n_thought:
         answer["reasoning"] = n_thought  # characters
         answer["text"] = text.lstrip("\n")  # what separates it from the thinking
-    if message.get("refusal"):
+    if _get(message, "refusal"):
         answer["refusal"] = str(message["refusal"])
     return answer
 
 
-def _text_or_none(value):
-    return value if isinstance(value, str) else None
+def _join_parts(message) -> tuple:
+    """Return the text of a message, and how many characters of its content are thinking.
 
-
-def _join_parts(content) -> tuple:
-    """Return the text of a message's content, and how many characters of it are thinking.
-
-    It is a string, nothing (a refusal), or a list of parts. The text is None if it is none of them.
+    The content is a string, nothing (a refusal), or a list of parts. The text is None if it is none
+    of them.
     """
-    if content is None:
-        return "", 0
-    if isinstance(content, str):
-        return content, 0
+    content = message.get("content", "") if isinstance(message, dict) else message
+    if content is None or isinstance(content, str):
+        return content or "", 0
     if not isinstance(content, list):
         return None, 0
     text, n_thought = "", 0
     for part in content:
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            text += part["text"]
-        elif isinstance(part, str):
-            text += part
-        else:
+        words = part if isinstance(part, str) else _get(part, "text", str)
+        if words is None:
             n_thought += len(str(part))
+        else:
+            text += words
     return text, n_thought
 
 
 def _parse_usage(usage) -> dict | None:
     """Return the token counts of an answer, None if any is no sensible whole number."""
-    if not isinstance(usage, dict):
-        return None
-    counts = {name: _number(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")}
-    details = usage.get("prompt_tokens_details")
+    counts = {name: _count(usage, name) for name in ("prompt_tokens", "completion_tokens")}
+    details = _get(usage, "prompt_tokens_details")
     for name in ("cached_tokens", "cache_write_tokens"):
-        if isinstance(details, dict) and details.get(name):
-            counts[name] = _number(details[name])
-    if not all(map(_is_count, counts.values())):
+        if _get(details, name):
+            counts[name] = _count(details, name)
+    if None in counts.values():
         return None
     # completion_tokens holds the reasoning, too (OpenAI). If it does not (xAI, Gemini), the total
     # is larger than the two counts.
-    total = _number(usage.get("total_tokens"))
-    if _is_count(total):
-        n_generated = total - counts["prompt_tokens"]
-        counts["completion_tokens"] = max(counts["completion_tokens"], n_generated)
+    n_generated = (_count(usage, "total_tokens") or 0) - counts["prompt_tokens"]
+    counts["completion_tokens"] = max(counts["completion_tokens"], n_generated)
     return counts
 
 
-def _number(value) -> Any:
-    """Return a whole number that is written as text, and anything else as it is."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
-
-
-def _is_count(number):
-    return type(number) is int and 0 <= number < 10**9  # bool is an int, too
+def _count(body, name) -> Any:
+    """Return a whole number of at most nine digits, which may be written as text, or None."""
+    digits = str(_get(body, name))
+    return int(digits) if re.fullmatch(r"\d{1,9}", digits) else None
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -234,23 +227,19 @@ def parse_retry_after(headers) -> float | None:
     Retry-After-Ms is in milliseconds, Retry-After in seconds or a date.
     """
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
-        text = headers.get(name)
-        if text is None:
-            continue
-        try:
-            seconds = float(text) / scale
-        except ValueError:
-            seconds = _seconds_until(text)
-        if seconds is not None and seconds == seconds:  # no NaN
+        seconds = _parse_seconds(headers.get(name, "")) / scale
+        if not math.isnan(seconds):
             return max(0.0, seconds)
     return None
 
 
-def _seconds_until(date) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
+def _parse_seconds(text) -> float:
+    """Return the seconds of a number, or until a date; NaN for anything else."""
+    with suppress(ValueError):
+        return float(text)
+    with suppress(ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(text).timestamp() - time.time()
+    return math.nan
 
 
 def secret_of(key: str) -> str:
@@ -273,25 +262,22 @@ def classify_error(error: BaseException, model: str, key: str = "") -> tuple[Err
     if isinstance(error, TimeoutError):
         return ErrorKind.UNCERTAIN, "no answer in time (--timeout)"
     if isinstance(error, WebPageError):
-        reason = "a web page came instead of an answer: is --base-url right? (most end in /v1)"
-        return ErrorKind.RETRY, reason
+        return ErrorKind.WEB_PAGE, "a web page came: is --base-url right? (most end in /v1)"
     if isinstance(error, BodyError):
-        code = str(error.error.get("code")) if isinstance(error.error, dict) else ""
-        status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
+        code = _count(error.error, "code") or 0
+        status = code if code >= 400 else 500
         return classify_status(status, error.error, model, key=key)
     if isinstance(error, openai.APIStatusError):
+        headers, body = error.response.headers, error.body
         if error.status_code < 400:
-            host = urlsplit(error.response.headers.get("location", "")).netloc
-            reason = f"{error.status_code}: the server sends elsewhere, to {host[:99] or 'nowhere'}"
-            return ErrorKind.SETTINGS, f"{reason}\n{FIXES[ErrorKind.SETTINGS].format(model=model)}"
-        has_wait = "retry-after" in error.response.headers
-        return classify_status(error.status_code, error.body, model, has_wait, key)
-    kind = ErrorKind.UNCERTAIN  # broken JSON, no choices: it was generated and cannot be read
-    if isinstance(error, openai.APIConnectionError):
-        while error.__cause__ and not isinstance(error, aiohttp.ClientError | TooLargeError):
-            error = error.__cause__  # the transport's own: the client calls most of them a timeout
-        if isinstance(error, NOT_CONNECTED):
-            kind = ErrorKind.NO_CONNECTION
+            place = headers.get("location", "nowhere").partition("?")[0]
+            body = f"the server sends elsewhere, to {place}"
+        return classify_status(error.status_code, body, model, "retry-after" in headers, key)
+    # The transport's own says more: the client calls most of them a timeout.
+    while error.__cause__ and not isinstance(error, aiohttp.ClientError | TooLargeError):
+        error = error.__cause__
+    # Broken JSON, no choices: it was generated and cannot be read.
+    kind = ErrorKind.NO_CONNECTION if isinstance(error, NOT_CONNECTED) else ErrorKind.UNCERTAIN
     return kind, redact(f"{type(error).__name__}: {error}", key)
 
 
@@ -303,27 +289,30 @@ def classify_status(
     has_wait: the response says when to come back. In this order: what the error says; its status;
     any other refusal (4xx) is judged by what else is answered.
     """
-    names, message = _describe(body)
-    reason = redact(" ".join(f"{status} {names} {message}".split()), key)
-    fields = _refused_fields(names, message)
-    kind = _find_kind(status, f"{names} {message}", has_wait)
+    texts = _texts_of(body)
+    text = " ".join([str(status), *texts])
+    kind = _find_kind(status, text, has_wait)
+    fields = []
+    for field in FLAGS:
+        quote = "" if "_" in field else "['\"`]"  # round a mere word
+        if field in texts or re.search(rf"{quote}\b{field}\b{quote}", text):
+            fields.append(field)
     if kind is ErrorKind.ROW and {"max_tokens", "max_completion_tokens"} & set(fields):
         kind = ErrorKind.REFUSED  # more than the model may write, whatever the prompt
-    fix = FIXES.get(kind, "").format(model=model)
+    fix = kind.fix.format(model=model)
     if fields and kind is ErrorKind.REFUSED:
         flags = "; ".join(FLAGS[field] for field in fields)
         fix = f"The server refuses {' and '.join(fields)}: give {flags}"
-    return kind, f"{reason}\n{fix}" if fix else reason
+    reason = redact(" ".join(text.split()), key)
+    return kind, f"{reason}\n{fix}".rstrip()
 
 
 def _find_kind(status, text, has_wait):
-    if status == 501:
+    if status < 400:
         return ErrorKind.SETTINGS
-    if status >= 500 and status != 529:
+    if status >= 500:
         is_busy = status == 503 and has_wait
-        return ErrorKind.RATE_LIMIT if is_busy else ErrorKind.RETRY
-    if status == 429 and _asks_too_much(text):
-        return ErrorKind.ROW
+        return ErrorKind.RATE_LIMIT if is_busy else STATUS_KINDS.get(status, ErrorKind.RETRY)
     letters = re.sub(r"[^a-z]", "", text.lower())
     for kind, sign in SIGNS:
         if re.search(sign, letters):
@@ -331,46 +320,16 @@ def _find_kind(status, text, has_wait):
     return STATUS_KINDS.get(status, ErrorKind.REFUSED)
 
 
-def _describe(body) -> tuple[str, str]:
-    """Return what an error's body calls it (code, type, field), and what it says, as text.
+def _texts_of(body, depth=5) -> list[str]:
+    """Return what an error's body calls it and says: {"error": {...}}, {"detail": [...]}, a text.
 
-    {"error": {...}}, {"detail": ...}, {"message": ...}, a list of one of them, or plain text.
+    Other fields are not read: they may repeat the prompt.
     """
-    body = _unwrap(body)
-    if not isinstance(body, dict):
-        return "", str(body or "")
-    names = [body.get(name) for name in ("code", "type", "status", "param")]
-    if isinstance(body.get("loc"), list):  # FastAPI: where the fault is
-        names += [f"'{part}'" for part in body["loc"]]
-    messages = [body[name] for name in ("message", "msg", "detail", "error") if body.get(name)]
-    message = messages[0] if messages else body
-    if messages and isinstance(message, list | dict):
-        more_names, message = _describe(message)
-        names.append(more_names)
-    return " ".join(str(name) for name in names if name), str(message)
-
-
-def _unwrap(body):
-    """Return the error itself: of {"error": {...}}, of a list its first one."""
-    for _ in range(3):
-        if isinstance(body, list) and body:
-            body = body[0]
-        elif isinstance(body, dict) and isinstance(body.get("error"), dict | list):
-            body = body["error"]
-    return body
-
-
-def _asks_too_much(message) -> bool:
-    """Tell a request over the limit of a minute, which can never pass, from one too many."""
-    numbers = re.search(r"[Ll]imit:? (\d+).*[Rr]equested:? (\d+)", message)
-    return bool(numbers) and int(numbers[2]) > int(numbers[1])
-
-
-def _refused_fields(names, message) -> list:
-    """Return the fields of the request that a server names."""
-    fields = []
-    for name in FLAGS:
-        bare = rf"\b{name}\b" if "_" in name else rf"['\"`]{name}['\"`]"
-        if re.search(rf"(^|[\s'\"]){name}([\s'\"]|$)", names) or re.search(bare, message):
-            fields.append(name)
-    return fields
+    if isinstance(body, dict):
+        body = [body.get(name) for name in ERROR_FIELDS]
+    if not isinstance(body, list) or not depth:
+        return [str(body)] if body else []
+    texts = []
+    for part in body:
+        texts += _texts_of(part, depth - 1)
+    return texts

@@ -248,6 +248,20 @@ def test_more_room_than_the_model_has_fails_its_row_alone(journal):
         assert "error" in got[0] and not any("error" in record for record in got[1:])
 
 
+def test_an_answer_is_kept_when_a_refusal_before_it_ends_the_run(journal):
+    """The good answer shows that the refusal was the row's fault: one bad row too many."""
+
+    def fault(body, nth):
+        return 499 if prompt_of(body) == "0" else None
+
+    with FaultServer(fault=fault) as server:
+        budget = Budget("m", 1, 1, limit=5)
+        with pytest.raises(Stopped, match="cannot be used"):
+            ask(make(server.url, 1, budget=budget), range(9), journal, bad_share=0.0)
+        assert server.paid() == 1 and budget.lost == 0
+    assert ["text" in record for record in rows(journal)] == [True, False]
+
+
 def test_texts_of_any_kind_are_kept_as_they_came(journal):
     """A lone surrogate, a NUL, other line ends and a megabyte.
 

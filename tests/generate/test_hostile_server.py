@@ -109,6 +109,13 @@ def test_a_redirect_is_not_followed(status, tmp_path):
         assert other.n_requests == 0
 
 
+def test_a_redirect_to_no_url_is_told_as_any(tmp_path):
+    response = head("Location: http://[::1", status="302 Found")
+    with RawServer(lambda send: send(response)) as server, pytest.raises(Stopped) as end:
+        ask(server.url, tmp_path / "journal.jsonl")
+    assert end.value.status == 2
+
+
 def escaped(text):
     return "".join(f"\\u{ord(c):04x}" for c in text)
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from common.generate import model_list
+from common.generate import model_list, transport
 from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.journal import Journal
@@ -138,7 +138,7 @@ def test_any_other_reply_changes_nothing(capsys, monkeypatch, kind):
 
 
 def test_a_list_of_any_size_is_not_read_to_its_end(capsys, monkeypatch):
-    monkeypatch.setattr(model_list, "MAX_BYTES", 100)
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 100)
     assert warn(listed("2020-01-01"), capsys) == ""
 
 

@@ -198,6 +198,14 @@ def test_a_key_that_a_server_repeats_is_hidden(body, status):
         assert "sk-v" not in reason and len(reason) < 600
 
 
+def test_a_long_key_that_is_repeated_is_hidden_each_time():
+    """13 times 164 characters: a body that is cut before its keys are removed ends inside one."""
+    key = "sk-very-secret" + "v" * 150
+    with pytest.raises(ValueError) as error:
+        parse_answer({"echo": key * 13}, raw=False)
+    assert "vvv" not in classify_error(error.value, "m", key)[1]
+
+
 # --- how long to wait -----------------------------------------------------------------------------
 
 WAITS = [
