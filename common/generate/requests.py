@@ -6,7 +6,6 @@ Under torchrun each process generates its stride, and all of them get all record
 
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -85,10 +84,28 @@ def cut_at_stop(text: str, stop: list) -> tuple[str, bool]:
 
 
 LENGTH = ("length", "maxtokens", "maxoutputtokens", "maxlength", "modellength")
-FILTERED = ("contentfilter", "safety", "recitation", "prohibitedcontent", "blocklist", "spii")
-FILTERED += ("refusal", "sensitive", "guardrailintervened")
-UNFINISHED = ("toolcalls", "functioncall", "tooluse", "malformedfunctioncall", "pauseturn")
-UNFINISHED += ("abort", "aborted", "cancelled", "error")
+FILTERED = (
+    "contentfilter",
+    "safety",
+    "recitation",
+    "prohibitedcontent",
+    "blocklist",
+    "spii",
+    "refusal",
+    "sensitive",
+    "guardrailintervened",
+)
+UNFINISHED = (
+    "toolcalls",
+    "functioncall",
+    "tooluse",
+    "malformedfunctioncall",
+    "pauseturn",
+    "abort",
+    "aborted",
+    "cancelled",
+    "error",
+)
 
 
 def read_finish(word: str | None) -> str | None:
@@ -176,9 +193,9 @@ class Task:
 
     def _judge_answer(self, answer):
         """Return the state after an answer, and why it cannot be used (None: it can)."""
-        finish = read_finish(answer.get("finish_reason"))
         if "error" in answer:
             return State.FAILED, answer["error"]
+        finish = read_finish(answer.get("finish_reason"))
         if self.request.check:
             return self._check_text(answer, finish)
         if self.request.must_finish and finish not in ("stop", "length"):
@@ -224,12 +241,8 @@ class _Recorder:
         if "lost" in answer:
             self.journal.append({"key": f"lost {len(self.journal.records)}", **answer})
             return
-        now = time.monotonic()
-        # Since the answer before: over all answers they sum up to the time of generating.
-        seconds = round(now - self.last_time, 3)
-        self.last_time = now
         passing = answer.pop("passing", False)  # it may be answered next time, so it is not kept
-        answer = {"key": task.key, **answer, "seconds": seconds}
+        answer = {"key": task.key, **answer}
         if not passing:
             self.journal.append(answer)
         task.settle(answer)
@@ -262,7 +275,6 @@ class _Recorder:
             self.bar.set_postfix_str(status, refresh=is_terminal)
             self.bar.update(0)  # now and then a log gets a line before the first text, too
 
-        self.last_time = time.monotonic()
         with tqdm(
             total=len(self.tasks),
             initial=self.counts.total(),
@@ -295,7 +307,7 @@ def refuse_greedy(engine, sampling: Sampling):
     tasks = [Task(Request("Once upon a time", -1 - n), hot, engine.identity) for n in range(3)]
     engine.generate(tasks, lambda task, answer: "lost" in answer or task.settle(answer))
     texts = [task.record().get("text") for task in tasks]
-    if texts[0] and texts.count(texts[0]) == len(texts):
+    if texts[0] and len(set(texts)) == 1:
         raise InputError(
             f"{engine.identity} ignores the temperature: three draws at temperature 2 are the same "
             f"text, {texts[0][:60]!r}.\nSamples of it would all be one greedy answer: "
@@ -340,10 +352,9 @@ def complete(
         recorder.generate(engine, label)
     elif tasks:
         print(f"{label}: all {len(tasks):,} answers are in {journal.path}, nothing is asked")
-    if distributed.world_size() > 1:
-        distributed.barrier()
-        journal.read_others()
-        for task in tasks:
-            if not task.settled:
-                task.replay(journal, retries, retry_failed=False)
+    distributed.barrier()
+    journal.read_others()
+    for task in tasks:
+        if not task.settled:  # another process has asked for it
+            task.replay(journal, retries, retry_failed=False)
     return [task.record() for task in order]
