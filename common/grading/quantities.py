@@ -14,26 +14,39 @@ from typing import Any, NamedTuple
 
 from common.grading.read_numbers import NUMBER, read_number
 
-# The one table of what pint lacks, or takes for something else: definitions, then other spellings.
-DEFINITIONS = """
-    dollar = [dollar] = USD; cent = 0.01 * dollar; euro = [euro] = EUR; sterling = [sterling] = GBP
-    rupee = [rupee] = INR; yuan = [yuan] = CNY; yen = [yen] = JPY; percentage = [percentage];
-    per_mille = [per_mille]; celsius_degree = [celsius]; fahrenheit_degree = [fahrenheit]
-    solar_mass = 1.98841e30 * kilogram; solar_radius = 6.957e8 * meter
-    solar_luminosity = 3.828e26 * watt; magnitude = [magnitude]; 
-    jansky = 1e-26 * kilogram / second**2
+# The one table of what pint lacks, or takes for something else, in pint's own format.
+DEFINITIONS = r"""
+percentage = [percentage] = % = percent = pct
+per_mille = [per_mille] = ‰
+dollar = [dollar] = $ = USD
+cent = 0.01 * dollar
+euro = [euro] = EUR
+sterling = [sterling] = GBP
+rupee = [rupee] = INR = Rs
+yuan = [yuan] = CNY = RMB = 元
+yen = [yen] = JPY
+celsius = [celsius] = Celsius
+fahrenheit = [fahrenheit] = Fahrenheit
+magnitude = [magnitude] = mag
+jansky = 1e-26 * kilogram / second**2 = Jy
+solar_mass = 1.98841e30 * kilogram = Msun
+solar_radius = 6.957e8 * meter = Rsun
+solar_luminosity = 3.828e26 * watt = Lsun
+@alias astronomical_unit = AU
+@alias joule = Nm
+@alias foot = '
+@alias inch = '' = "
+@alias ohm = \Omega
+@alias degree = ° = deg = 度
+@alias gram = gm = gms = 克
+@alias kilometer_per_hour = kmph = kmh
+@alias meter = 米
+@alias centimeter = 厘米
+@alias kilometer = 公里 = 千米
+@alias kilogram = 千克
+@alias hour = 小时
+@alias minute = 分钟
 """
-NAMES = {
-    "$": "dollar", "Rs": "rupee", "RMB": "yuan", "%": "percentage", "percent": "percentage",
-    "pct": "percentage", "‰": "per_mille", "°": "degree", "deg": "degree", "度": "degree",
-    "元": "yuan", "米": "meter", "厘米": "centimeter", "千米": "kilometer", "公里": "kilometer",
-    "千克": "kilogram", "克": "gram", "小时": "hour", "分钟": "minute", "秒": "second",
-    "celsius": "celsius_degree", "Celsius": "celsius_degree", "fahrenheit": "fahrenheit_degree",
-    "Fahrenheit": "fahrenheit_degree", "'": "foot", "''": "inch", '"': "inch", "AU": "au",
-    "mag": "magnitude", "Jy": "jansky", "gm": "gram", "gms": "gram", "Nm": "joule",
-    "kmph": "kph", "kmh": "kph", "Msun": "solar_mass", "Lsun": "solar_luminosity",
-    "Rsun": "solar_radius", "mpg": "mile_per_gallon", r"\Omega": "ohm",
-}  # fmt: skip
 PREFIXES = ("", "kilo", "centi", "milli", "mega", "giga", "tera", "nano", "micro", "pico", "femto")
 BARE_LETTERS = set("mshgLlNJWVAKCFTMu")  # behind a number and a space, without \text
 # Names of two small letters that may stand without \text.
@@ -50,19 +63,17 @@ CHANGES = """
     plus minus negative inverse double triple twice factorial repeating recurring kilo mega giga
     micro milli myriad mod modulo base binary ternary octal decimal hexadecimal hex
     以上 以下 多 以内"""
-SCALES = {
-    "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-    "dozen": 12, "score": 20, "gross": 144, "lakh": 10**5, "crore": 10**7, "grand": 1_000,
-    "mln": 10**6, "bn": 10**9, "half": Fraction(1, 2), "halve": Fraction(1, 2),
-    "third": Fraction(1, 3), "quarter": Fraction(1, 4), "fourth": Fraction(1, 4),
-    "fifth": Fraction(1, 5), "sixth": Fraction(1, 6), "seventh": Fraction(1, 7),
-    "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10),
-    "hundredth": Fraction(1, 100), "thousandth": Fraction(1, 1000), "百": 100, "千": 1_000,
-    "万": 10_000, "亿": 10**8,
-}  # fmt: skip
+SCALE_WORDS = """
+    hundred 100  thousand 1000  million 1e6  billion 1e9  trillion 1e12  dozen 12  score 20
+    gross 144  lakh 1e5  crore 1e7  grand 1000  mln 1e6  bn 1e9  百 100  千 1000  万 1e4  亿 1e8
+    half 1/2  halve 1/2  third 1/3  quarter 1/4  fourth 1/4  fifth 1/5  sixth 1/6  seventh 1/7
+    eighth 1/8  ninth 1/9  tenth 1/10  hundredth 1/100  thousandth 1/1000"""
+SCALES = {word: Fraction(value) for word, value in re.findall(r"(\S+) (\S+)", SCALE_WORDS)}
 MONEY = {"dollar", "euro", "sterling", "rupee", "yuan", "yen"}
 MONEY_SCALES = {"k": 1_000, "K": 1_000, "M": 10**6, "B": 10**9}  # $5M
-DIMENSIONS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
+DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+POWERS = {"squared": 2, "cubed": 3}
+NO_COUNT = r"more$|\^ ?\{? ?0"  # 12 more, m^0
 
 MAX_NAME, MAX_QUANTITY = 30, 500  # characters of a unit's name, of a quantity
 WORD = r"(?:(?:§?\\mu ?)?(?<![\\A-Za-z])§?[^\W\d_]+\.?|\\Omega(?![a-z])|[%‰°$\"]|''?)"
@@ -73,7 +84,7 @@ VALUE_END = r"(?:\d\.?|[}})!]|\\pi|\\infty|(?<=[^A-Za-z\\])[a-z](?= +(?:§|[a-z]
 QUANTITY = re.compile(rf"(?P<value>[^§]*?{VALUE_END})(?P<gap> ?)(?P<tail>{TAIL})")
 TEMPERATURE = r"(?:°|§?degrees?) ?§?([CFK])(?:elsius|ahrenheit|elvin)?(?![A-Za-z])"
 SCALE_NAMES = {"C": "celsius", "F": "fahrenheit", "K": "kelvin"}
-RELATIVE = {frozenset({("percentage", 1)}), frozenset({("per_mille", 1)})}
+RELATIVE = {("percentage", 1), ("per_mille", 1)}  # they may not be left out
 FUNCTION = r"\\(?:sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])[^{}]*$"  # \sin 30
 LONG_WORD = r"(?<![A-Za-z\\])[A-Za-z]{4,}"
 
@@ -103,27 +114,33 @@ class Quantity(NamedTuple):
 def _registry() -> Any:
     import pint  # takes 0.3 s, which an answer without units should not
 
-    registry = pint.UnitRegistry()
-    for definition in re.findall(r"[^;\s][^;\n]*", DEFINITIONS):
-        registry.define(definition)
+    registry = pint.UnitRegistry(on_redefinition="ignore")
+    registry.load_definitions(DEFINITIONS.strip().splitlines())
     return registry
 
 
 @lru_cache(maxsize=10_000)
-def find_unit(name: str) -> tuple[float, frozenset] | None:
-    """Return (size in root units, {(root unit, power)}) of a unit's name or symbol, or None.
-
-    By hand: an inch is (0.0254, {("meter", 1)}).
-    """
+def find_unit(name: str) -> str | None:
+    """Return pint's name of a unit or symbol, such as "kilometer" for km, or None."""
     if len(name) > MAX_NAME:
         return None
-    name = NAMES.get(name, name)
     for spelling in (name, name.lower()) if len(name) > 1 else (name,):  # Meters, PSI
         for prefix, unit, _ in _registry().parse_unit_name(spelling):
             if prefix in PREFIXES:
-                size, root = _registry().get_root_units(prefix + unit)
-                return float(size), frozenset(root._units.items())
+                return prefix + unit
     return None
+
+
+def root_units(powers: dict[str, int]) -> tuple[float, frozenset]:
+    """Return (size in root units, {(root unit, power)}) of a product of pint's units.
+
+    By hand: km/h is 1000 m / 3600 s, so it is (0.2777..., {("meter", 1), ("second", -1)}).
+    """
+    if not powers:
+        return 1.0, frozenset()
+    registry = _registry()
+    size, root = registry.get_root_units(registry.UnitsContainer(powers))
+    return float(size), frozenset(root._units.items())
 
 
 def read_quantity(answer: str) -> Quantity:
@@ -176,117 +193,70 @@ def _may_be_bare(name):
     return (len(name) == 3 or not name.islower()) and find_unit(name) is not None
 
 
-class _Tail:
-    """What the names behind a value amount to, as they are read from left to right."""
-
-    def __init__(self, value):
-        self.scale, self.size = Fraction(1), 1.0
-        self.powers, self.words = Counter(), set()
-        self.sign, self.dimension = 1, 1
-        self.last: tuple[float, frozenset, int] | None = None
-        self.is_number = _is_number(value)
-
-    def add(self, name, power):
-        """Read one name. Return False if it changes the value in a way that has no number."""
-        word = re.sub("[§ ]", "", name).rstrip(".").replace("\\mu", "µ")
-        singular = word.lower().removesuffix("s") if len(word) > 3 else word.lower()
-        if word.lower() in CHANGES.split() and self.sign > 0:
-            return False
-        if word in MONEY_SCALES and MONEY & self.powers.keys():
-            self.scale *= MONEY_SCALES[word]
-        elif singular in SCALES and not self.words:
-            self.scale *= Fraction(SCALES[singular]) ** self.sign
-        elif word.lower() in DIMENSIONS:
-            return self._add_dimension(word.lower())
-        elif not self._add_unit(word, power):
-            self.words.add(singular)
-            return self.is_number or bool(self.powers)
-        return True
-
-    def _add_dimension(self, word):
-        if not word.endswith("d"):
-            self.dimension = DIMENSIONS[word]
-        elif self.last:  # meters squared
-            size, unit, power = self.last
-            self._multiply(size, unit, power * (DIMENSIONS[word] - 1))
-        return not word.endswith("d") or self.last is not None  # not 5 squared
-
-    def _add_unit(self, word, power):
-        """Multiply by a unit. Behind a description or % there is none: 3 % per year, kg of gold."""
-        if self.words or ("percentage", 1) in self.powers.items():
-            return False
-        found = find_unit(word)
-        if found is None:
-            return False
-        exponent = self.sign * int(re.sub(r"[^-\d]", "", power) or self.dimension)
-        if not exponent:
-            return False
-        self._multiply(*found, exponent)
-        self.last, self.dimension = (*found, exponent), 1
-        return True
-
-    def _multiply(self, size, unit, power):
-        self.size *= size**power
-        for root, exponent in unit:
-            self.powers[root] += exponent * power
-
-
 def _read_tail(value, tail):
     """Return the quantity, or None if a word changes the value or describes no number."""
-    read = _Tail(value)
     tail = re.sub(TEMPERATURE, lambda scale: f"§{SCALE_NAMES[scale[1]]}", tail)
-    if tail.endswith("more"):
+    if re.search(NO_COUNT, tail):
         return None
+    scale, powers, words = Fraction(1), Counter(), set()
+    sign, dimension, last = 1, 1, ""
     for division, name, power in FACTOR.findall(tail):
+        word = re.sub("[§ ]", "", name).rstrip(".").replace("\\mu", "µ")
+        singular = word.lower().removesuffix("s") if len(word) > 3 else word.lower()
         if division:
-            read.sign = -1
-        elif not read.add(name, power):
+            sign = -1
+        elif word in MONEY_SCALES and MONEY & powers.keys():
+            scale *= MONEY_SCALES[word]
+        elif singular in SCALES and not words:
+            scale *= SCALES[singular] ** sign
+        elif singular in DIMENSIONS:
+            dimension = DIMENSIONS[singular]
+        elif singular in POWERS and last:  # meters squared
+            powers[last] *= POWERS[singular]
+        elif singular in POWERS or word.lower() in CHANGES.split() and sign > 0:
             return None
-    if read.dimension > 1:  # square units
-        read.words.add(str(read.dimension))
-    unit = frozenset((root, power) for root, power in read.powers.items() if power)
+        elif not words and not powers["percentage"] and find_unit(word):  # kg of gold, % per year
+            last = find_unit(word)
+            powers[last] += sign * int(re.sub(r"[^-\d]", "", power) or dimension)
+            dimension = 1
+        elif last or _is_number(value):
+            words.add(singular)
+        else:
+            return None
+    if dimension > 1:  # square units
+        words.add(str(dimension))
+    size, unit = root_units(+powers | {name: power for name, power in powers.items() if power < 0})
     is_letter = len(tail) == 1 and tail.isalpha()
-    return Quantity(value, read.scale, read.size, unit, frozenset(read.words), is_letter)
+    return Quantity(value, scale, size, unit, frozenset(words), is_letter)
 
 
 def agree(gold: Quantity, answer: Quantity) -> bool:
     """Return whether what is behind two values allows them to be equal.
 
-    Units must be of one kind. A unit or description may be left out, but for % and \u2030.
+    Units must be of one kind. A unit or description may be left out, but no % and no ‰.
     """
-    units = {gold.unit, answer.unit}
-    if len(units) > 1 and (frozenset() not in units or units & RELATIVE):
-        return False
-    if gold.unit != answer.unit and gold.words and answer.words:
-        return False
-    if (
-        gold.unit
-        and answer.words
-        and not answer.unit
-        or answer.unit
-        and gold.words
-        and not gold.unit
-    ):
-        return False  # 5 km, 5 apples
-    return gold.words <= answer.words or answer.words <= gold.words
+    if gold.unit and answer.unit:
+        alike = gold.unit == answer.unit
+    else:
+        unit, words = (gold.unit, answer.words) if gold.unit else (answer.unit, gold.words)
+        alike = not unit & RELATIVE and not (unit and words)  # not 5 km and 5 apples
+    return alike and (gold.words <= answer.words or answer.words <= gold.words)
 
 
 def ratio(gold: Quantity, answer: Quantity) -> Fraction:
-    """Return how often the answer's unit, with its scale word, holds the gold's.
+    """Return how often the answer's unit, with its scale word, holds the gold's: for m and km 1000.
 
-    Sizes are floats: a quotient next to a simple fraction is that fraction. By hand, for m and km:
-    1000.
+    Sizes are floats: a quotient next to a simple fraction is that fraction.
     """
     scale = answer.scale / gold.scale
-    if not gold.unit or not answer.unit or gold.size == answer.size:
+    if not gold.unit or not answer.unit:
         return scale
-    quotient = answer.size / gold.size
-    inverse = quotient < 1
-    exact = Fraction(1 / quotient if inverse else quotient)
-    simple = exact.limit_denominator(10**6)
-    if abs(simple - exact) <= exact / 10**12:
-        exact = simple
-    return scale * (1 / exact if inverse else exact)
+    small, large = sorted([gold.size, answer.size])
+    quotient = Fraction(large / small)
+    simple = quotient.limit_denominator(10**6)
+    if abs(simple - quotient) <= quotient / 10**12:
+        quotient = simple
+    return scale * quotient if answer.size == large else scale / quotient
 
 
 def multiply(value: str, factor: Fraction) -> str:

@@ -14,7 +14,7 @@ import pytest
 from common.grading.equivalence import equivalent
 from common.grading.grader import extract_answer, grade, grade_many, is_correct
 from common.grading.normalize_latex import normalize
-from common.grading.quantities import find_unit, join_quantities, read_quantity
+from common.grading.quantities import find_unit, join_quantities, read_quantity, root_units
 from common.grading.read_numbers import read_number
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -169,12 +169,12 @@ def test_units_scales_and_descriptions_are_split_off():
 
 def test_sizes_of_units():
     """An inch is 2.54 cm, a pound 453.59237 g, a kWh 3600 kJ = 3.6e9 g m^2 / s^2."""
-    assert find_unit("inch") == (pytest.approx(0.0254), {("meter", 1)})
-    assert find_unit("Pounds") == (pytest.approx(453.59237), {("gram", 1)})
-    assert find_unit("kWh") == (
-        pytest.approx(3.6e9),
-        {("gram", 1), ("meter", 2), ("second", -2)},
-    )
+    inch, pounds, energy = find_unit("inch"), find_unit("Pounds"), find_unit("kWh")
+    assert inch and pounds and energy
+    assert root_units({inch: 1}) == (pytest.approx(0.0254), {("meter", 1)})
+    assert root_units({pounds: 1}) == (pytest.approx(453.59237), {("gram", 1)})
+    joule = {("gram", 1), ("meter", 2), ("second", -2)}
+    assert root_units({energy: 1}) == (pytest.approx(3.6e9), joule)
     assert find_unit("marbles") is None and find_unit("m" * 1_000) is None
 
 
