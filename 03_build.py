@@ -105,7 +105,7 @@ class Config:
 config = configure(Config, "03")
 
 # %% Check the settings
-from common.core import files, manifests, special_tokens
+from common.core import files, manifests, special_tokens, untrusted
 from common.core.errors import InputError
 from common.data import (
     decontamination,
@@ -246,7 +246,7 @@ if label not in built:
 example = built[label][0]
 print(f"\nThe first row of {label}, whose last message is learned:")
 for message in example["prompt"] + example["completion"]:
-    print(f"--- {message['role']}:\n{message['content'][:1500]}")
+    print(f"--- {message['role']}:\n{untrusted.printable(message['content'][:1500])}")
 chosen = f" --arms {' '.join(built)}" if config.arms else ""
 print(f"next: python 04_train.py --name {config.name}{chosen}")
 lock.release(force=True)

@@ -25,6 +25,7 @@ import openai
 
 from common.core.errors import InputError, Stopped
 from common.core.files import utf8
+from common.core.untrusted import printable
 from common.generate import responses
 from common.generate.budget import Budget, estimate_tokens, format_usd
 from common.generate.model_list import warn_of_shutdown
@@ -381,7 +382,7 @@ class _Run:
         self.limiter.refused(sent, None)
         if len(self.failing) == 2:
             print(
-                f"\n{self.client.server} fails ({reason}); waiting for it, at most "
+                f"\n{self.client.server} fails ({printable(reason)}); waiting for it, at most "
                 f"{self.client.patience:.0f} s without an answer",
                 file=sys.stderr,
             )
