@@ -163,31 +163,15 @@ def score(result: Result) -> dict:
     by a stop string or an end token before there was any answer.
     """
     rows, shares = result.rows, result.shares()
-    answered = [row for row in rows if row["finish_reason"] != "failed"]
-    failed = {row["id"] for row in rows if row["finish_reason"] == "failed"}
-    methods = Counter(_column(answered, "extraction_method"))
-    boxed = ["boxed"]
-    if test_sets.get_test_set(result.benchmark).choices:  # with options nobody asks for a box
-        boxed = set(methods) - {"none"}
-    unboxed = [row for row in answered if row["extraction_method"] not in boxed]
-    truncated = [row for row in answered if row["finish_reason"] == "length"]
-    stopped = [row for row in answered if row["finish_reason"] == "stop"]
     samples = 1 + max(_column(rows, "sample"))
     summary = {
         "benchmark": result.benchmark,
         "model": result.model,
         "n": len(shares),
         "samples": samples,
-        "outputs": len(answered),
-        "unboxed": len(unboxed),
-        "unboxed_right": _column(unboxed, "correct").count(True),
-        "truncated": len(truncated),
-        "truncated_right": _column(truncated, "correct").count(True),
-        "stopped_early": _column(stopped, "extraction_method").count("none"),
-        "timed_out": sum(_column(answered, "timed_out")),
-        "paper_timed_out": sum(_column(answered, "paper_timed_out")),
-        "failed": len(failed),
+        "failed": len({row["id"] for row in rows if row["finish_reason"] == "failed"}),
         "tokens": sum(filter(None, _column(rows, "n_tokens"))),
+        **_count_outputs(result),
     }
     if not shares:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
@@ -199,6 +183,27 @@ def score(result: Result) -> dict:
     passed = [float(True in _column(group, "correct")) for group in groups]
     voted = [majority(group) for group in groups]
     return summary | _interval("pass_", passed) | _interval("majority_", voted)
+
+
+def _count_outputs(result):
+    """Return how many outputs a Result has, and how many of them are odd in some way."""
+    choices = test_sets.get_test_set(result.benchmark).choices
+    outputs = [row for row in result.rows if row["finish_reason"] != "failed"]
+    unboxed = [row for row in outputs if row["extraction_method"] != "boxed"]
+    if choices:  # nobody asks for a box
+        unboxed = [row for row in unboxed if row["extraction_method"] == "none"]
+    truncated = [row for row in outputs if row["finish_reason"] == "length"]
+    stopped = [row for row in outputs if row["finish_reason"] == "stop"]
+    return {
+        "outputs": len(outputs),
+        "unboxed": len(unboxed),
+        "unboxed_right": _column(unboxed, "correct").count(True),
+        "truncated": len(truncated),
+        "truncated_right": _column(truncated, "correct").count(True),
+        "stopped_early": _column(stopped, "extraction_method").count("none"),
+        "timed_out": sum(_column(outputs, "timed_out")),
+        "paper_timed_out": sum(_column(outputs, "paper_timed_out")),
+    }
 
 
 def add_remarks(score: dict, floor: dict | None, stale: bool) -> dict:
