@@ -108,8 +108,10 @@ class Budget:
 
         Without a usage, or with one that is too large, it is the worst case.
         """
-        usd, worst = self.cost(usage, batch), self.worst(task)
-        usd = worst if usd is None else min(worst, usd)
+        usd = self.cost(usage, batch)
+        worst = self.worst(task)
+        if usd is None or usd > worst:
+            usd = worst
         self.spent += usd
         return usd
 
@@ -128,8 +130,9 @@ class Budget:
     def summary(self, journal) -> dict:
         """Return USD for a manifest: spent in this run, and perhaps lost. None without prices."""
         self.count(journal)
-        usd = {"usd": round(self.spent, 6), "usd_perhaps_lost": round(self.lost, 6)}
-        return usd if self.prices else dict.fromkeys(usd)
+        if not self.prices:
+            return {"usd": None, "usd_perhaps_lost": None}
+        return {"usd": round(self.spent, 6), "usd_perhaps_lost": round(self.lost, 6)}
 
     def describe_cost(self) -> str:
         """Return what the model has cost in this run, in words."""
@@ -155,21 +158,27 @@ class Budget:
         if self.shutdown:
             print(prices.describe_shutdown(self.model, self.shutdown))
         print(self._estimate([task for task in tasks if not task.settled], journal))
-        costs_money = any(self.prices) if self.prices else commercial
-        if costs_money and self.limit is None:
-            no_price = ", with --price-in and --price-out: its price is not in the kit's table"
+        if self.limit is not None:
+            return
+        fix = "Give --budget USD (a hard stop), or --budget inf (no limit)"
+        if self.prices and any(self.prices):
+            raise InputError(f"{self.model} costs money, and nothing was sent yet.\n{fix}.")
+        if not self.prices and commercial:
             raise InputError(
-                f"{self.model!r} costs money, or may, and nothing was sent yet.\n"
-                f"Give --budget USD (a hard stop{'' if self.prices else no_price}), "
-                "or --budget inf (no limit)."
+                f"the price of {self.model!r} is not in the kit's table, and nothing was sent yet."
+                f"\n{fix}; a budget needs --price-in and --price-out, USD per million tokens."
             )
 
     def _estimate(self, tasks, journal) -> str:
         n_tokens = self.count(journal)
         assumed = TOKENS_PER_ANSWER + REASONING_TOKENS * any(map(_asks_reasoning, tasks))
-        mean_out = sum(n_tokens) / len(n_tokens) if n_tokens else assumed
-        n_in = sum(estimate_tokens(task.request.prompt) for task in tasks)
-        n_out = sum(min(mean_out, task.sampling.max_new_tokens) for task in tasks)
+        mean_out = assumed
+        if n_tokens:
+            mean_out = sum(n_tokens) / len(n_tokens)
+        n_in = n_out = 0
+        for task in tasks:
+            n_in += estimate_tokens(task.request.prompt)
+            n_out += min(mean_out, task.sampling.max_new_tokens)
         text = f"estimate: {len(tasks):,} requests, about {n_in:,} tokens in, {n_out:,.0f} out"
         if not n_tokens:
             text += f" ({assumed:,} assumed for each, reasoning included)"

@@ -31,7 +31,9 @@ def look_up(model: str, path: str | Path | None = None) -> tuple:
     Prices are USD per million tokens, in the order of COSTS. The file of --prices wins.
     """
     listed = _find_entry(read_table(TABLE), model)
-    entry = _find_entry(read_table(path), model) if path else {}
+    entry = {}
+    if path:
+        entry = _find_entry(read_table(path), model)
     day = parse_day((listed | entry).get("deprecation_date"))
     return _read_prices(entry or listed, model), day
 

@@ -119,7 +119,9 @@ def read_finish(word: str | None) -> str | None:
         return "length"
     if plain in FILTERED:
         return "content_filter"
-    return word if plain in UNFINISHED else "stop"
+    if plain in UNFINISHED:
+        return word
+    return "stop"
 
 
 class Task:
@@ -220,7 +222,9 @@ class Task:
 
     def record(self) -> dict:
         """Return the last answer {"key", "text", ...}, with "error" if it cannot be used."""
-        return self.answer | {"error": self.reason} if self.reason else self.answer
+        if self.reason:
+            return self.answer | {"error": self.reason}
+        return self.answer
 
 
 class _Recorder:
@@ -306,7 +310,7 @@ def refuse_greedy(engine, sampling: Sampling):
     hot = replace(sampling, temperature=2.0, top_p=1.0, max_new_tokens=n_tokens, stop=[])
     tasks = [Task(Request("Once upon a time", -1 - n), hot, engine.identity) for n in range(3)]
     engine.generate(tasks, lambda task, answer: "lost" in answer or task.settle(answer))
-    texts = [task.record().get("text") for task in tasks]
+    texts = [task.answer.get("text") for task in tasks]
     if texts[0] and len(set(texts)) == 1:
         raise InputError(
             f"{engine.identity} ignores the temperature: three draws at temperature 2 are the same "
