@@ -199,8 +199,8 @@ class _Run:
     """One call of generate: its workers, the counts of what came, and why it ends.
 
     Four rules end it, with everything that was answered kept:
-    - a wrong key, model, URL or setting, which no request can get past: at once, or once two
-      different prompts are refused in equal words;
+    - a wrong key, model, URL or setting, which no request can get past: at once, once two
+      different prompts are refused in equal words, or if refusals are all that came;
     - as many failures as MAX_FIRST_FAILURES before the first good answer;
     - `patience` seconds without a good answer;
     - no room in the budget.
@@ -357,7 +357,8 @@ class _Run:
         """Keep a refused request until a good answer comes; end the run if too many are equal."""
         self.refused.append((task, kind, reason))
         prompt = str(task.request.prompt)
-        prompts = self.refused_prompts[_signature(reason, prompt)]
+        # Equal but for ids, numbers, and the prompt's own words.
+        prompts = self.refused_prompts[frozenset(_words(reason) - _words(prompt))]
         prompts.add(prompt)
         if len(prompts) >= (MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS):
             self._refuse_all(kind, reason)
@@ -430,12 +431,8 @@ class _Run:
         self.end("interrupted.", 128 + number)
 
 
-def _signature(reason, prompt):
-    """Return the words of a refusal without numbers, ids and the prompt's own words."""
-    return frozenset(_words(reason) - _words(prompt))
-
-
 def _words(text):
+    """Return the words of a text, without those that hold a digit."""
     return set(re.findall(r"\b[a-z_]+\b", text.lower()))
 
 
