@@ -144,11 +144,19 @@ def grade_outputs(folder: Path, name: str, items, requests, outputs, count_faile
 def _grade(benchmark, rows):
     """Add to rows what both graders say of them."""
     texts, golds = _column(rows, "output"), _column(rows, "gold")
-    strict_grades = grading.grade_many(texts, golds, benchmark.tolerance, benchmark.choices or None)
+    complete = map(_complete, rows)
+    choices = benchmark.choices or None
+    strict_grades = grading.grade_many(complete, golds, benchmark.tolerance, choices)
     paper_grades = paper.grade_many(texts, golds, benchmark.units, benchmark.choices)
     for row, strict, (correct_paper, timed_out) in zip(rows, strict_grades, paper_grades):
         row |= asdict(strict)
         row |= {"correct_paper": correct_paper, "paper_timed_out": timed_out}
+
+
+def _complete(row):
+    """Return an output without the number at which its limit cut it."""
+    text = row["output"]
+    return grading.without_cut_number(text) if row["finish_reason"] == "length" else text
 
 
 # --- scores ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Public, and all that the rest of the kit uses:
     grade_many(texts, golds) -> list[GradeResult]      equal pairs once, several at a time
     extract_answer(text) -> str | None
     without_thinking(text) -> str                      an output without its reasoning block
+    without_cut_number(text) -> str                    a cut output without the number at its end
     paper.is_correct(text, gold) -> bool               by the rules of the paper's released code
     paper.grade_many, paper.extract_option
 
@@ -40,6 +41,7 @@ timed_out. What is neither a string nor a number is wrong without its methods be
 """
 
 from common.core.thinking import without_thinking
+from common.grading.extraction import without_cut_number
 from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 
 __all__ = [
@@ -48,5 +50,6 @@ __all__ = [
     "grade",
     "grade_many",
     "is_correct",
+    "without_cut_number",
     "without_thinking",
 ]

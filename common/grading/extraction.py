@@ -133,6 +133,17 @@ def _ends_a_list(text, number):
     return bool(re.search(rf"(?m)^\W*{int(number[0]) - 1}[.)]", text))
 
 
+def without_cut_number(text: str) -> str:
+    """Return an output that its limit ended, without a number that touches the end.
+
+    Of "so it is 12" nobody knows whether 125 was meant.
+
+    >>> without_cut_number("3 + 4 = 7, so it is 12"), without_cut_number("It is 12.")
+    ('3 + 4 = 7, so it is ', 'It is 12.')
+    """
+    return text.rstrip("0123456789.,") if text[-1:].isdecimal() else text
+
+
 def final_text(text: str) -> str:
     """Return a text without reasoning blocks, and without what follows an end mark.
 

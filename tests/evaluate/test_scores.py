@@ -70,7 +70,7 @@ def test_rows_by_hand(tmp_path):
     """
     said = [
         output("\\boxed{0}"),
-        output("So 1.04", "length"),
+        output("So 1.04.", "length"),
         {"key": "x", "error": "400 too long"},
         output("It is 4"),
     ]

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from common.grading import equivalence, paper, sympy_worker, without_thinking
+from common.grading import (
+    equivalence,
+    paper,
+    sympy_worker,
+    without_cut_number,
+    without_thinking,
+)
 from common.grading.grader import GradeResult, extract_answer, grade, grade_many, is_correct
 from tests import hostile
 
@@ -141,6 +147,13 @@ def test_options():
         for text, gold, choices, correct in OPTIONS
         if grade(text, gold, choices=choices).correct is not correct
     ]
+
+
+def test_a_number_at_the_end_of_a_cut_output_is_no_answer():
+    """12 may have been the start of 125; 7 was complete."""
+    cut = without_cut_number("3 + 4 = 7, so the total is $1,2")
+    assert is_correct(cut, "7")
+    assert without_cut_number("The answer is 12 apples") == "The answer is 12 apples"
 
 
 BOXES = {  # (output, gold): correct. A question of several parts may be answered by several boxes
