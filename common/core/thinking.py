@@ -1,8 +1,9 @@
 r"""An output without what the model thought before it answered.
 
-Thinking is at the start of an output, or before its last closing mark. A mark that an answer only
-talks about, in code, in quotes or in a sentence, closes nothing; an opening mark inside an answer
-opens nothing. Time is linear in the text.
+Thinking is at the start of an output, or before its last closing mark, or in marks of its own in
+the middle of an answer. A mark that an answer only talks about, in code, in quotes or in a
+sentence, closes nothing; an opening mark alone inside an answer opens nothing. Time is linear in
+the text.
 """
 
 import re
@@ -51,31 +52,50 @@ def without_thinking(text: str) -> str:
     ('It is 3.', '')
     >>> without_thinking("<|channel|>analysis<|message|>2?<|end|><|channel|>final<|message|>3.")
     '3.'
+    >>> without_thinking("2+3=5.\\n<think>Is it?</think>\\nSo 5.")
+    '2+3=5.\\n\\nSo 5.'
     """
-    close = _last_close(text)
-    if close:
+    closes = _find_closes(text)
+    opening = OPEN.search(text) if closes else None
+    if opening and text[: opening.start()].strip() and opening.end() <= closes[0].start():
+        return _without_blocks(text, closes)
+    if closes:
+        close = closes[-1]
         text = text[close.end() :].lstrip()
         if close[0].endswith("<|message|>"):
             text = MESSAGE_END.split(text, maxsplit=1)[0].rstrip()
     return "" if OPEN.match(text.lstrip()) else text
 
 
-def _last_close(text):
-    """Return the match of the last closing mark that is no mention of one, or None."""
+def _without_blocks(text, closes):
+    """Return an answer without each block from an opening mark to the next closing one."""
+    ends = [close.end() for close in closes]
+    pieces, position = [], 0
+    for opening in OPEN.finditer(text):
+        following = bisect(ends, opening.end())
+        if opening.start() >= position and following < len(ends):
+            pieces.append(text[position : opening.start()])
+            position = ends[following]
+    return "".join([*pieces, text[position:]])
+
+
+def _find_closes(text):
+    """Return the matches of the closing marks that are no mentions of one."""
     closes = []
     if any(start in text for start in STARTS):
         closes = list(CLOSE.finditer(text))
     if not closes:
-        return None
+        return []
     fences = [fence.start() for fence in FENCE.finditer(text)]
-    for close in reversed(closes):
-        before = bisect(fences, close.start())
-        in_code = before % 2 and (len(fences) - before) % 2
-        # What comes first may have ended the thinking in the middle of a line.
-        in_sentence = close is not closes[0] and _is_between(text, close, WORD_BEFORE, WORD_AFTER)
-        if not (in_code or in_sentence or _is_quoted(text, close)):
-            return close
-    return None
+    return [close for close in closes if not _is_mention(text, close, close is closes[0], fences)]
+
+
+def _is_mention(text, close, is_first, fences):
+    before = bisect(fences, close.start())
+    in_code = before % 2 and (len(fences) - before) % 2
+    # What comes first may have ended the thinking in the middle of a line.
+    in_sentence = not is_first and _is_between(text, close, WORD_BEFORE, WORD_AFTER)
+    return in_code or in_sentence or _is_quoted(text, close)
 
 
 def _is_between(text, mark, left, right):

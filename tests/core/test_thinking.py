@@ -38,6 +38,11 @@ MANNERS = {
     "[THINK]a[/THINK]b[THINK]c[/THINK]d": "d",
     "<think>a</think>\n<think>b": "",
     "<think>so the tag <think> opens, </think> closes</think>3": "3",
+    # in the middle of an answer
+    "Step 1: 2+3=5.\n<thinking>is it?</thinking>\nStep 2: so 5.": "Step 1: 2+3=5.\n\nStep 2: so 5.",
+    "a <think>x</think>b <think>y</think>c": "a b c",
+    "a <reflection>x</reflection> b": "a  b",
+    "a [THINK]x[/THINK] b\n<think>y": "a  b\n<think>y",
     # gpt-oss
     "<|channel|>analysis<|message|>2?<|end|>"
     "<|start|>assistant<|channel|>final<|message|>3<|return|>": "3",
