@@ -165,11 +165,12 @@ if config.self_critique:
     carried, to_ask = [], rows
 elif config.existing_critiques == "only":
     to_ask = []
+    print(f"left out, without one: {len(rows) - len(carried)} responses")
 elif config.existing_critiques == "redo":
     to_ask = rows
 else:
     to_ask = [row for row in rows if "critique" not in row]
-# Once, if several critiques came with a response; of two golds both rows stay.
+# Once, if several critiques came with a response. Rows of one response with two golds both stay.
 to_ask = list({(row["id"], str(row["gold"])): row for row in to_ask}.values())
 if not carried and not to_ask:
     raise InputError(

@@ -132,7 +132,7 @@ if config.per_question and config.wrong_share is not None:
 input_files = manifests.outputs(run, "02_critiques")
 lock = files.lock_stage(run / "03_data")
 critiques, self_critiques = selection.read_critiques(input_files)
-responses = []  # for their golds alone: 02 writes one row of those that conflict
+responses = []  # for their golds alone: a critique that came with the data has one of them only
 for path in run.glob("01_responses/*.jsonl"):
     responses += files.iter_jsonl(path)
 golds = grades.collect_golds(critiques + self_critiques + responses)

@@ -129,16 +129,16 @@ MISTAKES = {
     "not JSON": Mistake(
         OWN,
         ["my.jsonl, line 2", "cannot be read", '{"question": "2+2?"'],
-        "Expected an object",
+        "Expected one JSON object a line",
         source(QUESTION_AND_RESPONSE, '{"question": "2+2?"'),
     ),
     "torn stage file": Mistake(
         ["03_build.py"],
         [f"02_critiques/{TEACHER}.jsonl, line 48", "cannot be read"],
-        "Expected an object",
+        "Expected one JSON object a line",
         torn_critiques,
     ),
-    "empty file": Mistake(OWN, ["my.jsonl holds no rows"], "one JSON object per line", source()),
+    "empty file": Mistake(OWN, ["my.jsonl holds no rows"], "at least one record", source()),
     "no question": Mistake(
         OWN,
         ["my.jsonl, row 2", "no question", "' '"],
@@ -329,7 +329,7 @@ MISTAKES = {
     # Money
     "money without a budget": Mistake(
         [*ASK, *NOBODY, "--model", "gpt-4o-mini"],
-        ["gpt-4o-mini costs money", "nothing was sent"],
+        ["costs money", "nothing was sent"],
         "--budget USD (a hard stop) or --budget inf",
     ),
     "budget without a price": Mistake(

@@ -65,7 +65,7 @@ def iter_jsonl(path: Path, fields: Sequence = ()) -> Iterator:
         start = line[:80].decode(errors="replace")
         raise InputError(
             f"{path}, line {number} cannot be read ({error}): {start!r}\n"
-            f"Expected an object (JSONL, UTF-8) with the fields: {', '.join(fields) or 'any'}."
+            f"Expected one JSON object a line, in UTF-8, with: {', '.join(fields) or 'any fields'}."
         ) from error
 
 

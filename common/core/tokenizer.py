@@ -87,7 +87,7 @@ def _download(name, weights):
     except (OSError, ValueError) as error:  # ValueError: it is no id of a model
         raise InputError(
             f"model {name!r} is neither a folder here nor to be had from the hub "
-            f"({type(error).__name__}: {str(error)[:400]})\nGive --model FOLDER or a hub id."
+            f"({type(error).__name__}: {str(error)[:400]})\nGive a FOLDER or a hub id."
         ) from error
 
 

@@ -5,6 +5,7 @@ import heapq
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -39,11 +40,14 @@ def read_records(
     Nothing of a stream is kept on disk. Raises InputError if it cannot be read, also if the
     connection breaks off on the way.
     """
-    if path.endswith((".jsonl", ".json")):
+    kind = Path(path).suffix.lower()
+    if kind in (".jsonl", ".json"):
         yield from _read_json(Path(path))
-    elif path.endswith((".csv", ".tsv")):
+    elif kind in (".csv", ".tsv"):
         yield from _read_csv(Path(path))
-    elif path.endswith(".parquet"):
+    elif kind == ".parquet":
+        if not Path(path).is_file():
+            raise InputError(f"there is no file {path}.\nCheck the name: --source FILE.parquet")
         yield from _load_dataset("parquet", path, data_files=path, split="train", streaming=True)
     else:
         for part in split.split("+"):
@@ -100,9 +104,12 @@ def _read_csv(path):
     rows = None
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = max(",;\t", key=header.count)
+            start, header = 0, file.readline()
+            if header.startswith("sep="):  # a line that Excel writes for itself
+                start, header = file.tell(), file.readline()
+            file.seek(start)
+            unquoted = re.sub('"[^"]*"', "", header)
+            delimiter = max(",;\t", key=unquoted.count)
             rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             for row in rows:
                 if None in row:
@@ -111,6 +118,7 @@ def _read_csv(path):
     except (OSError, ValueError, csv.Error) as error:
         line = rows.line_num if rows else 1
         raise InputError(
-            f"{path}, line {line} cannot be read ({error}).\n"
-            "Expected CSV in UTF-8, with the names of the columns in its first line."
+            f"{path} cannot be read, in line {line} or some lines below ({error}).\n"
+            "Expected CSV in UTF-8, with the names of the columns in its first line. From Excel: "
+            "save as 'CSV UTF-8', or iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW.csv"
         ) from error

@@ -5,6 +5,7 @@ from typing import Any
 
 TURN_FIELDS = (("role", "content"), ("from", "value"))  # OpenAI's, ShareGPT's
 SYSTEM, USER = ("system", "developer"), ("user", "human", "prompter")
+THOUGHT = ("thinking", "reasoning", "redacted_thinking")  # types of a turn's parts
 ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
 
 
@@ -74,13 +75,13 @@ def _read_turn(turn):
 def unpack_turns(turns: list) -> dict:
     """Return question and response: the last turn of the assistant and the user's before it.
 
-    Further fields: system, its text or None, and earlier_turns, how many came before the question.
+    Further fields: system, its text or None, and other_turns, how many are left out.
     The response is None if the assistant says nothing. ValueError if the user says nothing.
 
     >>> unpack_turns([{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}])
-    {'question': '2+3?', 'response': '5', 'system': None, 'earlier_turns': 0}
+    {'question': '2+3?', 'response': '5', 'system': None, 'other_turns': 0}
     """
-    fields: dict = {"question": None, "response": None, "system": None, "earlier_turns": 0}
+    fields: dict = {"question": None, "response": None, "system": None}
     questions = []
     for speaker, content in map(_read_turn, turns):
         text = _join_parts(content)
@@ -89,23 +90,25 @@ def unpack_turns(turns: list) -> dict:
         elif speaker in USER and text:
             questions.append(text)
         elif speaker in ASSISTANT and text and questions:
-            fields |= {
-                "question": questions[-1],
-                "response": text,
-                "earlier_turns": len(questions) - 1,
-            }
+            fields |= {"question": questions[-1], "response": text}
     if not questions:
         raise ValueError("no turn of a user")
-    return fields if fields["response"] else fields | {"question": questions[-1]}
+    fields["question"] = fields["question"] or questions[-1]
+    n_taken = sum(value is not None for value in fields.values())
+    return fields | {"other_turns": len(turns) - n_taken}
 
 
 def _join_parts(content):
-    """Return the text of a turn. Raises ValueError for an image or what else is no text."""
+    """Return the text of a turn without its thinking. ValueError for an image or the like."""
     if isinstance(content, str) or content is None:
         return content or ""
-    texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
-    if len(texts) < len(content):
-        raise ValueError("a turn holds something that is no text")
+    texts = []
+    for part in content:
+        kind = part.get("type", "text")
+        if kind == "text":
+            texts.append(part["text"])
+        elif kind not in THOUGHT:
+            raise ValueError(f"a turn holds a part of type {kind}, which is no text")
     return "\n".join(texts)
 
 
@@ -115,7 +118,7 @@ def _unpack_alpaca(record):
         "question": "\n\n".join(part for part in parts if part.strip()),
         "response": record["output"],
         "system": record.get("system"),
-        "earlier_turns": 2 * len(record.get("history") or []),
+        "other_turns": 2 * len(record.get("history") or []),
     }
 
 

@@ -7,7 +7,6 @@ data brings a critique, also critique (normalized), critique_raw, verdict and te
 import json
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,12 @@ from common.tiny import world
 
 FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source")
 FIELDS += ("generator", "finish_reason")
+
+
+class BadRecord(dict):
+    """A record of another form than its source has."""
+
+    problem = ""
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -214,7 +219,7 @@ def parse_source(source: str) -> tuple:
         if name in (table_name, dataset.path):
             return table_name, replace(dataset, path=file, file=None) if file else dataset
     path = Path(source)
-    if path.suffix in readers.READABLE:
+    if path.suffix.lower() in readers.READABLE:
         return path.name, Dataset(source)
     if source != "tiny" and (source.count("/") != 1 or path.is_file()):
         raise InputError(
@@ -257,7 +262,7 @@ def load_rows(
         records = _read_dataset(dataset, revision)
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
     if not sample:
-        raise InputError(f"{source} holds no rows.\nA JSONL file has one JSON object per line.")
+        raise InputError(f"{source} holds no rows.\nExpected at least one record with a question.")
     required = ("question", "response") if need_response else ("question",)
     mapping = _map_columns(source, dataset, sample, column_map, required)
     counts = Counter({"not in the random sample (--rows)": n_read - len(sample)})
@@ -274,11 +279,14 @@ def load_rows(
 
 
 def _read_dataset(dataset, revision):
-    """Yield the records, a nested one as its fields; one of another form as it is: a bad row."""
+    """Yield the records, a nested one as its fields; one of another form is a BadRecord."""
     place = (dataset.path, dataset.config, dataset.split, revision)
     for record in readers.read_records(*place, file=dataset.file):
-        with suppress(LookupError, TypeError, AttributeError, ValueError):
+        try:
             record = dataset.unpack(record)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            record = BadRecord(record)
+            record.problem = str(error)
         yield record
 
 
@@ -315,14 +323,15 @@ def _map_columns(source, dataset, sample, column_map, required):
     mapping = dict(zip(required, required)) | (dataset.columns or equal_names) | column_map
     for name, column in mapping.items():
         if column not in present and not _is_path(sample, column):
+            problems = [r.problem for _, r in sample if isinstance(r, BadRecord)]
             raise InputError(
                 f"{source} has no column {column!r} for {name}; "
-                f"its columns are: {', '.join(sorted(present))}\n"
+                f"its columns are: {', '.join(sorted(present))} {problems[:1] or ''}\n"
                 f"Name the right one: --columns {name}=COLUMN (or a path: a.b, turns.0.text)"
             )
     # Without this line a gold under another name would be missed in silence.
     pairs = [f"{name}={column}" for name, column in mapping.items()]
-    unused = sorted(present.difference(mapping.values()))
+    unused = sorted(present.difference(mapping.values(), ["other_turns"]))
     print(f"columns: {', '.join(pairs)}; not used: {', '.join(unused) or 'none'}")
     return mapping
 
@@ -368,6 +377,8 @@ def make_row(
 def _read_values(record, mapping, required, counts):
     """Return {field: value} of a record; raise ValueError that says what is bad about it."""
     values = dict.fromkeys(FIELDS)
+    if isinstance(record, BadRecord) and record.problem:
+        raise ValueError(record.problem)
     for name, column in mapping.items():
         value = record_forms.look_up(record, column)
         if name == "gold":
@@ -381,7 +392,7 @@ def _read_values(record, mapping, required, counts):
             raise ValueError(f"no {name} (column {column!r} holds {str(value)[:60]!r})")
         values[name] = value
     counts["with a system message, not used"] += bool(record.get("system"))
-    counts["with earlier turns, left out"] += bool(record.get("earlier_turns"))
+    counts["with other turns, left out"] += bool(record.get("other_turns"))
     return values
 
 
@@ -390,8 +401,11 @@ def _read_gold(value, counts):
     if isinstance(value, list) and len(value) == 1:
         counts["golds in a list of one, taken out of it"] += 1
         value = value[0]
-    counts["golds of bytes, read as text"] += isinstance(value, bytes)
-    if isinstance(value, list | dict) or value != value:
+    if isinstance(value, bytes):
+        counts["golds of bytes, read as text"] += 1
+        value = value.decode(errors="ignore") or None
+    is_nan = value != value or str(value).lower() == "nan"
+    if isinstance(value, list | dict) or is_nan:
         counts["golds left out: a list, an object or NaN"] += 1
         return None
     return value

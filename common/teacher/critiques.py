@@ -144,8 +144,9 @@ def split_failed(rows: list[dict]) -> tuple[list[dict], list[dict]]:
 def explain_failure(failed: list[dict], folder: Path) -> str:
     """Return the error for a run in which no critique at all has a verdict."""
     return (
-        f"none of {len(failed)} critiques has a verdict; the first: {failed[0]['reason']}\n"
-        "Expected texts that end in 'Conclusion: right [END]' or 'Conclusion: wrong [END]': "
+        f"none of {len(failed)} critiques can be used; the first: {failed[0]['reason']}\n"
+        "Nothing was written but what failed. Expected texts that give reasons and end in "
+        "'Conclusion: right [END]' or 'Conclusion: wrong [END]': "
         f"look at {folder} and --model. If a column holds the verdict, name it in 01: "
         "--columns verdict=COLUMN --verdict-values true=right false=wrong"
     )

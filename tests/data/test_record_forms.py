@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from common.core.errors import InputError
 from common.data import record_forms, sources
 from common.data.readers import read_records
 
@@ -16,24 +17,26 @@ SHAREGPT = ("from", "value")
 USER, ANSWER, SYSTEM = turn("user", "2+3?"), turn("assistant", "5"), turn("system", "Be brief.")
 MORE = [turn("user", "And 3+4?"), turn("assistant", "7")]
 PARTS = turn("user", [{"type": "text", "text": "2"}, {"type": "text", "text": "+3?"}])
-DIALOGUES = [  # (turns, question, response, system, earlier turns)
+THOUGHT = turn("assistant", [{"type": "thinking", "thinking": "6?"}, {"type": "text", "text": "5"}])
+DIALOGUES = [  # (turns, question, response, system, other turns)
     ([USER, ANSWER], "2+3?", "5", None, 0),
     ([SYSTEM, USER, ANSWER], "2+3?", "5", "Be brief.", 0),
-    ([USER, ANSWER, *MORE], "And 3+4?", "7", None, 1),
-    ([USER, ANSWER, MORE[0]], "2+3?", "5", None, 0),
+    ([USER, ANSWER, *MORE], "And 3+4?", "7", None, 2),
+    ([USER, ANSWER, MORE[0]], "2+3?", "5", None, 1),
     ([USER], "2+3?", None, None, 0),
-    ([USER, turn("assistant", None), turn("tool", "5"), ANSWER], "2+3?", "5", None, 0),
+    ([USER, turn("assistant", None), turn("tool", "5"), ANSWER], "2+3?", "5", None, 2),
     ([turn("human", "2+3?", SHAREGPT), turn("gpt", "5", SHAREGPT)], "2+3?", "5", None, 0),
     ([PARTS, ANSWER], "2\n+3?", "5", None, 0),
-    ([turn("assistant", "Hello!"), USER, ANSWER], "2+3?", "5", None, 0),
+    ([USER, THOUGHT], "2+3?", "5", None, 0),
+    ([turn("assistant", "Hello!"), USER, ANSWER], "2+3?", "5", None, 1),
 ]
 
 
-@pytest.mark.parametrize("turns, question, response, system, earlier", DIALOGUES)
-def test_a_dialogue_is_its_last_question_and_answer(turns, question, response, system, earlier):
+@pytest.mark.parametrize("turns, question, response, system, others", DIALOGUES)
+def test_a_dialogue_is_its_last_question_and_answer(turns, question, response, system, others):
     record = {"id": 1, "some_name": turns, "gold": "5"}
     expected = {"question": question, "response": response}
-    expected |= {"system": system, "earlier_turns": earlier}
+    expected |= {"system": system, "other_turns": others}
     assert record_forms.unpack_record(record) == record | expected
 
 
@@ -82,6 +85,7 @@ FILES = {
     "bom.jsonl": "\ufeff" + json.dumps(ROWS),
     "comma.csv": 'question,response\n"a ""b"", c","1\n2"\né\u2028,r\n',
     "excel.csv": '\ufeffquestion;response\r\n"a ""b"", c";"1\n2"\r\né\u2028;r\r\n',
+    "sep.CSV": 'sep=;\nquestion;response\n"a ""b"", c";"1\n2"\né\u2028;r\n',
     "tab.tsv": 'question\tresponse\n"a ""b"", c"\t"1\n2"\né\u2028\tr\n',
 }
 
@@ -109,3 +113,23 @@ def test_a_dotted_path_leads_into_a_column(tmp_path):
     columns = ["question=q.text", "response=r.1", "gold=meta.gold"]
     (row,), _ = sources.load_rows(str(path), columns)
     assert (row["question"], row["response"], row["gold"]) == ("x", "b", "5")
+
+
+def test_delimiters_in_quotes_of_the_header_are_none(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text('question,response,"notes; a; b; c"\nq,r,n\n')
+    assert list(read_records(str(path))) == [
+        {"question": "q", "response": "r", "notes; a; b; c": "n"}
+    ]
+
+
+def test_why_a_record_is_no_row_is_said(tmp_path):
+    image = turn("user", [{"type": "image_url", "image_url": "x"}])
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"messages": [image, ANSWER]}))
+    with pytest.raises(InputError, match="image_url"):
+        sources.load_rows(str(path))
+    good = json.dumps({"messages": [USER, ANSWER]})
+    path.write_text(f"{good}\n{good.replace('5', '6')}\n{path.read_text()}")
+    rows, counts = sources.load_rows(str(path))
+    assert len(rows) == 2 and counts["bad rows dropped"] == 1

@@ -383,6 +383,8 @@ def test_half_a_character_is_a_question_mark(read):
         ({"answer": 5}, None, "golds left out: a list, an object or NaN"),
         (float("nan"), None, "golds left out: a list, an object or NaN"),
         (b"5", "5", "golds of bytes, read as text"),
+        (b"\xff", None, "golds of bytes, read as text"),
+        ("NaN", None, "golds left out: a list, an object or NaN"),
         ("[5, 6]", "[5, 6]", None),
         (0, "0", None),
         (False, "False", None),
