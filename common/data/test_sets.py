@@ -260,7 +260,7 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     if test_set.part_of:
         subset = set(Path(__file__).with_name(f"{name}.txt").read_text().split())
         items = [item for item in items if item["id"][:8] in subset]
-    if not items:
+    if not items and name not in TEST_SETS:
         raise InputError(f"{name} has no questions.\nExpected a file with an item in each line.")
     digest = compute_digest(items)
     if digest != test_set.digest and name in TEST_SETS:
