@@ -120,7 +120,7 @@ class Config:
 
 config = configure(Config, "05")
 
-# %% The models
+# %% Check the settings
 import sys
 from dataclasses import asdict, replace
 
@@ -147,6 +147,8 @@ if config.samples > 1 and not config.temperature:
         f"--samples {config.samples} at temperature 0 are {config.samples} equal outputs.\n"
         "Add --temperature 0.6, for example."
     )
+
+# %% The models
 # Differs from the paper: a training's last checkpoint. The paper kept the best on MATH-500, which
 # lies inside its MATH test set.
 choose = config.selection != "last" and not config.ask
@@ -270,7 +272,7 @@ for table in tables:
     text = paper_tables.side_by_side(table, all_scores, origins, config.temperature)
     paper_sections.append(text)
 
-# %% Write tables, charts, the page and the manifest
+# %% Write tables, charts and the page
 notes += scores.list_notes(results)
 trained = selection.read_trained_questions(run)
 notes += decontamination.report_overlap(trained, tests)
@@ -297,6 +299,8 @@ html_report.write_page(
     [name for name in tests if test_sets.get_test_set(name).private],
     run.name,
 )
+
+# %% Write what the scores were made with
 headline = {
     "digests": {name: test_sets.compute_digest(items) for name, items in tests.items()},
     "engines": engines,
