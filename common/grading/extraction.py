@@ -44,12 +44,13 @@ COMPOUND = re.compile(  # 12 dollars and 50 cents
 STEP = (  # Step 5, the item "5. ...", not 5, cannot be 5: no candidates for the last number
     r"(?:(?<![A-Za-z])(?:step|part|case|option|question|problem|example|method|equation|figure"
     r"|table|item|section|line|round|stage|phase|chapter|page)s?[ #(]*"
-    r"|(?:\bnot|n['’]t|\bcannot|\bnever)(?: be| equal| equal to| exceed| reach)? )$"
+    r"|(?:\bnot|n['’]t|\bcannot|\bnever)(?: be| equal| equal to| exceed| reach)? |\bthan )$"
 )
 ITEM = r"[.):]\*{0,2}\s+\S"
 OPERATION = re.compile(  # the square root of 5, no more than 5
     r"(?:\b(?:not|no|never|cannot|least|most|than|over|under|above|below|nearly|almost|up to|half"
-    r"|twice|double|triple|times|root|reciprocal|inverse|opposite|negative|minus|factorial|square"
+    r"|twice|double|triple|times|root|reciprocal|logarithm|absolute value|inverse"
+    r"|opposite|negative|minus|factorial|square"
     r"|cube|maybe|perhaps|possibly|either)|n['’]t)"
     r"(?: (?:of|be|to|the|a|as|equal|by|large|many|much))*[ $*]*$",
     re.I,
@@ -206,6 +207,7 @@ def answers_after_cues(text: str) -> Iterator[str]:
             continue
         sentence = SENTENCE_END.split(rest.partition("\n")[0])[0]
         end = re.split(r"\s(?:is|are)\s", sentence)[-1].strip(" *_`")  # "The largest n is 34"
+        end = re.sub(r"^not [^,]{1,40}? but (?:rather )?", "", end)  # not 8 but 9
         if re.search(r"\w", end):
             yield _without_prose(end)
 

@@ -17,8 +17,9 @@ REJECTED = (  # A is wrong, A isn't, A and D fail
     r"|(?:does|do|can|could)(?:n['’]t|not| not)\b)"
 )
 EXCLUDED = (  # not A, over A, rather than option D
-    r"(?i)(?:\b(?:not|over|than|unlike|instead of|except|but|versus|vs\.?|eliminates?|excludes?"
-    r"|rejects?|rules? out|without|both|and|or)|n['’]t(?: be)?)[\s(*_$]*"
+    r"(?i)(?:\b(?:(?:not|never|cannot)(?: be)?|over|than|unlike|instead of|except|versus"
+    r"|vs\.?|eliminates?|excludes?|rejects?|rules? out|without|both|and|or"
+    r"|(?:all|any\w*|every\w*|options?|choices?|answers?) but)|n['’]t(?: be)?)[\s(*_$]*"
     r"(?:(?:option|choice|answer)[\s(*_]*)?$"
 )
 TEXT_COMMAND = r"\\(?:text|math)\w*\s*\{|\\&"
@@ -35,12 +36,13 @@ STATED = (  # option B (the second) is therefore correct; only B; I choose B ove
     r"(?:correct|right|best|true|only)\b)"
     r"|\b(?i:only|choose|pick|select|go with|matches|prefer)\s(?i:(?:option|choice|answer)\s)?"
     r"[\s*(]*([{letters}])(?![\w'’])"
+    r"|\b([{letters}])[\s)*]*(?:over|rather than|instead of)\s"
 )
 OPENING = r"\W*([{letters}])(?:[).:]|\W*$)"
 # "I" and "A" before a word are English; in brackets they are options.
 LONE = r"\(([{letters}])\)|(?<![A-Za-zÀ-ɏ0-9'’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])"
 BEFORE_LETTER = (  # a bare letter behind any other word is a name: vitamin C
-    r"(?:^|[^\w\s][\s*_(]*|\n\s*|\b(?i:options?|choices?|answer|is|be|it|with|pick|choose|select|as"
+    r"(?:^|[^\w\s][\s*_(]*|\n\s*|\b(?i:options?|choices?|answer|is|be|it|but|with|pick|choose|select|as"
     r"|so|to|letter|hence|thus|therefore|think|say|only|conclude|solution|get|leaving|us)[\s_*]*"
     r"|['’]s\s+|[a-z]{3,}(?<!i)s\s+|[\u3040-\ud7ff]\s*)$"
 )

@@ -61,10 +61,13 @@ CHANGES = """
     unlikely unclear unknown impossible undefined wrong incorrect invalid inaccurate false rejected
     not no never none nor excluded except excluding without and or if is are was were remainder
     plus minus negative inverse double triple twice factorial repeating recurring kilo mega giga
-    micro milli myriad mod modulo base binary ternary octal decimal hexadecimal hex
+    micro milli myriad mil mill guess likely cannot could might should imaginary exclusive doubled
+    halved tripled two three four five six seven eight nine ten mod modulo base
+    binary ternary octal decimal hexadecimal hex
     以上 以下 多 以内"""
 SCALE_WORDS = """
-    hundred 100  thousand 1000  million 1e6  billion 1e9  trillion 1e12  dozen 12  score 20
+    hundred 100  thousand 1000  million 1e6  billion 1e9  trillion 1e12  quadrillion 1e15
+    quintillion 1e18  dozen 12  score 20
     gross 144  lakh 1e5  crore 1e7  grand 1000  mln 1e6  bn 1e9  百 100  千 1000  万 1e4  亿 1e8
     half 1/2  halve 1/2  third 1/3  quarter 1/4  fourth 1/4  fifth 1/5  sixth 1/6  seventh 1/7
     eighth 1/8  ninth 1/9  tenth 1/10  hundredth 1/100  thousandth 1/1000"""
@@ -76,12 +79,12 @@ POWERS = {"squared": 2, "cubed": 3}
 NO_COUNT = r"more$|\^ ?\{? ?0"  # 12 more, m^0
 
 MAX_NAME, MAX_QUANTITY = 30, 500  # characters of a unit's name, of a quantity
-WORD = r"(?:(?:§?\\mu ?)?(?<![\\A-Za-z])§?[^\W\d_]+\.?|\\Omega(?![a-z])|[%‰°$\"]|''?)"
+WORD = r"(?:§?[kMm]? ?\\Omega(?![a-z])|(?:§?\\mu ?)?(?<![\\A-Za-z])§?[^\W\d_]+\.?|[%‰°$\"]|''?)"
 POWER = r"(?: ?\^ ?\{? ?-?\d ?\}?|(?<=[a-z])\d(?!\d))?"
 FACTOR = re.compile(rf"(/|§?\bper\b)|({WORD})({POWER})")
 TAIL = rf"(?:1 ?/ ?)?{WORD}{POWER}(?:[ ()*/-]|\\(?:cdot|times)(?![a-z])|{WORD}{POWER})*"
 VALUE_END = r"(?:\d\.?|[}})!]|\\pi|\\infty|(?<=[^A-Za-z\\])[a-z](?= +(?:§|[a-z]{4}))|.(?= *§))"
-QUANTITY = re.compile(rf"(?P<value>[^§]*?{VALUE_END})(?P<gap> ?)(?P<tail>{TAIL})")
+QUANTITY = re.compile(rf"(?P<value>[^§]*?{VALUE_END})(?P<gap> ?(?:\((?=§))?)(?P<tail>{TAIL})")
 TEMPERATURE = r"(?:°|§?degrees?) ?§?([CFK])(?:elsius|ahrenheit|elvin)?(?![A-Za-z])"
 SCALE_NAMES = {"C": "celsius", "F": "fahrenheit", "K": "kelvin"}
 RELATIVE = {("percentage", 1), ("per_mille", 1)}  # they may not be left out

@@ -71,6 +71,8 @@ EXTRACTED = [  # (output, answer, method)
     ("The answer is the cube root of 8.", "the cube root of 8", "cue"),
     ("The answer is that Tom keeps a total of 7 apples.", "7", "cue"),
     ("The answer wasn't 7.", None, "none"),
+    ("The answer must be more than 7.", None, "none"),
+    ("The answer is not 7 but 8.", "8", "cue"),
     ("The total is 12. It cannot exceed 30.", "12", "last number"),
     ("The answer is 7!", "7", "cue"),
     # numbers of steps and items
@@ -128,6 +130,9 @@ OPTIONS = [  # (output, gold, choices, correct)
     ("I would choose option C instead of option A.", "C", "ABCD", True),
     ("C is right, D isn't.", "C", "ABCD", True),
     ("Only C works; A and B fail.", "C", "ABCD", True),
+    ("Not B but D.", "D", "ABCD", True),
+    ("It's D over A.", "D", "ABCD", True),
+    ("The answer cannot be B.", "B", "ABCD", False),
     ("I'd eliminate C. That leaves (A) and (D). (D) is wrong. So (A).", "A", "ABCD", True),
     ("Anything except D.", "D", "ABCD", False),
     ("Options B and D are both correct.", "D", "ABCD", False),
