@@ -7,6 +7,7 @@ What TeX sets as text behind a number is no product of letters: normalize() mark
 """
 
 import re
+import sys
 from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
@@ -79,6 +80,7 @@ POWERS = {"squared": 2, "cubed": 3}
 NO_COUNT = r"more$|\^ ?\{? ?0"  # 12 more, m^0
 
 MAX_NAME, MAX_QUANTITY = 30, 500  # characters of a unit's name, of a quantity
+MAX_POWERS, LARGEST = 8, 1e34  # of all units together, size of each: the product is a float
 WORD = r"(?:§?[kMm]? ?\\Omega(?![a-z])|(?:§?\\mu ?)?(?<![\\A-Za-z])§?[^\W\d_]+\.?|[%‰°$\"]|''?)"
 POWER = r"(?: ?\^ ?\{? ?-?\d ?\}?|(?<=[a-z])\d(?!\d))?"
 FACTOR = re.compile(rf"(/|§?\bper\b)|({WORD})({POWER})")
@@ -129,7 +131,7 @@ def find_unit(name: str) -> str | None:
         return None
     for spelling in (name, name.lower()) if len(name) > 1 else (name,):  # Meters, PSI
         for prefix, unit, _ in _registry().parse_unit_name(spelling):
-            if prefix in PREFIXES:
+            if prefix in PREFIXES and 1 / LARGEST < root_units({prefix + unit: 1})[0] < LARGEST:
                 return prefix + unit
     return None
 
@@ -137,10 +139,11 @@ def find_unit(name: str) -> str | None:
 def root_units(powers: dict[str, int]) -> tuple[float, frozenset]:
     """Return (size in root units, {(root unit, power)}) of a product of pint's units.
 
-    By hand: km/h is 1000 m / 3600 s, so it is (0.2777..., {("meter", 1), ("second", -1)}).
+    By hand: km/h is 1000 m / 3600 s, so it is (0.2777..., {("meter", 1), ("second", -1)}). More
+    than MAX_POWERS of them are kept as they are.
     """
-    if not powers:
-        return 1.0, frozenset()
+    if not 0 < sum(map(abs, powers.values())) <= MAX_POWERS:
+        return 1.0, frozenset(powers.items())
     registry = _registry()
     size, root = registry.get_root_units(registry.UnitsContainer(powers))
     return float(size), frozenset(root._units.items())
@@ -228,7 +231,7 @@ def _read_tail(value, tail):
             return None
     if dimension > 1:  # square units
         words.add(str(dimension))
-    size, unit = root_units(+powers | {name: power for name, power in powers.items() if power < 0})
+    size, unit = root_units({name: power for name, power in powers.items() if power})
     is_letter = len(tail) == 1 and tail.isalpha()
     return Quantity(value, scale, size, unit, frozenset(words), is_letter)
 
@@ -255,7 +258,7 @@ def ratio(gold: Quantity, answer: Quantity) -> Fraction:
     if not gold.unit or not answer.unit:
         return scale
     small, large = sorted([gold.size, answer.size])
-    quotient = Fraction(large / small)
+    quotient = Fraction(min(large / small, sys.float_info.max))
     simple = quotient.limit_denominator(10**6)
     if abs(simple - quotient) <= quotient / 10**12:
         quotient = simple
