@@ -27,7 +27,7 @@ from common.core.errors import InputError, Stopped
 from common.core.files import utf8
 from common.core.untrusted import printable
 from common.generate import responses
-from common.generate.budget import Budget, estimate_tokens, format_usd
+from common.generate.budget import Budget, estimate_tokens, format_usd, prompt_text
 from common.generate.model_list import warn_of_shutdown
 from common.generate.rate_limiter import RateLimiter
 from common.generate.requests import State, cut_at_stop, read_finish
@@ -325,7 +325,8 @@ class _Run:
     def _handle(self, error, task, sent):
         """Do what a failed request means for all: pace, budget, end. Return its kind and reason."""
         client = self.client
-        kind, reason = responses.classify_error(error, client.model, client.secret)
+        prompt = prompt_text(task.request.prompt)
+        kind, reason = responses.classify_error(error, client.model, client.secret, prompt)
         if kind in REFUSALS and task.enlarged:
             kind = ErrorKind.ROW  # a model may have no more room than was asked for at first
         self.n_failed[kind] += 1

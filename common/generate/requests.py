@@ -105,6 +105,11 @@ UNFINISHED = (
     "aborted",
     "cancelled",
     "error",
+    "insufficientsystemresource",
+    "malformedresponse",
+    "unexpectedtoolcall",
+    "interrupted",
+    "timeout",
 )
 
 
@@ -151,17 +156,17 @@ class Task:
     def replay(self, journal, retries: int, retry_failed: bool) -> dict:
         """Take what the journal holds of this request, attempt by attempt.
 
-        Return {key: why the answer cannot be used, None if it can}.
+        Return {key: why the answer cannot be used, None if it can} of the first one.
         """
-        reasons = {}
+        first_reason = {}
         while True:
             answer = journal.records.get(self.key, {})
             if "text" not in answer and (retry_failed or "error" not in answer):
                 break
             self._take(answer)
-            reasons[self.key] = self.reason
+            first_reason = first_reason or {self.key: self.reason}
             if self.state is State.GOOD:
-                return reasons
+                return first_reason
             self._advance()  # a failure, too: an earlier --retry-failed may have gone on from it
         self.last_attempt = retries
         if retry_failed:
@@ -169,7 +174,7 @@ class Task:
             self.state = State.OPEN
         elif self.attempt > retries:
             self.state = State.FAILED
-        return reasons
+        return first_reason
 
     def settle(self, answer):
         """Note a new answer; the task is then settled, or at its next attempt."""
@@ -233,11 +238,13 @@ class _Recorder:
     def __init__(self, tasks, journal, retries, retry_failed, bad_share):
         self.tasks, self.journal = tasks, journal
         self.max_bad = bad_share * N_FIRST
-        reasons = {}  # of all answers that the journal holds for these tasks
+        reasons = {}  # of the first answer to each row in the journal
         for task in tasks:
             reasons |= task.replay(journal, retries, retry_failed)
+        self.answered = {task for task in tasks if task.attempt and not retry_failed}
         in_order = [reasons[key] for key in journal.records if key in reasons]
-        self.first_reasons = in_order[:N_FIRST]
+        # What failed before is meant to be asked again with --retry-failed: it counts no more.
+        self.first_reasons = [] if retry_failed else in_order[:N_FIRST]
         self.counts = Counter(task.state for task in tasks if task.settled)
 
     def deliver(self, task, answer):
@@ -253,8 +260,9 @@ class _Recorder:
         self.counts[task.state] += 1
         if task.settled:  # the main process shows its own share for all
             self.bar.update(min(distributed.world_size(), self.bar.total - self.bar.n))
-        if len(self.first_reasons) < N_FIRST:
+        if len(self.first_reasons) < N_FIRST and task not in self.answered:
             self.first_reasons.append(task.reason)
+        self.answered.add(task)
         self.refuse_bad()
 
     def refuse_bad(self):
@@ -262,8 +270,8 @@ class _Recorder:
         bad = [reason for reason in self.first_reasons if reason]
         if len(bad) > self.max_bad:
             raise Stopped(
-                f"{len(bad)} of the first {len(self.first_reasons)} answers cannot be used; "
-                f"the newest: {bad[-1]}\nLook at {self.journal.path}: is it the right model, "
+                f"the first answers to {len(bad)} of {len(self.first_reasons)} rows cannot be "
+                f"used; the newest: {bad[-1]}\nLook at {self.journal.path}: is it the right model, "
                 "template, --max-new-tokens? After a fix on the server add --retry-failed. "
                 "To go on all the same: --max-bad-share 1",
                 4,

@@ -91,6 +91,7 @@ STATUS_KINDS = {
     501: ErrorKind.SETTINGS,
     529: ErrorKind.RATE_LIMIT,
 }
+TEXT_PARTS = ("text", "output_text")  # any other part of an answer is thinking
 # Keys that are none: servers of one's own want some word, which answers may hold by chance.
 PLACEHOLDERS = {"", "empty", "none", "null", "dummy", "test", "token", "key", "secret", "nokey"}
 
@@ -189,7 +190,7 @@ def _join_parts(message) -> tuple:
     text, n_thought = "", 0
     for part in content:
         words = part if isinstance(part, str) else _get(part, "text", str)
-        if words is None:
+        if words is None or _get(part, "type") not in (None, *TEXT_PARTS):
             n_thought += len(str(part))
         else:
             text += words
@@ -257,8 +258,13 @@ def redact(text: str, key: str, limit: int | None = 400) -> str:
     return (text.replace(key, "***") if key else text)[:limit]
 
 
-def classify_error(error: BaseException, model: str, key: str = "") -> tuple[ErrorKind, str]:
-    """Return the kind of a failed request, and the reason in a server's words."""
+def classify_error(
+    error: BaseException, model: str, key: str = "", prompt: str = ""
+) -> tuple[ErrorKind, str]:
+    """Return the kind of a failed request, and the reason in a server's words.
+
+    prompt: what was asked, whose words an error may repeat.
+    """
     if isinstance(error, TimeoutError):
         return ErrorKind.UNCERTAIN, "no answer in time (--timeout)"
     if isinstance(error, WebPageError):
@@ -266,13 +272,14 @@ def classify_error(error: BaseException, model: str, key: str = "") -> tuple[Err
     if isinstance(error, BodyError):
         code = _count(error.error, "code") or 0
         status = code if code >= 400 else 500
-        return classify_status(status, error.error, model, key=key)
+        return classify_status(status, error.error, model, key=key, prompt=prompt)
     if isinstance(error, openai.APIStatusError):
         headers, body = error.response.headers, error.body
         if error.status_code < 400:
             place = headers.get("location", "nowhere").partition("?")[0]
             body = f"the server sends elsewhere, to {place}"
-        return classify_status(error.status_code, body, model, "retry-after" in headers, key)
+        has_wait = "retry-after" in headers
+        return classify_status(error.status_code, body, model, has_wait, key, prompt)
     # The transport's own says more: the client calls most of them a timeout.
     while error.__cause__ and not isinstance(error, aiohttp.ClientError | TooLargeError):
         error = error.__cause__
@@ -282,7 +289,7 @@ def classify_error(error: BaseException, model: str, key: str = "") -> tuple[Err
 
 
 def classify_status(
-    status: int, body, model: str, has_wait: bool = False, key: str = ""
+    status: int, body, model: str, has_wait: bool = False, key: str = "", prompt: str = ""
 ) -> tuple[ErrorKind, str]:
     """Return the kind and the reason of an HTTP status with its body, live or a line of a batch.
 
@@ -291,7 +298,9 @@ def classify_status(
     """
     texts = _texts_of(body)
     text = " ".join([str(status), *texts])
-    kind = _find_kind(status, text, has_wait)
+    # What fails by chance (5xx) may say anything; a code is a word.
+    said = texts if status < 500 else [part for part in texts if not re.search(r"\s", part)]
+    kind = _find_kind(status, said, has_wait, prompt)
     fields = []
     for field in FLAGS:
         quote = "" if "_" in field else "['\"`]"  # round a mere word
@@ -307,17 +316,21 @@ def classify_status(
     return kind, f"{reason}\n{fix}".rstrip()
 
 
-def _find_kind(status, text, has_wait):
+def _find_kind(status, texts, has_wait, prompt):
     if status < 400:
         return ErrorKind.SETTINGS
-    if status >= 500:
-        is_busy = status == 503 and has_wait
-        return ErrorKind.RATE_LIMIT if is_busy else STATUS_KINDS.get(status, ErrorKind.RETRY)
-    letters = re.sub(r"[^a-z]", "", text.lower())
+    letters, asked = _letters(" ".join(texts)), _letters(prompt)
     for kind, sign in SIGNS:
-        if re.search(sign, letters):
-            return kind
-    return STATUS_KINDS.get(status, ErrorKind.REFUSED)
+        for match in re.finditer(sign, letters):
+            if match[0] not in asked:  # the error may repeat the prompt
+                return kind
+    if status == 503 and has_wait:
+        return ErrorKind.RATE_LIMIT
+    return STATUS_KINDS.get(status, ErrorKind.RETRY if status >= 500 else ErrorKind.REFUSED)
+
+
+def _letters(text):
+    return re.sub(r"[^a-z]", "", text.lower())
 
 
 def _texts_of(body, depth=5) -> list[str]:

@@ -508,7 +508,7 @@ def test_the_first_200_are_those_that_came_first(journal):
         ask(make(server.url), range(100, 390), journal)  # 290 good ones, later; ten are left to ask
         n = len(server.asked)
         for prompts in (range(400), range(399, -1, -1)):
-            with pytest.raises(Stopped, match="of the first 200 answers cannot be used"):
+            with pytest.raises(Stopped, match="of 200 rows cannot be used"):
                 ask(make(server.url), prompts, journal, bad_share=0.2, retries=0)
         assert len(server.asked) == n
 

@@ -510,7 +510,7 @@ BADS = [
         (159, 41, 0.2, 0, 200),
         (160, 140, 0.2, 0, None),
         (0, 40, 0.2, 0, None),
-        (0, 300, 0.2, 3, 41),
+        (0, 300, 0.2, 3, 161),
         (0, 300, 1.0, 0, None),
         (0, 300, 0.995, 0, 200),
         (10, 1, 0.0, 0, 11),
@@ -524,8 +524,8 @@ def test_too_many_bad_answers_among_the_first_200_end_the_run(
 
     With a wrong model or template every further answer is money lost.
 
-    good: so many prompts get a good answer first; then bad: so many get bad ones only. With retries
-    each answer counts.
+    good: so many prompts get a good answer first; then bad: so many get bad ones only. The first
+    answer of a row counts: with retries, here one row after the other, more are asked.
     """
     scripted = {f"good {n}": [GOOD] for n in range(good)}
     scripted |= {f"bad {n}": [BAD if retries else BADS[n % len(BADS)]] * 4 for n in range(bad)}
@@ -540,7 +540,8 @@ def test_too_many_bad_answers_among_the_first_200_end_the_run(
         )
         return
     with pytest.raises(
-        Stopped, match=f"{int(share * 200) + 1} of the first {asked} answers cannot be used"
+        Stopped,
+        match=f"{int(share * 200) + 1} of .* rows cannot be used",
     ) as end:
         run(engine, list(scripted)[::-1], tmp_path, retries, bad_share=share)
     assert (
@@ -559,13 +560,11 @@ def test_bad_answers_of_earlier_starts_count(tmp_path):
             Script({p: [REFUSED] for p in prompts}, stop_after=40), prompts, tmp_path, bad_share=0.2
         )
     engine = Script({p: [GOOD] for p in prompts} | {"201": [REFUSED]})
-    with pytest.raises(Stopped, match="41 of the first 99 answers .*refused: I cannot"):
+    with pytest.raises(Stopped, match="41 of 99 rows .*refused: I cannot"):
         run(engine, prompts, tmp_path, bad_share=0.2)
     assert len(engine.asked) == 59  # 259 to 202 were good, and 201 was the 41st bad one
     engine = Script({})
-    with pytest.raises(
-        Stopped, match="41 of the first 99 answers cannot be used; the newest: refused"
-    ) as end:
+    with pytest.raises(Stopped, match="41 of 99 rows cannot be used; the newest: refused") as end:
         run(engine, prompts, tmp_path, bad_share=0.2)
     assert engine.asked == [] and engine.approved == [] and end.value.status == 4
     engine = Script({p: [REFUSED] for p in prompts})
@@ -682,3 +681,13 @@ def test_an_answer_of_another_server_is_kept_and_told(tmp_path, capsys):
     with Journal(tmp_path / "journal.jsonl") as journal:
         complete(Client("m", "http://127.0.0.1:9/v1"), [Request(message)], Sampling(), journal)
     assert "--name" not in capsys.readouterr().out
+
+
+def test_what_failed_before_is_forgiven_with_retry_failed(tmp_path):
+    """The printed way on after a fix of the server: the old bad answers count no more."""
+    prompts = [f"{n}" for n in range(60)]
+    with pytest.raises(Stopped, match="--retry-failed"):
+        run(Script({p: [BAD] for p in prompts}), prompts, tmp_path, 0, bad_share=0.2)
+    engine = Script({p: [GOOD] for p in prompts})
+    answers = run(engine, prompts, tmp_path, 0, retry_failed=True, bad_share=0.2)
+    assert not [answer for answer in answers if "error" in answer]

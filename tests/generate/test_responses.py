@@ -14,6 +14,7 @@ import pytest
 from common.core.errors import InputError
 from common.generate.client import Client
 from common.generate.responses import (
+    BodyError,
     ErrorKind,
     check_base_url,
     classify_error,
@@ -385,3 +386,30 @@ def test_a_url_that_leads_nowhere_or_holds_a_secret_is_refused(monkeypatch):
             with pytest.raises(InputError, match="--base-url") as error:
                 check_base_url(flag)
             assert KEY not in str(error.value)
+
+
+def test_the_words_of_the_prompt_are_no_sign():
+    """A server may repeat what was asked: "overdue" is then no word about the account."""
+    body = {"error": {"message": "invalid input: Is my library book overdue?"}}
+    prompt = "Question:\nIs my library book overdue?"
+    assert classify_status(400, body, "m", prompt=prompt)[0] is ErrorKind.REFUSED
+    assert classify_status(400, body, "m")[0] is ErrorKind.ACCOUNT
+
+
+def test_what_is_called_by_a_code_is_that_whatever_the_status():
+    """Gateways give 500, or 200, for a key, a quota or a filter; their prose says anything."""
+    codes = {"insufficient_quota": "ACCOUNT", "invalid_api_key": "ACCOUNT", "content_filter": "ROW"}
+    for code, kind in codes.items():
+        body = {"error": {"code": code, "message": "?"}}
+        assert classify_status(500, body, "m")[0].name == kind
+        assert classify_error(BodyError(body["error"]), "m")[0].name == kind
+    prose = {"error": {"message": "upstream failed: a content filter was restarted"}}
+    assert classify_status(500, prose, "m")[0] is ErrorKind.RETRY
+
+
+def test_thinking_with_a_text_of_its_own_is_no_text():
+    part = {"type": "reasoning", "text": "hm Conclusion: wrong"}
+    content = [part, {"type": "text", "text": "Fine."}]
+    body = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
+    answer = parse_answer(body, raw=False)
+    assert answer["text"] == "Fine." and answer["reasoning"] > 0
