@@ -330,7 +330,7 @@ MISTAKES = {
     "money without a budget": Mistake(
         [*ASK, *NOBODY, "--model", "gpt-4o-mini"],
         ["costs money", "nothing was sent"],
-        "--budget USD (a hard stop) or --budget inf",
+        "--budget USD (a hard stop), or --budget inf",
     ),
     "budget without a price": Mistake(
         [*ASK, *NOBODY, "--model", "m", "--budget", "1"], ["the price of 'm'"], "--price-in 0.15"
