@@ -213,8 +213,8 @@ def add_own_sets(benchmarks: list, tolerance: float = 0.0) -> list:
         names.append(name)
         if not path:
             continue
-        taken = name in (*NAMES, HELDOUT, "AVG") or name in names[:-1]
-        if taken or name != file_label(name) or not path.endswith(readers.READABLE):
+        is_known = name in (*NAMES, HELDOUT, "AVG") or name in names[:-1]
+        if is_known or name != file_label(name) or not path.endswith(readers.READABLE):
             raise InputError(
                 f"--benchmarks {benchmark!r} is no NAME=FILE: a NAME of letters, digits and '-' "
                 f"that no other test set has, and a file {' '.join(readers.READABLE)}"

@@ -299,8 +299,8 @@ def classify_status(
     texts = _texts_of(body)
     text = " ".join([str(status), *texts])
     # What fails by chance (5xx) may say anything; a code is a word.
-    said = texts if status < 500 else [part for part in texts if not re.search(r"\s", part)]
-    kind = _find_kind(status, said, has_wait, prompt)
+    signs = texts if status < 500 else [part for part in texts if not re.search(r"\s", part)]
+    kind = _find_kind(status, signs, has_wait, prompt)
     fields = []
     for field in FLAGS:
         quote = "" if "_" in field else "['\"`]"  # round a mere word
@@ -319,10 +319,10 @@ def classify_status(
 def _find_kind(status, texts, has_wait, prompt):
     if status < 400:
         return ErrorKind.SETTINGS
-    letters, asked = _letters(" ".join(texts)), _letters(prompt)
+    letters, prompt_letters = _letters(" ".join(texts)), _letters(prompt)
     for kind, sign in SIGNS:
         for match in re.finditer(sign, letters):
-            if match[0] not in asked:  # the error may repeat the prompt
+            if match[0] not in prompt_letters:  # the error may repeat the prompt
                 return kind
     if status == 503 and has_wait:
         return ErrorKind.RATE_LIMIT
