@@ -43,7 +43,9 @@ UNITS_BEHIND = rf"(?<=[\w)}}%°.'!])(?<![{{_]){GAP}{TEXT}(?:{GAP}{TEXT})*"
 GROUP = r"\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
 UNITS_BELOW = rf"(?<=[\d}}]) ?\\frac{GROUP}{GROUP}"
 SURE_UNITS = r"(?<![A-Za-z\\])(?:cm|mm|km|kg|mol|kJ|MeV|keV|GeV)(?![A-Za-z])"
-CONNECTIVE = r"\b(?:and|or|if|for|when|where|with|over|mod|modulo|is|are|to)\b"
+CONNECTIVE = (
+    r"\b(?:and|or|if|for|when|where|with|over|mod|modulo|is|are|to|about|roughly|approx\w*)\b"
+)
 MULTIPLES = {"K": "thousand", "k": "thousand", "M": "million", "B": "billion", "bn": "billion"}
 WHERE = r"(?<=\S)\s*[,(]?\s*\bwhere\b.*$"  # names explained: 2a, where a is the side
 ALIGNED = r"\\(?:begin|end)\{(?:align|aligned|equation|gather|split)\*?\}"
@@ -220,7 +222,7 @@ REWRITES = compile_rules(
         ),
         (  # (approximately 12.7)
             r"\s*(?:,\s*or|\()\s*(?:approx\.?|approximately|about|or about|roughly|\\approx)"
-            r"\s[^()]*\)?\s*$",
+            r"\s[^()]*\)?[\s.]*$",
             "",
         ),
         (  # f(x) = 1 for all x

@@ -69,7 +69,7 @@ SAME = {  # other words for an answer
     "does not exist": "dne",
     "doesn't exist": "dne",
 }
-NO_SOLUTION = re.compile(r"(?i)(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set")
+NO_SOLUTION = re.compile(r"(?i)(?:there (?:is|are) )?no ?(?:real )?solutions?|(?:the )?empty set")
 
 
 @lru_cache(maxsize=1)
