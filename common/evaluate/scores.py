@@ -1,5 +1,6 @@
 """Outputs -> graded rows -> scores: what is counted, and by which grader."""
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from common.core import stats
 from common.core.files import content_id, file_hash, write_json, write_jsonl
 from common.core.manifests import environment
 from common.core.special_tokens import reveal
+from common.core.thinking import OPEN
 from common.core.untrusted import escape, printable
 from common.data import test_sets
 from common.generate.requests import Request
@@ -22,6 +24,7 @@ NO_GRADE = {
     "correct_paper": None,
     "paper_timed_out": False,
 }
+OPENED_THINKING = re.compile(rf"(?:{OPEN.pattern})\s*\Z", re.I)  # at the end of a prompt
 COUNTS = ("n", "failed", "truncated", "tokens")
 # What a row of a private benchmark must not hold: outputs may repeat the question.
 TEXTS = ("question", "prompt", "output", "error", "extracted")
@@ -154,8 +157,13 @@ def _grade(benchmark, rows):
 
 
 def _complete(row):
-    """Return an output without the number at which its limit cut it."""
-    text = row["output"]
+    """Return an output as it is graded.
+
+    It begins with the thinking that its prompt opened (<think>), or an output cut inside it would
+    be graded, and it ends before the number at which its limit cut it.
+    """
+    opened = OPENED_THINKING.search(row["prompt"][-200:])
+    text = opened[0] + row["output"] if opened else row["output"]
     return grading.without_cut_number(text) if row["finish_reason"] == "length" else text
 
 

@@ -60,6 +60,15 @@ def note_of(given):
     return scores.list_notes([given])[-1]
 
 
+def test_thinking_that_the_prompt_opened_is_not_graded(tmp_path):
+    """Templates of reasoning models end in <think>: an output cut inside it gives no answer."""
+    asked = [Request("<|Assistant|><think>\n"), Request("prompt of i1")] * 2
+    outputs = [output("So the answer is 0. But the", "length"), output("The answer is 1.")]
+    outputs += [output("Is it 7?</think>The answer is 2."), output("The answer is 3.")]
+    rows = scores.grade_outputs(tmp_path, "minerva_math", ITEMS, asked, outputs)
+    assert [row["correct"] for row in rows] == [False, True, True, True]
+
+
 # --- rows -----------------------------------------------------------------------------------------
 
 
