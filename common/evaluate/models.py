@@ -90,22 +90,30 @@ def _resolve(run, name, base_url, choose):
     label = label or file_label("-".join(folder.parts[-2:]).removeprefix("04_train-"))
     steps = sorted(folder.glob("step-*[0-9]"))
     if steps and choose:
-        checkpoints = []
-        for path in steps:  # an adapter's last one unmerged, as the others
-            step = int(path.name.removeprefix("step-"))
-            checkpoints.append(ModelSpec(f"{label}-{path.name}", str(path), step=step))
-        return ModelSpec(label, str(folder), checkpoints=tuple(checkpoints))
+        return ModelSpec(label, str(folder), checkpoints=_list_checkpoints(label, steps))
     if steps:
         location = str(last or steps[-1])
     elif not (folder / "adapter_config.json").is_file():
-        try:
-            location = local_folder(location)
-        except InputError as error:
-            names = " ".join(["base", *trained])
-            raise InputError(
-                f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
-            ) from error
+        location = _find_folder(location, trained)
     return ModelSpec(label, location)
+
+
+def _find_folder(location, trained):
+    try:
+        return local_folder(location)
+    except InputError as error:
+        names = " ".join(["base", *trained])
+        raise InputError(
+            f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
+        ) from error
+
+
+def _list_checkpoints(label, steps):
+    checkpoints = []
+    for path in steps:  # an adapter's last one unmerged, as the others
+        step = int(path.name.removeprefix("step-"))
+        checkpoints.append(ModelSpec(f"{label}-{path.name}", str(path), step=step))
+    return tuple(checkpoints)
 
 
 def _split_name(name, base_url):

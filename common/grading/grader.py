@@ -66,6 +66,10 @@ def grade(text, gold, tolerance: float = 0, choices=None) -> GradeResult:
         option, method = find_option(text, letters, lower_case)
         correct = letter in letters and (option == letter or text.strip() == gold)
         return GradeResult(correct, option, method)
+    return _grade_answer(text, gold, tolerance)
+
+
+def _grade_answer(text, gold, tolerance):
     answer, method = find_answer(text)
     if text.strip() == gold and gold:  # an output that is nothing but the answer, in words
         return GradeResult(True, answer, method)

@@ -181,10 +181,14 @@ def _is_product(value, gap, tail):
         return not gap and tail[0].isalpha() or not all(map(_may_be_bare, bare))
     if letters:
         return not gap or not number
-    if not _may_be_bare(bare[0]):
+    return _may_be_factors(bare[0], number and (gap or bare[0] in JOINED))
+
+
+def _may_be_factors(name, is_unit):
+    """Return whether several letters may be factors; is_unit: they are how a unit is written."""
+    if not _may_be_bare(name):
         return True
-    short = bare[0].islower() and len(bare[0]) < 4
-    return short and not (number and (gap or bare[0] in JOINED))
+    return name.islower() and len(name) < 4 and not is_unit
 
 
 def _is_number(value):
@@ -208,20 +212,19 @@ def _read_tail(value, tail):
     sign, dimension, last = 1, 1, ""
     for division, name, power in FACTOR.findall(tail):
         word = re.sub("[§ ]", "", name).rstrip(".").replace("\\mu", "µ")
-        singular = word.lower().removesuffix("s") if len(word) > 3 else word.lower()
+        singular = _singular(word)
+        factor = _read_scale(word, "" if words else singular, powers)
         if division:
             sign = -1
-        elif word in MONEY_SCALES and MONEY & powers.keys():
-            scale *= MONEY_SCALES[word]
-        elif singular in SCALES and not words:
-            scale *= SCALES[singular] ** sign
+        elif factor:
+            scale *= factor**sign
         elif singular in DIMENSIONS:
             dimension = DIMENSIONS[singular]
         elif singular in POWERS and last:  # meters squared
             powers[last] *= POWERS[singular]
-        elif singular in POWERS or word.lower() in CHANGES.split() and sign > 0:
+        elif _changes_value(word, singular, sign):
             return None
-        elif not words and not powers["percentage"] and find_unit(word):  # kg of gold, % per year
+        elif _unit_of(word, words, powers):  # kg of gold, % per year
             last = find_unit(word)
             powers[last] += sign * int(re.sub(r"[^-\d]", "", power) or dimension)
             dimension = 1
@@ -231,9 +234,33 @@ def _read_tail(value, tail):
             return None
     if dimension > 1:  # square units
         words.add(str(dimension))
-    size, unit = root_units({name: power for name, power in powers.items() if power})
-    is_letter = len(tail) == 1 and tail.isalpha()
+    size, unit = root_units(_powers_of(powers))
+    is_letter = bool(re.fullmatch(r"[^\W\d_]", tail))
     return Quantity(value, scale, size, unit, frozenset(words), is_letter)
+
+
+def _singular(word):
+    return word.lower().removesuffix("s") if len(word) > 3 else word.lower()
+
+
+def _powers_of(powers):
+    return {name: power for name, power in powers.items() if power}
+
+
+def _read_scale(word, singular, powers):
+    """Return what a word multiplies a value by, 0 if it is no such word."""
+    if word in MONEY_SCALES and MONEY & powers.keys():
+        return Fraction(MONEY_SCALES[word])
+    return Fraction(SCALES.get(singular, 0))
+
+
+def _changes_value(word, singular, sign):
+    return singular in POWERS or (word.lower() in CHANGES.split() and sign > 0)
+
+
+def _unit_of(word, words, powers):
+    """Return the unit that a word names; None behind a description or a percentage."""
+    return None if words or powers["percentage"] else find_unit(word)
 
 
 def agree(gold: Quantity, answer: Quantity) -> bool:
@@ -285,9 +312,9 @@ def join_quantities(answer: str) -> str:
     if len(answer) > MAX_QUANTITY or not COMPOUND.fullmatch(answer):
         return answer
     pieces = [piece[0] for piece in PIECE.finditer(answer)]
-    first, *others = map(read_quantity, pieces)
+    first, *further = map(read_quantity, pieces)
     total, size = read_number(first.value), first.size
-    for quantity in others:
+    for quantity in further:
         number = read_number(quantity.value)
         if not first.unit or quantity.unit != first.unit or quantity.size >= size:
             return answer
