@@ -42,7 +42,8 @@ OPENING = r"\W*([{letters}])(?:[).:]|\W*$)"
 # "I" and "A" before a word are English; in brackets they are options.
 LONE = r"\(([{letters}])\)|(?<![A-Za-zÀ-ɏ0-9'’])(?!I\b)([{letters}])(?![\w'’])(?!\s[a-z])"
 BEFORE_LETTER = (  # a bare letter behind any other word is a name: vitamin C
-    r"(?:^|[^\w\s][\s*_(]*|\n\s*|\b(?i:options?|choices?|answer|is|be|it|but|with|pick|choose|select"
+    r"(?:^|[^\w\s][\s*_(]*|\n\s*"
+    r"|\b(?i:options?|choices?|answer|is|be|it|but|with|pick|choose|select"
     r"|as|so|to|letter|hence|thus|therefore|think|say|only|conclude|solution|get|leaving|us)[\s_*]*"
     r"|['’]s\s+|[a-z]{3,}(?<!i)s\s+|[\u3040-\ud7ff]\s*)$"
 )
