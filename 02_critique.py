@@ -336,6 +336,8 @@ html_report.write_page(run)
 print(f"wrote {run / '02_critiques.html'}: all critiques of this run beside their golds")
 lock.release(force=True)
 if not n_good:
+    if output.exists():
+        print(f"note: {output} is of an earlier start and stays: 03 would build from it")
     raise Stopped(critiques.explain_failure(failed, run / "02_failed"), 3 if to_ask else 2)
 if budget.prices and requests:
     print(f"cost of {model} in this run: {budget.describe_cost()}")
