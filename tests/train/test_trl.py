@@ -8,7 +8,7 @@ import datasets
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from common.core import prompts
+from common.core import prompts, special_tokens
 from common.core.tokenizer import load_tokenizer
 from common.data import training_sets
 from common.data.sources import make_row
@@ -142,11 +142,19 @@ def trls(rows, tokenizer, template, cutoff, folder):
 @pytest.mark.parametrize("cutoff", [None, 60], ids=["whole", "cut"])
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_trl_trains_on_the_same_tokens(tmp_path, name, cutoff):
-    """A row whose prompt alone fills the cutoff is dropped by both."""
+    """A row whose prompt alone fills the cutoff is dropped by both.
+
+    But for rows that hold the text of a special token, which TRL reads as that token.
+    """
     tokenizer, template, rows = words_of(name), TEMPLATES[name], every_row()
+    special = {row["id"] for row in rows if special_tokens.count_rows([row], tokenizer)}
     ours = kits(rows, tokenizer, template, cutoff or 10**6)
     _, theirs = trls(rows, tokenizer, template, cutoff, tmp_path)
-    assert theirs == with_what_follows(ours, tokenizer, template, cutoff)
+    expected = with_what_follows(ours, tokenizer, template, cutoff)
+    differing = {
+        name for name in theirs.keys() | expected if theirs.get(name) != expected.get(name)
+    }
+    assert differing and differing <= special and len(special) < len(rows) / 2
     cut = sum(len(ids) == cutoff for ids, _ in ours.values())
     assert (
         len(ours) == len(rows) and not cut
