@@ -73,6 +73,11 @@ def words_before_conclusion(critique: str, at_most: int | None = None) -> int:
     >>> words_before_conclusion("12 + 30 = 42, not 43.\n\nConclusion: wrong [END]")
     5
     """
+    start = critique[:300].lower()
+    if at_most and "conclusion" not in start and "{" not in start:  # a label has 100 before it
+        n_words = sum(1 for _ in islice(WORD.finditer(start[:200]), at_most))
+        if n_words == at_most:
+            return n_words
     words = WORD.finditer(_without_conclusion(_as_prose(critique)))
     return sum(1 for _ in islice(words, at_most))
 

@@ -412,3 +412,8 @@ LENGTHS = {
 def test_words_before_the_conclusion():
     """By hand; a Chinese character is a word, marks alone are none."""
     assert {text: words_before_conclusion(text) for text in LENGTHS} == LENGTHS
+    for text, n_words in LENGTHS.items():
+        for at_most in (1, 3, 5):
+            assert words_before_conclusion(text, at_most) == min(n_words, at_most), text
+            long = "a b c " * 40 + text
+            assert words_before_conclusion(long, at_most) == at_most
