@@ -333,7 +333,7 @@ for name, rows in critiqued.items():
         if report["thinking_removed"]:
             print(f"{report['thinking_removed']:,} answers held thinking, which is left out")
 html_report.write_page(run)
-print(f"wrote {run / '02_critiques.html'}: all critiques of this run beside their golds")
+print(f"wrote {run / '02_critiques.html'}: each critique with its response and the gold")
 lock.release(force=True)
 if not n_good:
     if output.exists():

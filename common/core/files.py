@@ -158,8 +158,8 @@ def lock(path: Path, reentrant: bool = False) -> FileLock:
 def lock_stage(folder: Path) -> FileLock:
     """Keep other processes from a stage of a run, until this one ends or releases the lock.
 
-    folder: of the stage's outputs (runs/NAME/03_data), beside which the lock file is. Now nobody
-    else writes files of this number, so the parts that killed processes left are removed.
+    folder: where the stage writes, such as runs/NAME/03_data. The lock file is 03_data.lock. With
+    the lock held nobody else writes files of this stage, so parts left by a kill are removed.
     """
     file_lock = lock(folder, reentrant=True)
     stage = folder.name[:3]

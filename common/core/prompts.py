@@ -164,7 +164,7 @@ def _time_limit():
     def stop(number, frame):
         raise InputError(
             f"the model's own chat template took more than {TEMPLATE_SECONDS} s for a prompt.\n"
-            "Leave out --template own, or mend chat_template in its tokenizer_config.json."
+            "Leave --template out, or correct chat_template in the model's tokenizer_config.json."
         )
 
     before = signal.signal(signal.SIGVTALRM, stop)

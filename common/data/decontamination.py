@@ -58,7 +58,7 @@ def load_test_sets(names: list, folder=None, seed=0) -> dict:
 def _list_critic_sets(folder):
     """Return the names of the test sets of critics in the folder (None: on the hub)."""
     if folder is None:
-        return [name for name in sources.TEST_SOURCES if name != "realcritic"]
+        return [name for name in sources.TEST_SOURCES if sources.is_on_hub(name)]
     return [name for name in sources.TEST_SOURCES if test_sets.local_path(name, folder).is_file()]
 
 

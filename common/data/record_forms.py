@@ -129,6 +129,9 @@ def unpack_critique(prompt: str, critique: str) -> dict:
     """
     _, _, packed = prompt.partition("Question:\n")
     # Split once only: a response may itself contain "Solution:".
-    question, response = re.split("\n\n(?:Student's )?Solution:\n", packed, maxsplit=1)
+    parts = re.split("\n\n(?:Student's )?Solution:\n", packed, maxsplit=1)
+    if len(parts) < 2:
+        raise ValueError("its prompt holds no 'Question:' with a 'Solution:' below it")
+    question, response = parts
     critique = critique.removeprefix("Critique:\n")
     return {"question": question, "response": response.removesuffix("\n"), "critique": critique}

@@ -60,7 +60,9 @@ def unpack_acemath(record: dict) -> dict:
     >>> unpack_acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
     {'question': 'q', 'response': 'a'}
     """
-    (turn,) = [turn for turn in record["messages"] if turn["role"] != "system"]
+    turn, *further = [turn for turn in record["messages"] if turn["role"] != "system"]
+    if further:
+        raise ValueError("it has several turns, and its answer needs all of them")
     return {"question": turn["content"], "response": record["answer"]}
 
 
@@ -165,9 +167,9 @@ SOURCES = {
         is_test=True,
     ),
     "realcritic": Dataset(
-        "tangzhy/RealCritic",  # on GitHub
+        "github.com/tangzhy/RealCritic",
         license="MIT, with questions of GPQA, which are not to be posted",
-        note="eight test sets; not on the hub: realcritic=FILE of github.com/tangzhy/RealCritic",
+        note="eight test sets; not on the hub: download it, realcritic=FILE",
         is_verified=False,
         is_test=True,
     ),
@@ -181,6 +183,11 @@ SOURCES = {
     ),
 }
 TEST_SOURCES = tuple(name for name, dataset in SOURCES.items() if dataset.is_test)
+
+
+def is_on_hub(name: str) -> bool:
+    """Tell if a source of the table can be read without a file of one's own."""
+    return not SOURCES[name].path.startswith("github.com/")
 
 
 def describe_sources(names: set) -> list:
@@ -286,7 +293,8 @@ def _read_dataset(dataset, revision):
             record = dataset.unpack(record)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             record = BadRecord(record)
-            record.problem = str(error)
+            if type(error) is ValueError:  # the others name a key or a type only
+                record.problem = str(error)
         yield record
 
 
@@ -323,10 +331,10 @@ def _map_columns(source, dataset, sample, column_map, required):
     mapping = dict(zip(required, required)) | (dataset.columns or equal_names) | column_map
     for name, column in mapping.items():
         if column not in present and not _is_path(sample, column):
-            problems = [r.problem for _, r in sample if isinstance(r, BadRecord)]
+            problems = [f"\n{r.problem}" for _, r in sample if isinstance(r, BadRecord)]
             raise InputError(
                 f"{source} has no column {column!r} for {name}; "
-                f"its columns are: {', '.join(sorted(present))} {problems[:1] or ''}\n"
+                f"its columns are: {', '.join(sorted(present))}{''.join(problems[:1])}\n"
                 f"Name the right one: --columns {name}=COLUMN (or a path: a.b, turns.0.text)"
             )
     # Without this line a gold under another name would be missed in silence.

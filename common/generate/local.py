@@ -182,8 +182,8 @@ class Local:
     def _end_tokens(self, stop):
         """Return the ids that end a text.
 
-        They are the stop tokens of the model and of its tokenizer, of which either may lack some,
-        and each stop string that is one token.
+        These are the stop tokens of the model, that of its tokenizer (either may be incomplete),
+        and each stop string that is a single token.
         """
         settings = self.model.generation_config
         if (Path(self.folder) / "generation_config.json").is_file():  # an adapter's, if it has one

@@ -186,7 +186,7 @@ def find_listed_boxes(text: str) -> str:
     r"""Return all boxes of an output as one list, or "".
 
     Questions of several parts are answered so: the mean is \boxed{1}, the variance is \boxed{2}.
-    Boxes far apart, and boxes with a word of correction between them, are no list.
+    It is no list if two boxes are far apart, or if the text between them corrects the first one.
     """
     text = final_text(text)
     boxes = find_boxes(text)

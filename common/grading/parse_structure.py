@@ -93,7 +93,7 @@ SET_UNION = r"\\\}\s*\\cup\s*\\\{"  # \{1\} \cup \{2\}
 MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
 )
-MAX_FILLED = 64  # elements that dots stand for
+MAX_FILLED = 64  # elements that "..." may be expanded to
 CONDITION = r"^(?:if|when|for)\b|,$"  # if x > 0,
 PLUS_MINUS, MINUS_PLUS = r"\\pm(?![a-z])", r"\\mp(?![a-z])"
 
@@ -180,7 +180,7 @@ def _as_matrix(kind, items):
 def is_list(kind: str, items: list[str]) -> bool:
     """Return whether entries are an ordered list, in any brackets, and no interval.
 
-    That are a column, three or more entries, and two of which the first is larger.
+    A list is a column, three or more entries, or two entries of which the first is larger.
 
     >>> is_list("[]", ["1", "2", "6"]), is_list("()", ["0.6", "-0.6"]), is_list("[]", ["1", "2"])
     (True, True, False)

@@ -50,7 +50,7 @@ solar_luminosity = 3.828e26 * watt = Lsun
 """
 PREFIXES = ("", "kilo", "centi", "milli", "mega", "giga", "tera", "nano", "micro", "pico", "femto")
 BARE_LETTERS = set("mshgLlNJWVAKCFTMu")  # behind a number and a space, without \text
-# Names of two small letters that may stand without \text.
+# Units of two lower-case letters that are read as units without \text, too.
 SHORT = """
     cm mm km nm pm fm in ft yd mi kg mg lb oz ms ns ps fs hr yr ml dl gal hp lm cc ly pc am"""
 JOINED = {"cm", "mm", "km", "nm", "kg"}  # 2cm; but 2ft, 2in and 2min may be products

@@ -131,6 +131,7 @@ def count_writes(trainings: list, config) -> dict:
 
 
 def result_settings(training: TrainingRun, config, base_id: str | None, template: str) -> dict:
+    """Return all that decides the result of a training, which a resume compares."""
     settings = {name: getattr(config, name) for name in RESULT_SETTINGS}
     if config.method == "full":
         del settings["lora_rank"]

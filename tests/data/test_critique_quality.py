@@ -94,15 +94,21 @@ def test_letters_are_compared_as_options():
     assert grade(rows)[0] == {"a": True, "b": False}
 
 
-def test_each_response_is_graded_once(monkeypatch):
-    """Two teachers judged it: the grader sees it once."""
-    graded, grade_many = [], grading.grade_many
+@pytest.fixture
+def graded(monkeypatch):
+    """The responses that the grader has seen."""
+    responses, grade_many = [], grading.grade_many
 
-    def watch(responses, golds):
-        graded.extend(responses)
-        return grade_many(responses, golds)
+    def watch(texts, golds):
+        responses.extend(texts)
+        return grade_many(texts, golds)
 
     monkeypatch.setattr(grading, "grade_many", watch)
+    return responses
+
+
+def test_each_response_is_graded_once(graded):
+    """Two teachers judged it: the grader sees it once."""
     grade(DOZEN)
     assert graded == [R, R, W, W, W, R]
 
@@ -114,15 +120,8 @@ def test_each_row_is_graded_against_its_own_gold():
     assert [line["correct"] for line in rows] == [True, False, None, True]
 
 
-def test_the_grade_that_02_wrote_is_read(monkeypatch):
+def test_the_grade_that_02_wrote_is_read(graded):
     """Only what has none is graded here. Golds that came to conflict since then grade nothing."""
-    graded, grade_many = [], grading.grade_many
-
-    def watch(responses, golds):
-        graded.extend(responses)
-        return grade_many(responses, golds)
-
-    monkeypatch.setattr(grading, "grade_many", watch)
     rows = [
         row("a") | {"correct": False},  # against the grader, to know whose it is
         row("b", gold=None, question="qa") | {"correct": None},
