@@ -44,7 +44,8 @@ COMPOUND = re.compile(  # 12 dollars and 50 cents
 STEP = (  # Step 5, the item "5. ...", not 5, cannot be 5: no candidates for the last number
     r"(?:(?<![A-Za-z])(?:step|part|case|option|question|problem|example|method|equation|figure"
     r"|table|item|section|line|round|stage|phase|chapter|page)s?[ #(]*"
-    r"|(?:\bnot|n['’]t|\bcannot|\bnever)(?: be| equal| equal to| exceed| reach)? |\bthan )$"
+    r"|(?:\bnot|n['’]t|\bcannot|\bnever)(?: be| equal| equal to| exceed| reach)? |\bthan "
+    r"|\bbetween (?:\S{1,12} and )?)$"
 )
 ITEM = r"[.):]\*{0,2}\s+\S"
 OPERATION = re.compile(  # the square root of 5, no more than 5
@@ -99,7 +100,7 @@ def find_answer(text: str) -> tuple[str | None, str]:
         return boxes[-1].content, "boxed"
     for answer in answers_after_cues(text):
         return answer, "cue"
-    line = text.strip().rpartition("\n")[2].strip()
+    line = re.sub(r"^\(?[a-z]\)\s+", "", text.strip().rpartition("\n")[2].strip())  # b) 7
     if BARE_MATH_LINE.fullmatch(line) and not re.fullmatch(r"\d+[.)]", line):
         return line, "last number"
     answer = _last_number(text[-5_000:])
@@ -122,7 +123,7 @@ def _is_counted(text, number):
     before = text[max(number.start() - 30, 0) : number.start()]
     if re.search(STEP, before, re.I):
         return True
-    if before.rpartition("\n")[2].strip(" >*#"):
+    if before.rpartition("\n")[2].strip(" >*#("):
         return False
     return bool(re.match(ITEM, text[number.end() :])) or _ends_a_list(text, number)
 

@@ -89,14 +89,16 @@ def _mark_words(text):
     return f" {marked}{text[1][len(words) :]} "
 
 
+BODY_SIGNS = {r"\odot": "sun", "⊙": "sun", r"\oplus": "earth", "⊕": "earth"}
+BODY = r"\\odot|⊙|\\oplus|⊕|(?i:sun|earth|jup(?:iter)?)"
 UNIT_SPELLINGS = compile_rules(
     [
         (r"\\text\s*\{\s*\\AA\s*\}|\\AA(?![a-z])|\\mathring\s*\{?A\}?", " Å "),
-        (  # M_\odot, L_{\text{sun}}
+        (  # M_\odot, R_{\text{Earth}}
             r"(?<=[\d}])(?:\s|\\[,;:! ]|~){0,9}"
             r"(?:\\(?:text|mathrm)\s*\{\s*)?([MLR])\s*\}?_\s*\{?\s*"
-            r"(?:\\odot|⊙|(?:\\(?:text|mathrm)\s*\{)?\s*sun\s*\}?)\s*\}?",
-            r" \\text{ \1sun}",
+            rf"(?:\\(?:text|mathrm)\s*\{{)?\s*({BODY})\s*\}}?\s*\}}?",
+            lambda unit: rf" \text{{ {unit[1]}{BODY_SIGNS.get(unit[2], unit[2].lower())}}}",
         ),
         (r"\^\s*\{?\s*\\prime\s*\\prime\s*\}?", "''"),
         (r"\{:\}", ":"),

@@ -33,6 +33,10 @@ jansky = 1e-26 * kilogram / second**2 = Jy
 solar_mass = 1.98841e30 * kilogram = Msun
 solar_radius = 6.957e8 * meter = Rsun
 solar_luminosity = 3.828e26 * watt = Lsun
+earth_mass = 5.97217e24 * kilogram = Mearth
+earth_radius = 6.3781e6 * meter = Rearth
+jupiter_mass = 1.89812e27 * kilogram = Mjup = Mjupiter
+jupiter_radius = 7.1492e7 * meter = Rjup = Rjupiter
 @alias astronomical_unit = AU
 @alias joule = Nm
 @alias foot = '
@@ -56,7 +60,7 @@ SHORT = """
 JOINED = {"cm", "mm", "km", "nm", "kg"}  # 2cm; but 2ft, 2in and 2min may be products
 # Words that compare, doubt, negate or name a base: 12 less is not 12.
 CHANGES = """
-    less fewer most least greater larger smaller higher lower bigger than
+    too less fewer most least greater larger smaller higher lower bigger than
     above below under over beyond up upward upwards onward onwards short ago bc bce to
     almost nearly about roughly ish maybe perhaps possibly probably doubtful uncertain unsure
     unlikely unclear unknown impossible undefined wrong incorrect invalid inaccurate false rejected

@@ -58,6 +58,7 @@ OPERATIONS = {"the", "and", "negative", "minus", "square", "cube", "root", "reci
 
 ARTICLES = r"^(?:(?:[Aa]|an|the|on|in|at|it's) (?=\S\S))+"
 CAPITALIZED = r"(?<![A-Za-z])(?:[A-Z][a-z]+|[A-Z]{3,})(?![A-Za-z])"  # Even, EVEN; not AaBb, AB
+KIND = r" (?:function|number|integer|triangle|curve|series|sequence)$"  # an even function
 VERBS = r"\b(?:is|are|was|were|will|has|have|does)\b"
 NEGATION = r"\b(?:not|never|no|neither|nor|than)\b|n't\b"
 TEXT_ANSWER = re.compile(r"[A-Za-z][A-Za-z ,.'-]{0,200}")
@@ -68,6 +69,7 @@ SAME = {  # other words for an answer
     "not false": "true",
     "does not exist": "dne",
     "doesn't exist": "dne",
+    "undefined": "dne",
 }
 NO_SOLUTION = re.compile(r"(?i)(?:there (?:is|are) )?no ?(?:real )?solutions?|(?:the )?empty set")
 
@@ -169,6 +171,7 @@ def _said(text):
     short = {_bare(text)}
     if re.match(r"(?i)(?:yes|no|true|false),", text):
         short.add(_bare(text.partition(",")[0]))
+    short.add(re.sub(KIND, "", _bare(text)))
     subject, *rest = re.split(VERBS, text, maxsplit=1)
     if rest and subject.strip() and not re.search(NEGATION, text):
         short |= {_bare(subject), _bare(rest[0])}

@@ -80,6 +80,9 @@ EXTRACTED = [  # (output, answer, method)
     ("1) add\n2) halve\n3) print the result", None, "none"),
     ("1. add\n2. halve\n3.", None, "none"),
     ("12 eggs are left.\n2. Done", "12", "last number"),
+    ("(1) add\n(2) halve", None, "none"),
+    ("It must lie between 3 and 4.", None, "none"),
+    ("a) 12\nb) 15", "15", "last number"),
     # other scripts
     ("所以一共有24个苹果。", "24", "last number"),
     ("答案为：１２", "12", "cue"),
