@@ -83,34 +83,12 @@ def cut_at_stop(text: str, stop: list) -> tuple[str, bool]:
     return (text[: min(positions)], True) if positions else (text, False)
 
 
-LENGTH = ("length", "maxtokens", "maxoutputtokens", "maxlength", "modellength")
+# Parts of the words by which servers say how a text ended.
+LENGTH = "length|maxtokens|maxoutputtokens"
 FILTERED = (
-    "contentfilter",
-    "safety",
-    "recitation",
-    "prohibitedcontent",
-    "blocklist",
-    "spii",
-    "refusal",
-    "sensitive",
-    "guardrailintervened",
+    "filter|safety|recitation|prohibited|blocklist|spii|refus|sensitive|guardrail|moderat|toxic"
 )
-UNFINISHED = (
-    "toolcalls",
-    "functioncall",
-    "tooluse",
-    "malformedfunctioncall",
-    "pauseturn",
-    "abort",
-    "aborted",
-    "cancelled",
-    "error",
-    "insufficientsystemresource",
-    "malformedresponse",
-    "unexpectedtoolcall",
-    "interrupted",
-    "timeout",
-)
+UNFINISHED = "tool|function|malformed|pause|abort|cancel|error|insufficient|interrupt|timeout"
 
 
 def read_finish(word: str | None) -> str | None:
@@ -120,12 +98,12 @@ def read_finish(word: str | None) -> str | None:
     "STOP", or nothing at all). An unfinished one is returned as it is.
     """
     plain = re.sub("[^a-z]", "", (word or "").lower())
-    if plain in LENGTH:
-        return "length"
-    if plain in FILTERED:
+    if re.search(FILTERED, plain):
         return "content_filter"
-    if plain in UNFINISHED:
+    if re.search(UNFINISHED, plain):
         return word
+    if re.search(LENGTH, plain):
+        return "length"
     return "stop"
 
 

@@ -63,6 +63,7 @@ SIGNS = (
     (
         ErrorKind.ACCOUNT,
         r"insufficientquota|billing(hard)?limit|accountdeactivated|creditbalance|arrearage"
+        r"|suspended|spendinglimit|余额不足|欠费"
         r"|insufficient(funds|credit|balance)|outofcredit|paymentrequired|morecredits|overdue"
         r"|invalidapikey|incorrectapikey|apikeynotvalid|apikeyinvalid|unauthorized",
     ),
@@ -70,16 +71,17 @@ SIGNS = (
     (
         ErrorKind.ROW,
         r"contentfilter|contentpolicy|contentmanagement|moderat|flagged|datainspection|safety"
-        r"|inappropriate|prohibitedcontent|invalidprompt|usagepolic|outputblocked|blockedby",
+        r"|sensitive(content|information)|敏感|不安全|inappropriate|prohibitedcontent|invalidprompt|usagepolic|outputblocked|blockedby",
     ),
     (
         ErrorKind.ROW,
         r"(request|prompt|input)(is|was)?too(large|long)|contextlength|contextsize|contextwindow"
         r"|maximumcontext|toolong|reducethelength|mustbereduced|stringabovemaxlength"
-        r"|toomany(input)?tokens|tokencountexceeds|maxmodellen",
+        r"|toomany(input)?tokens(?!pleasewait)|tokencountexceeds|maxmodellen",
     ),
 )
 ERROR_FIELDS = ("code", "type", "status", "param", "loc", "message", "msg", "detail", "error")
+ERROR_FIELDS += ("errors", "error_code", "error_msg", "base_resp", "status_code", "status_msg")
 STATUS_KINDS = {
     401: ErrorKind.ACCOUNT,
     402: ErrorKind.ACCOUNT,
@@ -150,8 +152,8 @@ def parse_answer(body: Any, raw: bool) -> dict:
     raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
     """
     choices = _get(body, "choices", list)
-    if not choices and _get(body, "error"):
-        raise BodyError(body["error"])
+    if not choices and not _get(body, "usage") and _texts_of(body):
+        raise BodyError(_get(body, "error") or body)
     if not choices or not isinstance(choices[0], dict):
         raise ValueError(f"no choices in the answer, but {body}")
     choice = choices[0]
@@ -271,7 +273,7 @@ def classify_error(
         return ErrorKind.WEB_PAGE, "a web page came: is --base-url right? (most end in /v1)"
     if isinstance(error, BodyError):
         code = _count(error.error, "code") or 0
-        status = code if code >= 400 else 500
+        status = code if 400 <= code < 600 else 200
         return classify_status(status, error.error, model, key=key, prompt=prompt)
     if isinstance(error, openai.APIStatusError):
         headers, body = error.response.headers, error.body
@@ -317,7 +319,7 @@ def classify_status(
 
 
 def _find_kind(status, texts, has_wait, prompt):
-    if status < 400:
+    if 300 <= status < 400:
         return ErrorKind.SETTINGS
     letters, prompt_letters = _letters(" ".join(texts)), _letters(prompt)
     for kind, sign in SIGNS:
@@ -326,11 +328,12 @@ def _find_kind(status, texts, has_wait, prompt):
                 return kind
     if status == 503 and has_wait:
         return ErrorKind.RATE_LIMIT
-    return STATUS_KINDS.get(status, ErrorKind.RETRY if status >= 500 else ErrorKind.REFUSED)
+    is_refusal = 400 <= status < 500
+    return STATUS_KINDS.get(status, ErrorKind.REFUSED if is_refusal else ErrorKind.RETRY)
 
 
 def _letters(text):
-    return re.sub(r"[^a-z]", "", text.lower())
+    return re.sub(r"[^a-z\u4e00-\u9fff]", "", text.lower())
 
 
 def _texts_of(body, depth=5) -> list[str]:

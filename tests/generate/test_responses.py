@@ -13,6 +13,7 @@ import pytest
 
 from common.core.errors import InputError
 from common.generate.client import Client
+from common.generate.requests import read_finish
 from common.generate.responses import (
     BodyError,
     ErrorKind,
@@ -82,6 +83,18 @@ STATUSES = [
         "ROW",
         "too large",
     ),
+    (
+        429,
+        {"message": "Too many tokens, please wait"},
+        False,
+        "RATE_LIMIT",
+        "wait",
+    ),
+    (429, {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}, False, "ACCOUNT", "1113"),
+    (429, {"message": "Your account is suspended"}, False, "ACCOUNT", "suspended"),
+    (412, {"message": "Account suspended: monthly spending limit"}, False, "ACCOUNT", "limit"),
+    (400, {"message": "输入内容可能包含敏感内容"}, False, "ROW", "400"),
+    (400, {"code": "SensitiveContentDetected"}, False, "ROW", "Sensitive"),
     (400, {"code": "content_filter"}, False, "ROW", "content_filter"),
     (400, {"code": "invalid_prompt"}, False, "ROW", "invalid_prompt"),
     (400, {}, False, "REFUSED", "400"),
@@ -405,6 +418,32 @@ def test_what_is_called_by_a_code_is_that_whatever_the_status():
         assert classify_error(BodyError(body["error"]), "m")[0].name == kind
     prose = {"error": {"message": "upstream failed: a content filter was restarted"}}
     assert classify_status(500, prose, "m")[0] is ErrorKind.RETRY
+
+
+def test_an_error_in_a_form_of_its_own_inside_a_200():
+    """Some servers have no field "error", and codes that are no HTTP status."""
+    kinds = {
+        '{"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}': "ACCOUNT",
+        '{"error_code": 18, "error_msg": "Open api qps request limit reached"}': "RETRY",
+        '{"code": 11200, "message": "AppIdNoAuthError"}': "RETRY",
+        '{"error": {"code": 429, "message": "slow down"}}': "RATE_LIMIT",
+    }
+    for text, kind in kinds.items():
+        with pytest.raises(BodyError) as error:
+            parse_answer(json.loads(text), raw=False)
+        assert classify_error(error.value, "m")[0].name == kind, text
+
+
+def test_how_servers_say_that_a_text_ended():
+    words = {
+        "stop": ["stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "COMPLETE", None],
+        "length": ["length", "max_tokens", "MAX_TOKENS", "model_length"],
+        "content_filter": ["content_filter: PROHIBITED_CONTENT", "SAFETY", "sensitive", "refusal"],
+    }
+    for end, names in words.items():
+        assert {read_finish(name) for name in names} == {end}, end
+    for name in ("tool_calls", "network_error", "abort", "pause_turn", "MALFORMED_FUNCTION_CALL"):
+        assert read_finish(name) == name
 
 
 def test_thinking_with_a_text_of_its_own_is_no_text():
