@@ -14,6 +14,7 @@ from common.core.files import iter_jsonl
 
 READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 MAX_CELL = 2**24  # characters in a cell of a CSV file
+EXPECTED_JSON = "Expected a list of objects, or one object a line, with the same fields in each."
 
 
 def sample_records(records: Iterable, size: int, seed: int) -> tuple[list, int]:
@@ -46,8 +47,6 @@ def read_records(
     elif kind in (".csv", ".tsv"):
         yield from _read_csv(Path(path))
     elif kind == ".parquet":
-        if not Path(path).is_file():
-            raise InputError(f"there is no file {path}.\nCheck the name: --source FILE.parquet")
         yield from _load_dataset("parquet", path, data_files=path, split="train", streaming=True)
     else:
         for part in split.split("+"):
@@ -73,29 +72,18 @@ def _load_dataset(builder, place, **options):
 
 def _read_json(path):
     """Yield the objects of a list, or one a line, whichever the file holds."""
-    if _first_character(path) != "[":
-        yield from iter_jsonl(path)
-        return
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            is_list = file.read(2**16).lstrip().startswith("[")
+        records = json.loads(path.read_text(encoding="utf-8-sig")) if is_list else iter_jsonl(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} holds no list that can be read ({error}).") from error
+        raise InputError(f"{path} cannot be read ({error}).\n{EXPECTED_JSON}") from error
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise InputError(
-                f"{path}, item {number} is no object: {str(record)[:80]}\n"
-                "Expected a list of objects, or one object a line, with the same fields in each."
+                f"{path}, item {number} is no object: {str(record)[:80]}\n{EXPECTED_JSON}"
             )
         yield record
-
-
-def _first_character(path):
-    """Return the first one that is not white space, of the first 64 KB; "" if there is none."""
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return file.read(2**16).lstrip()[:1]
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error}).\nCheck the name.") from error
 
 
 def _read_csv(path):

@@ -5,6 +5,7 @@ data brings a critique, also critique (normalized), critique_raw, verdict and te
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,7 @@ from common.tiny import world
 
 FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source")
 FIELDS += ("generator", "finish_reason")
-
-
-class BadRecord(dict):
-    """A record of another form than its source has."""
-
-    problem = ""
+UNVERIFIED = "; its columns could not be looked at when this was written: unverified"
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -48,7 +44,6 @@ class Dataset:
     unpack: Callable = record_forms.unpack_record
     license: str = ""
     note: str = ""  # what to know before one uses it
-    is_verified: bool = True  # its card, or a copy, shows these columns
     is_test: bool = False  # a test set of critics: no source of training rows
 
 
@@ -94,8 +89,7 @@ def _table_5_critiques(file):
         file=file,
         unpack=record_forms.unpack_critique_record,
         license="none stated",
-        note="80K critiques of GPT-4o (Table 5), in the first author's backup",
-        is_verified=False,
+        note="80K critiques of GPT-4o (Table 5), in the first author's backup" + UNVERIFIED,
     )
 
 
@@ -111,8 +105,8 @@ SOURCES = {
         file="DSR-CFT-p0.jsonl",
         unpack=record_forms.unpack_critique_record,
         license="not seen; the models are CC-BY-4.0",
-        note="one problem, 600 critiques of seven teachers; DSR-CFT-p1 to p3 are its siblings",
-        is_verified=False,
+        note="one problem, 600 critiques of seven teachers; DSR-CFT-p1 to p3 are its siblings"
+        + UNVERIFIED,
     ),
     "opencodereasoning-2": Dataset(
         "nvidia/OpenCodeReasoning-2",
@@ -127,8 +121,7 @@ SOURCES = {
         unpack=unpack_opencodereasoning,
         license="CC-BY-4.0",
         note="72 GB: add --limit. Where the question is '-', its card says how to fill it in from "
-        "dataset, split and index; then name your file, opencodereasoning-2=FILE",
-        is_verified=False,
+        "dataset, split and index; then name your file, opencodereasoning-2=FILE" + UNVERIFIED,
     ),
     "webinstruct": Dataset(
         "TIGER-Lab/WebInstructSub",
@@ -169,8 +162,7 @@ SOURCES = {
     "realcritic": Dataset(
         "github.com/tangzhy/RealCritic",
         license="MIT, with questions of GPQA, which are not to be posted",
-        note="eight test sets; not on the hub: download it, realcritic=FILE",
-        is_verified=False,
+        note="eight test sets; not on the hub: download it, realcritic=FILE" + UNVERIFIED,
         is_test=True,
     ),
     "prm800k": Dataset(
@@ -196,8 +188,6 @@ def describe_sources(names: set) -> list:
     for name in sorted(SOURCES.keys() & names):
         dataset = SOURCES[name]
         lines.append(f"{name}: {'; '.join(filter(None, [dataset.license, dataset.note]))}")
-        if not dataset.is_verified:
-            lines[-1] += "; its columns could not be looked at when this was written: unverified"
     return lines
 
 
@@ -266,36 +256,38 @@ def load_rows(
     if source == "tiny":
         records = world.forum_rows(seed, limit or size)
     else:
-        records = _read_dataset(dataset, revision)
+        place = (dataset.path, dataset.config, dataset.split, revision)
+        records = readers.read_records(*place, file=dataset.file)
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
     if not sample:
         raise InputError(f"{source} holds no rows.\nExpected at least one record with a question.")
+    unpacked, bad = _unpack(dataset, sample)
+    if not unpacked:
+        _report_bad(source, bad, len(sample))
     required = ("question", "response") if need_response else ("question",)
-    mapping = _map_columns(source, dataset, sample, column_map, required)
+    mapping = _map_columns(source, dataset, unpacked, column_map, required)
     counts = Counter({"not in the random sample (--rows)": n_read - len(sample)})
-    rows, bad = [], []
-    for number, record in sample:
+    rows = []
+    for number, record in unpacked:
         try:
             values = _read_values(record, mapping, required, counts)
             rows.append(_build_row(values, name, verdict_map, counts))
         except ValueError as error:
-            bad.append(f"{source}, row {number}: {error}")
-    _report_bad(bad, len(sample))
+            bad.append(f"row {number}: {error}")
+    _report_bad(source, bad, len(sample))
     counts["bad rows dropped"] = len(bad)
     return drop_duplicates(rows, counts), counts
 
 
-def _read_dataset(dataset, revision):
-    """Yield the records, a nested one as its fields; one of another form is a BadRecord."""
-    place = (dataset.path, dataset.config, dataset.split, revision)
-    for record in readers.read_records(*place, file=dataset.file):
+def _unpack(dataset, sample):
+    """Return [(number, record's fields)], and a line for each record of another form."""
+    unpacked, bad = [], []
+    for number, record in sample:
         try:
-            record = dataset.unpack(record)
+            unpacked.append((number, dataset.unpack(record)))
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            record = BadRecord(record)
-            if type(error) is ValueError:  # the others name a key or a type only
-                record.problem = str(error)
-        yield record
+            bad.append(f"row {number}: {error!r}; its columns are: {', '.join(record)}")
+    return unpacked, bad
 
 
 def read_questions(name: str, folder=None) -> list:
@@ -303,19 +295,9 @@ def read_questions(name: str, folder=None) -> list:
 
     folder: read it from folder/NAME/test.jsonl, not from the hub.
     """
-    dataset = SOURCES[name]
-    if folder:
-        dataset = replace(dataset, path=str(Path(folder, name, "test.jsonl")), file=None)
-    column = dataset.columns.get("question", "question")
-    questions = {}
-    for record in _read_dataset(dataset, None):
-        if not isinstance(record.get(column), str):
-            raise InputError(
-                f"{name} has a record without a question; it has {', '.join(record)}.\n"
-                f"Expected the columns of {dataset.path} (common/data/sources.py)."
-            )
-        questions[record[column]] = None
-    return list(questions)
+    source = f"{name}={Path(folder, name, 'test.jsonl')}" if folder else name
+    rows, _ = load_rows(source, size=sys.maxsize, need_response=False)
+    return list(dict.fromkeys(row["question"] for row in rows))
 
 
 def _map_columns(source, dataset, sample, column_map, required):
@@ -330,11 +312,11 @@ def _map_columns(source, dataset, sample, column_map, required):
     equal_names = {name: name for name in FIELDS if name in present}
     mapping = dict(zip(required, required)) | (dataset.columns or equal_names) | column_map
     for name, column in mapping.items():
-        if column not in present and not _is_path(sample, column):
-            problems = [f"\n{r.problem}" for _, r in sample if isinstance(r, BadRecord)]
+        is_path = any(record_forms.look_up(record, column) is not None for _, record in sample)
+        if column not in present and not is_path:
             raise InputError(
                 f"{source} has no column {column!r} for {name}; "
-                f"its columns are: {', '.join(sorted(present))}{''.join(problems[:1])}\n"
+                f"its columns are: {', '.join(sorted(present))}\n"
                 f"Name the right one: --columns {name}=COLUMN (or a path: a.b, turns.0.text)"
             )
     # Without this line a gold under another name would be missed in silence.
@@ -344,15 +326,10 @@ def _map_columns(source, dataset, sample, column_map, required):
     return mapping
 
 
-def _is_path(sample, column):
-    """Tell if a dotted path leads to something in at least one record."""
-    return any(record_forms.look_up(record, column) is not None for _, record in sample)
-
-
-def _report_bad(bad, n_rows):
+def _report_bad(source, bad, n_rows):
     if not bad:
         return
-    text = f"{len(bad)} of {n_rows} rows cannot be used, the first: {bad[0]}"
+    text = f"{source}: {len(bad)} of {n_rows} rows cannot be used, the first: {bad[0]}"
     if 2 * len(bad) >= n_rows:
         fix = "name the right columns: --columns question=COLUMN response=COLUMN"
         raise InputError(f"{text}\nFix the rows, or {fix}")
@@ -385,8 +362,6 @@ def make_row(
 def _read_values(record, mapping, required, counts):
     """Return {field: value} of a record; raise ValueError that says what is bad about it."""
     values = dict.fromkeys(FIELDS)
-    if isinstance(record, BadRecord) and record.problem:
-        raise ValueError(record.problem)
     for name, column in mapping.items():
         value = record_forms.look_up(record, column)
         if name == "gold":
