@@ -21,20 +21,14 @@ solutions hold an error. That of the default seed is shipped; any other is train
 or two). It then takes forum answers to new questions, 57 % of them right.
 """
 
-# %% Settings
+# %% Settings: these, and those of EngineConfig (name, preset, budget, concurrency, ...)
 from dataclasses import dataclass
 
-from common.core.config import configure, setting
+from common.core.config import EngineConfig, configure, setting
 
 
 @dataclass
-class Config:
-    name: str | None = setting(None, "the run: files go to runs/NAME (default: the preset's name)")
-    preset: str = setting(
-        "tiny",
-        "tiny, paper, one-shot, ... (common/core/presets.py); "
-        "default: what 01 was run with, tiny for a new run",
-    )
+class Config(EngineConfig):
     source: str = setting(
         "webinstruct-cft-50k",
         "tiny; a name in common/data/sources.py; a hub id; a file (.jsonl .json .csv .tsv "
@@ -67,35 +61,10 @@ class Config:
     allow_test_data: bool = setting(
         False, "train on a test set of critics, such as processbench", group="data"
     )
-    extra_body: str = setting(
-        "", "further fields of each request to a server, a JSON object", group="generation"
-    )
     samples: int = setting(1, "responses per question", minimum=1, group="generation")
     temperature: float = setting(0.7, "of the draws; 0 is greedy", minimum=0, group="generation")
     top_p: float = setting(1.0, "nucleus of the draws", minimum=0, maximum=1, group="generation")
     max_new_tokens: int = setting(2048, "tokens per response", minimum=1, group="generation")
-    batch_size: int = setting(32, "prompts a batch of a local model", minimum=1, group="generation")
-    concurrency: int = setting(
-        256, "requests in flight at most", minimum=1, group="server and money"
-    )
-    timeout: float = setting(
-        300.0, "seconds for one request in all", minimum=1, group="server and money"
-    )
-    budget: float | None = setting(
-        None,
-        "USD --model may cost in this run: a hard stop; inf: none",
-        minimum=0,
-        group="server and money",
-    )
-    price_in: float | None = setting(
-        None,
-        "USD per million prompt tokens (default: common/generate/prices.json)",
-        minimum=0,
-        group="server and money",
-    )
-    price_out: float | None = setting(
-        None, "USD per million tokens of responses", minimum=0, group="server and money"
-    )
     pretrain: bool = setting(
         False, "train the base of the default seed, too, which is shipped", group="miniature"
     )

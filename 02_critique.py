@@ -21,28 +21,20 @@ where it was, and a kill loses what was in flight. Status 0: all rows; 3: some f
 without them); 2: input; 4: key, quota, budget, server; 5: disk; 130: Ctrl-C.
 """
 
-# %% Settings
+# %% Settings: these, and those of EngineConfig (name, preset, budget, concurrency, ...)
 from dataclasses import dataclass, replace
 
-from common.core.config import configure, setting
+from common.core.config import EngineConfig, configure, setting
 
 USE, DATA, GENERATION = "what you will use", "data", "generation"
 SERVER, TINY = "server and money", "miniature"
 
 
 @dataclass
-class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset)", group=USE)
-    preset: str = setting("tiny", "tiny, paper, ...; default: what 01 was run with", group=USE)
+class Config(EngineConfig):
     model: str | None = setting(None, "the teacher's name on the server", group=USE)
     base_url: str | None = setting(
         None, "server (default: OPENAI_BASE_URL, or the OpenAI API); tiny: a rule set", group=USE
-    )
-    budget: float | None = setting(
-        None,
-        "USD for this teacher over all starts: a hard stop; inf: no limit",
-        minimum=0,
-        group=USE,
     )
     answers: bool = setting(
         False, "also ask for the teacher's own answers, for the training set sft-teacher", group=USE
@@ -80,7 +72,6 @@ class Config:
     reasoning_effort: str | None = setting(
         None, "such as low: sends no temperature and no top_p, but for none", group=GENERATION
     )
-    extra_body: str = setting("", "more fields of each request, a JSON object", group=GENERATION)
     min_critique_words: int = setting(
         3,
         "words before the conclusion at least; of 2,465 real critiques the shortest has 18",
@@ -96,10 +87,7 @@ class Config:
     max_bad_share: float = setting(
         0.2, "of the first 200; more bad ones end the run", minimum=0, maximum=1, group=GENERATION
     )
-    batch_size: int = setting(32, "prompts at a time, --self-critique", minimum=1, group=GENERATION)
     seed: int = setting(0, "of --self-critique; a teacher has none", minimum=0, group=GENERATION)
-    concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
-    timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
     batch: bool = setting(False, "the Batch API: half the price, within 24 hours", group=SERVER)
     batch_tokens: int = setting(
         2_000_000,
@@ -109,12 +97,6 @@ class Config:
     )
     prices: str | None = setting(
         None, "litellm's file of prices (default: common/generate/prices.json)", group=SERVER
-    )
-    price_in: float | None = setting(
-        None, "USD per million prompt tokens, if no file has them", minimum=0, group=SERVER
-    )
-    price_out: float | None = setting(
-        None, "USD per million tokens of answers", minimum=0, group=SERVER
     )
     ask_miniature: bool = setting(
         False, "yes: ask a foreign teacher about the micro-world's questions", group=TINY

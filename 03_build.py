@@ -28,20 +28,14 @@ questions, and sft-verified has more of those that were answered right. The sets
 not equal tokens; the page says how many.
 """
 
-# %% Settings
+# %% Settings: these, and those of RunConfig (name, preset)
 from dataclasses import dataclass
 
-from common.core.config import configure, setting
+from common.core.config import RunConfig, configure, setting
 
 
 @dataclass
-class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting(
-        "tiny",
-        "tiny, paper, one-shot, ... (common/core/presets.py); "
-        "default: what 01 was run with, tiny for a new run",
-    )
+class Config(RunConfig):
     arms: list[str] = setting(
         [],
         "training sets to build, also the controls cft-shuffled cft-verdict cft-self-critique "

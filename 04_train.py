@@ -17,20 +17,14 @@ It is summed over the global batch and divided by its supervised tokens, so the 
 1 process or N. A killed run goes on where it was.
 """
 
-# %% Settings
+# %% Settings: these, and those of RunConfig (name, preset)
 from dataclasses import dataclass
 
-from common.core.config import configure, setting
+from common.core.config import RunConfig, configure, setting
 
 
 @dataclass
-class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
-    preset: str = setting(
-        "tiny",
-        "tiny, paper, lora, qlora, one-shot (common/core/presets.py); "
-        "default: what 01 was run with, tiny for a new run",
-    )
+class Config(RunConfig):
     model: str | None = setting(None, "base model: folder or hub id (default: 01_base)")
     arms: list[str] = setting(
         [], "which training sets (default: all of 03_data); cft+sft trains on the rows of both"

@@ -23,23 +23,17 @@ content (of a served model: its name and address), the prompt and the settings, 
 another one's answers, and what is already scored is not run again.
 """
 
-# %% Settings
+# %% Settings: these, and those of EngineConfig (name, preset, budget, concurrency, ...)
 from dataclasses import dataclass
 
-from common.core.config import configure, setting
+from common.core.config import EngineConfig, configure, setting
 
 USE, DATA, GENERATION = "what you will use", "data", "generation"
 SERVER, CHECKPOINTS, STATISTICS = "server and money", "checkpoints", "statistics"
 
 
 @dataclass
-class Config:
-    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset)", group=USE)
-    preset: str = setting(
-        "tiny",
-        "tiny, paper, ... (common/core/presets.py); default: what 01 was run with",
-        group=USE,
-    )
+class Config(EngineConfig):
     model: list[str] = setting(
         [],
         "models: base, a training set, a folder, a hub id, NAME@URL of a server; LABEL=NAME "
@@ -77,26 +71,8 @@ class Config:
         1, "outputs per item; several give avg@k, pass@k, maj@k", minimum=1, group=GENERATION
     )
     temperature: float = setting(0.0, "of the sampling; 0 is greedy", minimum=0, group=GENERATION)
-    extra_body: str = setting(
-        "", "further fields of each request to a server, a JSON object", group=GENERATION
-    )
-    batch_size: int = setting(32, "prompts at a time on one GPU", minimum=1, group=GENERATION)
     base_url: str | None = setting(
         None, "OpenAI-compatible server of all models: http://localhost:8000/v1", group=SERVER
-    )
-    concurrency: int = setting(256, "requests in flight at most", minimum=1, group=SERVER)
-    timeout: float = setting(300.0, "seconds for one request in all", minimum=1, group=SERVER)
-    budget: float | None = setting(
-        None,
-        "USD that a model may cost on one benchmark, over all starts: a hard stop; inf: no limit",
-        minimum=0,
-        group=SERVER,
-    )
-    price_in: float | None = setting(
-        None, "USD per million prompt tokens, if budget.py has none", minimum=0, group=SERVER
-    )
-    price_out: float | None = setting(
-        None, "USD per million tokens of outputs", minimum=0, group=SERVER
     )
     selection: str = setting(
         "last",

@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,6 +42,50 @@ def setting(
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+@dataclass
+class RunConfig:
+    """The settings of every script."""
+
+    name: str | None = setting(None, "the run: files in runs/NAME (default: the preset's name)")
+    preset: str = setting(
+        "tiny",
+        "tiny, paper, lora, qlora, one-shot (common/core/presets.py); "
+        "default: what 01 was run with, tiny for a new run",
+    )
+
+
+@dataclass
+class EngineConfig(RunConfig):
+    """The settings of scripts that generate text, with a server or with a model here."""
+
+    budget: float | None = setting(
+        None,
+        "USD a model may cost over all starts (05: on one benchmark): a hard stop; inf: no limit",
+        minimum=0,
+    )
+    extra_body: str = setting(
+        "", "further fields of each request to a server, a JSON object", group="generation"
+    )
+    batch_size: int = setting(
+        32, "prompts at a time of a model on this machine", minimum=1, group="generation"
+    )
+    concurrency: int = setting(
+        256, "requests in flight at most", minimum=1, group="server and money"
+    )
+    timeout: float = setting(
+        300.0, "seconds for one request in all", minimum=1, group="server and money"
+    )
+    price_in: float | None = setting(
+        None,
+        "USD per million prompt tokens (default: common/generate/prices.json)",
+        minimum=0,
+        group="server and money",
+    )
+    price_out: float | None = setting(
+        None, "USD per million tokens of outputs", minimum=0, group="server and money"
+    )
 
 
 def configure(config_class: Any, stage: str, **overrides: Any) -> Any:
