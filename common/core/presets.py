@@ -38,7 +38,7 @@ TINY = {
     "04": dict(
         learning_rate=3e-4,
         global_batch=16,
-        tokens_per_microbatch=2048,
+        tokens_per_microbatch=1024,
         save_every=0,
         threads=1,
         activation_checkpointing=False,

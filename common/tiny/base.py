@@ -146,7 +146,7 @@ def _fit(folder, documents, seed):
     tokenizer = build_tokenizer()
     rows, _ = tokens.examples(documents, tokenizer, "chatml", cutoff=512)
     lengths = [len(row["input_ids"]) for row in rows]
-    plan = tokens.batch_plan(lengths, BATCH, 1, seed, 1, tokens_per_microbatch=2048)
+    plan = tokens.batch_plan(lengths, BATCH, 1, seed, 1, tokens_per_microbatch=1024)
     model = load(folder, device)
     optimizer = adamw(model, weight_decay=0.01, betas=(0.9, 0.98))
     steps = training_steps(model, optimizer, rows, plan, peak=4e-3, warmup_ratio=0.04)

@@ -136,10 +136,11 @@ def _total_loss(model, examples, step, scale):
 def _clip_gradients(model) -> float:
     """Clip the gradients; return their norm over all processes, from before."""
     trainable = [p for p in model.parameters() if p.requires_grad]
+    world = dist.get_world_size()
     for p in trainable:
-        if not isinstance(p, DTensor):  # an adapter: each rank holds all of it
+        if world > 1 and not isinstance(p, DTensor):  # an adapter: each rank holds all of it
             dist.all_reduce(p.grad)
-            p.grad /= dist.get_world_size()
+            p.grad /= world
     norm = torch.nn.utils.clip_grad_norm_(trainable, MAX_GRAD_NORM)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 

@@ -52,12 +52,7 @@ from common.train.loop import adamw, training_steps
 ROOT = Path(__file__).parent.parent.parent
 SHARED = ROOT.parent / "shared"  # real critiques and a real tokenizer, where they are at hand
 TRL = "trl==1.16.0"
-KIT, PLAIN, HF, SFT = (
-    "the kit",
-    "the kit without fully_shard",
-    "transformers.Trainer",
-    "trl.SFTTrainer",
-)
+KIT, HF, SFT = "the kit", "transformers.Trainer", "trl.SFTTrainer"
 CUDA = torch.cuda.is_available()
 RATE = 1e-5 if CUDA else 1e-3  # constant
 UNTIMED = 1 if CUDA else 0  # first steps: on a GPU libraries choose and load their kernels in them
@@ -228,9 +223,6 @@ def train_kit(job, rows):
         net = adapters.load(
             job["folder"], device, 32, activation_checkpointing=job["checkpointing"]
         )
-    elif job["contender"] == PLAIN:
-        net = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32)
-        model.make_trainable(net, job["checkpointing"])
     else:
         net = model.load(job["folder"], device, job["checkpointing"])
     meter, updates = Meter(net), []
@@ -479,7 +471,7 @@ def loop(options, scratch, peers):
     same = compare(
         "Vocabulary 512, identical micro-batches of 4 random rows, 4 a step",
         job | {"sequential": True},
-        dict.fromkeys([KIT, PLAIN, *peers], {}),
+        dict.fromkeys([KIT, *peers], {}),
         options.rounds,
     )
     same_losses(same)
@@ -533,7 +525,7 @@ def vocabulary(options, scratch, peers):
         "Vocabulary 151,936, identical micro-batches of 4 rows, 2 a step (on a CPU TRL scores all "
         "positions, on a GPU the supervised ones)",
         job,
-        {KIT: {}, HF: {}} | dict.fromkeys([PLAIN, *peers[1:]], {"at_most": 1}),
+        {KIT: {}, HF: {}} | dict.fromkeys(peers[1:], {"at_most": 1}),
         options.rounds,
     )
     same_losses(found)

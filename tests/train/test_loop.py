@@ -581,7 +581,7 @@ def test_weights_are_those_of_plain_torch(tiny_model, weight_decay, monkeypatch)
         pass
     expected = by_hand(tiny_model, examples, plan, 1e-2, weight_decay)
     for name, tensor in net.state_dict().items():
-        assert (tensor.full_tensor() - expected[name]).abs().max() < 2e-4, name
+        assert (tensor - expected[name]).abs().max() < 2e-4, name
 
 
 # --- rows put aside -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
@@ -105,11 +106,18 @@ def test_bias_and_bfloat16():
 # --- through the loaded model ---------------------------------------------------------------------
 
 
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkpointing):
-    """common.model.load and completion_loss with a scale, sharded parameters and all, against
-    model(labels=) on the same folder.
+@pytest.mark.parametrize("sharded", [True, False])
+def test_loaded_model_has_hugging_faces_loss_and_gradient(
+    tmp_path, tied, checkpointing, sharded, load_sharded
+):
+    """completion_loss with a scale, sharded parameters and all, against model(labels=) on the same
+    folder.
     """
     torch.manual_seed(0)
     Qwen2ForCausalLM(
@@ -118,14 +126,15 @@ def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkp
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     input_ids, labels = batch()
     (theirs := plain(input_ids=input_ids, labels=labels).loss).backward()
-    net = model.load(tmp_path, torch.device("cpu"), checkpointing)
+    load = load_sharded if sharded else model.load
+    net = load(tmp_path, torch.device("cpu"), checkpointing)
     n = (labels[:, 1:] != IGNORE).sum().item()
     ours = net.completion_loss(input_ids, labels, 1 / n)
     ours.backward()
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5) and theirs.item() > 4.5
     expected = {name: p.grad for name, p in plain.named_parameters()}
     seen = {
-        name.replace("_checkpoint_wrapped_module.", ""): p.grad.full_tensor()
+        name.replace("_checkpoint_wrapped_module.", ""): whole(p.grad)
         for name, p in net.named_parameters()
     }
     assert seen.keys() == expected.keys() and ("lm_head.weight" in seen) == (not tied)
@@ -135,7 +144,7 @@ def test_loaded_model_has_hugging_faces_loss_and_gradient(tmp_path, tied, checkp
     net.completion_loss(input_ids, labels, 3 / n).backward()  # the scale is the gradient's too
     for name, p in net.named_parameters():
         torch.testing.assert_close(
-            p.grad.full_tensor(),
+            whole(p.grad),
             3 * expected[name.replace("_checkpoint_wrapped_module.", "")],
             atol=3e-5,
             rtol=1e-4,

@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
     GemmaConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -30,6 +31,7 @@ from common.tiny.base import build_tokenizer
 from common.train import adapters, checkpoints, tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
 from common.train.model import load as load_model
+from common.train.model import make_trainable
 
 CPU = torch.device("cpu")
 WORDS = build_tokenizer()
@@ -87,7 +89,7 @@ def test_activation_checkpointing_changes_no_number(tiny_model, examples):
         loss = model.completion_loss(*batch)
         loss.backward()
         losses.append(loss.item())
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).full_tensor().item())
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and norms[0] == pytest.approx(
         norms[1], rel=1e-6
     )
@@ -125,11 +127,11 @@ def test_bfloat16_folder_is_trained_in_float32(tmp_path):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def fit(folder, examples, steps=None, state=None, save_at=None, **options):
+def fit(folder, examples, steps=None, state=None, save_at=None, load=load_model, **options):
     plan = tokens.batch_plan(
         [len(e["input_ids"]) for e in examples], 8, 1, 0, 1, options.pop("cap", 256)
     )
-    model = load_model(folder, CPU)
+    model = load(folder, CPU)
     optimizer = adamw(model)
     start = checkpoints.load_state(model, optimizer, state) if state else 0
     updates = []
@@ -149,6 +151,42 @@ def test_resumed_training_repeats_the_undisturbed_losses(tiny_model, examples, t
     resumed = fit(tiny_model, examples, state=tmp_path)
     assert [u.step for u in resumed] == [4, 5, 6]
     assert [(u.loss, u.grad_norm) for u in resumed] == [(u.loss, u.grad_norm) for u in whole[3:]]
+
+
+def test_sharded_or_not_every_bit_is_the_same(tiny_model, examples, tmp_path, load_sharded):
+    """Losses, gradient norms and states; a state of either goes on as the other's."""
+    whole = fit(tiny_model, examples, state=tmp_path / "plain", save_at=3)
+    sharded = fit(tiny_model, examples, state=tmp_path / "sharded", save_at=3, load=load_sharded)
+
+    def numbers(updates):
+        return [(u.step, u.loss, u.grad_norm) for u in updates]
+
+    assert numbers(whole) == numbers(sharded)
+    assert numbers(fit(tiny_model, examples, state=tmp_path / "sharded")) == numbers(whole[3:])
+    resumed = fit(tiny_model, examples, state=tmp_path / "plain", load=load_sharded)
+    assert numbers(resumed) == numbers(whole[3:])
+
+
+def test_sharded_or_not_the_checkpoint_is_the_same(tiny_model, tmp_path, load_sharded):
+    for name, load in (("plain", load_model), ("sharded", load_sharded)):
+        net = load(tiny_model, CPU)
+        checkpoints.save(net, WORDS, "chatml", tmp_path / name, torch.float32)
+    assert model_id(tmp_path / "plain") == model_id(tmp_path / "sharded")
+
+
+@pytest.mark.parametrize(
+    ("config", "n_fused"),
+    [(Qwen2Config(**SIZES), 5), (LlamaConfig(**SIZES), 5), (Gemma2Config(**SIZES, head_dim=8), 0)],
+    ids=["qwen2", "llama", "gemma2"],
+)
+def test_norms_that_are_llamas_take_one_call(config, n_fused):
+    """Two a layer and one at the end. Gemma's multiplies by 1 + weight, so it stays."""
+    net = AutoModelForCausalLM.from_config(config)
+    batch = torch.arange(6)[None]
+    expected = net(batch).logits
+    make_trainable(net, activation_checkpointing=False)
+    assert sum("forward" in vars(module) for module in net.modules()) == n_fused
+    torch.testing.assert_close(net(batch).logits, expected)
 
 
 class Planted:
