@@ -112,6 +112,7 @@ from common.evaluate import ask, comparisons, html_report, models, paper_tables,
 from common.evaluate import checkpoint_selection as selection
 from common.generate.journal import Journal
 from common.generate.requests import Sampling, complete
+from common.tiny import mistakes
 from common.train import distributed
 
 distributed.start()
@@ -226,7 +227,8 @@ by_key = {(result.benchmark, result.model): result for result in results}
 Accuracy by the strict grader, with its 95% interval over items (Wilson's; of several samples a
 normal one with an item of 0 and an item of 1 added), and by the paper's rules. `unboxed` counts
 answers that were not in a \\boxed{}, `truncated` outputs that ran into `--max-new-tokens`. The
-floor is what one and the same answer to every question would score.
+floor is what one and the same answer to every question would score. For the miniature a table says
+what went wrong first in the wrong answers.
 """
 
 # %% Score; and one question on which the models differ, as each answers it
@@ -253,9 +255,15 @@ notes += scores.list_notes(results)
 trained = selection.read_trained_questions(run)
 notes += decontamination.report_overlap(trained, tests)
 notes.append("Another CPU or GPU gives other digits: a small model may differ by some points.")
+mistake_rows = [
+    {"benchmark": "tiny", "model": result.model} | mistakes.count_mistakes(result.rows)
+    for result in results
+    if result.benchmark == "tiny"
+]
 sections = {
     "Scores": report.format_table(report.SCORES, all_scores),
     f"Against {' and '.join(baselines)}": report.format_table(report.COMPARISONS, comparison_rows),
+    "First mistakes": report.format_table(report.MISTAKES, mistake_rows),
     "Over seeds": report.format_table(report.SEEDS, seed_rows),
     "Choice of checkpoints": report.format_table(report.SELECTION, selected),
     "The paper": "\n\n".join(paper_sections),

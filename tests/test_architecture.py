@@ -12,7 +12,15 @@ MAY_READ = {
     "teacher": {"core"},
     "data": {"core", "grading", "tiny.world"},
     "generate": {"core", "train"},
-    "evaluate": {"core", "grading", "generate", "train", "data.test_sets", "data.decontamination"},
+    "evaluate": {
+        "core",
+        "grading",
+        "generate",
+        "train",
+        "data.test_sets",
+        "data.decontamination",
+        "tiny.mistakes",
+    },
     "tiny": {"core", "grading", "generate", "train"},
 }
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
 from common.core.tables import cell, interval, markdown, percent
+from common.tiny.mistakes import KINDS
 
 CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
 AXIS_LABEL = "accuracy, % (bars: 95% interval)"
@@ -102,6 +103,11 @@ SELECTION = (
     ("its 95% interval", signed_interval, "difference_low", "difference_high"),
     ("p (Holm, all pairs)", _p, "holm"),
     ("by Holm's p", cell, "outcome"),
+)
+MISTAKES = (  # first ones, of wrong outputs of the micro-world
+    ("benchmark", cell, "benchmark"),
+    ("model", cell, "model"),
+    *((kind, cell, kind) for kind in KINDS),
 )
 
 
