@@ -1,9 +1,9 @@
 """Decoding with a transformers model: finished rows leave a batch, and new ones fill its places.
 
 A static batch runs until its longest text ends: with real lengths most of its work is thrown away.
-Here all rows advance by STEPS tokens without waiting for the host. Then the host looks which texts
-have ended, takes those rows out of the cache, cuts off the columns that no row uses any more, and
-puts the next prompts in.
+Here all rows advance by STEPS tokens, and the host waits for the device once, at their end. Then it
+looks which texts have ended, takes those rows out of the cache, cuts off the columns that no row
+uses any more, and puts the next prompts in.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.masking_utils import create_masks_for_generate
 
 from common.core.files import utf8
 from common.core.special_tokens import encode
@@ -32,8 +33,8 @@ ROOM = 64  # the cache grows by so many columns: an allocator can use equal size
 class Row:
     """A prompt on its way to a text.
 
-    limit: how many tokens the text may have. ids: its tokens so far; next_id: the one that
-    follows, not yet fed to the model. finish_reason: "stop" or "length" once it has ended.
+    limit: how many tokens the text may have. ids: its tokens so far, but for the newest, which is
+    not yet fed to the model. finish_reason: "stop" or "length" once it has ended.
     """
 
     task: Task
@@ -41,7 +42,6 @@ class Row:
     limit: int
     random: torch.Generator
     ids: list = field(default_factory=list)
-    next_id: int = 0
     finish_reason: str = ""
 
     def n_columns(self) -> int:
@@ -79,15 +79,15 @@ class Columns(DynamicLayer):
 def _joined(parts, width, n_free):
     """Return a cache of rows from several caches, one below the other.
 
-    parts: (cache, its rows) each. The rows keep their last `width` columns, right-aligned, in
+    parts: (cache, ..., its rows) each. The rows keep their last `width` columns, right-aligned, in
     buffers with `n_free` more at least. Free columns are zero: masked, yet never NaN. The old
     layers are given up one by one, so that two whole caches are never held.
     """
     size = ROOM * math.ceil((width + n_free) / ROOM)
     layers = []
-    for old_layers in zip(*(cache.layers for cache, _ in parts)):
+    for old_layers in zip(*(cache.layers for cache, *_ in parts)):
         keys, values = [], []
-        for old, (_, rows) in zip(old_layers, parts):
+        for old, (*_, rows) in zip(old_layers, parts):
             used = old.get_seq_length()
             padding = (0, 0, width - used, size - width)  # at the left a negative one cuts off
             keys.append(pad(old.keys[rows, :, :used], padding))
@@ -95,6 +95,15 @@ def _joined(parts, width, n_free):
             old.keys = old.values = None
         layers.append(Columns(torch.cat(keys), torch.cat(values), width))
     return Cache(layers=layers)
+
+
+def _at_step(masks, step, end):
+    """Return what `Decoder._masks` has for one step, whose token is in column `end` - 1."""
+    if isinstance(masks, dict):
+        return {kind: _at_step(mask, step, end) for kind, mask in masks.items()}
+    if masks.dim() == 2:
+        return masks[:, :end]
+    return masks[:, :, step : step + 1, :end]
 
 
 def draw(scores: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> torch.Tensor:
@@ -156,25 +165,28 @@ class Decoder:
 
     def _finished_rows(self, waiting):
         """Yield each row as its text ends."""
-        rows, places, cache = [], [], None  # places: of the rows in the cache
+        rows = []
+        parts: list = []  # of the batch: (cache, its newest tokens, which of its rows go on)
         while waiting or rows:
-            parts: list = [(cache, places)] if rows else []
             n_free = self.batch_size - len(rows)
             if waiting and n_free * REFILL >= self.batch_size:
                 new_rows = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
-                parts.append((self._read(new_rows), slice(None)))
+                parts.append((*self._read(new_rows), slice(None)))
                 rows = rows + new_rows
             n_steps = min(STEPS, max(row.limit - len(row.ids) for row in rows))
+            newest = torch.cat([ids[places] for _, ids, places in parts])
             cache = _joined(parts, max(row.n_columns() for row in rows), n_steps)
-            blocks = self._advance(cache, rows, n_steps)
+            block = self._advance(cache, newest, rows, n_steps)
+            newest = block[:, -1]
+            new_ids = block[:, :-1].tolist()  # the host waits for the device here only
             self.count(len(rows) * n_steps)
-            for row, ids in zip(rows, blocks):
-                *new_ids, row.next_id = ids
-                row.finish_reason = self._extend(row, new_ids)
+            for row, ids in zip(rows, new_ids):
+                row.finish_reason = self._extend(row, ids)
                 if row.finish_reason:
                     yield row
             places = [place for place, row in enumerate(rows) if not row.finish_reason]
             rows = [rows[place] for place in places]
+            parts = [(cache, newest, self._on_device(torch.tensor(places)))] if rows else []
 
     def _prompt_ids(self, prompt):
         """Return a prompt's token ids; one that holds the begin token gets no second one."""
@@ -183,50 +195,80 @@ class Decoder:
         return encode([utf8(prompt)], self.tokenizer, add_special_tokens=not has_begin)[0]
 
     def _read(self, rows):
-        """Return the cache of the rows' prompts, left-padded; give each row its first token."""
+        """Return (cache of the rows' prompts, left-padded, the first token of each text, [B])."""
         width = max(row.n_columns() for row in rows)
-        ids = self._tensor([[0] * (width - len(row.prompt)) + row.prompt for row in rows])
+        ids = [[0] * (width - len(row.prompt)) + row.prompt for row in rows]
+        positions = self._positions(rows, 0)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
+        mask = (positions >= 0).long()
         uniforms = self._uniforms(rows, 1)
-        first_ids = self._next_tokens(ids, self._lengths(rows), cache, uniforms[:, 0])
-        for row, first_id in zip(rows, first_ids.tolist()):
-            row.next_id = first_id
-        return cache
+        ids = self._on_device(torch.tensor(ids))
+        return cache, self._next_tokens(ids, mask, positions, cache, uniforms[:, 0])
 
-    def _advance(self, cache, rows, n_steps):
-        """Feed each row's next token and what follows it, n_steps times; return all, [B][1 + n]."""
-        lengths = self._lengths(rows)
+    def _advance(self, cache, newest, rows, n_steps):
+        """Feed each row's newest token and what follows it, n_steps times; return all, [B, 1 + n].
+
+        The masks are made ready for STEPS tokens at once. transformers would make one for each
+        step, and let the host wait to see whether it is needed at all.
+        """
+        start = cache.get_seq_length()
+        positions = self._positions(rows, STEPS)
+        masks = self._masks(positions, cache)
         uniforms = self._uniforms(rows, n_steps)
-        block = [self._tensor([row.next_id for row in rows])]
+        block = [newest]
         for step in range(n_steps):
-            ids, lengths = block[-1][:, None], lengths + 1
-            block.append(self._next_tokens(ids, lengths, cache, uniforms[:, step]))
-        return torch.stack(block, 1).tolist()  # the host waits for the device here only
+            end = start + step + 1
+            inputs = block[-1][:, None], _at_step(masks, step, end), positions[:, end - 1 : end]
+            block.append(self._next_tokens(*inputs, cache, uniforms[:, step]))
+        return torch.stack(block, 1)
 
     @torch.inference_mode()
-    def _next_tokens(self, ids, lengths, cache, uniforms):
-        """Feed `ids` [B, n] as the newest columns; return the tokens that follow, [B].
-
-        lengths [B, 1]: how many columns each row then fills; those at the left of them are masked.
-        """
-        width = cache.get_seq_length() + ids.shape[1]
-        positions = torch.arange(width, device=ids.device) - width + lengths
+    def _next_tokens(self, ids, mask, positions, cache, uniforms):
+        """Feed `ids` [B, n] at `positions` as the newest columns; return what follows, [B]."""
         output = self.model(
             input_ids=ids,
-            attention_mask=(positions >= 0).long(),
+            attention_mask=mask,
             # A row may run on after its end: no position beyond the model's last.
-            position_ids=positions[:, -ids.shape[1] :].clamp(0, self.context - 1),
+            position_ids=positions.clamp(0, self.context - 1),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
         return draw(output.logits[:, -1].float(), self.sampling, uniforms)
 
-    def _tensor(self, values):
-        return torch.tensor(values, device=self.model.device)
+    def _masks(self, positions, cache):
+        """Return the attention masks of the next STEPS tokens as this model reads them.
 
-    def _lengths(self, rows):
-        return self._tensor([[row.n_columns()] for row in rows])
+        They are [B, 1, STEPS, columns], or {kind of layer: that}. A model that transformers gives
+        no ready masks makes its own from [B, columns].
+        """
+        mask = (positions >= 0).long()
+        if not self.model._can_compile_fullgraph:
+            return mask
+        create = getattr(self.model, "create_masks_for_generate", create_masks_for_generate)
+        shape = torch.empty(len(mask), STEPS, 0, dtype=self.model.dtype, device=mask.device)
+        return create(
+            config=self.model.config,
+            inputs_embeds=shape,
+            attention_mask=mask,
+            past_key_values=cache,
+            position_ids=positions[:, -STEPS:],
+        )
+
+    def _on_device(self, tensor):
+        """Return a copy on the model's device; from pinned memory the host need not wait for it."""
+        if self.model.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.model.device, non_blocking=True)
+
+    def _positions(self, rows, n):
+        """Return the position in its text of each column that is filled, and of the next n.
+
+        [B, columns + n]; the columns before a row's first token have negative ones.
+        """
+        lengths = [row.n_columns() for row in rows]
+        columns = torch.arange(-max(lengths), n)
+        return self._on_device(columns + torch.tensor(lengths)[:, None])
 
     def _uniforms(self, rows, n):
         """Return the rows' next n random numbers, [B, n], float64 in [0, 1).
@@ -234,7 +276,7 @@ class Decoder:
         Those of a row are the same whatever the n.
         """
         numbers = [torch.rand(n, generator=row.random, dtype=torch.double) for row in rows]
-        return torch.stack(numbers).to(self.model.device)
+        return self._on_device(torch.stack(numbers))
 
     def _text(self, ids):
         """Return the text of `ids` before the first stop string, and whether there was one."""

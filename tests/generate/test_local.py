@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -172,6 +173,47 @@ def test_one_batch_is_refilled_many_times(folder, monkeypatch):
     for start in range(0, 64, 4):
         static += 4 * max(limits[n] for n in order[start : start + 4])
     assert sum(limits) <= sum(n_rows) < 0.85 * static
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result a GPU's host would have to wait for."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        waits = aten.is_nonzero, aten.item, aten._local_scalar_dense, aten.nonzero
+        self.n += func.overloadpacket in waits
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen2, a window of 32 in one layer", "smollm3"])
+def test_the_host_waits_for_no_step(name, tmp_path, monkeypatch):
+    """24 prompts through 8 places, sampled. What is left: two looks for padding at each reading.
+
+    Each of transformers' own masks waits once: one for each step, or two with a sliding window.
+    """
+    engine = Local(save_random(CONFIGS[name], tmp_path), batch_size=8)
+    n_reads = 0
+    read = Decoder._read
+
+    def counting_read(self, rows):
+        nonlocal n_reads
+        n_reads += 1
+        return read(self, rows)
+
+    monkeypatch.setattr(Decoder, "_read", counting_read)
+    sampling = Sampling(temperature=1.0, max_new_tokens=24, seed=0)
+    with Waits() as waits:
+        answers(engine, PROMPTS[:24], sampling)
+    n_masks = len(set(getattr(engine.model.config, "layer_types", ["all"])))
+    assert n_reads <= waits.n <= 2 * n_masks * n_reads
+    ids = torch.tensor([TOKENIZER(PROMPTS[0]).input_ids])
+    with Waits() as waits, torch.inference_mode():
+        engine.model(ids, attention_mask=torch.ones_like(ids))
+    assert waits.n  # it does count what transformers does
 
 
 def test_sampling_is_the_inverse_of_the_cumulated_probabilities(folder):
