@@ -55,7 +55,7 @@ class Config(EngineConfig):
     paper: list[str] = setting(
         [], "print these tables of the paper next to the scores: table2 ... table11", group=USE
     )
-    seed: int = setting(0, "of sign flips, samples, options, the miniature", minimum=0, group=USE)
+    seed: int = setting(0, "of samples, options, the miniature", minimum=0, group=USE)
     benchmarks_dir: str | None = setting(None, "DIR/NAME/test.jsonl instead of the hub", group=DATA)
     tolerance: float = setting(
         0.0, "of numbers in your own sets, 0.01 is 1%", minimum=0, maximum=0.5, group=DATA
@@ -102,10 +102,9 @@ from dataclasses import asdict, replace
 
 import torch
 
-from common.core import files, manifests, prompts
+from common.core import files, manifests
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
-from common.core.special_tokens import hide
 from common.core.untrusted import printable
 from common.data import decontamination, floors, test_sets
 from common.evaluate import ask, comparisons, html_report, models, paper_tables, report, scores
@@ -162,19 +161,17 @@ if distributed.is_main():
 def evaluate(spec, test_items):
     """Return a Result for each benchmark of test_items, {benchmark: items}, to process 0."""
     folder, results = run / "05_eval" / spec.label, []
-    engine, tokenizer, conditions, manifest = models.open_model(spec, config)
-    engines[spec.label] = manifest
+    model = models.open_model(spec, config)
+    engines[spec.label] = model.manifest
+    journal_folder = run / "05_journal" / files.content_id(model.engine.identity)[:12]
     for name, items in test_items.items():
         system, stop = test_sets.get_test_set(name).prompt_form
-        form = conditions["template"], system, tokenizer
-        questions = [hide(item["question"], engine.tokenizer) for item in items]
-        texts = [prompts.solve_prompt(question, *form) for question in questions]
-        requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
         settings = replace(sampling, stop=list(stop))
-        journal_folder = run / "05_journal" / files.content_id(engine.identity)[:12]
+        texts = model.write_prompts([item["question"] for item in items], system)
+        requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
+        label, is_served = f"05 {spec.label} {name}", bool(spec.url)
         with Journal(journal_folder / f"{name}.jsonl") as journal:
-            progress = f"05 {spec.label} {name}"
-            outputs = complete(engine, requests, settings, journal, progress, probe=bool(spec.url))
+            outputs = complete(model.engine, requests, settings, journal, label, probe=is_served)
         if not distributed.is_main():  # it has generated its share
             continue
         rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
@@ -183,10 +180,10 @@ def evaluate(spec, test_items):
             "prompts": files.content_id(texts),
             "digest": test_sets.compute_digest(items),
         }
-        result = scores.Result(name, spec.label, rows, inputs | conditions)
-        scores.write_score(folder, result, manifest)
+        result = scores.Result(name, spec.label, rows, inputs | model.conditions)
+        scores.write_score(folder, result, model.manifest)
         results.append(result)
-    engine.close()
+    model.engine.close()
     return results
 
 
@@ -206,7 +203,7 @@ if any(spec.checkpoints for spec in specs):
         for checkpoint in spec.checkpoints:  # hours on a GPU
             results += evaluate(checkpoint, {validation: items})
         if results:  # process 0 has them
-            chosen, rows = selection.choose_checkpoint(spec, results, config.seed)
+            chosen, rows = selection.choose_checkpoint(spec, results)
             spec.location = chosen.location
             selected += rows
             notes.append(selection.describe_choice(rows))
@@ -243,7 +240,7 @@ print(scores.format_example([r for r in results if r.benchmark == benchmarks[0]]
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
 means, seed_rows = comparisons.average_seeds(by_key, seed_groups)
-comparison_rows = comparisons.compare(by_key | means, labels, baselines, config.seed)
+comparison_rows = comparisons.compare(by_key | means, labels, baselines)
 origins = {spec.label: models.read_origin(spec.location) for spec in specs}
 paper_sections = []
 for table in tables:

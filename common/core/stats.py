@@ -71,28 +71,16 @@ def paired_interval(first, second) -> tuple:
     return statistics.fmean(differences), *_adjusted_interval(differences, -1.0, 1.0)
 
 
-def sign_flip_p(pairs: list, draws=10_000, seed=0) -> float:
-    """Return the two-sided p of a mean difference, of several benchmarks that of their means.
+def interval_p(difference: float, low: float, high: float) -> float:
+    """Return the two-sided p of "no difference" that belongs to a difference and its interval.
 
-    pairs: (first, second) a benchmark, as in paired_interval; for values that are not just 0 and 1
-    (those: mcnemar). Under "no difference" each first - second might as well be its negative:
-    p = (1 + draws whose mean is at least as far from zero) / (draws + 1), so never zero.
-    By hand: ([1, 1], [0, 0]) and ([1, 0, 1], [1, 0, 1]): two of the four sign patterns reach the
-    mean of means, 0.5, so p is about 1/2.
+    It is below 0.05 if and only if the interval lies on one side of zero: the distance to the end
+    towards zero is that of 1.96 standard errors.
+    By hand: 0.25 (0.2, 0.321) is 1.96 x 0.25/0.05 = 9.8 standard errors from zero, -0.1 (-0.3, 0.1)
+    one half of 1.96, so p = 0.327.
     """
-    rng = np.random.default_rng(seed)
-    flipped = np.zeros(draws)
-    observed = 0.0
-    for pair in pairs:
-        differences = np.subtract(*_check_shares(pair))
-        # Of c items with the same |difference| a binomial number b keeps the plus: their sum is
-        # value x (2 b - c). Rounded: 0.3 - 0.1 and 0.4 - 0.2 are one value.
-        values, counts = np.unique(np.abs(differences).round(12), return_counts=True)
-        positive = rng.binomial(counts, 0.5, size=(draws, len(values)))
-        flipped += (2 * positive - counts) @ values / len(differences)
-        observed += statistics.fmean(differences)
-    extreme = np.abs(flipped) >= abs(observed) - 1e-9  # ties count, whatever their last bits
-    return float((extreme.sum() + 1) / (draws + 1))
+    half = difference - low if difference > 0 else high - difference
+    return float(2 * norm.sf(Z * abs(difference) / half))
 
 
 def average_interval(intervals: list | tuple) -> tuple:

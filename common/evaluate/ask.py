@@ -4,9 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common.core import prompts
 from common.core.errors import InputError
-from common.core.special_tokens import hide
 from common.data import test_sets
 from common.evaluate.models import open_model
 from common.generate.journal import Journal
@@ -24,15 +22,12 @@ def answer_questions(specs: list, config, sampling: Sampling) -> list:
             f"--ask is answered by one model in one process; there are {len(specs)} models.\n"
             'Name one: python 05_eval.py --model NAME --ask "What is 2 + 3?"'
         )
-    engine, tokenizer, conditions, _ = open_model(specs[0], config)
+    model = open_model(specs[0], config)
     system, stop = test_sets.MATH_FORM
-    requests = []
-    for question in config.ask:
-        question = hide(question, engine.tokenizer)
-        text = prompts.solve_prompt(question, conditions["template"], system, tokenizer)
-        requests.append(Request(text, must_finish=True))
+    texts = model.write_prompts(config.ask, system)
+    requests = [Request(text, must_finish=True) for text in texts]
     sampling = replace(sampling, stop=list(stop))
     with TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
-        outputs = complete(engine, requests, sampling, journal, "05 --ask")
-    engine.close()
+        outputs = complete(model.engine, requests, sampling, journal, "05 --ask")
+    model.engine.close()
     return [output.get("text") or f"({output.get('error', 'nothing')})" for output in outputs]

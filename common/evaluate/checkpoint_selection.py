@@ -86,7 +86,7 @@ def load_heldout(run: Path, specs: list, limit: int | None = None, seed: int = 0
     return test_sets.sample_items(items, min(limit or HOLDOUT_QUESTIONS, HOLDOUT_QUESTIONS), seed)
 
 
-def choose_checkpoint(spec, results: list, seed: int = 0) -> tuple:
+def choose_checkpoint(spec, results: list) -> tuple:
     """Return the checkpoint with the highest score, of equals the earliest, and rows on all.
 
     results: of each of spec.checkpoints, on the validation set. A row has the chosen one's lead.
@@ -106,7 +106,7 @@ def choose_checkpoint(spec, results: list, seed: int = 0) -> tuple:
     rows[best] |= {"chosen": True, "outcome": "chosen"}
     rivals = [number for number in range(len(rows)) if number != best]
     pairs = combinations([results[number] for number in [best, *rivals]], 2)
-    compared = [comparisons.compare_pairs([pair], seed) for pair in pairs]
+    compared = [comparisons.compare_pairs([pair]) for pair in pairs]
     p_values = stats.holm([row["p"] for row in compared])
     for number, row, p in zip(rivals, compared, p_values):  # the pairs with the best come first
         rows[number] |= {"difference": row["difference"], "difference_low": row["low"]}

@@ -23,7 +23,7 @@ def refusal(first, second) -> str | None:
     return None
 
 
-def compare(results: dict, models: list, baselines: list, seed: int = 0) -> list:
+def compare(results: dict, models: list, baselines: list) -> list:
     """Compare models with the baselines on every benchmark of the results, paired by item.
 
     results: {(benchmark, label): Result}. models: labels. No pair is compared twice. Returns for
@@ -37,7 +37,7 @@ def compare(results: dict, models: list, baselines: list, seed: int = 0) -> list
     for number, baseline in enumerate(baselines):
         for model in models:
             if model not in baselines[: number + 1]:
-                rows += _compare_model(results, model, baseline, seed)
+                rows += _compare_model(results, model, baseline)
     compared = [row for row in rows if "refused" not in row]
     for row, p in zip(compared, stats.holm([row["p"] for row in compared])):
         row |= {"holm": p, "comparisons": len(compared)}
@@ -45,7 +45,7 @@ def compare(results: dict, models: list, baselines: list, seed: int = 0) -> list
     return rows
 
 
-def _compare_model(results, model, baseline, seed):
+def _compare_model(results, model, baseline):
     rows, pairs = [], []
     names = {"model": model, "baseline": baseline}
     for benchmark in dict.fromkeys(name for name, _ in results):
@@ -58,18 +58,18 @@ def _compare_model(results, model, baseline, seed):
             row["refused"] = reason
         else:
             pairs.append(pair)
-            row |= compare_pairs([pair], seed)
+            row |= compare_pairs([pair])
         rows.append(row)
     if len(pairs) == len(rows) > 1:
-        rows.append({"benchmark": "AVG"} | names | compare_pairs(pairs, seed))
+        rows.append({"benchmark": "AVG"} | names | compare_pairs(pairs))
     return rows
 
 
-def compare_pairs(pairs: list, seed: int = 0) -> dict:
+def compare_pairs(pairs: list) -> dict:
     """Return difference, interval and p of a pair of results; of several pairs those of their AVG.
 
     If every item is right or wrong as a whole, a single pair has counts of items and the exact
-    McNemar test, else p is by sign flips.
+    McNemar test, else p is that of the interval.
     """
     shares = [(first.shares(), second.shares()) for first, second in pairs]
     intervals = [stats.paired_interval(*pair) for pair in shares]
@@ -83,7 +83,7 @@ def compare_pairs(pairs: list, seed: int = 0) -> dict:
         row["losses"], row["neither"] = counts[0, 1], counts[0, 0]
         row["p"] = stats.mcnemar(row["wins"], row["losses"])
     else:
-        row["p"] = stats.sign_flip_p(shares, seed=seed)
+        row["p"] = stats.interval_p(difference, low, high)
     model_runs, baseline_runs = [_average_benchmarks(results) for results in zip(*pairs)]
     if model_runs and baseline_runs:  # a single run has no spread: nothing is said of seeds
         row["runs_low"], row["runs_high"] = stats.seeds_difference(model_runs, baseline_runs)

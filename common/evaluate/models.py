@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.core import prompts, trainings
 from common.core.errors import InputError
 from common.core.manifests import changed_inputs, file_label, require
+from common.core.special_tokens import hide
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.budget import Budget
 from common.generate.client import Client
@@ -80,12 +82,22 @@ def _resolve(run, name, base_url, choose):
     label, location, url = _split_name(name, base_url)
     if url:
         return ModelSpec(label or file_label(location), location, url)
+    try:
+        return _resolve_local(run, label, location, choose)
+    except InputError as error:
+        names = " ".join(["base", *trainings.list_trained(run)])
+        raise InputError(
+            f"{error}\nThe names of this run: --model {names}; of the hub: ORG/NAME; "
+            "of a server: NAME@http://..."
+        ) from error
+
+
+def _resolve_local(run, label, location, choose):
     if location == "base":
         return ModelSpec(label or "base", local_folder(trainings.find_base(run)))
-    trained, folder, last = trainings.list_trained(run), Path(location), None
-    built = {path.stem for path in run.glob("03_data/*.jsonl")}
-    is_set = location in {*built, *trainings.PAPER_ORDER}  # no model of the hub is meant
-    if location in trained or (is_set and not folder.exists()):
+    folder, last = Path(location), None
+    # Without a "/" no model of the hub is meant.
+    if location in trainings.list_trained(run) or not ("/" in location or folder.exists()):
         folder, last = run / "04_train" / location, trainings.last_checkpoint(run, location)
     label = label or file_label("-".join(folder.parts[-2:]).removeprefix("04_train-"))
     steps = sorted(folder.glob("step-*[0-9]"))
@@ -94,18 +106,8 @@ def _resolve(run, name, base_url, choose):
     if steps:
         location = str(last or steps[-1])
     elif not (folder / "adapter_config.json").is_file():
-        location = _find_folder(location, trained)
+        location = local_folder(location)
     return ModelSpec(label, location)
-
-
-def _find_folder(location, trained):
-    try:
-        return local_folder(location)
-    except InputError as error:
-        names = " ".join(["base", *trained])
-        raise InputError(
-            f"{error}\nThe names of this run: --model {names}; a server: NAME@http://..."
-        ) from error
 
 
 def _list_checkpoints(label, steps):
@@ -122,7 +124,7 @@ def _split_name(name, base_url):
     if not equals or Path(name).exists():
         label, location = "", name
     location, server, address = location.partition("@http")
-    if not location or (equals and label and label != file_label(label)):
+    if not location or (label and label != file_label(label)):
         raise InputError(
             f"--model {name!r} is not NAME, NAME@URL or LABEL=NAME, "
             "with a LABEL of letters, digits, '.', '_' and '-'"
@@ -132,7 +134,7 @@ def _split_name(name, base_url):
 
 def read_origin(location: str) -> str:
     """Return what tells of a model's base: its name, and what its training wrote down."""
-    for folder in Path(location).parents[:2]:  # a merged adapter is one level lower
+    for folder in _training_folders(location):
         path = folder / "settings.json"
         if path.is_file():
             base = trainings.read_settings(path).get("base", "")
@@ -142,16 +144,36 @@ def read_origin(location: str) -> str:
 
 def is_stale(location: str) -> bool:
     """Return whether 03 has rebuilt the rows that a checkpoint of this kit was trained on."""
-    folders = Path(location).parents[:2]  # a merged adapter is one level lower
-    return any(changed_inputs(folder) for folder in folders if (folder / "run.json").is_file())
+    return any(map(changed_inputs, _training_folders(location)))
 
 
-def open_model(spec: ModelSpec, config) -> tuple:
-    """Open a model. Return its engine, tokenizer, conditions and what its manifests say of it.
+def _training_folders(location):
+    """Return the folders that may be a checkpoint's training; a merged adapter is a level lower."""
+    return Path(location).parents[:2]
+
+
+@dataclass
+class OpenModel:
+    """A model that can be asked.
 
     tokenizer: usually None of a server. conditions: what two scores must have in common to be
-    compared; its "template" is that of the prompts.
+    compared; its "template" is that of the prompts. manifest: what the manifests say of it.
     """
+
+    engine: Any
+    tokenizer: Any
+    conditions: dict
+    manifest: dict
+
+    def write_prompts(self, questions: list, system: str) -> list:
+        """Return the text that asks each question; what looks like a special token is plain."""
+        form = self.conditions["template"], system, self.tokenizer
+        hidden = [hide(question, self.engine.tokenizer) for question in questions]
+        return [prompts.solve_prompt(question, *form) for question in hidden]
+
+
+def open_model(spec: ModelSpec, config) -> OpenModel:
+    """Return the model behind a spec; config: the settings of 05."""
     template = config.template
     if spec.url:
         budget = Budget(spec.location, config.price_in, config.price_out, config.budget)
@@ -172,4 +194,4 @@ def open_model(spec: ModelSpec, config) -> tuple:
         template = prompts.template_for(tokenizer) if tokenizer else "chatml"
     prompts.check_template(template, tokenizer)
     conditions["template"] = template
-    return engine, tokenizer, conditions, manifest | conditions
+    return OpenModel(engine, tokenizer, conditions, manifest | conditions)

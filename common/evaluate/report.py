@@ -78,7 +78,7 @@ COMPARISONS = (
     ("only baseline", cell, "losses"),
     ("both", cell, "both"),
     ("neither", cell, "neither"),
-    ("p (McNemar; of means: sign flips)", _p, "p"),
+    ("p (McNemar; of means: by the interval)", _p, "p"),
     ("Holm", _p, "holm"),
     ("by Holm's p", _outcome, "outcome", "comparisons"),
     ("not compared", cell, "refused"),

@@ -66,7 +66,7 @@ def test_equal_checkpoints_are_not_told_apart_in_a_few_draws():
 
 
 def test_checkpoints_are_chosen_by_the_mean_over_samples():
-    """40 items x 2 samples: p by sign flips, as McNemar sees no halves.
+    """40 items x 2 samples: p by the interval, as McNemar sees no halves.
 
     With 0 and 1 added: mean 36/42, variance 33.5/42 - (36/42)^2 = 0.0629, half width 0.0759.
     """

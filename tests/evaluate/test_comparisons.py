@@ -34,7 +34,7 @@ def test_a_comparison_by_hand():
 
 
 def test_several_benchmarks_are_corrected_and_averaged():
-    """p of 8:0 is 2/256, of 6:0 2/64; of AVG at least 14 items differ, 2/2^14 and the draws' 1e-4.
+    """p of 8:0 is 2/256, of 6:0 2/64; AVG's is that of its interval, 4.3 standard errors off zero.
 
     Holm multiplies them by 2, 1 and 3. AVG: differences 8/16 and 6/12 have half widths 0.240 and
     0.274 above 0.444 and 0.429; the distances below 0.296 and 0.345 give sqrt(a^2 + b^2)/2.

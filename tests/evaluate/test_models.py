@@ -119,8 +119,8 @@ def test_an_engine_and_its_template(run, tiny_model):
         timeout=9,
     )
     local = ModelSpec("x", str(run / "01_base"))
-    _, tokenizer, conditions, _ = models.open_model(local, config)
-    assert tokenizer.chat_template and conditions == {
+    model = models.open_model(local, config)
+    assert model.tokenizer.chat_template and model.conditions == {
         "dtype": "float32",
         "attention": "sdpa",
         "engine": "local",
@@ -134,10 +134,9 @@ def test_an_engine_and_its_template(run, tiny_model):
         models.open_model(local, config)
     config.template = "auto"
     served = models.open_model(ModelSpec("x", "m", "http://h/v1"), config)
-    engine, tokenizer, conditions, manifest = served
-    assert engine.identity == manifest["identity"] == "m at http://h/v1"
-    assert tokenizer is None
-    assert conditions == {"engine": "server", "template": "chatml"}
+    assert served.engine.identity == served.manifest["identity"] == "m at http://h/v1"
+    assert served.tokenizer is None
+    assert served.conditions == {"engine": "server", "template": "chatml"}
 
 
 def test_what_a_model_was_trained_from(run):
@@ -161,25 +160,24 @@ def write_settings(run, name, **settings):
     path.write_text(json.dumps({"steps": 6, **settings}))
 
 
-def test_a_set_that_is_not_trained_is_not_looked_for_on_the_hub(run, monkeypatch):
-    """sft-verified is a set of the paper, mine one that 03 has built.
+def test_a_bare_name_is_never_looked_for_on_the_hub(run, monkeypatch):
+    """sft-verified is a set of the paper, cftt a misspelt one: the message lists what is trained.
 
     A folder of that name counts more, but for a training of the run.
     """
     asked = []
     monkeypatch.setattr(models, "local_folder", lambda name: asked.append(name) or name)
-    (run / "03_data").mkdir()
-    (run / "03_data" / "mine.jsonl").write_text("")
-    for name in ("sft-verified", "mine"):
-        with pytest.raises(InputError, match=f"--arms {name}"):
+    for name in ("sft-verified", "cftt", "x=cftt"):
+        with pytest.raises(InputError, match="--model base sft cft;") as error:
             resolve(run, name)
+        assert f"--arms {name.removeprefix('x=')}" in str(error.value)
     assert asked == []
-    resolve(run, "org/name", "gpt2")
+    resolve(run, "org/name")
     for name in ("mine", "cft"):
         (run.parent.parent / name).mkdir()
     resolve(run, "mine")
     assert names(run, "cft") == [("cft", "04_train/cft/step-000006", [])]
-    assert asked == ["org/name", "gpt2", "mine"]
+    assert asked == ["org/name", "mine"]
 
 
 def test_a_checkpoint_is_stale_if_its_rows_have_been_built_again(run):
