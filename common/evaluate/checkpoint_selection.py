@@ -1,9 +1,8 @@
 """Choose which checkpoint of a training is reported: the best on a validation set."""
 
-from itertools import combinations
 from pathlib import Path
 
-from common.core import files, stats
+from common.core import files
 from common.core.errors import InputError
 from common.core.files import content_id
 from common.core.manifests import outputs, require
@@ -92,7 +91,7 @@ def choose_checkpoint(spec, results: list) -> tuple:
     results: of each of spec.checkpoints, on the validation set. A row has the chosen one's lead.
     The best is picked by looking at all of them, so p is corrected (Holm) for all pairs.
     """
-    rows = []
+    rows = {}  # by label
     for checkpoint, result in zip(spec.checkpoints, results):
         if result.has_failed_items():
             raise InputError(
@@ -100,21 +99,20 @@ def choose_checkpoint(spec, results: list) -> tuple:
                 "checkpoint can be chosen.\nRun the same command again: it asks only for those."
             )
         names = {"arm": spec.label, "step": checkpoint.step, "model": checkpoint.label}
-        rows.append(scores.score(result) | names | {"chosen": False})
-    accuracies = [row["accuracy"] for row in rows]
-    best = accuracies.index(max(accuracies))
-    rows[best] |= {"chosen": True, "outcome": "chosen"}
-    rivals = [number for number in range(len(rows)) if number != best]
-    pairs = combinations([results[number] for number in [best, *rivals]], 2)
-    compared = [comparisons.compare_pairs([pair]) for pair in pairs]
-    p_values = stats.holm([row["p"] for row in compared])
-    for number, row, p in zip(rivals, compared, p_values):  # the pairs with the best come first
-        rows[number] |= {"difference": row["difference"], "difference_low": row["low"]}
-        rows[number] |= {"difference_high": row["high"], "p": row["p"], "holm": p}
-        rows[number]["outcome"] = "not distinguishable"
-        if p < comparisons.SIGNIFICANCE:
-            rows[number]["outcome"] = "told apart"
-    return spec.checkpoints[best], rows
+        rows[checkpoint.label] = scores.score(result) | names | {"chosen": False}
+    best = max(spec.checkpoints, key=lambda checkpoint: rows[checkpoint.label]["accuracy"])
+    rows[best.label] |= {"chosen": True, "outcome": "chosen"}
+    by_key = {(result.benchmark, result.model): result for result in results}
+    # Each is compared with those before it: the best is the last.
+    order = sorted(rows, key=lambda label: label == best.label)
+    for pair in comparisons.compare(by_key, order, order):
+        if pair["model"] == best.label:
+            row = rows[pair["baseline"]]
+            row |= {"difference": pair["difference"], "difference_low": pair["low"]}
+            row |= {"difference_high": pair["high"], "p": pair["p"], "holm": pair["holm"]}
+            is_equal = pair["outcome"] == comparisons.EQUAL
+            row["outcome"] = comparisons.EQUAL if is_equal else "told apart"
+    return best, list(rows.values())
 
 
 def describe_choice(rows: list) -> str:

@@ -7,6 +7,7 @@ from common.core import stats
 from common.evaluate.scores import Result
 
 SIGNIFICANCE = 0.05
+EQUAL = "not distinguishable"
 
 
 def refusal(first, second) -> str | None:
@@ -102,12 +103,12 @@ def _average_benchmarks(results):
 
 def _outcome(row):
     if row["holm"] >= SIGNIFICANCE:
-        return "not distinguishable"
+        return EQUAL
     outcome = "better" if row["difference"] > 0 else "worse"
     if "runs_low" not in row:
         return outcome
     if row["runs_low"] <= 0 <= row["runs_high"]:
-        return f"{outcome} on these items, not distinguishable over seeds"
+        return f"{outcome} on these items, {EQUAL} over seeds"
     return f"{outcome}, over seeds too"
 
 

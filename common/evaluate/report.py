@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from common.core.figures import save_figure
 from common.core.tables import cell, interval, markdown, percent
 from common.tiny.mistakes import KINDS
+from common.evaluate.comparisons import EQUAL
 
 CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
 AXIS_LABEL = "accuracy, % (bars: 95% interval)"
@@ -207,7 +208,7 @@ def summarize(scores: list, comparisons: list) -> list:
         line += f"{row['benchmark']} [{signed_interval(row['low'], row['high'])}], {row['outcome']}"
         if averages:
             pair = [r for r in compared if (r["model"], r["baseline"]) == (model, baseline)]
-            n = sum(r["outcome"] != "not distinguishable" for r in pair if r is not row)
+            n = sum(r["outcome"] != EQUAL for r in pair if r is not row)
             line += f"; of {len(pair) - 1} benchmarks {n} differ"
         lines.append(f"{line}.")
     picture = "![The scores in bars](05_results.png)"

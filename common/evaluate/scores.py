@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from common import grading
@@ -40,9 +41,10 @@ GRADERS_NOTE = (
 REMARKS_NOTE = (
     "Floor: one and the same answer to every question, the best of 0, A, ., 0.01 and the most "
     "frequent gold; a score at it is no sign of any ability. Truncated: ran into --max-new-tokens; "
-    "what is right among them was not finished. Stopped early: a stop string or an end token came "
-    "before any answer."
+    "what is right among them was not finished. Stopped early: a stop string came before "
+    "any answer."
 )
+STOP_STRING = "stop string"  # finish_reason of an output that one of them has ended
 MANY = 0.05  # a share of outputs that is worth a remark
 OUTCOMES = {True: "right", False: "wrong", None: "no output"}
 
@@ -113,13 +115,9 @@ def grade_outputs(folder: Path, name: str, items, requests, outputs, count_faile
     """
     benchmark, grader = test_sets.get_test_set(name), grader_id(name)
     samples = len(requests) // len(items)
-    failed = {"output": "", "finish_reason": "failed"}
-    if count_failed:
-        failed |= {"correct": False, "correct_paper": False}
     rows = []
     for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
         item = items[number // samples]
-        usage = output.get("usage") or {}
         row = {
             "id": item["id"],
             "benchmark": name,
@@ -128,19 +126,21 @@ def grade_outputs(folder: Path, name: str, items, requests, outputs, count_faile
             "prompt": reveal(request.prompt),
             "output": output.get("text", ""),
             "finish_reason": output.get("finish_reason"),
-            "n_tokens": usage.get("completion_tokens"),
+            "n_tokens": (output.get("usage") or {}).get("completion_tokens"),
             **NO_GRADE,
             "gold": item["gold"],
             "grader": grader,
         }
         if "error" in output:
-            row |= failed | {"error": output["error"]}
+            row |= {"output": "", "finish_reason": "failed", "error": output["error"]}
+            if count_failed:
+                row |= {"correct": False, "correct_paper": False}
+        elif "stop_string" in output:
+            row["finish_reason"] = STOP_STRING
         rows.append(row)
     _grade(benchmark, [row for row in rows if "error" not in row])
-    public = rows
-    if benchmark.private:
-        public = [row | dict.fromkeys(TEXTS) for row in rows]
-    write_jsonl(folder / f"{name}.jsonl", public)
+    hidden = dict.fromkeys(TEXTS) if benchmark.private else {}
+    write_jsonl(folder / f"{name}.jsonl", [row | hidden for row in rows])
     return rows
 
 
@@ -175,8 +175,8 @@ def score(result: Result) -> dict:
 
     n: items that were answered; failed: those that were not. accuracy: by the strict grader, the
     mean over samples if there are several. Its interval is over items (stats.mean_interval).
-    Of outputs: unboxed, truncated, and how many of these are right; stopped_early, those that ended
-    by a stop string or an end token before there was any answer.
+    Of outputs: unboxed, truncated, and how many of these are right; stopped_early, those that a
+    stop string ended before there was any answer, as far as the engine says so.
     """
     rows, shares = result.rows, result.shares()
     samples = 1 + max(_column(rows, "sample"))
@@ -191,14 +191,14 @@ def score(result: Result) -> dict:
     }
     if not shares:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
-    summary |= _interval("", shares)
-    summary |= _interval("paper_", result.shares("correct_paper"))
+    summary |= _named("", stats.mean_interval(shares))
+    summary |= _named("paper_", stats.mean_interval(result.shares("correct_paper")))
     if samples == 1:
         return summary | {"correct": int(sum(shares))}
-    groups = result.by_item().values()
-    passed = [float(True in _column(group, "correct")) for group in groups]
-    voted = [majority(group) for group in groups]
-    return summary | _interval("pass_", passed) | _interval("majority_", voted)
+    passed = [float(share > 0) for share in shares]
+    voted = [majority(group) for group in result.by_item().values()]
+    summary |= _named("pass_", stats.mean_interval(passed))
+    return summary | _named("majority_", stats.mean_interval(voted))
 
 
 def _count_outputs(result):
@@ -209,7 +209,7 @@ def _count_outputs(result):
     if choices:  # nobody asks for a box
         unboxed = [row for row in unboxed if row["extraction_method"] == "none"]
     truncated = [row for row in outputs if row["finish_reason"] == "length"]
-    stopped = [row for row in outputs if row["finish_reason"] == "stop"]
+    stopped = [row for row in outputs if row["finish_reason"] == STOP_STRING]
     return {
         "outputs": len(outputs),
         "unboxed": len(unboxed),
@@ -247,9 +247,9 @@ def _column(rows, key):
     return [row[key] for row in rows]
 
 
-def _interval(prefix, shares):
-    """Return mean and interval, their names with a prefix."""
-    mean, low, high = stats.mean_interval(shares)
+def _named(prefix, interval):
+    """Return (mean, low, high) as fields of a score, their names with a prefix."""
+    mean, low, high = interval
     return {f"{prefix}accuracy": mean, f"{prefix}low": low, f"{prefix}high": high}
 
 
@@ -262,13 +262,10 @@ def majority(rows: list) -> float:
     votes = [row for row in rows if row["extracted"] is not None]
     right = sum(_column(votes, "correct"))
     wrong = Counter(row["extracted"].strip() for row in votes if not row["correct"])
-    if not right or not wrong:
-        return float(right > 0)
     # Only if the sum of the wrong answers reaches the right one does it matter which are equal.
-    if wrong.total() >= right >= max(wrong.values()):
+    if wrong.total() >= right >= max(wrong.values(), default=0):
         wrong = _merge_equal(wrong)
-    leading = max(wrong.values())
-    if right < leading:
+    if not right or right < max(wrong.values(), default=0):
         return 0.0
     return 1 / (1 + list(wrong.values()).count(right))
 
@@ -302,9 +299,8 @@ def _average(rows):
     for key in COUNTS:
         average[key] = sum(_column(rows, key))
     for prefix in ("", "paper_"):
-        mean, low, high = f"{prefix}accuracy", f"{prefix}low", f"{prefix}high"
-        intervals = [(row[mean], row[low], row[high]) for row in rows]
-        average[mean], average[low], average[high] = stats.average_interval(intervals)
+        fields = itemgetter(f"{prefix}accuracy", f"{prefix}low", f"{prefix}high")
+        average |= _named(prefix, stats.average_interval([fields(row) for row in rows]))
     return average
 
 

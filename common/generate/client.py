@@ -108,9 +108,11 @@ class Client:
         for name in ("text", "refusal"):
             if name in answer:
                 answer[name] = responses.redact(answer[name], self.secret, limit=None)
-        answer["text"], stopped = cut_at_stop(answer["text"], task.sampling.stop)
-        word = answer["finish_reason"]
-        answer["finish_reason"] = "stop" if stopped else read_finish(word)
+        stop, word = task.sampling.stop, answer["finish_reason"]
+        answer["text"], is_cut = cut_at_stop(answer["text"], stop)
+        answer["finish_reason"] = "stop" if is_cut else read_finish(word)
+        if answer.pop("stop_reason", None) in stop or is_cut:
+            answer["stop_string"] = True  # one of them ended it
         if answer["finish_reason"] == "content_filter" != word:
             answer.setdefault("refusal", word)
         answer["model"], answer["server"] = self.model, self.server

@@ -304,8 +304,12 @@ class Decoder:
         return None
 
     def _answer(self, row):
-        """Return the answer; end token and stop string are counted, but are not in its text."""
+        """Return the answer; end token and stop string are counted, but are not in its text.
+
+        stop_string is true if one of the stop strings ended it.
+        """
         ended_by_token = row.ids[-1] in self.end_tokens
-        text, _ = self._text(row.ids[:-1] if ended_by_token else row.ids)
+        text, is_cut = self._text(row.ids[:-1] if ended_by_token else row.ids)
         usage = {"prompt_tokens": len(row.prompt), "completion_tokens": len(row.ids)}
-        return {"text": text, "finish_reason": row.finish_reason, "usage": usage}
+        answer = {"text": text, "finish_reason": row.finish_reason, "usage": usage}
+        return answer | {"stop_string": True} if is_cut else answer

@@ -147,9 +147,10 @@ def _get(body, name, kind: type = object) -> Any:
 
 
 def parse_answer(body: Any, raw: bool) -> dict:
-    """Return {"text", "finish_reason", "usage"} of an answer's JSON, and "refusal" if there is one.
+    """Return {"text", "finish_reason", "usage"} of an answer's JSON.
 
-    raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
+    Besides them, if the server says so: "refusal", and "stop_reason", the stop string that ended
+    the text (vLLM). raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
     """
     choices = _get(body, "choices", list)
     if not choices and not _get(body, "usage") and _texts_of(body):
@@ -175,6 +176,8 @@ def parse_answer(body: Any, raw: bool) -> dict:
         answer["text"] = text.lstrip("\n")  # what separates it from the thinking
     if _get(message, "refusal"):
         answer["refusal"] = str(message["refusal"])
+    if _get(choice, "stop_reason", str):
+        answer["stop_reason"] = choice["stop_reason"]
     return answer
 
 

@@ -347,19 +347,23 @@ def test_a_written_score_says_what_made_it(tmp_path):
 
 
 def test_outputs_that_were_cut_unboxed_or_ended_early_are_counted():
-    """By hand: a box, cut; a cue, right; nothing at all, ended by a stop string; nothing, cut."""
+    """By hand: a box, cut; a cue, right; nothing, cut; nothing at all, once ended by a stop string
+    and once by an end token; an answer before a stop string.
+    """
     outputs = [
         output("\\boxed{0}", "length"),
         output("The answer is 1"),
-        output(""),
         output("Let me", "length"),
+        output("") | {"stop_string": True},
+        output(""),
+        output("\\boxed{5}") | {"stop_string": True},
     ]
     graded = scores.score(rows_of(outputs))
     expected = {
-        "outputs": 4,
+        "outputs": 6,
         "truncated": 2,
         "truncated_right": 1,
-        "unboxed": 3,
+        "unboxed": 4,
         "unboxed_right": 1,
         "stopped_early": 1,
     }
@@ -367,8 +371,9 @@ def test_outputs_that_were_cut_unboxed_or_ended_early_are_counted():
 
 
 def rows_of(outputs):
+    items = [{"id": f"i{n}", "question": "q", "gold": str(n)} for n in range(len(outputs))]
     with TemporaryDirectory() as folder:
-        rows = scores.grade_outputs(Path(folder), "tiny", ITEMS, requests(), outputs)
+        rows = scores.grade_outputs(Path(folder), "tiny", items, requests(items), outputs)
     return Result("tiny", "m", rows, {})
 
 

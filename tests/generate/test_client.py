@@ -16,7 +16,7 @@ from common.core.errors import InputError, Stopped
 from common.generate.budget import Budget
 from common.generate.client import Client
 from common.generate.journal import Journal
-from common.generate.requests import N_FIRST, Request, Sampling, complete
+from common.generate.requests import N_FIRST, Request, Sampling, Task, complete
 from common.teacher import critiques
 from tests.faults import FaultServer, prompt_of
 from tests.runs import rows, timeless
@@ -347,6 +347,18 @@ def test_bodies_are_what_the_settings_say(journal):
         "/v1/chat/completions"
     ] * 2
     assert len(raw) == 2 and "settles" not in cut[0]["text"] and cut[0]["finish_reason"] == "stop"
+    assert cut[0]["stop_string"]
+
+
+def test_what_ended_a_text_is_read_from_the_server_if_it_says_so():
+    """vLLM cuts the text itself and names the stop string; an end token has none, or a number."""
+    engine, sampling = make("http://h/v1"), Sampling(stop=["[END]"])
+    task = Task(Request("p"), sampling, "m")
+    for reason, ended_by_string in (("[END]", True), (None, False), (7, False), ("other", False)):
+        choice = {"text": "a", "finish_reason": "stop", "stop_reason": reason}
+        answer = engine.read_answer(task, {"choices": [choice]})
+        assert answer.get("stop_string", False) is ended_by_string
+        assert answer["finish_reason"] == "stop" and "stop_reason" not in answer
 
 
 # --- what ends a run ------------------------------------------------------------------------------

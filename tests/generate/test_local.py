@@ -112,12 +112,13 @@ def oracle(model, prompt, sampling):
     ids = generate_alone(model, prompt, sampling)
     for n, token in enumerate(ids, 1):
         text = TOKENIZER.decode(ids[:n], skip_special_tokens=True)
-        text, stopped = cut_at_stop(text, sampling.stop)
-        stopped = stopped or token == END
+        text, is_cut = cut_at_stop(text, sampling.stop)
+        stopped = is_cut or token == END
         if stopped:
             break
     usage = {"prompt_tokens": len(TOKENIZER(prompt).input_ids), "completion_tokens": n}
-    return {"text": text, "finish_reason": "stop" if stopped else "length", "usage": usage}
+    answer = {"text": text, "finish_reason": "stop" if stopped else "length", "usage": usage}
+    return answer | ({"stop_string": True} if is_cut else {})
 
 
 # --- the same texts, whatever shares a batch ------------------------------------------------------
