@@ -13,7 +13,7 @@ from common.core.files import content_id, json_line
 from common.generate.budget import BATCH_DISCOUNT, estimate_tokens
 from common.generate.client import GO_ON
 from common.generate.journal import Journal
-from common.generate.responses import ErrorKind, classify_error, classify_status, redact
+from common.generate.responses import ROWS, classify_error, classify_status, redact
 
 # Of one part. The OpenAI API takes 50,000 lines and 200 MB.
 MAX_LINES, MAX_BYTES = 50_000, 150_000_000
@@ -69,7 +69,7 @@ class Batch:
             ) from None
         # The last three: the server's replies are none of a Batch API.
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            kind, reason = classify_error(error, self.client.model, self.client.secret)
+            kind, reason = classify_error(error, self.client.secret)
             raise Stopped(
                 f"no batch at {self.client.server}: {reason}\nCheck --base-url, and leave --batch "
                 f"out if the server has no Batch API. {GO_ON}",
@@ -204,9 +204,8 @@ class Batch:
             if status == 200:
                 answer = self.client.read_answer(task, body, batch=True)
             else:
-                client = self.client
-                kind, reason = classify_status(status, body, client.model, key=client.secret)
-                if kind is not ErrorKind.ROW:
+                kind, reason = classify_status(status, body, key=self.client.secret)
+                if kind not in ROWS:
                     return False
                 answer = {"error": reason}
         except (

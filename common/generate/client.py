@@ -281,7 +281,7 @@ class _Run:
                 kind, reason = self._handle(error, task, sent)
             finally:
                 self.limiter.leave(worst)
-            if kind is ErrorKind.ROW:
+            if kind in responses.ROWS:
                 return {"error": reason}
             if kind in REFUSALS:
                 self._set_aside(task, kind, reason)
@@ -328,7 +328,7 @@ class _Run:
         """Do what a failed request means for all: pace, budget, end. Return its kind and reason."""
         client = self.client
         prompt = prompt_text(task.request.prompt)
-        kind, reason = responses.classify_error(error, client.model, client.secret, prompt)
+        kind, reason = responses.classify_error(error, client.secret, prompt)
         if kind in REFUSALS and task.enlarged:
             kind = ErrorKind.ROW  # a model may have no more room than was asked for at first
         self.n_failed[kind] += 1

@@ -308,8 +308,9 @@ class Decoder:
 
         stop_string is true if one of the stop strings ended it.
         """
-        ended_by_token = row.ids[-1] in self.end_tokens
-        text, is_cut = self._text(row.ids[:-1] if ended_by_token else row.ids)
+        text, is_cut = self._text(row.ids)
+        if not is_cut and row.ids[-1] in self.end_tokens:
+            text, _ = self._text(row.ids[:-1])
         usage = {"prompt_tokens": len(row.prompt), "completion_tokens": len(row.ids)}
         answer = {"text": text, "finish_reason": row.finish_reason, "usage": usage}
         return answer | {"stop_string": True} if is_cut else answer

@@ -40,16 +40,21 @@ class ErrorKind(Enum):
     WEB_PAGE = "a page came instead of an answer: it is tried again"
     UNCERTAIN = "no answer, and it may have been paid: it is tried again"
     ROW = "this request can never be answered"
+    TOO_LONG = (
+        "the same: its prompt and the answer have no room in the model's context",
+        None,
+        "Give a smaller --max-new-tokens, or take a server with a longer context",
+    )
     REFUSED = (
         "the row's fault if others are answered, the settings' if they are refused, too",
         2,
-        "Check --model {model}, --base-url (most end in /v1), and --extra-body",
+        "Check --model, --base-url (most end in /v1), and --extra-body",
     )
     FORBIDDEN = "the same of 403: the account may not do it", 4, CHECK_ACCOUNT
     SETTINGS = (
         "no request can be answered: URL, or who answers there",
         2,
-        "Check --model {model} and --base-url (most end in /v1)",
+        "Check --model and --base-url (most end in /v1)",
     )
     ACCOUNT = "no request can be answered: key, credit, quota", 4, CHECK_ACCOUNT
 
@@ -74,12 +79,13 @@ SIGNS = (
         r"|sensitive(content|information)|敏感|不安全|inappropriate|prohibitedcontent|invalidprompt|usagepolic|outputblocked|blockedby",
     ),
     (
-        ErrorKind.ROW,
+        ErrorKind.TOO_LONG,
         r"(request|prompt|input)(is|was)?too(large|long)|contextlength|contextsize|contextwindow"
         r"|maximumcontext|toolong|reducethelength|mustbereduced|stringabovemaxlength"
         r"|toomany(input)?tokens(?!pleasewait)|tokencountexceeds|maxmodellen",
     ),
 )
+ROWS = (ErrorKind.ROW, ErrorKind.TOO_LONG)  # a failure of this request alone
 ERROR_FIELDS = ("code", "type", "status", "param", "loc", "message", "msg", "detail", "error")
 ERROR_FIELDS += ("errors", "error_code", "error_msg", "base_resp", "status_code", "status_msg")
 STATUS_KINDS = {
@@ -150,7 +156,7 @@ def parse_answer(body: Any, raw: bool) -> dict:
     """Return {"text", "finish_reason", "usage"} of an answer's JSON.
 
     Besides them, if the server says so: "refusal", and "stop_reason", the stop string that ended
-    the text (vLLM). raw: the prompt was raw text, no messages. ValueError if the JSON is no answer at all.
+    the text (vLLM). raw: the prompt was raw text, no messages. ValueError if the JSON is no answer.
     """
     choices = _get(body, "choices", list)
     if not choices and not _get(body, "usage") and _texts_of(body):
@@ -263,9 +269,7 @@ def redact(text: str, key: str, limit: int | None = 400) -> str:
     return (text.replace(key, "***") if key else text)[:limit]
 
 
-def classify_error(
-    error: BaseException, model: str, key: str = "", prompt: str = ""
-) -> tuple[ErrorKind, str]:
+def classify_error(error: BaseException, key: str = "", prompt: str = "") -> tuple[ErrorKind, str]:
     """Return the kind of a failed request, and the reason in a server's words.
 
     prompt: what was asked, whose words an error may repeat.
@@ -277,14 +281,14 @@ def classify_error(
     if isinstance(error, BodyError):
         code = _count(error.error, "code") or 0
         status = code if 400 <= code < 600 else 200
-        return classify_status(status, error.error, model, key=key, prompt=prompt)
+        return classify_status(status, error.error, key=key, prompt=prompt)
     if isinstance(error, openai.APIStatusError):
         headers, body = error.response.headers, error.body
         if error.status_code < 400:
             place = headers.get("location", "nowhere").partition("?")[0]
             body = f"the server sends elsewhere, to {place}"
         has_wait = "retry-after" in headers
-        return classify_status(error.status_code, body, model, has_wait, key, prompt)
+        return classify_status(error.status_code, body, has_wait, key, prompt)
     # The transport's own says more: the client calls most of them a timeout.
     while error.__cause__ and not isinstance(error, aiohttp.ClientError | TooLargeError):
         error = error.__cause__
@@ -294,7 +298,7 @@ def classify_error(
 
 
 def classify_status(
-    status: int, body, model: str, has_wait: bool = False, key: str = "", prompt: str = ""
+    status: int, body, has_wait: bool = False, key: str = "", prompt: str = ""
 ) -> tuple[ErrorKind, str]:
     """Return the kind and the reason of an HTTP status with its body, live or a line of a batch.
 
@@ -311,9 +315,9 @@ def classify_status(
         quote = "" if "_" in field else "['\"`]"  # round a mere word
         if field in texts or re.search(rf"{quote}\b{field}\b{quote}", text):
             fields.append(field)
-    if kind is ErrorKind.ROW and {"max_tokens", "max_completion_tokens"} & set(fields):
+    if kind is ErrorKind.TOO_LONG and {"max_tokens", "max_completion_tokens"} & set(fields):
         kind = ErrorKind.REFUSED  # more than the model may write, whatever the prompt
-    fix = kind.fix.format(model=model)
+    fix = kind.fix
     if fields and kind is ErrorKind.REFUSED:
         flags = "; ".join(FLAGS[field] for field in fields)
         fix = f"The server refuses {' and '.join(fields)}: give {flags}"

@@ -108,7 +108,7 @@ BAD = [
 ]  # paid: journalled, then asked for again
 CUT = ["cut"]
 FINAL = {
-    "context": "context_length",
+    "context": "--max-new-tokens",
     "filter-400": "content_filter",
     "invalid-prompt": "flagged",
     "content_filter": "refused",
@@ -367,7 +367,7 @@ ENDS = {
     "quota": (4, "balance"),
     "key": (4, "OPENAI_API_KEY"),
     "forbidden": (4, "OPENAI_API_KEY"),
-    "model": (2, "--model m"),
+    "model": (2, "--model"),
     "max_tokens": (2, "--reasoning"),
     "temperature": (2, "--temperature"),
     402: (4, "balance"),

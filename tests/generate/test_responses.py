@@ -57,8 +57,8 @@ STATUSES = [
     (503, {}, False, "RETRY", "503"),
     *((status, {}, False, "RETRY", str(status)) for status in (408, 409, 500, 502, 504, 520, 599)),
     (500, {}, True, "RETRY", "500"),
-    (404, {"code": "model_not_found"}, False, "SETTINGS", "--model teacher"),
-    (400, {"code": "model_not_found"}, False, "SETTINGS", "--model teacher"),
+    (404, {"code": "model_not_found"}, False, "SETTINGS", "--model"),
+    (400, {"code": "model_not_found"}, False, "SETTINGS", "--model"),
     (404, {"message": "Not Found"}, False, "REFUSED", "--base-url"),
     (405, {}, False, "REFUSED", "/v1"),
     (501, {}, False, "SETTINGS", "--base-url"),
@@ -68,7 +68,7 @@ STATUSES = [
     (422, {"message": '"temperature" must be 1'}, False, "REFUSED", "--temperature 1"),
     (400, {"param": "top_p"}, False, "REFUSED", "--top-p none"),
     (400, {"param": "max_completion_tokens"}, False, "REFUSED", "--max-new-tokens"),
-    (400, CONTEXT_CODE, False, "ROW", "context_length"),
+    (400, CONTEXT_CODE, False, "TOO_LONG", "--max-new-tokens"),
     (
         400,
         {"message": f"'max_tokens' is too large: 3200. {CONTEXT}"},
@@ -80,7 +80,7 @@ STATUSES = [
         429,
         {"message": "Request too large for m: limit 10, requested 12"},
         False,
-        "ROW",
+        "TOO_LONG",
         "too large",
     ),
     (
@@ -107,7 +107,7 @@ def test_the_kind_of_a_status_with_its_body():
     """A wrong kind burns the budget on hopeless retries, or ends a run for one row."""
     wrong = []
     for status, body, has_wait, kind, holds in STATUSES:
-        result, reason = classify_status(status, BODY | body, "teacher", has_wait)
+        result, reason = classify_status(status, BODY | body, has_wait)
         if result is not ErrorKind[kind] or holds not in reason:
             wrong.append((status, body, kind, result, reason))
     assert not wrong
@@ -132,14 +132,15 @@ def test_a_body_of_any_shape_has_the_kind_of_its_status():
         {"message": "two\nlines\r\n"},
     ]
     for body in bodies:
-        kinds = [classify_status(status, body, "m")[0].name for status in (500, 429, 401, 400)]
+        kinds = [classify_status(status, body)[0].name for status in (500, 429, 401, 400)]
         assert kinds == ["RETRY", "RATE_LIMIT", "ACCOUNT", "REFUSED"], body
 
 
 LIVE = {
     "RATE_LIMIT": ["429", "overloaded", "529"],
     "RETRY": ["500", "502", "503", "408", "409", "error-in-200"],
-    "ROW": ["context", "filter-400", "invalid-prompt"],
+    "ROW": ["filter-400", "invalid-prompt"],
+    "TOO_LONG": ["context"],
     "REFUSED": ["max_tokens", "temperature", 499],
     "ACCOUNT": ["quota", "key"],
     "FORBIDDEN": ["forbidden"],
@@ -182,11 +183,11 @@ def test_every_failure_of_a_real_server_has_its_kind():
     by_name = {str(fault): fault for fault in expected}
     with FaultServer(fault=lambda body, nth: by_name[body["messages"][-1]["content"]]) as server:
         raised = failures(server.url, expected, timeout=2)
-        kinds = {fault: classify_error(error, "m")[0].name for fault, error in raised.items()}
+        kinds = {fault: classify_error(error)[0].name for fault, error in raised.items()}
         assert kinds == expected
         port = server.port
     (refused,) = failures(f"http://127.0.0.1:{port}/v1", ["nobody is there"]).values()
-    kind, reason = classify_error(refused, "m")
+    kind, reason = classify_error(refused)
     assert kind is ErrorKind.NO_CONNECTION and "Connect" in reason
 
 
@@ -204,11 +205,11 @@ def test_a_key_that_a_server_repeats_is_hidden(body, status):
     for position in range(0, 500, 3):
         repeated = body("x" * position + KEY + "y" * 300)
         if status:
-            reason = classify_status(status, repeated, "m", key=KEY)[1]
+            reason = classify_status(status, repeated, key=KEY)[1]
         else:
             with pytest.raises(ValueError) as error:
                 parse_answer(repeated, raw=True)
-            reason = classify_error(error.value, "m", KEY)[1]
+            reason = classify_error(error.value, KEY)[1]
         assert "sk-v" not in reason and len(reason) < 600
 
 
@@ -217,7 +218,7 @@ def test_a_long_key_that_is_repeated_is_hidden_each_time():
     key = "sk-very-secret" + "v" * 150
     with pytest.raises(ValueError) as error:
         parse_answer({"echo": key * 13}, raw=False)
-    assert "vvv" not in classify_error(error.value, "m", key)[1]
+    assert "vvv" not in classify_error(error.value, key)[1]
 
 
 # --- how long to wait -----------------------------------------------------------------------------
@@ -405,8 +406,8 @@ def test_the_words_of_the_prompt_are_no_sign():
     """A server may repeat what was asked: "overdue" is then no word about the account."""
     body = {"error": {"message": "invalid input: Is my library book overdue?"}}
     prompt = "Question:\nIs my library book overdue?"
-    assert classify_status(400, body, "m", prompt=prompt)[0] is ErrorKind.REFUSED
-    assert classify_status(400, body, "m")[0] is ErrorKind.ACCOUNT
+    assert classify_status(400, body, prompt=prompt)[0] is ErrorKind.REFUSED
+    assert classify_status(400, body)[0] is ErrorKind.ACCOUNT
 
 
 def test_what_is_called_by_a_code_is_that_whatever_the_status():
@@ -414,10 +415,10 @@ def test_what_is_called_by_a_code_is_that_whatever_the_status():
     codes = {"insufficient_quota": "ACCOUNT", "invalid_api_key": "ACCOUNT", "content_filter": "ROW"}
     for code, kind in codes.items():
         body = {"error": {"code": code, "message": "?"}}
-        assert classify_status(500, body, "m")[0].name == kind
-        assert classify_error(BodyError(body["error"]), "m")[0].name == kind
+        assert classify_status(500, body)[0].name == kind
+        assert classify_error(BodyError(body["error"]))[0].name == kind
     prose = {"error": {"message": "upstream failed: a content filter was restarted"}}
-    assert classify_status(500, prose, "m")[0] is ErrorKind.RETRY
+    assert classify_status(500, prose)[0] is ErrorKind.RETRY
 
 
 def test_an_error_in_a_form_of_its_own_inside_a_200():
