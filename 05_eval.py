@@ -105,6 +105,7 @@ import torch
 from common.core import files, manifests
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
+from common.core.tables import count
 from common.core.untrusted import printable
 from common.data import decontamination, floors, test_sets
 from common.evaluate import ask, comparisons, html_report, models, paper_tables, report, scores
@@ -151,7 +152,7 @@ def load_items(name):
 
 
 tests = {name: load_items(name) for name in benchmarks}
-print(", ".join(f"{name}: {len(items)} items" for name, items in tests.items()))
+print(", ".join(f"{name}: {count(len(items), 'item')}" for name, items in tests.items()))
 engines = {}  # by label: what the manifest says of each
 if distributed.is_main():
     lock = files.lock_stage(run / "05_eval")
@@ -299,7 +300,7 @@ print("next: read 05_results.md, then change one setting: python 01_sample.py --
 failed = sum(row["failed"] for row in all_scores + selected if row["benchmark"] != "AVG")
 if failed:
     print(
-        f"{failed} items got no output (status 3): the same command asks only for those; "
+        f"{count(failed, 'item')} got no output (status 3): the same command asks only for those; "
         "to count them as wrong: --count-failed"
     )
     sys.exit(3)

@@ -370,12 +370,12 @@ def test_05_asks_a_server(tmp_path):
         partly = run_script(tmp_path, *command, *models)
         assert (
             partly.returncode == 3
-            and "1 items got no output (status 3): the same command asks only for those"
+            and "1 item got no output (status 3): the same command asks only for those"
             in partly.stdout
         )
         assert "$0.0" in partly.stderr  # the progress bar counts what it costs
         assert (
-            "served, gsm8k: 1 items got no output and are not among the n; "
+            "served, gsm8k: 1 item got no output, left out of the n; "
             "the first: 400 refused no, thank you"
             in partly.stdout
             and "| gsm8k | served | 3 | 33.3 |" in partly.stdout

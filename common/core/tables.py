@@ -6,6 +6,11 @@ def cell(value) -> str:
     return "-" if value is None else str(value)
 
 
+def count(n: int, noun: str) -> str:
+    """Return a number of things in words: "0 rows", "1 row", "2,000 rows"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def percent(share, sign: bool = False) -> str:
     """Return a share in percent: 0.5 as "50.0", with a sign as "+50.0", None as "-"."""
     if share is None:

@@ -6,6 +6,7 @@ from common.core import files
 from common.core.errors import InputError
 from common.core.files import content_id
 from common.core.manifests import outputs, require
+from common.core.tables import count
 from common.data import test_sets
 from common.data.decontamination import normalize_question
 from common.evaluate import comparisons, scores
@@ -120,5 +121,5 @@ def describe_choice(rows: list) -> str:
     chosen = max(rows, key=lambda row: row["chosen"])
     return (
         f"{chosen['arm']}: step {chosen['step']}, {100 * chosen['accuracy']:.1f}% of "
-        f"{chosen['n']}, the best of {len(rows)} checkpoints, which flatters it."
+        f"{chosen['n']}, the best of {count(len(rows), 'checkpoint')}, which flatters it."
     )

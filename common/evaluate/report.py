@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common.core.figures import save_figure
-from common.core.tables import cell, interval, markdown, percent
-from common.tiny.mistakes import KINDS
+from common.core.tables import cell, count, interval, markdown, percent
 from common.evaluate.comparisons import EQUAL
+from common.tiny.mistakes import KINDS
 
 CFT_COLOR, OTHER_COLOR = "#4c72b0", "#9aa5b1"
 AXIS_LABEL = "accuracy, % (bars: 95% interval)"
@@ -178,11 +178,11 @@ def _points(rows):
 
 def describe_settings(name: str, config, engines: dict) -> str:
     """Return a line on how the outputs were made. engines: {label: its manifest}."""
-    limit = f", a sample of {config.limit} items of each set" if config.limit else ""
+    limit = f", a sample of {count(config.limit, 'item')} of each set" if config.limit else ""
     templates = sorted({engine["template"] for engine in engines.values()})
     return (
         f"Run {name}: temperature {config.temperature:g} (0 is greedy), "
-        f"{config.samples} outputs an item, at most {config.max_new_tokens} tokens, "
+        f"{count(config.samples, 'output')} an item, at most {config.max_new_tokens} tokens, "
         f"template {' and '.join(templates)}{limit}."
     )
 

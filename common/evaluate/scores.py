@@ -11,6 +11,7 @@ from common.core import stats
 from common.core.files import content_id, file_hash, write_json, write_jsonl
 from common.core.manifests import environment
 from common.core.special_tokens import reveal
+from common.core.tables import count
 from common.core.thinking import OPEN
 from common.core.untrusted import escape, printable
 from common.data import test_sets
@@ -273,10 +274,10 @@ def majority(rows: list) -> float:
 def _merge_equal(answers):
     """Return a Counter of answers in which those that mean the same are one."""
     merged = Counter()
-    for answer, count in answers.items():
+    for answer, n in answers.items():
         boxed = f"\\boxed{{{answer}}}"
         equal = [other for other in merged if grading.is_correct(boxed, other)]
-        merged[equal[0] if equal else answer] += count
+        merged[equal[0] if equal else answer] += n
     return merged
 
 
@@ -345,9 +346,9 @@ def list_notes(results: list) -> list:
     for result in results:
         errors = [row["error"] for row in result.rows if "error" in row]
         if errors:
-            effect = "are not among the n" if result.has_failed_items() else "count as wrong"
+            effect = "left out of the n" if result.has_failed_items() else "counted as wrong"
             notes.append(
-                f"{result.model}, {result.benchmark}: {result.score['failed']} items got no output "
-                f"and {effect}; the first: {escape(errors[0], 200)}"
+                f"{result.model}, {result.benchmark}: {count(result.score['failed'], 'item')} got "
+                f"no output, {effect}; the first: {escape(errors[0], 200)}"
             )
     return notes

@@ -10,6 +10,7 @@ import openai
 
 from common.core.errors import Stopped
 from common.core.files import content_id, json_line
+from common.core.tables import count
 from common.generate.budget import BATCH_DISCOUNT, estimate_tokens
 from common.generate.client import GO_ON
 from common.generate.journal import Journal
@@ -143,7 +144,7 @@ class Batch:
         collected = batch.status
         if n_unused:
             collected = "in part"
-            print(f"note: {n_unused} answers of {batch_id} are left for a run that asks for them")
+            print(f"note: {count(n_unused, 'answer')} of {batch_id} left for a run that asks so")
         self._note(part, batch=batch_id, collected=collected)
         if batch.status == "failed":
             errors = (batch.errors.data if batch.errors else None) or []

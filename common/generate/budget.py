@@ -4,6 +4,7 @@ import math
 import operator
 
 from common.core.errors import InputError, Stopped
+from common.core.tables import count
 from common.generate import prices
 
 BATCH_DISCOUNT = 0.5
@@ -179,7 +180,9 @@ class Budget:
         for task in tasks:
             n_in += estimate_tokens(task.request.prompt)
             n_out += min(mean_out, task.sampling.max_new_tokens)
-        text = f"estimate: {len(tasks):,} requests, about {n_in:,} tokens in, {n_out:,.0f} out"
+        text = (
+            f"estimate: {count(len(tasks), 'request')}, about {n_in:,} tokens in, {n_out:,.0f} out"
+        )
         if not n_tokens:
             text += f" ({assumed:,} assumed for each, reasoning included)"
         if self.prices:

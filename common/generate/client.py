@@ -25,6 +25,7 @@ import openai
 
 from common.core.errors import InputError, Stopped
 from common.core.files import utf8
+from common.core.tables import count
 from common.core.untrusted import printable
 from common.generate import responses
 from common.generate.budget import Budget, estimate_tokens, format_usd, prompt_text
@@ -349,7 +350,7 @@ class _Run:
         n_failed = self.n_failed[kind]
         if not self.n_good and n_failed >= MAX_FIRST_FAILURES.get(kind, math.inf):
             self.end(
-                f"{n_failed} requests to {client.server} brought no answer: "
+                f"{count(n_failed, 'request')} to {client.server} brought no answer: "
                 f"{reason}\nCheck --base-url, --model and --timeout."
             )
         return kind, reason
@@ -418,8 +419,8 @@ class _Run:
     def _announce(self):
         if n := self.limiter.in_flight:
             print(
-                f"\nstopping: nothing more is sent; waiting for {n} answers in flight "
-                "(Ctrl-C gives them up; they may be paid)",
+                f"\nstopping: nothing more is sent; waiting for {count(n, 'answer')} in flight "
+                "(Ctrl-C gives up what may be paid)",
                 file=sys.stderr,
             )
 

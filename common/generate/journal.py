@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.core.errors import Stopped
 from common.core.files import json_line, lock
+from common.core.tables import count
 from common.train import distributed
 
 
@@ -50,7 +51,7 @@ class Journal:
             self._file.write(b"\n")  # a kill took the newline alone
         if self.skipped:
             print(
-                f"{self.path}: {len(self.skipped)} unreadable lines skipped, "
+                f"{self.path}: {count(len(self.skipped), 'unreadable line')} skipped, "
                 f"the first is line {self.skipped[0]}",
                 file=sys.stderr,
             )

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from common.core.errors import InputError, Stopped
 from common.core.files import content_id
+from common.core.tables import count
 from common.core.thinking import without_thinking
 from common.train import distributed
 
@@ -245,10 +246,10 @@ class _Recorder:
 
     def refuse_bad(self):
         """Raise Stopped if too many of the first answers cannot be used."""
-        bad = [reason for reason in self.first_reasons if reason]
+        bad, n_first = [reason for reason in self.first_reasons if reason], len(self.first_reasons)
         if len(bad) > self.max_bad:
             raise Stopped(
-                f"the first answers to {len(bad)} of {len(self.first_reasons)} rows cannot be "
+                f"the first answers to {len(bad)} of {count(n_first, 'row')} cannot be "
                 f"used; the newest: {bad[-1]}\nLook at {self.journal.path}: is it the right model, "
                 "template, --max-new-tokens? After a fix on the server add --retry-failed. "
                 "To go on all the same: --max-bad-share 1",
@@ -341,7 +342,7 @@ def complete(
             refuse_greedy(engine, sampling)
         recorder.generate(engine, label)
     elif tasks:
-        print(f"{label}: all {len(tasks):,} answers are in {journal.path}, nothing is asked")
+        print(f"{label}: nothing is asked, {journal.path} holds {count(len(tasks), 'answer')}")
     distributed.barrier()
     journal.read_others()
     for task in tasks:

@@ -223,11 +223,11 @@ def test_failed_items_are_out_of_the_score_and_counted():
         row |= {"finish_reason": "failed", "error": "400 too long", "extraction_method": "none"}
     score = scores.score(given)
     assert (score["n"], score["failed"], score["accuracy"], score["unboxed"]) == (2, 2, 0.5, 0)
-    assert "2 items got no output and are not among the n" in note_of(given)
+    assert "2 items got no output, left out of the n" in note_of(given)
     assert "400 too long" in note_of(given)
     for row in given.rows[1::2]:
         row |= {"correct": False, "correct_paper": False}
-    assert "2 items got no output and count as wrong" in note_of(given)
+    assert "2 items got no output, counted as wrong" in note_of(given)
     nothing = scores.score(result([None, None]))
     assert nothing["accuracy"] is None and nothing["n"] == 0
 

@@ -548,7 +548,7 @@ def test_a_second_run_says_that_nothing_is_asked(journal, capsys):
     with FaultServer() as server:
         ask(make(server.url), range(3), journal)
         ask(make(server.url), range(3), journal)
-        assert "all 3 answers are in" in capsys.readouterr().out and len(server.asked) == 3
+        assert "holds 3 answers" in capsys.readouterr().out and len(server.asked) == 3
 
 
 # --- the journal ----------------------------------------------------------------------------------
