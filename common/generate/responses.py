@@ -76,7 +76,8 @@ SIGNS = (
     (
         ErrorKind.ROW,
         r"contentfilter|contentpolicy|contentmanagement|moderat|flagged|datainspection|safety"
-        r"|sensitive(content|information)|敏感|不安全|inappropriate|prohibitedcontent|invalidprompt|usagepolic|outputblocked|blockedby",
+        r"|sensitive(content|information)|敏感|不安全|inappropriate|prohibitedcontent"
+        r"|invalidprompt|usagepolic|outputblocked|blockedby",
     ),
     (
         ErrorKind.TOO_LONG,

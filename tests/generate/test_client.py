@@ -623,8 +623,8 @@ def test_a_restart_asks_for_what_is_missing(journal):
 
 
 def test_the_limit_of_requests_in_flight_is_kept_and_used(journal):
-    with FaultServer(latency=0.05) as server:
-        ask(make(server.url, 24), range(150), journal)
+    with FaultServer(latency=0.3) as server:
+        ask(make(server.url, 24), range(80), journal)
         assert 16 <= server.peak <= 24
 
 
