@@ -291,29 +291,26 @@ own_answers = [
 
 # %% Write a file for each teacher, and report
 inputs = manifests.outputs(run, "01_responses")
+answered, unanswered = critiques.split_failed(own_answers)
+if answered:
+    files.write_jsonl(run / "02_answers" / f"{label}.jsonl", answered)
+    print(f"wrote {run / '02_answers' / label}.jsonl: {len(answered)} rows")
 n_good = n_failed = 0
 for name, rows in critiqued.items():
     good, failed = critiques.split_failed(rows)
     if name == label:
-        answered, unanswered = critiques.split_failed(own_answers)
         failed += unanswered
-        if answered:
-            files.write_jsonl(run / "02_answers" / f"{name}.jsonl", answered)
-            print(f"wrote {run / '02_answers' / name}.jsonl: {len(answered)} rows")
     files.write_jsonl(run / "02_failed" / f"{name}.jsonl", failed)
     n_good += len(good)
     n_failed += len(failed)
     if good:
         output = run / "02_critiques" / f"{name}.jsonl"
-        report = critiques.summarize(good, failed)
-        report |= critiques.count_left_out(answers if name == label else [], failed)
+        report = critiques.summarize(good, failed, answers if name == label else [])
         files.write_jsonl(output, good)
         manifests.write_manifest(
             output, config, inputs, teacher=good[0]["teacher"], report=report, **cost
         )
         print(f"wrote {output}\n{critiques.format_summary(report)}")
-        if report["thinking_removed"]:
-            print(f"{report['thinking_removed']:,} answers held thinking, which is left out")
 html_report.write_page(run)
 print(f"wrote {run / '02_critiques.html'}: each critique with its response and the gold")
 lock.release(force=True)

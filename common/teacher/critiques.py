@@ -48,31 +48,26 @@ def format_prompt(prompt: list | str) -> str:
     return printable(prompt)
 
 
-def check_critique(text: str, min_words: int = 0) -> str | None:
+def check_critique(text: str, min_words: int = 0, verdict: str | None = None) -> str | None:
     """Return why a finished answer is no critique, or None.
 
-    min_words: fewer words before the conclusion are none.
+    min_words: fewer words before the conclusion are none. verdict: that of the data, if the text
+    need not say it.
     """
-    if verdicts.parse_verdict(text) == "unparsed":
+    if (verdict or verdicts.parse_verdict(text)) == "unparsed":
         return "no verdict"
-    return _check_words(text, min_words)
-
-
-def _check_words(critique, min_words):
-    too_few = verdicts.words_before_conclusion(critique, min_words) < min_words
-    return f"{BARE} (fewer than {min_words} words before it)" if too_few else None
+    if verdicts.words_before_conclusion(text, min_words) < min_words:
+        return f"{BARE} (fewer than {min_words} words before it)"
+    return None
 
 
 def carry_over(row: dict, min_words: int = 0) -> dict:
     """Return the row of a critique that came with the data; with "reason" if it is none."""
-    if row["verdict"] == "unparsed":
-        return row | {"reason": "the critique that came with the data has no verdict"}
-    reason = _check_words(row["critique"], min_words)
+    reason = check_critique(row["critique"], min_words, row["verdict"])
     if reason:
-        return row | {"reason": f"the critique that came with the data is {reason}"}
+        return row | {"reason": f"the critique that came with the data: {reason}"}
     return row | {
         "critique_id": content_id(row["id"], row["teacher"], row["critique_raw"]),
-        "critique": verdicts.with_conclusion(row["critique_raw"], row["verdict"]),
         "critique_finish_reason": None,
         "usage": None,
         "usd": None,
@@ -126,15 +121,6 @@ def add_answer(row: dict, answer: dict, teacher: str) -> dict:
     }
 
 
-def count_left_out(answers: list[dict], failed: list[dict]) -> dict:
-    """Return counts for the manifest: of answers with thinking, and of bare conclusions."""
-    texts = [answer["text"] for answer in answers if answer.get("text")]
-    return {
-        "thinking_removed": sum(without_thinking(text) != text for text in texts),
-        "bare_conclusions": sum(BARE in row["reason"] for row in failed),
-    }
-
-
 def split_failed(rows: list[dict]) -> tuple[list[dict], list[dict]]:
     """Return the rows that can be used, and those with a "reason" why not."""
     good = [row for row in rows if "reason" not in row]
@@ -152,15 +138,18 @@ def explain_failure(failed: list[dict], folder: Path) -> str:
     )
 
 
-def summarize(rows: list[dict], failed: list[dict]) -> dict:
+def summarize(rows: list[dict], failed: list[dict], answers: list[dict]) -> dict:
     """Return counts for the manifest. 03 holds the verdicts against the gold answers."""
     reasons = Counter(row["reason"][:80] for row in failed)
+    texts = [answer["text"] for answer in answers if answer.get("text")]
     return {
         "critiques": len(rows),
         "right": sum(row["verdict"] == "right" for row in rows),
         "median_characters": statistics.median(len(row["critique"]) for row in rows),
         "failed": len(failed),
         "failed_for": dict(reasons.most_common(10)),
+        "thinking_removed": sum(without_thinking(text) != text for text in texts),
+        "bare_conclusions": sum(BARE in row["reason"] for row in failed),
     }
 
 
@@ -173,4 +162,6 @@ def format_summary(report: dict) -> str:
     ]
     for reason, count in report["failed_for"].items():
         lines.append(f"{count:,} rows without a critique: {printable(reason)}")
+    if report["thinking_removed"]:
+        lines.append(f"{report['thinking_removed']:,} answers held thinking, which is left out")
     return "\n".join(lines)

@@ -94,8 +94,8 @@ def test_a_bare_conclusion_is_no_critique():
 def test_what_is_left_out_is_counted():
     answers = [GOOD, GOOD | {"text": "<think>x</think>Fine."}, {"error": "400"}, {"text": ""}]
     failed = [critiques.carry_over(ROW | CARRIED, 3), {"reason": "no verdict"}]
-    counts = {"thinking_removed": 1, "bare_conclusions": 1}
-    assert critiques.count_left_out(answers, failed) == counts
+    report = critiques.summarize([ROW | CARRIED], failed, answers)
+    assert (report["thinking_removed"], report["bare_conclusions"]) == (1, 1)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -190,13 +190,15 @@ def test_the_report():
     drawn = [(9, "right"), (4, "wrong"), (5, "right")]
     rows = [ROW | {"critique": "x" * n, "verdict": verdict} for n, verdict in drawn]
     failed = [{"reason": "no verdict"}] * 2 + [{"reason": "y" * 300}]
-    report = critiques.summarize(rows, failed)
+    report = critiques.summarize(rows, failed, [])
     assert report == {
         "critiques": 3,
         "right": 2,
         "median_characters": 5,
         "failed": 3,
         "failed_for": {"no verdict": 2, "y" * 80: 1},
+        "thinking_removed": 0,
+        "bare_conclusions": 0,
     }
     text = critiques.format_summary(report)
     assert (
