@@ -114,12 +114,8 @@ def _join_parts(content):
 
 def _unpack_alpaca(record):
     parts = [record.get("instruction") or "", record.get("input") or ""]
-    return {
-        "question": "\n\n".join(part for part in parts if part.strip()),
-        "response": record["output"],
-        "system": record.get("system"),
-        "other_turns": 2 * len(record.get("history") or []),
-    }
+    question = "\n\n".join(part for part in parts if part.strip())
+    return {"question": question, "response": record["output"]}
 
 
 def unpack_critique(prompt: str, critique: str) -> dict:

@@ -247,9 +247,7 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     test_set = get_test_set(name)
     if name in TINY:
         records = world.test_items(seed, TINY[name].stop)[TINY[name]]
-    elif name in OWN_SETS:
-        records = readers.read_records(test_set.path)
-    elif folder and not test_set.private:
+    elif folder and name in TEST_SETS and not test_set.private:
         records = read_jsonl(local_path(name, folder))
     else:
         records = _read_hub(test_set)
@@ -260,10 +258,10 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     if test_set.part_of:
         subset = set(Path(__file__).with_name(f"{name}.txt").read_text().split())
         items = [item for item in items if item["id"][:8] in subset]
-    if not items and name not in TEST_SETS:
-        raise InputError(f"{name} has no questions.\nExpected a file with an item in each line.")
     digest = compute_digest(items)
-    if digest != test_set.digest and name in TEST_SETS:
+    if name not in TEST_SETS and not items:
+        raise InputError(f"{name} has no questions.\nExpected a file with an item in each line.")
+    if name in TEST_SETS and digest != test_set.digest:
         expected = f"{test_set.items} items {test_set.digest or 'of any digest'}"
         print(f"note: {name} has {len(items)} items {digest}; the kit expects {expected}")
     return sample_items(items, limit, seed)
@@ -303,12 +301,10 @@ def _make_item(place, test_set, record, seed):
         if not stem.strip() or not gold.strip():
             raise ValueError(f"question {stem!r}, gold {gold!r}")
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        expected = f"the columns of {test_set.path} on the hub (common/data/test_sets.py)"
-        if test_set in OWN_SETS.values():
-            expected = "question and gold; choices, a list, if the gold is the letter of one"
         raise InputError(
             f"{place} has no usable question and gold ({error!r}); it has {', '.join(record)}.\n"
-            f"Expected {expected}."
+            f"Expected the columns of {test_set.path} (common/data/test_sets.py). A file of your "
+            "own has question and gold; and choices, a list, if the gold is the letter of one."
         ) from None
     if not test_set.choices:  # as the released code writes a maths question
         question = question.strip()
