@@ -63,23 +63,25 @@ def with_conclusion(critique: str, verdict: str) -> str:
     return f"{body}\n\n{line}" if body else line
 
 
-def words_before_conclusion(critique: str, at_most: int | None = None) -> int:
-    """Return how many words a critique has without its closing conclusion.
-
-    No more than `at_most` are counted.
+def is_bare(critique: str, min_words: int) -> bool:
+    """Tell if a critique has fewer words than `min_words` without its closing conclusion.
 
     Each Chinese, Japanese or Korean character is one.
 
-    >>> words_before_conclusion("12 + 30 = 42, not 43.\n\nConclusion: wrong [END]")
-    5
+    >>> text = "12 + 30 = 42, not 43.\\n\\nConclusion: wrong [END]"
+    >>> is_bare(text, 5), is_bare(text, 6)
+    (False, True)
     """
     start = critique[:300].lower()
-    if at_most and "conclusion" not in start and "{" not in start:  # a label has 100 before it
-        n_words = sum(1 for _ in islice(WORD.finditer(start[:200]), at_most))
-        if n_words == at_most:
-            return n_words
-    words = WORD.finditer(_without_conclusion(_as_prose(critique)))
-    return sum(1 for _ in islice(words, at_most))
+    has_label = "conclusion" in start or "{" in start
+    # Of most critiques the start is enough: a label has at most 100 characters before it.
+    if not has_label and _has_words(start[:200], min_words):
+        return False
+    return not _has_words(_without_conclusion(_as_prose(critique)), min_words)
+
+
+def _has_words(text, n_words):
+    return len(list(islice(WORD.finditer(text), n_words))) == n_words
 
 
 def _without_conclusion(critique):

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
 from common.core.tokenizer import encode_rows, load_tokenizer, local_folder
-from common.core.verdicts import VERDICTS, words_before_conclusion
+from common.core.verdicts import VERDICTS, is_bare
 from common.data import training_sets
 
 RESPONSE_FIELDS = ("id", "question_id", "source", "generator", "finish_reason", "gold")
@@ -92,7 +92,7 @@ def _find_problem(row, min_words):
             return f"rows with an empty {name}"
     if row.get("verdict") not in VERDICTS:
         return "critiques without a verdict"
-    if words_before_conclusion(row["critique"], min_words) < min_words:
+    if is_bare(row["critique"], min_words):
         return f"bare conclusions (--min-critique-words {min_words})"
     return ""
 

@@ -56,7 +56,7 @@ def check_critique(text: str, min_words: int = 0, verdict: str | None = None) ->
     """
     if (verdict or verdicts.parse_verdict(text)) == "unparsed":
         return "no verdict"
-    if verdicts.words_before_conclusion(text, min_words) < min_words:
+    if verdicts.is_bare(text, min_words):
         return f"{BARE} (fewer than {min_words} words before it)"
     return None
 

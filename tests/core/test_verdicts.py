@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.core import files
-from common.core.verdicts import parse_verdict, with_conclusion, words_before_conclusion
+from common.core.verdicts import is_bare, parse_verdict, with_conclusion
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 BODY = "Step 2 multiplies 4 by 4, as the question asks. The right side is not wrong.\n\n"
@@ -410,10 +410,8 @@ LENGTHS = {
 
 
 def test_words_before_the_conclusion():
-    """By hand; a Chinese character is a word, marks alone are none."""
-    assert {text: words_before_conclusion(text) for text in LENGTHS} == LENGTHS
     for text, n_words in LENGTHS.items():
-        for at_most in (1, 3, 5):
-            assert words_before_conclusion(text, at_most) == min(n_words, at_most), text
-            long = "a b c " * 40 + text
-            assert words_before_conclusion(long, at_most) == at_most
+        bare_below = [n for n in range(1, 12) if is_bare(text, n)]
+        assert bare_below == list(range(n_words + 1, 12)), text
+    long = "a b c d e f " * 100 + "\n\nConclusion: right"
+    assert not is_bare(long, 600) and is_bare(long, 601)
