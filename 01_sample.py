@@ -31,7 +31,7 @@ from common.core.config import EngineConfig, configure, setting
 class Config(EngineConfig):
     source: str = setting(
         "webinstruct-cft-50k",
-        "tiny; a name in common/data/sources.py; a hub id; a file (.jsonl .json .csv .tsv "
+        "tiny; a name in common/data/sources.json; a hub id; a file (.jsonl .json .csv .tsv "
         ".parquet); NAME=FILE: a known source, downloaded",
     )
     model: str | None = setting(

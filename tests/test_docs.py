@@ -1,6 +1,7 @@
 """Every command of README and docs is one that its script takes; links lead to files that exist."""
 
 import ast
+import json
 import re
 import shlex
 import sys
@@ -86,11 +87,14 @@ def test_every_file_of_common_has_a_line_in_its_readme():
 
 
 def test_the_rows_of_contributing_are_rows_of_the_tables():
-    """Each example is Python that makes a row of its table, with the names of the table's file."""
+    """Each example makes a row of its table: Python with the names of its file, or JSON."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    names = vars(test_sets) | vars(sources) | vars(training_sets)
+    names = vars(test_sets) | vars(training_sets)
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         definitions, _, row = block.rpartition("\n\n\n")
         exec(definitions, names)
         (made,) = eval("{" + row + "}", names).values()
-        assert isinstance(made, test_sets.TestSet | sources.Dataset | training_sets.TrainingSet)
+        assert isinstance(made, test_sets.TestSet | training_sets.TrainingSet)
+    (row,) = re.findall(r"```json\n(.*),\n```", text)
+    (made,) = json.loads("{" + row + "}").values()
+    assert sources.Dataset(**made).path == "ORG/MYDATA"

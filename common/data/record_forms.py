@@ -1,4 +1,4 @@
-"""Records as other tools write them: messages, conversations, alpaca, packed critique prompts."""
+"""Records as others write them: messages, conversations, alpaca, critique prompts, single sets."""
 
 import re
 from typing import Any
@@ -131,3 +131,39 @@ def unpack_critique(prompt: str, critique: str) -> dict:
     question, response = parts
     critique = critique.removeprefix("Critique:\n")
     return {"question": question, "response": response.removesuffix("\n"), "critique": critique}
+
+
+def unpack_acemath(record: dict) -> dict:
+    """Return question (the user's turn) and response of a row of AceMath's SFT data.
+
+    Raises ValueError for several turns: the response would need their history.
+
+    >>> unpack_acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
+    {'question': 'q', 'response': 'a'}
+    """
+    turn, *further = [turn for turn in record["messages"] if turn["role"] != "system"]
+    if further:
+        raise ValueError("it has several turns, and its answer needs all of them")
+    return {"question": turn["content"], "response": record["answer"]}
+
+
+def unpack_processbench(record: dict) -> dict:
+    """Return question, response (its steps, a blank line between them) and generator."""
+    response = "\n\n".join(record["steps"])
+    return {"question": record["problem"], "response": response, "generator": record["generator"]}
+
+
+def unpack_prm800k(record: dict) -> dict:
+    """Return question and response: the steps so far and the next one."""
+    response = "\n".join([*record["responses"], record["next_response"]])
+    return {"question": record["instruction"], "response": response, "gold": record.get("answer")}
+
+
+# The forms that a source may name: a record -> {field: value}. They raise for another form.
+FORMS = {
+    "any": unpack_record,
+    "critique": unpack_critique_record,
+    "acemath": unpack_acemath,
+    "processbench": unpack_processbench,
+    "prm800k": unpack_prm800k,
+}

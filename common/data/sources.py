@@ -7,7 +7,6 @@ data brings a critique, also critique (normalized), critique_raw, verdict and te
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,6 @@ from common.tiny import world
 
 FIELDS = ("question", "response", "gold", "critique", "verdict", "teacher", "source")
 FIELDS += ("generator", "finish_reason")
-UNVERIFIED = "; its columns could not be looked at when this was written: unverified"
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -30,150 +28,24 @@ UNVERIFIED = "; its columns could not be looked at when this was written: unveri
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of the hub, or a local file, and which of its columns hold our fields.
+    """A row of sources.json: a dataset of the hub, and which of its columns hold our fields.
 
-    unpack: a record -> {field: value}, for columns that are not our fields; it raises for a record
-    of another form.
+    A local file or another dataset of the hub is one with nothing but its path.
     """
 
     path: str
     config: str | None = None
-    split: str = "train"
+    split: str = "train"  # "a+b" is one after the other
     file: str | None = None  # the one file to read, of several in a folder of the hub
     columns: dict = field(default_factory=dict)  # our field -> its column
-    unpack: Callable = record_forms.unpack_record
+    form: str = "any"  # of record_forms.FORMS, for columns that are not our fields
     license: str = ""
     note: str = ""  # what to know before one uses it
     is_test: bool = False  # a test set of critics: no source of training rows
 
 
-def unpack_acemath(record: dict) -> dict:
-    """Return question (the user's turn) and response of a row of AceMath's SFT data.
-
-    Raises ValueError for several turns: the response would need their history.
-
-    >>> unpack_acemath({"messages": [{"role": "user", "content": "q"}], "answer": "a"})
-    {'question': 'q', 'response': 'a'}
-    """
-    turn, *further = [turn for turn in record["messages"] if turn["role"] != "system"]
-    if further:
-        raise ValueError("it has several turns, and its answer needs all of them")
-    return {"question": turn["content"], "response": record["answer"]}
-
-
-def unpack_opencodereasoning(record: dict) -> dict:
-    """Return the record without a question that is withheld, which makes it a bad row."""
-    return record | {"question": None if record["question"] == "-" else record["question"]}
-
-
-def unpack_processbench(record: dict) -> dict:
-    """Return question, response (its steps, a blank line between them) and generator."""
-    response = "\n\n".join(record["steps"])
-    return {"question": record["problem"], "response": response, "generator": record["generator"]}
-
-
-def unpack_prm800k(record: dict) -> dict:
-    """Return question and response: the steps so far and the next one."""
-    response = "\n".join([*record["responses"], record["next_response"]])
-    return {"question": record["instruction"], "response": response, "gold": record.get("answer")}
-
-
-def _webinstruct_cft(config):
-    path = "TIGER-Lab/WebInstruct-CFT"
-    return Dataset(path, config, unpack=record_forms.unpack_critique_record, license="Apache-2.0")
-
-
-def _table_5_critiques(file):
-    return Dataset(
-        "ubowang/ali_data_0127_bk",
-        file=file,
-        unpack=record_forms.unpack_critique_record,
-        license="none stated",
-        note="80K critiques of GPT-4o (Table 5), in the first author's backup" + UNVERIFIED,
-    )
-
-
-# Columns as the hub serves them.
-SOURCES = {
-    "webinstruct-cft-50k": _webinstruct_cft("WebInstruct-CFT-50K"),
-    "webinstruct-cft-4k": _webinstruct_cft("WebInstruct-CFT-4K"),
-    "webinstruct-cft-600k": _webinstruct_cft("WebInstruct-CFT-600K"),
-    "metamath-cft": _table_5_critiques("MetaMath_80k_critique_gpt-4o-1120_0124.json"),
-    "numina-cft": _table_5_critiques("Numina_80k_critique_gpt-4o-1120_0125.json"),
-    "one-shot-cft": Dataset(
-        "TIGER-Lab/One-Shot-CFT-Data",
-        file="DSR-CFT-p0.jsonl",
-        unpack=record_forms.unpack_critique_record,
-        license="not seen; the models are CC-BY-4.0",
-        note="one problem, 600 critiques of seven teachers; DSR-CFT-p1 to p3 are its siblings"
-        + UNVERIFIED,
-    ),
-    "opencodereasoning-2": Dataset(
-        "nvidia/OpenCodeReasoning-2",
-        "train",
-        split="python",
-        columns={
-            "question": "question",
-            "response": "r1_generation",
-            "critique": "qwq_critique",
-            "verdict": "judgement",
-        },
-        unpack=unpack_opencodereasoning,
-        license="CC-BY-4.0",
-        note="72 GB: add --limit. Where the question is '-', its card says how to fill it in from "
-        "dataset, split and index; then name your file, opencodereasoning-2=FILE" + UNVERIFIED,
-    ),
-    "webinstruct": Dataset(
-        "TIGER-Lab/WebInstructSub",
-        columns={"question": "question", "response": "answer"},
-        license="Apache-2.0",
-    ),
-    "metamath": Dataset(
-        "meta-math/MetaMathQA", columns={"question": "query", "response": "response"}, license="MIT"
-    ),
-    "numina": Dataset(
-        "AI-MO/NuminaMath-CoT",
-        columns={"question": "problem", "response": "solution"},
-        license="Apache-2.0",
-    ),
-    "acemath": Dataset(
-        "nvidia/AceMath-Instruct-Training-Data",
-        split="math_sft",
-        unpack=unpack_acemath,
-        license="CC-BY-NC-4.0, non-commercial, which may bind what is trained on it, too",
-    ),
-    # Test sets of critics
-    "processbench": Dataset(
-        "Qwen/ProcessBench",
-        split="gsm8k+math+olympiadbench+omnimath",
-        unpack=unpack_processbench,
-        license="Apache-2.0",
-        note="solutions whose first wrong step is labelled; questions of GSM8K and MATH",
-        is_test=True,
-    ),
-    "criticbench": Dataset(
-        "llm-agents/CriticBench",
-        split="test",
-        columns={"question": "question", "response": "response"},
-        license="MIT",
-        note="15 test sets of five domains",
-        is_test=True,
-    ),
-    "realcritic": Dataset(
-        "github.com/tangzhy/RealCritic",
-        license="MIT, with questions of GPQA, which are not to be posted",
-        note="eight test sets; not on the hub: download it, realcritic=FILE" + UNVERIFIED,
-        is_test=True,
-    ),
-    "prm800k": Dataset(
-        "Birchlabs/openai-prm800k-stepwise-critic",
-        split="test",  # its train split holds test questions of MATH, too
-        unpack=unpack_prm800k,
-        license="MIT",
-        note="rated steps of solutions to MATH-500",
-        is_test=True,
-    ),
-}
+_TABLE = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+SOURCES = {name: Dataset(**row) for name, row in json.loads(_TABLE).items()}
 TEST_SOURCES = tuple(name for name, dataset in SOURCES.items() if dataset.is_test)
 
 
@@ -281,10 +153,10 @@ def load_rows(
 
 def _unpack(dataset, sample):
     """Return [(number, record's fields)], and a line for each record of another form."""
-    unpacked, bad = [], []
+    unpack, unpacked, bad = record_forms.FORMS[dataset.form], [], []
     for number, record in sample:
         try:
-            unpacked.append((number, dataset.unpack(record)))
+            unpacked.append((number, unpack(record)))
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             bad.append(f"row {number}: {error!r}; its columns are: {', '.join(record)}")
     return unpacked, bad
@@ -370,7 +242,8 @@ def _read_values(record, mapping, required, counts):
             value = value.decode()
         if value != value:  # NaN, which pandas writes if there is none
             value = None
-        is_text = isinstance(value, str) and value.strip()
+        # OpenCodeReasoning-2 has a "-" for a question that is withheld.
+        is_text = isinstance(value, str) and value.strip().strip("-")
         if isinstance(value, list | dict) or (name in required and not is_text):
             raise ValueError(f"no {name} (column {column!r} holds {str(value)[:60]!r})")
         values[name] = value
