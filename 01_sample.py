@@ -172,7 +172,8 @@ if config.base_url:
 elif config.model:
     from common.generate.local import Local
 
-    engine = Local(run / "01_base" if config.model == "base" else config.model, config.batch_size)
+    folder = run / "01_base" if config.model == "base" else config.model
+    engine = Local(folder, config.batch_size, config.max_new_tokens)
     template = prompts.template_for(engine.tokenizer)
 
 # %% Draw the responses

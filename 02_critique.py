@@ -205,7 +205,7 @@ if config.self_critique:
     label, folder = "self-critique", config.self_critique
     if folder == "base":
         folder = manifests.require(run / "01_base")
-    local = Local(folder, config.batch_size)
+    local = Local(folder, config.batch_size, config.max_new_tokens)
 else:
     label = manifests.file_label(model)
     client = Client(model, base_url, config.concurrency, config.timeout, budget)

@@ -68,8 +68,11 @@ class EngineConfig(RunConfig):
     extra_body: str = setting(
         "", "further fields of each request to a server, a JSON object", group="generation"
     )
-    batch_size: int = setting(
-        32, "prompts at a time of a model on this machine", minimum=1, group="generation"
+    batch_size: int | None = setting(
+        None,
+        "prompts at a time of a model on this machine (default: auto, by the GPU's memory)",
+        minimum=1,
+        group="generation",
     )
     concurrency: int = setting(
         256, "requests in flight at most", minimum=1, group="server and money"
@@ -177,10 +180,10 @@ def _build_parser(config_class, defaults):
 
 
 def _optional(number_type):
-    """Return the type of a number's flag that takes "none", too."""
+    """Return the type of a number's flag that takes "none" or "auto", too."""
 
     def read(text):
-        return None if text == "none" else number_type(text)
+        return None if text in ("none", "auto") else number_type(text)
 
     read.__name__ = f"{number_type.__name__} (or none)"  # argparse says "invalid ... value"
     return read

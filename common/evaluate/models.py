@@ -186,7 +186,7 @@ def open_model(spec: ModelSpec, config) -> OpenModel:
         manifest = {"served": spec.location, "server": spec.url, "identity": engine.identity}
         conditions = {"engine": "server"}
     else:
-        engine = Local(spec.location, config.batch_size)
+        engine = Local(spec.location, config.batch_size, config.max_new_tokens)
         tokenizer, manifest = engine.tokenizer, engine.settings
         conditions = {"engine": "local"}
         conditions |= {"dtype": manifest["dtype"], "attention": manifest["attention"]}

@@ -6,6 +6,7 @@ Under torchrun each process has a GPU and does its stride of the chunks.
 import gc
 import json
 import math
+import shlex
 import time
 import warnings
 from functools import cached_property
@@ -19,11 +20,17 @@ from common.core.files import content_id, model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.decoder import Decoder
 from common.train import distributed
+from common.train.estimate import attention_widths
 from common.train.model import build_on_meta
 
 CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
 MIN_BATCHES = 2  # in a chunk of one batch no finished row could be followed by another
 MAX_BATCHES = 8  # what a kill can cost
+CPU_BATCH = 32  # texts at a time; on a GPU as many as its memory holds, up to GPU_BATCH
+GPU_BATCH = 256
+LONG_PROMPT = 512  # tokens: for so many a text gets room before what is generated
+MANY_TOKENS = 2_000_000  # from here on a server is worth its start
+SERVER_SPEED = 12_500  # tokens/s that vLLM makes of an 8B on one H100, by published benchmarks
 
 
 class Local:
@@ -33,7 +40,8 @@ class Local:
     has to be generated.
     """
 
-    def __init__(self, model, batch_size: int = 32):
+    def __init__(self, model, batch_size: int | None = None, max_new_tokens: int = 2048):
+        """batch_size None: what the GPU's memory holds with texts of max_new_tokens."""
         is_adapter = (Path(model) / "adapter_config.json").is_file()
         self.folder = str(model) if is_adapter else local_folder(model)
         self.base = _base_of(self.folder) if is_adapter else None
@@ -41,10 +49,26 @@ class Local:
         self.device = distributed.local_device()
         self.cuda = self.device.type == "cuda"
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
-        self.batch_size = batch_size
-        self.n_tokens = 0  # generated since `started`
+        self.batch_size = batch_size or self._fitting_batch(max_new_tokens)
+        self.n_tokens = self.started = 0  # tokens generated since then
         has_tokenizer = (Path(self.folder) / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
+
+    def _fitting_batch(self, max_new_tokens):
+        """Return how many texts at a time fit beside the weights: a power of two, 1 to 256.
+
+        A text of full length has keys and values in bfloat16, and half as much for what it takes
+        to read prompts and to draw tokens. A tenth of the memory stays free.
+        """
+        if not self.cuda:
+            return CPU_BATCH
+        config = self._config.get_text_config()
+        text = 4 * config.num_hidden_layers * attention_widths(config)[1]
+        text *= 1.5 * (LONG_PROMPT + max_new_tokens)
+        weights = sum(file.stat().st_size for file in Path(self.weights).glob("*.safetensors"))
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        size = (0.9 * memory - weights) / text
+        return 2 ** int(math.log2(min(max(size, 1), GPU_BATCH)))
 
     @cached_property
     def identity(self) -> str:
@@ -117,8 +141,21 @@ class Local:
             return PeftModel.from_pretrained(model, self.folder).merge_and_unload()
 
     def approve(self, tasks, journal):
-        """Load the weights, so that no text has to wait for them; generation costs nothing."""
+        """Load the weights, so that no text has to wait for them; generation costs nothing.
+
+        For many tokens, name the server that makes them sooner.
+        """
         distributed.note_idle_gpus()
+        n_tokens = sum(task.sampling.max_new_tokens for task in tasks if not task.settled)
+        if self.cuda and not self.base and n_tokens >= MANY_TOKENS:
+            minutes = n_tokens / SERVER_SPEED / 60 / distributed.world_size()
+            folder = shlex.quote(self.folder)
+            print(
+                f"note: up to {n_tokens:,} tokens. The progress line says how long they take here; "
+                f"vLLM needs {minutes:,.0f} minutes if it makes {SERVER_SPEED:,} a second on a GPU:"
+                f"\n  vllm serve {folder} --generation-config vllm\n"
+                f"then this command with --model {folder} --base-url http://localhost:8000/v1"
+            )
         _ = self.model
 
     def close(self):
@@ -149,11 +186,14 @@ class Local:
         chunks = _chunks(tasks, self.batch_size)[distributed.rank() :: distributed.world_size()]
         chunks = [chunk for chunk in chunks if not all(task.settled for task in chunk)]
         self.max_tokens = sum(len(chunk) * chunk[0].sampling.max_new_tokens for chunk in chunks)
-        self.started, self.n_tokens, self.n_texts = time.monotonic(), 0, 0
+        self.n_tokens = self.n_texts = self.started = 0
 
         def count(n):
-            self.n_tokens += n
-            show()
+            if self.started:
+                self.n_tokens += n
+                show()
+            else:  # before the first block most prompts were read
+                self.started = time.monotonic()
 
         for chunk in chunks:
             for task, answer in self._texts(chunk, count):

@@ -40,6 +40,9 @@ def local_device():
     import torch
 
     if torch.cuda.is_available():
+        # cuDNN's attention makes a plan for each new shape, which takes longer than a step of
+        # decoding; torch takes it first on recent GPUs.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
 

@@ -77,23 +77,29 @@ def model_shape(folder, adapter_rank: int = 0, four_bits: bool = False) -> Shape
     model = build_on_meta(config)
     layers = layers_of(model)
     matrices = [p for p in layers.parameters() if p.dim() == 2]
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    attention, key_value = attention_widths(config)
     return Shape(
         parameters=_count(model.parameters()),
         matmul=_count(matrices),
         layer=_count(layers[0].parameters()),
         layers=len(layers),
         hidden=config.hidden_size,
-        attention=heads * head_size,
-        key_value=key_value_heads * head_size,
+        attention=attention,
+        key_value=key_value,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
         positions=getattr(config, "max_position_embeddings", None),
         adapters=sum(adapter_rank * sum(p.shape) for p in matrices),
         four_bits=four_bits,
     )
+
+
+def attention_widths(config) -> tuple[int, int]:
+    """Return heads x head size, of the queries and of the keys."""
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    return heads * head_size, key_value_heads * head_size
 
 
 def _count(parameters) -> int:

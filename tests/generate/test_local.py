@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -331,6 +332,45 @@ def test_processes_share_the_work_and_give_what_one_gives(
 
 
 # --- what is loaded, and when ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "memory, n_texts",
+    [(150.1e9, 256), (85e9, 256), (42.4e9, 64), (25.3e9, 32), (15.8e9, 1)],
+    ids=["H200", "H100", "A100-40GB", "RTX 4090", "T4"],
+)
+def test_a_batch_by_the_memory_of_a_gpu(folder, tmp_path, monkeypatch, memory, n_texts):
+    """Qwen2.5-7B by hand: 15.23 GB of weights; a token's keys and values are 2 x 28 layers x 512.
+
+    In bfloat16 these are 57,344 bytes; with half as much again 2,048 + 512 tokens are 220.2 MB.
+    The H200 has 0.9 x 150.1 - 15.2 = 119.9 GB for them: 544. The others: 278, 104, 34, none.
+    """
+    shutil.copytree(folder, tmp_path / "model")
+    with open(tmp_path / "model" / "model.safetensors", "wb") as file:
+        file.truncate(15_231_233_024)  # no byte of it is on the disk
+    engine = Local(tmp_path / "model", max_new_tokens=2048)
+    assert engine.batch_size == 32  # on a CPU
+    engine.cuda = True
+    shape = dict(hidden_size=3584, num_hidden_layers=28)
+    shape |= dict(num_attention_heads=28, num_key_value_heads=4)
+    vars(engine)["_config"] = Qwen2Config(**shape)
+    properties = SimpleNamespace(total_memory=memory)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert engine._fitting_batch(2048) == n_texts
+
+
+def test_a_server_is_named_for_many_tokens(folder, capsys):
+    """From two million tokens that are still to be generated, on a GPU."""
+    engine = Local(folder)
+    engine.cuda = True
+
+    def notes(n_tasks):
+        sampling = Sampling(max_new_tokens=2000)
+        engine.approve([Task(Request(f"{n}"), sampling, "any") for n in range(n_tasks)], None)
+        return capsys.readouterr().out
+
+    assert f"vllm serve {folder} --generation-config vllm" in notes(1000)
+    assert not notes(999)
 
 
 def test_an_engine_that_is_closed_gives_up_its_weights_and_loads_them_again(folder):
