@@ -152,8 +152,8 @@ def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
     else:
         per_token *= shape.layers
     parts[f"activations of {n:,} tokens"] = n * per_token
-    # bfloat16 and float32, and their gradients
-    parts["logits of one chunk"] = 16 * min(loss.CHUNK["cuda"], n * shape.vocabulary)
+    # float32, and once more in bfloat16
+    parts["logits of one chunk"] = 6 * min(loss.CHUNK["cuda"], n * shape.vocabulary)
     return parts
 
 

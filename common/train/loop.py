@@ -125,7 +125,7 @@ def _total_loss(model, examples, step, scale):
     total = torch.zeros((), device=device)
     for group in step[dist.get_rank()]:
         batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
-        loss = model.completion_loss(*tokens.collate(batch, device), scale)
+        loss = model.completion_loss(*tokens.micro_batch(batch, device), scale)
         if torch.is_grad_enabled():
             loss.backward()
         total += loss.detach()

@@ -3,32 +3,30 @@
 import torch
 from torch.nn import functional
 
-from common.train.tokens import IGNORE
-
-# Logits alive at a time: at a vocabulary of 151,936 these are 220 and 883 rows of them.
-CHUNK = {"cpu": 2**25, "cuda": 2**27}
+# Logits alive at a time: at a vocabulary of 151,936 these are 220 and 1,766 rows of them.
+CHUNK = {"cpu": 2**25, "cuda": 2**28}
 
 
 def completion_nll(
     hidden: torch.Tensor,
-    labels: torch.Tensor,
+    positions: torch.Tensor,
+    targets: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
 ) -> torch.Tensor:
-    """Return `scale` times the sum of -log p(label) over the supervised positions.
+    """Return `scale` times the sum of -log p(target) over the supervised positions.
 
-    hidden [B, T, H]; labels [B, T], IGNORE at each position that is not supervised; weight [V, H]
-    and bias [V] or None of the lm_head. Returns a float32 scalar, 0 if no position is supervised.
+    hidden [B, T, H]; positions and targets [N] of tokens.supervised; weight [V, H] and bias [V] or
+    None of the lm_head. Returns a float32 scalar, 0 if no position is supervised.
 
-    Position t predicts the label at t + 1. Only supervised rows go through lm_head, a chunk at a
-    time. With scale = 1 / (number of supervised tokens) it equals Hugging Face's loss to float32
-    rounding.
+    Only supervised rows go through lm_head, a chunk at a time. With scale = 1 / (number of
+    supervised tokens) it equals Hugging Face's loss to float32 rounding.
     """
-    keep = labels[:, 1:] != IGNORE
-    rows = max(1, CHUNK.get(hidden.device.type, 2**27) // len(weight))
-    supervised = hidden[:, :-1][keep], labels[:, 1:][keep]
-    return _ChunkedNLL.apply(*supervised, weight, bias, scale, rows, torch.is_grad_enabled())
+    rows = max(1, CHUNK.get(hidden.device.type, 2**28) // len(weight))
+    supervised = hidden.flatten(0, 1).index_select(0, positions)
+    training = torch.is_grad_enabled()
+    return _ChunkedNLL.apply(supervised, targets, weight, bias, scale, rows, training)
 
 
 class _ChunkedNLL(torch.autograd.Function):
@@ -48,24 +46,22 @@ class _ChunkedNLL(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
-            h = hidden[chunk]
-            logits = functional.linear(h, weight, bias).float().requires_grad_(any(needed))
-            with torch.enable_grad():
-                loss = functional.cross_entropy(logits, targets[chunk], reduction="sum")
-            total += loss.detach()
+            h, labels = hidden[chunk], targets[chunk, None]
+            # One buffer of float32: the logits, their log-probabilities, then their gradient.
+            logits = functional.linear(h, weight, bias).float()
+            log_p = torch.log_softmax(logits, 1, out=logits)
+            total -= log_p.gather(1, labels).sum()
             if any(needed):
-                (grad_logits,) = torch.autograd.grad(loss, logits, torch.full_like(loss, scale))
-                grad_logits = grad_logits.to(h.dtype)
+                one_hot = torch.ones_like(labels, dtype=torch.float32)
+                grad_logits = log_p.exp_().scatter_add_(1, labels, -one_hot).to(h.dtype)
                 if grad_hidden is not None:
-                    grad_hidden[chunk] = grad_logits @ weight
-                if grad_weight is not None and h.dtype == torch.float32:
-                    grad_weight.addmm_(grad_logits.T, h)
-                elif grad_weight is not None:
-                    grad_weight += grad_logits.T @ h
+                    grad_hidden[chunk] = (grad_logits @ weight).mul_(scale)
+                if grad_weight is not None:
+                    _add_product(grad_weight, grad_logits, h, scale)
                 if grad_bias is not None:
-                    grad_bias += grad_logits.sum(0)
+                    grad_bias.add_(grad_logits.sum(0), alpha=scale)
                 del grad_logits
-            del logits, loss  # or two chunks' would be alive at a time
+            del logits, log_p  # or two chunks' would be alive at a time
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total * scale
 
@@ -74,3 +70,13 @@ class _ChunkedNLL(torch.autograd.Function):
         # In place: the weight's gradient is large.
         hidden, weight, bias = (None if g is None else g.mul_(grad) for g in ctx.saved_tensors)
         return hidden, None, weight, bias, None, None, None
+
+
+def _add_product(total, left, right, scale) -> None:
+    """Add `scale` times left^T right to a float32 total, which a GPU does in the product."""
+    if left.dtype == torch.float32:
+        total.addmm_(left.T, right, alpha=scale)
+    elif left.is_cuda:
+        torch.addmm(total, left.T, right, alpha=scale, out_dtype=torch.float32, out=total)
+    else:
+        total.add_(left.T @ right, alpha=scale)

@@ -88,7 +88,7 @@ def layers_of(model) -> torch.nn.ModuleList:
 def load(folder, device: torch.device, activation_checkpointing: bool = False):
     """Return a sharded model with float32 master weights.
 
-    Its method `completion_loss(input_ids, labels, scale=1.0)` gives the loss.
+    Its method `completion_loss(input_ids, positions, targets, scale=1.0)` gives the loss.
     """
     config = read_config(folder)
     model = build_on_meta(config)
@@ -137,11 +137,11 @@ def _rms_norm(norm, hidden):
     return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _completion_loss(model, input_ids, labels, scale=1.0):
+def _completion_loss(model, input_ids, positions, targets, scale=1.0):
     """Return loss.completion_nll. A forward method, so that FSDP gathers what it needs."""
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
-    return completion_nll(hidden, labels, head.weight, head.bias, scale)
+    return completion_nll(hidden, positions, targets, head.weight, head.bias, scale)
 
 
 def _rebuild_buffers(model, config, device) -> None:

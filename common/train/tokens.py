@@ -80,7 +80,7 @@ def n_supervised(example: dict) -> int:
     return len(example["input_ids"]) - example["n_prompt"]
 
 
-def collate(batch: list, device="cpu") -> tuple:
+def collate(batch: list) -> tuple:
     """Return input_ids and labels, both [B, T] int64, right-padded with token 0.
 
     No real token sees the padding. There is no attention mask: causal attention never looks right,
@@ -93,7 +93,30 @@ def collate(batch: list, device="cpu") -> tuple:
     labels = pad_sequence(rows, batch_first=True, padding_value=IGNORE)
     for row, example in zip(labels, batch):
         row[: example["n_prompt"]] = IGNORE
-    return input_ids.to(device), labels.to(device)
+    return input_ids, labels
+
+
+def supervised(labels: torch.Tensor) -> tuple:
+    """Return positions and targets, both [N], of a batch's supervised tokens.
+
+    A position counts through the whole batch, B x T. Position t predicts the label at t + 1.
+    """
+    is_target = labels != IGNORE
+    is_target[:, 0] = False  # no position predicts it
+    (places,) = is_target.flatten().nonzero(as_tuple=True)
+    return places - 1, labels.flatten()[places]
+
+
+def micro_batch(batch: list, device: torch.device) -> tuple:
+    """Return input_ids, positions and targets on the device.
+
+    They are made on the CPU, and copied from pinned memory, so that nothing waits for a GPU.
+    """
+    input_ids, labels = collate(batch)
+    tensors = input_ids, *supervised(labels)
+    if device.type == "cuda":
+        tensors = [tensor.pin_memory() for tensor in tensors]
+    return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
 
 
 def batch_plan(

@@ -13,7 +13,7 @@ planning    no training: packing efficiency on 1 to 8 GPUs, of `tokens.batch_pla
             upstream layout.
 lora, full  Qwen2.5's shapes with random weights, in bfloat16: MFU, memory beside its estimate,
             minutes on 8 x H100.
-checks      that attention takes the flash path without a mask; the loss on this device beside
+checks      which attention torch chooses without a mask; the loss on this device beside
             float32 on a CPU.
 
 Each contender trains in a process of its own; they take turns, and medians are printed. Tokens are
@@ -37,7 +37,7 @@ from statistics import mean, median
 
 import torch
 import transformers
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -335,26 +335,28 @@ def train_peer(job, rows):
 
 
 def check(job, rows):
-    """-> the mean loss in float32 on a CPU by a plain model, and here by the kit with flash
-    attention alone, which raises where a call cannot take it.
+    """-> the mean loss in float32 on a CPU by a plain model, and here by the kit; the attention
+    that torch chooses.
     """
     from common.train import adapters
 
     _, _, device = distributed.init_distributed()
-    batch = input_ids, labels = tokens.collate(rows)
+    input_ids, labels = tokens.collate(rows)
     plain = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32)
     found = {"plain": plain(input_ids=input_ids, labels=labels).loss.item()}
     for name, net in {
         "full": model.load(job["folder"], device, True),
         "lora": adapters.load(job["folder"], device, 32, False, True),
     }.items():
-        with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-            loss = net.completion_loss(
-                *(t.to(device) for t in batch), 1 / sum(map(tokens.n_supervised, rows))
-            )
-            loss.backward()
+        scale = 1 / sum(map(tokens.n_supervised, rows))
+        loss = net.completion_loss(*tokens.micro_batch(rows, device), scale)
+        loss.backward()
         found[name] = loss.item()
-    return found
+    query = torch.randn(2, 4, 128, 64, device=device, dtype=torch.bfloat16)
+    chosen = torch._fused_sdp_choice(
+        query, query[:, :2], query[:, :2], is_causal=True, enable_gqa=True
+    )
+    return found | {"attention": SDPBackend(chosen).name}
 
 
 # --- the contenders in turn, and their table ------------------------------------------------------
@@ -672,10 +674,8 @@ def checks(options, scratch, peers):
             mean_length=150,
         )
     )
-    print(
-        "\nattention took the flash path, forwards and backwards, with all weights trained and "
-        "with adapters"
-    )
+    if CUDA:
+        bar(found["attention"] == "FLASH_ATTENTION", f"attention takes {found['attention']}")
     for name in ("full", "lora"):
         apart = abs(found[name] / found["plain"] - 1)
         bar(

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from common.train import adapters, checkpoints, estimate
 from common.train.model import load as load_model
+from common.train.tokens import supervised
 
 CPU = torch.device("cpu")
 SIZES = dict(
@@ -152,7 +153,7 @@ def test_flops_are_those_of_a_real_step(tmp_path, rank, tied):
         display=False,
         custom_mapping={torch.ops.aten.addmm_: lambda to, a, b, **_: 2 * a[0] * a[1] * b[1]},
     ) as counter:
-        model.completion_loss(input_ids, labels).backward()
+        model.completion_loss(input_ids, *supervised(labels)).backward()
     forward = 2 * 3 * 64 * 2 * 50**2  # causal attention: 3 layers, width 64, two rows
     counted = counter.get_total_flops() - forward * 3
     ours = estimate.flops(estimate.model_shape(tmp_path, rank), [50, 50], 60)
@@ -324,7 +325,7 @@ def test_disk_is_what_is_written(tmp_path, method):
         else load_model(tmp_path / "base", CPU)
     )
     ids = torch.ones(1, 4, dtype=torch.long)
-    model.completion_loss(ids, ids).backward()
+    model.completion_loss(ids, *supervised(ids)).backward()
     optimizer = adamw(model)
     optimizer.step()
     checkpoints.save(model, tokenizer, "chatml", tmp_path / "step-000001", torch.float32)

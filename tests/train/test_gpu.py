@@ -5,7 +5,8 @@ Run with: python -m pytest -m gpu
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from common.core.files import write_jsonl
@@ -13,7 +14,7 @@ from common.generate.local import Local
 from common.generate.requests import Request, Sampling, Task
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import adapters, checkpoints, distributed, estimate, tokens
+from common.train import adapters, checkpoints, distributed, estimate, loss, tokens
 from common.train.loop import adamw, training_steps
 from common.train.model import load as load_model
 
@@ -76,7 +77,7 @@ def test_bfloat16_training_follows_the_float32_curve(tiny_model, examples):
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).to(device)
     plan = tokens.batch_plan([len(e["input_ids"]) for e in examples], 8, 1, 0, 1, 512)
     rows = [examples[i] for group in plan[0][0] for i in group]
-    input_ids, labels = tokens.collate(rows, device)
+    input_ids, labels = (tensor.to(device) for tensor in tokens.collate(rows))
     assert ours[0] == pytest.approx(plain(input_ids=input_ids, labels=labels).loss.item(), rel=0.01)
     assert ours[-1] < ours[0]
 
@@ -97,12 +98,48 @@ def test_adapters_train_in_bfloat16_and_merge(tiny_model, examples, tmp_path, fo
     )
 
 
-def test_attention_takes_the_flash_path(larger):
-    """No other kernel is allowed here, so anything but flash raises."""
+class Operations(TorchDispatchMode):
+    """Notes the name of each operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_attention_takes_the_flash_kernel(larger):
+    """Nothing is forced: what torch chooses for these shapes, and what ran."""
     _, _, device = distributed.init_distributed()
+    query = torch.randn(2, 16, 512, 64, device=device, dtype=torch.bfloat16)
+    key = query[:, :4]
+    chosen = torch._fused_sdp_choice(query, key, key, is_causal=True, enable_gqa=True)
+    assert SDPBackend(chosen) == SDPBackend.FLASH_ATTENTION
     model = load_model(larger, device)
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-        model.completion_loss(*tokens.collate(long_rows(2, 512), device)).backward()
+    batch = tokens.micro_batch(long_rows(2, 512), device)
+    with Operations() as operations:
+        model.completion_loss(*batch).backward()
+    attention = {name for name in operations.names if "attention" in name}
+    assert attention and all("flash" in name for name in attention)
+
+
+def test_head_gradient_is_summed_in_float32_by_the_product(monkeypatch):
+    """bfloat16, many chunks: within 1% of the gradient of the same numbers in float32."""
+    monkeypatch.setitem(loss.CHUNK, "cuda", 64 * 1000)
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, 4096, 64, generator=g).bfloat16()
+    weight = (0.2 * torch.randn(1000, 64, generator=g)).bfloat16()
+    positions, targets = torch.arange(4096), torch.randint(0, 1000, (4096,), generator=g)
+    gradients = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        leaf = weight.to(device, dtype).requires_grad_()
+        batch = positions.to(device), targets.to(device)
+        loss.completion_nll(hidden.to(device, dtype), *batch, leaf, scale=0.5).backward()
+        gradients.append(leaf.grad.float().cpu())
+    exact, ours = gradients
+    assert (ours - exact).norm() < 0.01 * exact.norm()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -76,13 +76,14 @@ def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
     loaded = load_model(str(tmp_path), CPU)
     input_ids, labels = tokens.collate(examples[:6])
     n = (labels[:, 1:] != tokens.IGNORE).sum().item()
-    assert loaded.completion_loss(input_ids, labels).item() / n == pytest.approx(
+    ours = loaded.completion_loss(input_ids, *tokens.supervised(labels)).item()
+    assert ours / n == pytest.approx(
         plain(input_ids=input_ids, labels=labels).loss.item(), abs=1e-5
     )
 
 
 def test_activation_checkpointing_changes_no_number(tiny_model, examples):
-    batch = tokens.collate(examples[:6])
+    batch = tokens.micro_batch(examples[:6], CPU)
     losses, norms = [], []
     for on in (False, True):
         model = load_model(tiny_model, CPU, activation_checkpointing=on)
@@ -97,8 +98,11 @@ def test_activation_checkpointing_changes_no_number(tiny_model, examples):
 
 def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
     model = load_model(tiny_model, CPU)
-    together = model.completion_loss(*tokens.collate(examples[:8])).item()
-    alone = sum(model.completion_loss(*tokens.collate([e])).item() for e in examples[:8])
+    together = model.completion_loss(*tokens.micro_batch(examples[:8], CPU)).item()
+    alone = sum(
+        model.completion_loss(*tokens.micro_batch([example], CPU)).item()
+        for example in examples[:8]
+    )
     assert together == pytest.approx(alone, rel=1e-6)
 
 

@@ -81,6 +81,10 @@ def test_padding_is_on_the_right_and_not_supervised():
     input_ids, labels = tokens.collate(examples)
     assert input_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert labels.tolist() == [[-100, 6, 7], [-100, 9, -100]]
+    positions, targets = tokens.supervised(labels)
+    assert positions.tolist() == [0, 1, 3]  # before 6 and 7, and in the second row before 9
+    assert targets.tolist() == [6, 7, 9]
+    assert tokens.supervised(input_ids)[0].tolist() == [0, 1, 3, 4]  # never before a first token
 
 
 def test_overlong_rows_are_cut_or_dropped_and_counted():
