@@ -534,7 +534,7 @@ def test_too_little_memory_says_what_to_change(folder, monkeypatch):
 
 
 def test_the_speed_is_told_while_the_first_texts_are_written(folder):
-    """Texts of 40 tokens: the first one has not ended after 8."""
+    """4 texts of 40 tokens end after 40 steps; the first 8, with the prompts, are not timed."""
     engine = Local(folder, batch_size=4)
     tasks = [Task(Request(prompt), Sampling(max_new_tokens=40), "m") for prompt in PROMPTS[:4]]
     seen = []
@@ -547,4 +547,4 @@ def test_the_speed_is_told_while_the_first_texts_are_written(folder):
     before = [status for n_texts, status in seen if not n_texts]
     assert len(before) > 1 and all("tokens/s, at most" in status for status in before)
     assert "tokens/s" in seen[-1][1] and "at most" not in seen[-1][1]
-    assert engine.max_tokens == 160 <= engine.n_tokens
+    assert engine.max_tokens == 4 * 40 and engine.n_tokens >= 4 * 32
