@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent.parent
 MAY_READ = {
     "core": set(),
     "grading": {"core"},
+    "ifeval": {"core"},
     "train": {"core"},
     "teacher": {"core"},
     "data": {"core", "grading", "tiny.world"},
