@@ -395,7 +395,7 @@ def test_05_asks_a_server(tmp_path):
         assert (
             counted.returncode == 3
             and "| gsm8k | served | 4 | 25.0 |" in counted.stdout
-            and "and count as wrong" in counted.stdout
+            and "counted as wrong" in counted.stdout
         )
         server.fault = None
         server.asked.clear()

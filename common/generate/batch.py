@@ -180,18 +180,12 @@ class Batch:
             for line in content.splitlines():
                 try:
                     record = json.loads(line)
-                    key, response = str(record["custom_id"]), record["response"] or {}
+                    key = str(record["custom_id"])
+                    response = record["response"] or {}  # None: expired, cancelled
                     status = int(response.get("status_code") or 500)
                     body = response.get("body")
-                except (
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                    AttributeError,
-                    ArithmeticError,
-                    RecursionError,
-                ):
-                    continue  # no such line; a response of None: expired, cancelled
+                except Exception:  # whatever a stranger's line may cause
+                    continue
                 if key in self.open:  # else it is foreign, comes twice, or was taken before
                     n_answers += self._take(key, status, body)
                 elif status == 200 and key in part["keys"] and key not in self.journal.records:
@@ -209,11 +203,7 @@ class Batch:
                 if kind not in ROWS:
                     return False
                 answer = {"error": reason}
-        except (
-            ValueError,
-            AttributeError,
-            TypeError,
-        ):  # not what a server of this API sends
+        except (ValueError, AttributeError, TypeError):  # not what a server of this API sends
             return False
         del self.open[key]
         self.deliver(task, answer)

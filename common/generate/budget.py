@@ -2,6 +2,7 @@
 
 import math
 import operator
+import statistics
 
 from common.core.errors import InputError, Stopped
 from common.core.tables import count
@@ -173,9 +174,7 @@ class Budget:
     def _estimate(self, tasks, journal) -> str:
         n_tokens = self.count(journal)
         assumed = TOKENS_PER_ANSWER + REASONING_TOKENS * any(map(_asks_reasoning, tasks))
-        mean_out = assumed
-        if n_tokens:
-            mean_out = sum(n_tokens) / len(n_tokens)
+        mean_out = statistics.fmean(n_tokens or [assumed])
         n_in = n_out = 0
         for task in tasks:
             n_in += estimate_tokens(task.request.prompt)

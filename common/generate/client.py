@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -219,8 +219,7 @@ class _Run:
         self.n_good = 0
         self.n_failed = Counter()  # requests, by ErrorKind
         self.last_good = time.monotonic()
-        self.refused = []  # since the last good answer: (task, kind, reason)
-        self.refused_prompts = defaultdict(set)  # by the words of the refusal
+        self.refused = []  # since the last good answer: (task, kind, reason, its own words)
         self.failing = set()  # tasks at which the server has failed since then
         self.exhausted = False  # no task is left that was not asked yet
 
@@ -244,7 +243,7 @@ class _Run:
             if self.n_good:
                 self._blame_rows()
             elif self.refused:  # without any good answer it may be the settings' fault
-                _, kind, reason = self.refused[0]
+                _, kind, reason, _ = self.refused[0]
                 self._refuse_all(kind, reason)
 
     async def _work(self, queue):
@@ -359,12 +358,11 @@ class _Run:
 
     def _set_aside(self, task, kind, reason):
         """Keep a refused request until a good answer comes; end the run if too many are equal."""
-        self.refused.append((task, kind, reason))
-        prompt = str(task.request.prompt)
+        words = _words(reason) - _words(str(task.request.prompt))
+        self.refused.append((task, kind, reason, words))
         # Equal but for ids, numbers, and the prompt's own words.
-        prompts = self.refused_prompts[frozenset(_words(reason) - _words(prompt))]
-        prompts.add(prompt)
-        if len(prompts) >= (MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS):
+        equal = {str(refused[0].request.prompt) for refused in self.refused if refused[3] == words}
+        if len(equal) >= (MAX_EQUAL_REFUSALS if self.n_good else MAX_FIRST_REFUSALS):
             self._refuse_all(kind, reason)
 
     def _refuse_all(self, kind, reason):
@@ -376,8 +374,7 @@ class _Run:
         if self.ending:
             return
         refused, self.refused = self.refused, []
-        self.refused_prompts.clear()
-        for task, _, reason in refused:
+        for task, _, reason, _ in refused:
             self.deliver(task, {"error": reason.partition("\n")[0]})
 
     def _note_outage(self, sent, reason):
