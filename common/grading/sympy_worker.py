@@ -7,10 +7,10 @@ Importing this file imports neither sympy nor math-verify.
 """
 
 import atexit
-import contextlib
 import json
 import os
 import queue
+import select
 import subprocess
 import sys
 import threading
@@ -25,7 +25,6 @@ SYMBOLIC = Path(__file__).with_name("symbolic.py")
 # The last resort, for a process that the system gives no time. What an answer may take is CPU time,
 # which is the same on an idle and on a busy machine.
 WALL_SECONDS = 300
-LATE, ENDED = "", None  # what comes in place of a reply
 NO_ANSWER = "[null, 0]"
 
 
@@ -34,11 +33,10 @@ class Starved(TimeoutError):
 
 
 class Worker:
-    """A process that the first question starts. After a kill it starts again at once."""
+    """A process that compares answers. A question starts it, if it does not run."""
 
     def __init__(self):
         self.process: Any = None
-        self.lines, self.ready = queue.Queue(), False
 
     def ask(self, question: list, seconds: float) -> tuple[bool, float]:
         """Return the answer to [function of symbolic.py, arguments], and its seconds of CPU.
@@ -47,50 +45,24 @@ class Worker:
         the process died of it; Starved if there is no answer within WALL_SECONDS; RuntimeError if
         the process cannot start.
         """
-        if not self._is_running():
-            self._restart()
-        reply = ENDED
+        reply = ""
         try:
-            if not self.ready:
-                self._wait_for_start()
-            self.process.stdin.write(json.dumps([seconds, *question]) + "\n")
-            self.process.stdin.flush()
-            reply = self._line()
-        except OSError:  # it has just died
+            if self.process is None or self.process.poll() is not None:
+                self._start()
+            print(json.dumps([seconds, *question]), file=self.process.stdin, flush=True)
+            reply = self._read_line()
+        except BrokenPipeError:  # it has just died
             pass
         finally:  # even after an interrupt: a late reply must never answer the next question
-            if reply in (LATE, ENDED):
-                self._restart()
-        if reply is LATE:
-            raise Starved(f"no result within {WALL_SECONDS} s")
+            if not reply:
+                self.stop()
         answer, used = json.loads(reply or NO_ANSWER)
         if answer is None:
             limits = f"{seconds:.1f} s of CPU time and {MEMORY_BYTES >> 20} MB"
             raise TimeoutError(f"no result within {limits}")
         return answer, used
 
-    def _is_running(self):
-        return self.process is not None and self.process.poll() is None
-
-    def _wait_for_start(self):
-        line = self._line()
-        if line is LATE:
-            raise Starved(f"no start within {WALL_SECONDS} s")
-        if line is ENDED:
-            self.stop()
-            raise RuntimeError(
-                "the process that compares symbolic answers did not start: "
-                "pip install -r requirements.txt"
-            )
-        self.ready = True
-
-    def _line(self):
-        try:
-            return self.lines.get(timeout=WALL_SECONDS)
-        except queue.Empty:
-            return LATE
-
-    def _restart(self):
+    def _start(self):
         self.stop()
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(SYMBOLIC), str(MEMORY_BYTES)],
@@ -101,32 +73,26 @@ class Worker:
             encoding="utf-8",
             start_new_session=True,  # an interrupt at the keyboard is for the parent
         )
-        self.lines, self.ready = queue.Queue(), False
-        threading.Thread(target=_pump, args=(self.process.stdout, self.lines), daemon=True).start()
+        if not self._read_line():
+            raise RuntimeError(
+                "the process that compares symbolic answers did not start: "
+                "pip install -r requirements.txt"
+            )
+
+    def _read_line(self):
+        """Return the next line of the process, "" if it has ended."""
+        replies = select.poll()
+        replies.register(self.process.stdout)
+        if not replies.poll(WALL_SECONDS * 1000):
+            raise Starved(f"no result within {WALL_SECONDS} s")
+        return self.process.stdout.readline()
 
     def stop(self) -> None:
-        """End the process; the next question starts a fresh one."""
-        process, self.process, self.ready = self.process, None, False
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # text was still buffered for the dead process
-                pipe.close()
-
-
-def _pump(pipe, lines):
-    """Move the lines of a pipe into a queue, and ENDED at the end.
-
-    Unlike a pipe, a queue can be waited on with a time limit on every system.
-    """
-    try:
-        for line in pipe:
-            lines.put(line)
-    except (OSError, ValueError):  # the pipe was closed by a kill
-        pass
-    lines.put(ENDED)
+        """End the process, if it runs."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
 
 def _make_workers():
@@ -183,11 +149,8 @@ def map_unique(function: Callable, texts: list, golds: list) -> list:
     """Return function(text, gold) of every pair: equal pairs once, WORKERS of them at a time."""
     pairs = list(zip(texts, golds, strict=True))
     unique = list(dict.fromkeys(pairs))
-    threads = ThreadPoolExecutor(WORKERS)
-    try:
-        results = dict(zip(unique, threads.map(lambda pair: function(*pair), unique)))
-    finally:
-        threads.shutdown(cancel_futures=True)  # after an interrupt, do not grade the rest
+    with ThreadPoolExecutor(WORKERS) as threads:
+        results = dict(zip(unique, threads.map(function, *zip(*unique))))
     return [results[pair] for pair in pairs]
 
 
