@@ -40,7 +40,7 @@ KNOWN = (  # names that leave a left side a calculation: 3 \cdot 4 = 12
 )
 UNKNOWN = r"[A-Za-df-hj-z]|\\"  # a letter or a command; e and i are numbers
 ARGUMENTS = r"\([A-Za-z,]*\)$"  # of f(x)
-NO_WORDS = r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|tan)h"
+NO_WORDS = r"[LMR]sun|\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|tan)h"
 SHORT_WORDS = {"yes", "no", "on", "dne", "one", "two", "six", "ten", "red"}  # on is not no
 CAPITALIZED = r"(?<![A-Za-z])(?:[A-Z][a-z]*|[A-Z]{3,})(?![A-Za-z])"  # Even, EVEN; not AaBb, CaCO
 VERBATIM = r"[\dA-Fa-f]+_(?:\d+|\{\w+\})|[^{}]*:[^{}]*|.*\\pmod\b.*"  # 101_2, 1:2, 5 \pmod{7}
@@ -109,22 +109,12 @@ class _Comparison:
         union, other = intervals(gold), intervals(answer)
         if not union or not other or entries(gold)[0] and entries(answer)[0]:
             return None
-        variables = {union[0], other[0]} - {""}
-        return (
-            self._pair_up(union[1], other[1], self._same_interval) if len(variables) < 2 else None
-        )
-
-    def _same_interval(self, gold, answer):
-        return (
-            gold.opening == answer.opening
-            and gold.closing == answer.closing
-            and self.equal(gold.low, answer.low)
-            and self.equal(gold.high, answer.high)
-        )
+        return self._pair_up(union[1], other[1]) if len({union[0], other[0]} - {""}) < 2 else None
 
     def _chains(self, gold, answer):
-        (golds, signs), (answers, other_signs) = chain(gold), chain(answer)
-        return signs and signs == other_signs and self._all(golds, answers)
+        golds, answers = chain(gold), chain(answer)
+        same_signs = len(golds) > 1 and golds[1::2] == answers[1::2]
+        return same_signs and self._all(golds[::2], answers[::2])
 
     def _all(self, golds, answers):
         return len(golds) == len(answers) and all(map(self.equal, golds, answers))
@@ -132,18 +122,18 @@ class _Comparison:
     def _lists(self, golds, answers):
         """Compare lists or sets in any order, but (1, 2, 3) with the list 1, 2, 3 in this order."""
         if len(golds) == len(answers):
-            return self._pair_up(golds, answers, self.equal)
+            return self._pair_up(golds, answers)
         gold, answer = _as_tuple(golds), _as_tuple(answers)
         return is_list(*gold) and is_list(*answer) and self._all(gold[1], answer[1])
 
-    def _pair_up(self, golds, answers, equal):
+    def _pair_up(self, golds, answers):
         """Return whether each gold has an answer of its own."""
         if len(golds) != len(answers) or len(golds) > MAX_ITEMS:
             return False
         answers = list(answers)
         for gold in golds:
             for answer in answers:
-                if equal(gold, answer):
+                if self.equal(gold, answer):
                     answers.remove(answer)
                     break
             else:
@@ -230,21 +220,14 @@ class _Comparison:
             return remove_spaces(gold) == remove_spaces(answer)
         return None
 
-    def _letters(self, gold, answer):
-        """Compare two or three letters: Odd is odd, xy is yx; AB is not BA."""
-        if not _both(r"[A-Za-z]{2,3}", gold, answer):
-            return None
-        if {gold.lower(), answer.lower()} & SHORT_WORDS:
-            return None
-        same_word = gold[0].lower() == answer[0].lower() and gold[1:] == answer[1:]
-        return same_word or gold.islower() and sorted(gold) == sorted(answer)
-
     def _words(self, gold, answer):
-        """Compare words without spaces, hyphens and the case of capitalized ones."""
+        """Compare words without spaces, hyphens and the case of capitalized ones; xy is yx."""
         texts = re.sub(NO_WORDS, " ", f"{gold} {answer}")
         if not re.search("[A-Za-z]{4}", texts) and not _both("[A-Za-z ]+", gold, answer):
             return None
         gold, answer = _letters_only(gold), _letters_only(answer)
+        if _both("[a-z]{2,3}", gold, answer) and not {gold, answer} & SHORT_WORDS:
+            return sorted(gold) == sorted(answer)
         return gold == answer and len(gold) > 1
 
     def _symbolic(self, gold, answer):
@@ -266,7 +249,6 @@ class _Comparison:
         _units,
         _numbers,
         _verbatim,
-        _letters,
         _words,
         _symbolic,
     )

@@ -4,9 +4,8 @@ All functions expect normal form (normalize_latex.normalize).
 """
 
 import re
-from typing import NamedTuple
 
-from common.grading.normalize_latex import remove_spaces
+from common.grading.normalize_latex import compile_rules, remove_spaces, rewrite
 from common.grading.read_numbers import read_number
 
 # ---- brackets ----
@@ -93,7 +92,9 @@ SET_UNION = r"\\\}\s*\\cup\s*\\\{"  # \{1\} \cup \{2\}
 MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
 )
-MAX_FILLED = 64  # elements that "..." may be expanded to
+DOTS = r"(-?\d{1,9}), ?(-?\d{1,9}), ?\\cdots ?, ?(-?\d{1,9})$"  # 1, 2, \cdots, 6
+MAX_FILLED = 64  # elements that the dots may stand for
+ROWS = r"\[\s*\[[^\[\]]*\](?:\s*[,;]\s*\[[^\[\]]*\])+\s*\]"  # [[1, 2], [3, 4]]
 CONDITION = r"^(?:if|when|for)\b|,$"  # if x > 0,
 PLUS_MINUS, MINUS_PLUS = r"\\pm(?![a-z])", r"\\mp(?![a-z])"
 
@@ -125,25 +126,20 @@ def elements(answer: str) -> list[str]:
         rows = [row.strip(" ,") for row in matrix[3].split(r"\\")]
         return list(filter(None, rows))
     signed = []
-    for part in _fill_in(split(answer, COMMA)):
+    for part in split(re.sub(DOTS, _fill_in, answer), COMMA):
         signed.append(_choose_signs(part, "+", "-"))
         if re.search(PLUS_MINUS, part):
             signed.append(_choose_signs(part, "-", "+"))
     return signed
 
 
-def _fill_in(parts):
+def _fill_in(dots):
     r"""Return 1, 2, \cdots, 6 with what the dots leave out: equal steps of integers."""
-    if len(parts) < 4 or parts[-2] != r"\cdots":
-        return parts
-    shown = [*parts[-4:-2], parts[-1]]
-    if not all(re.fullmatch(r"-?\d{1,9}", part) for part in shown):
-        return parts
-    before, start, end = map(int, shown)
-    step = start - before
-    if not step or (end - start) % step or not 0 < (end - start) // step < MAX_FILLED:
-        return parts
-    return parts[:-2] + [str(number) for number in range(start + step, end + step, step)]
+    first, second, last = map(int, dots.groups())
+    numbers = range(first, last, second - first or 1)
+    if not 1 < len(numbers) < MAX_FILLED or numbers[-1] + numbers.step != last:
+        return dots[0]
+    return ", ".join(map(str, [*numbers, last]))
 
 
 def _choose_signs(part, plus, minus):
@@ -161,20 +157,22 @@ def entries(answer: str) -> tuple[str, list[str]]:
     """
     if not is_enclosed(answer):
         return "", []
+    if re.fullmatch(ROWS, answer):
+        return _cells(re.findall(r"\[([^\[\]]+)\]", answer), ",")
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] not in ("vmatrix", "Vmatrix") and bool(matrix[1]) == bool(matrix[4]):
-        return _matrix_entries(matrix[2], matrix[3].split(r"\\"))
+        kind, cells = _cells(matrix[3].split(r"\\"), "&")
+        if matrix[2] == "cases":
+            return f"cases {kind}", [re.sub(CONDITION, "", cell).strip() for cell in cells]
+        return kind, cells
     if answer[0] in "([" and answer[-1] in ")]":
-        return _as_matrix(answer[0] + answer[-1], split(answer[1:-1], "[,;]"))
+        return answer[0] + answer[-1], split(answer[1:-1], "[,;]")
     return "", []
 
 
-def _as_matrix(kind, items):
-    """Return [[1, 2], [3, 4]] as a matrix, and other items with their brackets."""
-    rows = [split(item[1:-1], ",") for item in items if item.startswith("[") and is_enclosed(item)]
-    if kind != "[]" or len(rows) != len(items) or len(rows) < 2:
-        return kind, items
-    return " ".join(str(len(row)) for row in rows), [entry for row in rows for entry in row]
+def _cells(lines, separator):
+    rows = [line.split(separator) for line in lines if line.strip(" ,&")]
+    return " ".join(str(len(row)) for row in rows), [cell.strip() for row in rows for cell in row]
 
 
 def is_list(kind: str, items: list[str]) -> bool:
@@ -189,128 +187,90 @@ def is_list(kind: str, items: list[str]) -> bool:
         return True
     numbers = [number for number in map(read_number, items) if number is not None]
     decreases = len(items) == len(numbers) == 2 and numbers[0] > numbers[1]
-    return kind in ("()", "[]") and (len(items) > 2 or decreases or any(map(is_enclosed, items)))
-
-
-def _matrix_entries(environment, lines):
-    rows = [line.split("&") for line in lines if line.strip(" ,&")]
-    cells = [entry.strip() for row in rows for entry in row]
-    kind = " ".join(str(len(row)) for row in rows)
-    if environment != "cases":
-        return kind, cells
-    return f"cases {kind}", [re.sub(CONDITION, "", entry).strip() for entry in cells]
+    nested = any(entries(item)[0] for item in items)
+    return kind in ("()", "[]") and (len(items) > 2 or decreases or nested)
 
 
 # ---- inequalities and intervals ----
 
 RELATION = r"[<>=]|\\(?:le|ge|ne)(?![a-z])|\\cup|\\cap|\\setminus|\\\{"
-ORDER = re.compile(r"<|>|\\(?:le|ge|ne)(?![a-z])")
-FLIPPED = {">": "<", r"\ge": r"\le", "<": ">", r"\le": r"\ge", r"\ne": r"\ne"}
-BRACKETS = {"<": "()", r"\le": "[]"}
-SOLUTIONS = {  # of x < a and of |x| < a
-    "<": "( -∞ a )",
-    r"\le": "( -∞ a ]",
-    ">": "( a ∞ )",
-    r"\ge": "[ a ∞ )",
-    r"\ne": "( -∞ a ) | ( a ∞ )",
-    "|<": "( -a a )",
-    r"|\le": "[ -a a ]",
-    "|>": "( -∞ -a ) | ( a ∞ )",
-    r"|\ge": "( -∞ -a ] | [ a ∞ )",
-}
-VARIABLE = rf"(\|?)\s*({LETTER})\s*\1"  # x or |x|
-MEMBER = rf"({LETTER})\s*\\in\s*(?=[(\[])"  # x \in [1,2]
-POINT = r"\\\{([^,]*)\\\}"  # \{3\}
+ORDER = re.compile(r"(<|>|\\(?:le|ge|ne)(?![a-z]))")
+ASCENDING = {">": "<", r"\ge": r"\le"}
 CUP = r"\\cup(?![a-z])"
 ALTERNATIVES = rf"{CUP}|,?\s*\bor\b\s*|,(?![^<>]*$)"  # x < 1 or x > 2; x < 1, x > 2
 EVERYTHING = (
     r"\\mathbb\{R\}|(?:all|any) real(?: number)?s?|reals?|[a-z]\s*\\in\s*\\mathbb\{R\}"
     r"|-\s*\\infty\s*<\s*[a-z]\s*<\s*\+?\\infty"
 )
-ABOVE, BELOW = r"\infty", r"-\infty"
+MEMBER = rf"({LETTER})\s*\\in\s*(?=[(\[])"  # x \in [1,2]
+POINT = rf"\\\{{([^,]*)\\\}}|({LETTER}) ?= ?([^=,]+)"  # \{3\}, x = 3
+LESS = r"<|\\le"
+BETWEEN = re.compile(rf"(.+) ({LESS}) ({LETTER}) ({LESS}) (.+)")
+SOLUTIONS = compile_rules(  # an inequality becomes low < x < high, one after the other
+    [
+        (rf"^(.+ (?:{LESS}) ({LETTER})) and \2 ((?:{LESS}) .+)$", r"\1 \3"),
+        (rf"^({LETTER}) ((?:{LESS}) .+) and (.+ (?:{LESS})) \1$", r"\3 \1 \2"),
+        (rf"^\| ?({LETTER}) ?\| ({LESS}) (.+)$", r"-(\3) \2 \1 \2 \3"),
+        (rf"^(.+) ({LESS}) \| ?({LETTER}) ?\|$", r"\3 \2 -(\1) or \1 \2 \3"),
+        (rf"^({LETTER}) \\ne (.+)$", r"\1 < \2 or \2 < \1"),
+        (rf"(^|or )({LETTER} (?:{LESS}) )", r"\1-\\infty < \2"),
+        (rf"( (?:{LESS}) {LETTER})(?= or|$)", r"\1 < \\infty"),
+    ]
+)
+OPENING, CLOSING = {"<": "(", r"\le": "["}, {"<": ")", r"\le": "]"}
 
 
-class Interval(NamedTuple):
-    """An interval: ("(", "0", "1", "]") is 0 < x <= 1."""
+def chain(answer: str) -> list[str]:
+    r"""Return the sides and the signs of an inequality in turn; without signs it is one side.
 
-    opening: str
-    low: str
-    high: str
-    closing: str
-
-
-Union = tuple[str, list[Interval]]  # the variable or "", its intervals
-
-
-def chain(answer: str) -> tuple[list[str], list[str]]:
-    r"""Return an inequality as (its sides, its signs); without signs it is none.
-
-    Signs that all point one way are written with < and \le: b > a is a < b.
+    Signs that all point down are turned: b > a is a < b.
     """
-    sides, signs = [side.strip() for side in ORDER.split(answer)], ORDER.findall(answer)
-    if set(signs) <= {">", r"\ge"}:
-        return sides[::-1], [FLIPPED[sign] for sign in reversed(signs)]
-    return sides, signs
+    parts = [part.strip() for part in ORDER.split(answer)]
+    if not set(parts[1::2]) <= ASCENDING.keys():
+        return parts
+    return [ASCENDING.get(part, part) for part in reversed(parts)]
 
 
-def intervals(answer: str) -> Union | None:
-    r"""Return a union of intervals, or None for anything else.
+def intervals(answer: str) -> tuple[str, list[str]] | None:
+    r"""Return the variable (or "") and the intervals of a union, None for anything else.
 
-    (0,1] \cup (2,\infty) and 0 < x \le 1 or x > 2 have the same pieces.
+    >>> intervals(r"|x| \ge 2"), intervals(r"(0,1] \cup \{3\}")
+    (('x', ['(-\\infty, -(2)]', '[2, \\infty)']), ('', ['(0,1]', '[3, 3]']))
     """
-    variables, pieces = set(), []
-    member = re.match(MEMBER, answer)
-    if member:
-        answer, variables = answer[member.end() :], {member[1]}
     if re.fullmatch(EVERYTHING, answer):
-        return "", [Interval("(", BELOW, ABOVE, ")")]
-    for part in split(answer, ALTERNATIVES if ORDER.search(answer) else CUP):
-        union = _bracketed(part) or _inequality(part) or _between(part)
-        if union is None:
-            return None
-        variables.add(union[0])
-        pieces += union[1]
+        return "", [r"(-\infty, \infty)"]
+    member = re.match(MEMBER, answer)
+    variables = {member[1]} if member else set()
+    pieces = []
+    answer = answer[member.end() :] if member else answer
+    for part in _solve(answer) if ORDER.search(answer) else split(answer, CUP):
+        variable, interval = _read_interval(part)
+        variables.add(variable)
+        pieces.append(interval)
     variables.discard("")
-    return ("".join(variables), pieces) if pieces and len(variables) <= 1 else None
+    return ("".join(variables), pieces) if all(pieces) and len(variables) < 2 else None
 
 
-def _bracketed(part):
-    r"""Read (0,1] or the point \{3\} or x = 3."""
-    kind, ends = entries(part)
+def _solve(answer):
+    """Return the alternatives of inequalities, each with its variable between two values."""
+    alternatives = []
+    for part in split(answer, ALTERNATIVES):
+        sides = [" ".join(chain(side)) for side in split(part, r",?\s*\band\b\s*")]
+        alternatives += rewrite(" and ".join(sides), SOLUTIONS).split(" or ")
+    return alternatives
+
+
+def _read_interval(piece):
+    r"""Return the variable, or "", and the interval, or "": of a < x \le b, (0,1], \{3\}, x = 3."""
+    between = BETWEEN.fullmatch(piece)
+    if between:
+        low, opening, variable, closing, high = between.groups()
+        return variable, f"{OPENING[opening]}{low}, {high}{CLOSING[closing]}"
+    kind, ends = entries(piece)
     if len(ends) == 2 and kind[0] in "([":
-        low, high = (re.sub(r"^\+\s*", "", end) for end in ends)
-        return "", [Interval(kind[0], low, high, kind[1])]
-    point = re.fullmatch(rf"()(?:{POINT})", part) or re.fullmatch(rf"({LETTER}) ?= ?([^=,]+)", part)
-    return (point[1], [Interval("[", point[2], point[2], "]")]) if point else None
-
-
-def _inequality(part):
-    r"""Read an inequality with its variable alone: a < x \le b, x > a, |x| < a, x \ne a."""
-    sides, signs = chain(part)
-    if len(sides) == 3 and re.fullmatch(LETTER, sides[1]) and set(signs) <= BRACKETS.keys():
-        opening, closing = BRACKETS[signs[0]][0], BRACKETS[signs[1]][1]
-        return sides[1], [Interval(opening, sides[0], sides[2], closing)]
-    if len(sides) != 2:
-        return None
-    sign = signs[0]
-    if not re.fullmatch(VARIABLE, sides[0]):
-        sides, sign = sides[::-1], FLIPPED[sign]
-    variable, end = re.fullmatch(VARIABLE, sides[0]), sides[1]
-    if not variable or (variable[1], sign) == ("|", r"\ne"):
-        return None
-    ends = {"a": end, "-a": f"-({end})", "∞": ABOVE, "-∞": BELOW}
-    pieces = [piece.split() for piece in SOLUTIONS[variable[1] + sign].split("|")]
-    return variable[2], [Interval(o, ends[low], ends[high], c) for o, low, high, c in pieces]
-
-
-def _between(part):
-    """Read x > a and x < b."""
-    sides = [_inequality(side) for side in split(part, r",?\s*\band\b\s*")]
-    names = {name for name, _ in filter(None, sides)}
-    pieces = [pieces[0] for _, pieces in filter(None, sides) if len(pieces) == 1]
-    if len(sides) != 2 or len(pieces) != 2 or len(names) != 1:
-        return None
-    low, high = sorted(pieces, key=lambda piece: piece.low == BELOW)
-    if low.high != ABOVE or high.low != BELOW:
-        return None
-    return names.pop(), [Interval(low.opening, low.low, high.high, high.closing)]
+        return "", piece
+    point = re.fullmatch(POINT, piece)
+    if not point:
+        return "", ""
+    value = point[1] or point[3]
+    return point[2] or "", f"[{value}, {value}]"
