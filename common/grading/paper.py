@@ -27,6 +27,7 @@ from math import isclose
 
 from common.grading import sympy_worker
 from common.grading.normalize_latex import compile_rules, rewrite
+from common.grading.read_numbers import NUMBER_WORDS
 
 MAX_TEXT, MAX_ANSWER = 1_000_000, 2_000  # longer answers are compared as strings
 SECONDS = 4.0  # of CPU time, for all symbolic comparisons of one answer
@@ -44,16 +45,6 @@ UNIT_WORDS = (  # a dot is any character in them
 UNITS = UNIT_WORDS.split(";")
 UNITS += [unit + "s" for unit in UNITS]
 UNIT_RULES = compile_rules([(rf"(^|\W){unit}($|\W)", r"\1\2") for unit in UNITS])
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-)
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-NUMBER_WORDS = {
-    **dict(zip(ONES.split(), range(20))),
-    **dict(zip(TENS.split(), range(20, 100, 10))),
-    "hundred": 100,
-}
 LETTERS = set("ABCDE")
 OTHER_BRACKET = {"[]": "(", "()": "["}
 LABEL = r"^\s*[^=]{0,2}\s*="  # x=, a_=

@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from common.grading.read_numbers import NUMBER, read_number
+from common.grading.read_numbers import NUMBER, read_number, word_values
 
 # The one table of what pint lacks, or takes for something else, in pint's own format.
 DEFINITIONS = r"""
@@ -70,13 +70,12 @@ CHANGES = """
     halved tripled two three four five six seven eight nine ten mod modulo base
     binary ternary octal decimal hexadecimal hex
     以上 以下 多 以内"""
-SCALE_WORDS = """
+SCALES = word_values("""
     hundred 100  thousand 1000  million 1e6  billion 1e9  trillion 1e12  quadrillion 1e15
     quintillion 1e18  dozen 12  score 20
     gross 144  lakh 1e5  crore 1e7  grand 1000  mln 1e6  bn 1e9  百 100  千 1000  万 1e4  亿 1e8
     half 1/2  halve 1/2  third 1/3  quarter 1/4  fourth 1/4  fifth 1/5  sixth 1/6  seventh 1/7
-    eighth 1/8  ninth 1/9  tenth 1/10  hundredth 1/100  thousandth 1/1000"""
-SCALES = {word: Fraction(value) for word, value in re.findall(r"(\S+) (\S+)", SCALE_WORDS)}
+    eighth 1/8  ninth 1/9  tenth 1/10  hundredth 1/100  thousandth 1/1000""")
 MONEY = {"dollar", "euro", "sterling", "rupee", "yuan", "yen"}
 MONEY_SCALES = {"k": 1_000, "K": 1_000, "M": 10**6, "B": 10**9}  # $5M
 DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}

@@ -9,6 +9,18 @@ from fractions import Fraction
 MAX_DIGITS = 4_000  # of a number, and the largest power of ten
 
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
+
+
+def word_values(table: str) -> dict[str, Fraction]:
+    """Return {word: value} of a table of words, each with its value behind it."""
+    return {word: Fraction(value) for word, value in re.findall(r"(\S+) (\S+)", table)}
+
+
+NUMBER_WORDS = word_values("""
+    zero 0  one 1  two 2  three 3  four 4  five 5  six 6  seven 7  eight 8  nine 9  ten 10
+    eleven 11  twelve 12  thirteen 13  fourteen 14  fifteen 15  sixteen 16  seventeen 17
+    eighteen 18  nineteen 19  twenty 20  thirty 30  forty 40  fifty 50  sixty 60  seventy 70
+    eighty 80  ninety 90  hundred 100""")
 RATIONAL = re.compile(
     rf"""(?P<sign>[-+]?)\s*(?:
       (?P<whole>\d+)(?:\s*\\frac\{{(?P<n1>\d+)\}}\{{(?P<d1>\d+)\}}   # 1\frac{1}{2}

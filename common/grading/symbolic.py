@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import lru_cache
 from math import isclose
 from typing import Any
 
@@ -47,8 +48,8 @@ SPANS = [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5  # the points lie here; smal
 WIDE = [(10, 60), (60, 900), (-900, -10)]  # and here, if nothing grows like an exponential
 LARGEST = 10**60  # a larger value is near a pole, or hides the other terms of a sum
 AGREE = 4  # expressions are equal if they agree at so many points
-UNREADABLE = r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_"  # 101_2, \angle A, \sum a_k
-DEGREES_OF_LETTERS = r"[^\d)}\s.]\s*°"  # x°
+# 101_2, \angle A, \sum a_k, x°
+UNREADABLE = r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_|[^\d)}\s.]\s*°"
 TRIGONOMETRY = r"\\(?:sin|cos|tan|cot|sec|csc)"
 UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
 GROWING = (
@@ -61,15 +62,12 @@ GROWING = (
     sympy.binomial,
 )
 STRICT = (sympy.StrictLessThan, sympy.StrictGreaterThan)
-LESS = (sympy.StrictLessThan, sympy.LessThan)
-INEQUALITIES = (*LESS, sympy.StrictGreaterThan, sympy.GreaterThan)
+INEQUALITIES = (*STRICT, sympy.LessThan, sympy.GreaterThan)
 
 
 def _name_of(text):
     """Return a name of letters and digits, a different one for each text: n-1 is not n+1."""
-    text = re.sub(r"\s", "", text)
-    if re.fullmatch(r"[\w\\]*", text):
-        return text.replace("\\", "")
+    text = re.sub(r"[\s\\]", "", text)
     return re.sub(r"\W", lambda sign: f"u{ord(sign[0])}", text)
 
 
@@ -82,6 +80,10 @@ def _call(call):
 
 SYMBOL = r"(\\[a-z]+|[A-Za-z])(_(?:\w|\{\w*\}))?"
 NAMES = [  # the grammar drops primes, takes f(x) for a product and I for the imaginary unit
+    (
+        r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}",
+        lambda index: f"_{{{_name_of(index[1])}}}",
+    ),  # L_{\odot}
     (r"([A-Za-z])('+)", lambda name: f"{name[1]}_{{prime{len(name[2])}}}"),
     (r"(?<![\\A-Za-z])([fgh])\s*\(([^()]*)\)", _call),
     (r"(?<![\\A-Za-z])([A-Z])\s*\[([^\[\]]*)\]", _call),  # E[X^2]
@@ -111,23 +113,14 @@ RENAMED = [  # names that the grammar takes for numbers, or does not read; deriv
 ]
 
 
-def parse(text: str, mixed: bool = True) -> Any:
-    r"""Return a sympy object, or None for what the grammar cannot read.
-
-    mixed: 1\frac{1}{2} is 3/2, not 1/2.
-    """
-    text = re.sub(  # L_{\odot}
-        r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}", lambda index: f"_{{{_name_of(index[1])}}}", text
-    )
+@lru_cache(maxsize=1_000)  # a gold comes with each sample of its problem
+def parse(text: str) -> Any:
+    """Return a sympy object, or None for what the grammar cannot read."""
     if re.search(UNREADABLE, text):
         return None
     text = _rewrite(text, NAMES)
-    if not mixed:
-        text = re.sub(r"(?<=\d)\s*\\frac", r"\\cdot\\frac", text)
     if re.search(TRIGONOMETRY, text):
         text = re.sub(r"(\d+(?:\.\d+)?)\s*°", r"{(\1\\pi/180)}", text)
-    if re.search(DEGREES_OF_LETTERS, text):
-        return None
     try:
         parsed = latex2sympy(
             _rewrite(text, RENAMED),
@@ -194,27 +187,20 @@ def equal(gold: str, answer: str, tolerance: float = 0) -> bool:
     if first is None or second is None:
         return False
     if _both(sympy.Expr, first, second):
-        if _same_value(first, second):
-            return True
-        return tolerance > 0 and _close(first, second, tolerance)
+        return _same_value(first, second) or tolerance > 0 and _close(first, second, tolerance)
     if _both(sympy.MatrixBase, first, second):
         return first.shape == second.shape and all(map(_same_value, first, second))
+    if _both(INEQUALITIES, first, second):
+        differences = first.gts - first.lts, second.gts - second.lts
+        strict = isinstance(first, STRICT) == isinstance(second, STRICT)
+        return strict and _same_up_to_factor(*differences, positive=True)
     if _both(sympy.Equality, first, second):
-        if _same_relation(first, second):
+        if _same_up_to_factor(first.lhs - first.rhs, second.lhs - second.rhs):
             return True
         if first.free_symbols != second.free_symbols:
             return False
-    if _both(INEQUALITIES, first, second):
-        same_kind = isinstance(first, STRICT) == isinstance(second, STRICT)
-        return same_kind and _same_relation(first, second, positive=True)
-    return bool(
-        verify(
-            [first],
-            [second],
-            float_rounding=12,
-            allow_set_relation_comp=True,
-            timeout_seconds=None,
-        )
+    return verify(
+        [first], [second], float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
     )
 
 
@@ -227,8 +213,7 @@ def _points(first, second):
 
     They are the same in every run and different for each symbol.
     """
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    total = first + second
+    symbols, total = first.free_symbols | second.free_symbols, first + second
     powers = [power for power in total.atoms(sympy.Pow) if power.exp.free_symbols]
     spans = SPANS if powers or total.has(*GROWING) else SPANS + WIDE
     for number, (low, high) in enumerate(spans):
@@ -250,11 +235,8 @@ def _value(expression, point) -> Any:
         if not all(number.is_Integer for number in point.values()):
             return None
         expression = expression.subs(point).doit()
-    value = expression.evalf(DIGITS, subs=point)
-    if value.free_symbols or value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
-        return None
-    parts = value.as_real_imag()
-    for part in parts:
+    parts = expression.evalf(DIGITS, subs=point).as_real_imag()
+    for part in parts:  # of nan and of infinity they are no numbers
         if not (part.is_Float or part.is_Rational) or point and not abs(part) < LARGEST:
             return None
     return parts
@@ -295,8 +277,6 @@ def _hides_terms(number):
 def _same_value(first, second):
     if first == second:
         return True
-    if first.is_Rational and second.is_Rational:
-        return False
     if first.free_symbols or second.free_symbols:
         return _same_function(first, second)
     return _same_number(first.doit(), second.doit())
@@ -334,40 +314,25 @@ def _same_function(first, second):
 
 def _close(gold, answer, tolerance):
     """Return whether two real numbers, the gold no integer, agree within a relative tolerance."""
-    if gold.free_symbols or answer.free_symbols:
-        return False
     values = [_value(gold, {}), _value(answer, {})]
-    if None in values:
+    if None in values or gold.is_integer:
         return False
     (real, imaginary), (other_real, other_imaginary) = values
-    if not _is_zero(imaginary) or not _is_zero(other_imaginary) or gold.is_integer:
-        return False
-    return bool(abs(real - other_real) <= min(tolerance, 1) * abs(real))
+    both_real = _is_zero(imaginary) and _is_zero(other_imaginary)
+    return both_real and bool(abs(real - other_real) <= tolerance * abs(real))
 
 
-def _difference(relation):
-    """Return lhs - rhs, for an inequality written with >."""
-    difference = relation.lhs - relation.rhs
-    return -difference if isinstance(relation, LESS) else difference
-
-
-def _same_relation(first, second, positive=False):
-    """Return whether lhs - rhs of two relations differ by a constant (or positive) factor."""
-    first, second = _difference(first), _difference(second)
-    factor, agreed = None, 0
+def _same_up_to_factor(first, second, positive=False):
+    """Return whether two expressions differ by a constant (or positive) factor other than 0."""
     for point in _points(first, second):
         values = [_value(first, point), _value(second, point)]
         if None in values or all(map(_is_zero, values[1])):
             continue
-        if factor is None:
-            factor = first.subs(point) / second.subs(point)
-            if positive and not factor.evalf(DIGITS).is_extended_positive:
-                return False
-        elif _vanishes(first - factor * second, point):
-            agreed += 1
-        else:
+        factor = first.subs(point) / second.subs(point)
+        if factor == 0 or positive and not factor.evalf(DIGITS).is_extended_positive:
             return False
-    return factor is not None and factor != 0 and agreed >= AGREE
+        return _same_function(first, factor * second)
+    return False
 
 
 def same_by_paper(answer: str, gold: str) -> bool:
@@ -378,7 +343,7 @@ def same_by_paper(answer: str, gold: str) -> bool:
     """
     if not (answer + gold).isascii() or r"\approx" in answer + gold:
         return False  # its parsers stop there
-    first, second = (parse(_readable_start(side), mixed=False) for side in (answer, gold))
+    first, second = map(parse, map(_readable_start, (answer, gold)))
     if _both(sympy.Equality, first, second):
         return _same_value(abs(first.lhs - first.rhs), abs(second.lhs - second.rhs))
     if _both(sympy.MatrixBase, first, second):
@@ -398,9 +363,10 @@ def _same_entry(first, second):
 def _readable_start(answer):
     r"""Return what its parser reads, which drops the rest at the first thing that it cannot read.
 
-    Of a list this is the first element, of (0,1)\cup(5,6) cut at commas 1.
+    Of a list this is the first element, of (0,1)\cup(5,6) cut at commas 1. 1\frac{1}{2} is a
+    product.
     """
-    answer = re.sub(r"\\,|\\$", "", answer)
+    answer = re.sub(r"(?<=\d)\s*\\frac", r"\\cdot\\frac", re.sub(r"\\,|\\$", "", answer))
     if r"\begin" in answer:
         return answer
     depth = 0

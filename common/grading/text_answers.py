@@ -8,53 +8,35 @@ all of them in its vocabulary.
 import re
 from fractions import Fraction
 from functools import lru_cache
+from math import prod
+from pathlib import Path
 from typing import Any
 
 from common.grading.quantities import SCALES, multiply
+from common.grading.read_numbers import NUMBER_WORDS
 
 MAX_WORDS = 12
-GRAMMAR = r"""
-    ?phrase: "the"? signed
-    ?signed: ("negative" | "minus") signed    -> negative
-           | "square" "root" "of" signed      -> square_root
-           | "cube" "root" "of" signed        -> cube_root
-           | "reciprocal" "of" signed         -> reciprocal
-           | "half" "of" signed               -> half
-           | number                           -> tex
-    ?number: whole | part
-           | whole "and" part                 -> add
-    ?part: (small | ONE) FRACTION             -> times
-         | HALF                               -> add
-    ?whole: large | below
-          | large "and"? below                -> add
-    ?large: millions | thousands
-          | millions thousands                -> add
-    millions: below MILLION                   -> times
-    thousands: below THOUSAND                 -> times
-    ?below: hundreds | small
-          | hundreds "and"? small             -> add
-    hundreds: (small | ONE) HUNDRED           -> times
-    small: TENS DIGIT? | TEEN | DIGIT | FIGURES
-    TENS: /(?:twen|thir|for|fif|six|seven|eigh|nine)ty/
-    TEEN: /ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen/
-    DIGIT: /zero|one|two|three|four|five|six|seven|eight|nine/
-    FIGURES: /\d+/
-    ONE: "a"
-    HALF: "half"
-    HUNDRED: "hundred"
-    THOUSAND: "thousand"
-    MILLION: /million|billion|trillion/
-    FRACTION: /(?:hal(?:f|ve)|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s?/
-    %ignore " "
-"""
-SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-)
-TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety"
-VALUES = {word: 10 * ten for ten, word in enumerate(TENS.split())}
-VALUES |= {word: number for number, word in enumerate(SMALL.split())} | {"a": 1} | SCALES
-OPERATIONS = {"the", "and", "negative", "minus", "square", "cube", "root", "reciprocal", "of"}
+GRAMMAR = Path(__file__).with_name("number_words.lark")
+VALUES = SCALES | NUMBER_WORDS
+OPERATIONS = {  # rules of the grammar
+    "negative": "-{}",
+    "square_root": r"\sqrt{{{}}}",
+    "cube_root": r"\sqrt[3]{{{}}}",
+    "reciprocal": r"\frac{{1}}{{{}}}",
+    "half": r"\frac{{{}}}{{2}}",
+}
+OPERATION_WORDS = {
+    "a",
+    "the",
+    "and",
+    "negative",
+    "minus",
+    "square",
+    "cube",
+    "root",
+    "reciprocal",
+    "of",
+}
 
 ARTICLES = r"^(?:(?:[Aa]|an|the|on|in|at|it's) (?=\S\S))+"
 CAPITALIZED = r"(?<![A-Za-z])(?:[A-Z][a-z]+|[A-Z]{3,})(?![A-Za-z])"  # Even, EVEN; not AaBb, AB
@@ -79,43 +61,27 @@ def _parser() -> Any:
     import lark  # takes 0.1 s, which an answer without number words should not
 
     class Tex(lark.Transformer):
-        """Turn a tree into TeX; numbers stay fractions up to the rule tex."""
+        """Turn a tree into TeX; numbers stay fractions up to the rule number."""
+
+        def __default_token__(self, token):
+            return Fraction(token) if token.isdecimal() else VALUES[token]
 
         def add(self, parts):
-            return sum(map(_value_of, parts))
+            return sum(parts)
 
         small = add
 
         def times(self, parts):
-            return _value_of(parts[0]) * _value_of(parts[1])
+            return prod(parts)
 
-        def tex(self, parts):
-            return multiply("1", Fraction(parts[0]))
+        def number(self, parts):
+            return multiply("1", parts[0])
 
-        def negative(self, parts):
-            return f"-{parts[0]}"
+        def __default__(self, rule, parts, meta):
+            return OPERATIONS[rule].format(*parts)
 
-        def square_root(self, parts):
-            return rf"\sqrt{{{parts[0]}}}"
-
-        def cube_root(self, parts):
-            return rf"\sqrt[3]{{{parts[0]}}}"
-
-        def reciprocal(self, parts):
-            return rf"\frac{{1}}{{{parts[0]}}}"
-
-        def half(self, parts):
-            return rf"\frac{{{parts[0]}}}{{2}}"
-
-    parser = lark.Lark(GRAMMAR, start="phrase")
+    parser = lark.Lark(GRAMMAR.read_text(encoding="utf-8"), start="phrase")
     return lambda text: Tex().transform(parser.parse(text))
-
-
-def _value_of(word):
-    """Return the value of a word or of digits; a value stays."""
-    if not isinstance(word, str):
-        return word
-    return int(word) if word.isdecimal() else VALUES.get(word) or VALUES[word.rstrip("s")]
 
 
 def spell_out(answer: str) -> str:
@@ -129,13 +95,10 @@ def spell_out(answer: str) -> str:
     words = answer.lower().replace("-", " ").split()
     if len(words) > MAX_WORDS or not re.match("[A-Za-z]", answer):
         return answer
-    if not all(_is_in_vocabulary(word) for word in words):
-        return answer
+    for word in words:
+        if not word.isdecimal() and word not in OPERATION_WORDS and word.rstrip("s") not in VALUES:
+            return answer
     return _parse(" ".join(words)) or answer
-
-
-def _is_in_vocabulary(word):
-    return word in OPERATIONS or word in VALUES or word.rstrip("s") in VALUES or word.isdecimal()
 
 
 @lru_cache(maxsize=1_000)
