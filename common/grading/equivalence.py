@@ -178,10 +178,7 @@ class _Comparison:
     def _parentheses(self, gold, answer):
         """Compare without the parentheses around a single value."""
         inner, other = _inside(gold), _inside(answer)
-        if inner is None and other is None:
-            return None
-        inner, other = inner or gold, other or answer
-        return (inner, other) != (gold, answer) and self.equal(inner, other)
+        return None if (inner, other) == (gold, answer) else self.equal(inner, other)
 
     def _entries(self, gold, answer):
         """Compare tuples, intervals and matrices entry by entry."""
@@ -210,9 +207,8 @@ class _Comparison:
         value, other = read_number(gold), read_number(answer)
         if value is None or other is None:
             return None
-        if value == other or self.tolerance <= 0 or re.fullmatch(r"[-+]?\d+", gold):
-            return value == other
-        return abs(value - other) <= Fraction(min(self.tolerance, 1)) * abs(value)
+        tolerance = 0 if re.fullmatch(r"[-+]?\d+", gold) else Fraction(self.tolerance)
+        return abs(value - other) <= tolerance * abs(value)
 
     def _verbatim(self, gold, answer):
         """Compare ratios, congruences and numbers in another base as strings."""
@@ -234,7 +230,7 @@ class _Comparison:
         for side in (gold, answer):
             if len(side) > MAX_SYMBOLIC or HOSTILE.search(side):
                 return False
-        if gold.count("'") != answer.count("'"):
+        if "'" in gold + answer:
             gold, answer = (re.sub(DERIVATIVE, r"\1'", side) for side in (gold, answer))
         if gold.count("'") != answer.count("'"):  # the grammar drops primes: f' is not f
             return False
@@ -285,14 +281,11 @@ def _rename_argument(gold_label, label, value):
 
 
 def _inside(side):
-    r"""Return x of (x), or None if it is no single value in brackets.
-
-    [5] stays a list, but brackets around a matrix belong to it.
-    """
+    """Return x of (x), the matrix of a bracketed one, and anything else as it is: [5] is a list."""
     kind, items = entries(side)
-    if kind not in ("()", "[]") or len(items) != 1:
-        return None
-    return items[0] if kind == "()" or items[0].startswith(r"\begin") else side
+    if len(items) == 1 and (kind == "()" or kind == "[]" and items[0].startswith(r"\begin")):
+        return items[0]
+    return side
 
 
 def _letters_only(side):

@@ -7,7 +7,6 @@ What TeX sets as text behind a number is no product of letters: normalize() mark
 """
 
 import re
-import sys
 from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
@@ -83,7 +82,7 @@ POWERS = {"squared": 2, "cubed": 3}
 NO_COUNT = r"more$|\^ ?\{? ?0"  # 12 more, m^0
 
 MAX_NAME, MAX_QUANTITY = 30, 500  # characters of a unit's name, of a quantity
-MAX_POWERS, LARGEST = 8, 1e34  # of all units together, size of each: the product is a float
+MAX_POWERS, LARGEST = 8, 10**34  # of all units together, size of each
 WORD = r"(?:§?[kMm]? ?\\Omega(?![a-z])|(?:§?\\mu ?)?(?<![\\A-Za-z])§?[^\W\d_]+\.?|[%‰°$\"]|''?)"
 POWER = r"(?: ?\^ ?\{? ?-?\d ?\}?|(?<=[a-z])\d(?!\d))?"
 FACTOR = re.compile(rf"(/|§?\bper\b)|({WORD})({POWER})")
@@ -112,7 +111,7 @@ class Quantity(NamedTuple):
 
     value: str
     scale: Fraction = Fraction(1)
-    size: float = 1.0
+    size: Fraction = Fraction(1)
     unit: frozenset = frozenset()
     words: frozenset = frozenset()
     is_letter: bool = False
@@ -122,7 +121,8 @@ class Quantity(NamedTuple):
 def _registry() -> Any:
     import pint  # takes 0.3 s, which an answer without units should not
 
-    registry = pint.UnitRegistry(on_redefinition="ignore")
+    new_registry: Any = pint.UnitRegistry  # its annotations know no Fraction
+    registry = new_registry(on_redefinition="ignore", non_int_type=Fraction)
     registry.load_definitions(DEFINITIONS.strip().splitlines())
     return registry
 
@@ -139,24 +139,24 @@ def find_unit(name: str) -> str | None:
     return None
 
 
-def root_units(powers: dict[str, int]) -> tuple[float, frozenset]:
+def root_units(powers: dict[str, int]) -> tuple[Fraction, frozenset]:
     """Return (size in root units, {(root unit, power)}) of a product of pint's units.
 
-    By hand: km/h is 1000 m / 3600 s, so it is (0.2777..., {("meter", 1), ("second", -1)}). More
-    than MAX_POWERS of them are kept as they are.
+    By hand: km/h is 1000 m / 3600 s, so it is (5/18, {("meter", 1), ("second", -1)}). More than
+    MAX_POWERS of them are kept as they are.
     """
     if not 0 < sum(map(abs, powers.values())) <= MAX_POWERS:
-        return 1.0, frozenset(powers.items())
+        return Fraction(1), frozenset(powers.items())
     registry = _registry()
     size, root = registry.get_root_units(registry.UnitsContainer(powers))
-    return float(size), frozenset(root._units.items())
+    return Fraction(size), frozenset(root._units.items())
 
 
 def read_quantity(answer: str) -> Quantity:
     """Return an answer in normal form as a quantity; without unit and words it is its own value.
 
     >>> read_quantity("5 km").size, read_quantity("12 red apples").words
-    (1000.0, frozenset({'red', 'apple'}))
+    (Fraction(1000, 1), frozenset({'red', 'apple'}))
     """
     match = QUANTITY.fullmatch(answer) if len(answer) <= MAX_QUANTITY else None
     if not match or re.search(LONG_WORD, match["value"]):
@@ -174,24 +174,12 @@ def _is_product(value, gap, tail):
     r"""Return whether letters behind a value may be factors: 2mg, 5m, 3 ab, \frac{1}{3}mL^2."""
     names = [name for _, name, _ in FACTOR.findall(tail) if name]
     bare = [name for name in names if name.isascii() and name.isalpha()]
-    if not bare:
-        return False
-    number = _is_number(value)
-    letters = [name for name in bare if len(name) == 1]
-    if not set(letters) <= BARE_LETTERS:
+    if not all(map(_may_be_bare, bare)):
         return True
-    if len(names) > 1:
-        return not gap and tail[0].isalpha() or not all(map(_may_be_bare, bare))
-    if letters:
-        return not gap or not number
-    return _may_be_factors(bare[0], number and (gap or bare[0] in JOINED))
-
-
-def _may_be_factors(name, is_unit):
-    """Return whether several letters may be factors; is_unit: they are how a unit is written."""
-    if not _may_be_bare(name):
-        return True
-    return name.islower() and len(name) < 4 and not is_unit
+    if len(names) > 1 or not bare:
+        return bool(bare) and not gap and tail[0].isalpha()
+    is_short = len(bare[0]) == 1 or len(bare[0]) < 4 and bare[0].islower()
+    return is_short and not (_is_number(value) and (gap or bare[0] in JOINED))
 
 
 def _is_number(value):
@@ -203,7 +191,7 @@ def _may_be_bare(name):
     """Return whether a name without \\text is no product: psi, kW and apples, but not xy."""
     if len(name) > 3 or name in SHORT.split() or name in BARE_LETTERS:
         return True
-    return (len(name) == 3 or not name.islower()) and find_unit(name) is not None
+    return len(name) > 1 and (len(name) > 2 or not name.islower()) and find_unit(name) is not None
 
 
 def _read_tail(value, tail):
@@ -280,19 +268,9 @@ def agree(gold: Quantity, answer: Quantity) -> bool:
 
 
 def ratio(gold: Quantity, answer: Quantity) -> Fraction:
-    """Return how often the answer's unit, with its scale word, holds the gold's: for m and km 1000.
-
-    Sizes are floats: a quotient next to a simple fraction is that fraction.
-    """
+    """Return how often the answer's unit and scale word hold the gold's: for m and km 1000."""
     scale = answer.scale / gold.scale
-    if not gold.unit or not answer.unit:
-        return scale
-    small, large = sorted([gold.size, answer.size])
-    quotient = Fraction(min(large / small, sys.float_info.max))
-    simple = quotient.limit_denominator(10**6)
-    if abs(simple - quotient) <= quotient / 10**12:
-        quotient = simple
-    return scale * quotient if answer.size == large else scale / quotient
+    return scale * answer.size / gold.size if gold.unit and answer.unit else scale
 
 
 def multiply(value: str, factor: Fraction) -> str:
@@ -315,13 +293,12 @@ def join_quantities(answer: str) -> str:
     if len(answer) > MAX_QUANTITY or not COMPOUND.fullmatch(answer):
         return answer
     pieces = [piece[0] for piece in PIECE.finditer(answer)]
-    first, *further = map(read_quantity, pieces)
-    total, size = read_number(first.value), first.size
-    for quantity in further:
-        number = read_number(quantity.value)
-        if not first.unit or quantity.unit != first.unit or quantity.size >= size:
-            return answer
-        if number is None or total is None:
-            return answer
-        total, size = total + ratio(first, quantity) * number, quantity.size
-    return multiply("1", total) + pieces[0].removeprefix(first.value) if total else answer
+    quantities = [read_quantity(piece) for piece in pieces]
+    first, sizes = quantities[0], [quantity.size for quantity in quantities]
+    if {quantity.unit for quantity in quantities} != {first.unit or None}:
+        return answer
+    numbers = [read_number(quantity.value) for quantity in quantities]
+    if None in numbers or sizes != sorted(set(sizes), reverse=True):
+        return answer
+    total = sum(number * size / first.size for number, size in zip(numbers, sizes) if number)
+    return multiply("1", Fraction(total)) + pieces[0].removeprefix(first.value)

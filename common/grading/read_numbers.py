@@ -11,7 +11,7 @@ MAX_DIGITS = 4_000  # of a number, and the largest power of ten
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 
 
-def word_values(table: str) -> dict[str, Fraction]:
+def word_values(table: str) -> dict:
     """Return {word: value} of a table of words, each with its value behind it."""
     return {word: Fraction(value) for word, value in re.findall(r"(\S+) (\S+)", table)}
 

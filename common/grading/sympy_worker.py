@@ -47,7 +47,7 @@ class Worker:
         """
         reply = ""
         try:
-            if self.process is None or self.process.poll() is not None:
+            if not self._is_running():
                 self._start()
             print(json.dumps([seconds, *question]), file=self.process.stdin, flush=True)
             reply = self._read_line()
@@ -61,6 +61,9 @@ class Worker:
             limits = f"{seconds:.1f} s of CPU time and {MEMORY_BYTES >> 20} MB"
             raise TimeoutError(f"no result within {limits}")
         return answer, used
+
+    def _is_running(self):
+        return self.process is not None and self.process.poll() is None
 
     def _start(self):
         self.stop()
