@@ -6,9 +6,8 @@ Names of teachers, sources and sets are hostile text: on the page they are one e
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from common.core.figures import save_figure
+from common.core.figures import new_figure, save_figure
 from common.core.files import write_atomic
 from common.core.tables import interval, markdown, percent
 from common.core.untrusted import escape, shorten
@@ -100,7 +99,7 @@ def _length_table(lengths):
 
 def _draw(path, lengths, unit, teachers):
     """Draw the lengths, and the verdicts of each teacher against the golds."""
-    figure = Figure(figsize=(13, 4 + len(teachers) / 4), layout="constrained")
+    figure = new_figure(figsize=(13, 4 + len(teachers) / 4))
     left, right = figure.subplots(1, 2)
     _draw_lengths(left, lengths, unit)
     _draw_shares(right, teachers)

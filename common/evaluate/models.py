@@ -10,7 +10,6 @@ from common.core.manifests import changed_inputs, file_label, require
 from common.core.special_tokens import hide
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.budget import Budget
-from common.generate.client import Client
 from common.generate.local import Local
 
 
@@ -176,6 +175,8 @@ def open_model(spec: ModelSpec, config) -> OpenModel:
     """Return the model behind a spec; config: the settings of 05."""
     template = config.template
     if spec.url:
+        from common.generate.client import Client  # openai takes half a second
+
         budget = Budget(spec.location, config.price_in, config.price_out, config.budget)
         engine = Client(spec.location, spec.url, config.concurrency, config.timeout, budget)
         # A name says little of what is served: another server is another model.

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from common.core.figures import save_figure
+from common.core.figures import new_figure, save_figure
 from common.core.tables import cell, count, interval, markdown, percent
 from common.evaluate.comparisons import EQUAL
 from common.tiny.mistakes import KINDS
@@ -129,7 +128,7 @@ def draw_scores(scores: list, path: Path):
     if not panels:
         return
     width = max(3.0, 1.0 + 0.95 * max(map(len, panels.values())))
-    figure = Figure(figsize=(width, 4 * len(panels)), layout="constrained")
+    figure = new_figure(figsize=(width, 4 * len(panels)))
     axes = figure.subplots(len(panels), squeeze=False).flatten()
     for axis, (name, bars) in zip(axes, panels.items()):
         heights, errors = _points(bars)
@@ -145,7 +144,7 @@ def draw_scores(scores: list, path: Path):
 
 def draw_selection(checkpoints: list, path: Path):
     """Draw the score by training step, a line for each training set; the chosen point is filled."""
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = new_figure(figsize=(6.5, 4))
     axes = figure.add_subplot()
     for name, rows in _group(checkpoints, "arm").items():
         heights, errors = _points(rows)

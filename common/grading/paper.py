@@ -22,7 +22,7 @@ another order.
 # Differs from the paper: LaTeX goes to math-verify's grammar in a limited worker, not to sympy's
 # parse_latex and parse_expr (an eval).
 import re
-from functools import partial
+from functools import lru_cache, partial
 from math import isclose
 
 from common.grading import sympy_worker
@@ -194,8 +194,11 @@ def _box_content(text):
 def _clean(answer, units):
     """Return an answer after the released clean-up."""
     answer = answer.strip().replace("\n", "").rstrip(".").replace(r"\!", "")
-    if len(answer) > MAX_ANSWER:
-        return answer
+    return answer if len(answer) > MAX_ANSWER else _rewritten(answer, units)
+
+
+@lru_cache(maxsize=10_000)  # models give the same answers, and gold is compared with each
+def _rewritten(answer, units):
     answer = rewrite(answer, COMMANDS)
     answer = re.sub(r"\\text\{.*?\}$", "", answer).strip() or answer
     if units and re.search("[A-Za-z]", answer):

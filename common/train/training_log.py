@@ -5,9 +5,7 @@ import math
 from pathlib import Path
 from statistics import mean
 
-from matplotlib.figure import Figure
-
-from common.core.figures import save_figure
+from common.core.figures import new_figure, save_figure
 from common.core.files import append_line, write_jsonl
 from common.train import distributed
 from common.train.tokens import packing_efficiency
@@ -118,7 +116,7 @@ def _shorten(text, width=160):
 
 def loss_curve(metrics: list, path: Path, title: str) -> None:
     """Draw the loss per supervised token (nats) over the steps, as a PNG."""
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    figure = new_figure(figsize=(6, 3.5))
     axes = figure.add_subplot()
     for field, style, label in (("loss", "-", "training rows"), ("holdout_loss", "o-", "holdout")):
         measured = [row for row in metrics if field in row]

@@ -112,6 +112,7 @@ def test_an_engine_and_its_template(run, tiny_model):
     config = SimpleNamespace(
         template="own",
         batch_size=2,
+        max_new_tokens=8,
         price_in=None,
         price_out=None,
         budget=None,
