@@ -143,15 +143,10 @@ if distributed.is_main():
     lock = files.lock_stage(run / "02_critiques")
 carried = [row for row in rows if "critique" in row]
 print(f"{len(rows)} responses, {len(carried)} of them with a critique already")
+not_critiqued = [row for row in rows if "critique" not in row]
+to_ask = {"keep": not_critiqued, "redo": rows, "only": []}[config.existing_critiques]
 if config.self_critique:
     carried, to_ask = [], rows
-elif config.existing_critiques == "only":
-    to_ask = []
-    print(f"left out, without one: {len(rows) - len(carried)} responses")
-elif config.existing_critiques == "redo":
-    to_ask = rows
-else:
-    to_ask = [row for row in rows if "critique" not in row]
 # Once, if several critiques came with a response. Rows of one response with two golds both stay.
 to_ask = list({(row["id"], str(row["gold"])): row for row in to_ask}.values())
 if not carried and not to_ask:
@@ -170,16 +165,13 @@ that asks GPT-4o.
 
 # %% Name the teacher; the tiny one is started
 model, base_url = config.model, config.base_url
+is_miniature = config.preset.startswith("tiny") and not config.is_named
 is_foreign = (model, base_url) != ("tiny-teacher", "tiny")
 if config.self_critique:
     model = critiques.SELF
 elif not model:
     model = critiques.NOBODY
-elif (
-    is_foreign
-    and config.preset.startswith("tiny")
-    and not (config.is_named or config.ask_miniature)
-):
+elif is_miniature and is_foreign and not config.ask_miniature:
     raise InputError(
         f"{run} is the miniature, and nothing was sent yet: should {model} be asked about "
         f"questions of its micro-world?\nYes: --ask-miniature. Your own run: --name NAME. Without "
@@ -276,14 +268,11 @@ distributed.leave_to_main()
 grades.add_grades(carried + to_ask)
 
 # %% One row each: critiques that came with the data as they are, new ones with their verdict
-critiqued = {}
-if carried:
-    min_words = config.min_critique_words
-    critiqued["carried"] = [critiques.carry_over(row, min_words) for row in carried]
-if to_ask:
-    critiqued[label] = [
-        critiques.add_critique(row, answer, model) for row, answer in zip(to_ask, answers)
-    ]
+min_words = config.min_critique_words
+critiqued = {
+    "carried": [critiques.carry_over(row, min_words) for row in carried],
+    label: [critiques.add_critique(row, answer, model) for row, answer in zip(to_ask, answers)],
+}
 own_answers = [
     critiques.add_answer(row, answer, model)
     for row, answer in zip(questions.values(), answers[len(to_ask) :])
@@ -297,6 +286,8 @@ if answered:
     print(f"wrote {run / '02_answers' / label}.jsonl: {len(answered)} rows")
 n_good = n_failed = 0
 for name, rows in critiqued.items():
+    if not rows:
+        continue
     good, failed = critiques.split_failed(rows)
     if name == label:
         failed += unanswered

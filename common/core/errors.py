@@ -23,7 +23,7 @@ class Stopped(InputError):
 
 def failed(summary: str, error: BaseException, fix: str) -> InputError:
     """Return the error for what a library could not do: "base cannot be read", and the way on."""
-    return InputError(f"{summary} ({type(error).__name__}: {str(error)[:300]})\n{fix}")
+    return InputError(f"{summary} ({type(error).__name__}: {str(error)[:400]})\n{fix}")
 
 
 def cannot_write(path, error: BaseException) -> Stopped:

@@ -94,9 +94,14 @@ def append_line(path: Path, row: dict):
 
 
 def json_line(row: dict) -> str:
-    """Return one line of JSONL; a lone surrogate, which a server may send, is escaped."""
-    line = json.dumps(row, ensure_ascii=False)
-    return line.encode("utf-8", "backslashreplace").decode() + "\n"
+    """Return one line of JSONL."""
+    return _to_json(row) + "\n"
+
+
+def _to_json(value, indent=None):
+    """Return a value as JSON; a lone surrogate, which a server may send, is escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def utf8(text: str) -> str:
@@ -132,7 +137,7 @@ def write_atomic(path: Path, text: Iterable[str]):
 
 def write_json(path: Path, value):
     """Write a value as indented JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(path, _to_json(value, indent=1) + "\n")
 
 
 def lock(path: Path, reentrant: bool = False) -> FileLock:

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.core import prompts
-from common.core.errors import InputError
+from common.core.errors import InputError, failed
 from common.core.special_tokens import encode, hide
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
@@ -25,10 +25,8 @@ def load_tokenizer(folder):
             raise OSError(f"none of {', '.join(TOKENIZER_FILES)}")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder} holds no tokenizer that can be read ({type(error).__name__}: "
-            f"{str(error)[:200]})\nCopy the base model's tokenizer files there."
-        ) from error
+        fix = "Copy the base model's tokenizer files there."
+        raise failed(f"{folder} holds no tokenizer that can be read", error, fix) from error
     # transformers 5 picks the class by architecture, which may split text in another way.
     stored = folder / "tokenizer.json"
     if stored.is_file():
@@ -85,10 +83,8 @@ def _download(name, weights):
     try:
         return snapshot_download(name, ignore_patterns=unused)
     except (OSError, ValueError) as error:  # ValueError: it is no id of a model
-        raise InputError(
-            f"model {name!r} is neither a folder here nor to be had from the hub "
-            f"({type(error).__name__}: {str(error)[:400]})\nGive a FOLDER or a hub id."
-        ) from error
+        summary = f"model {name!r} is neither a folder here nor to be had from the hub"
+        raise failed(summary, error, "Give a FOLDER or a hub id.") from error
 
 
 def require_weights(folder: str) -> str:

@@ -18,23 +18,19 @@ from common.core import files
 from common.core.errors import InputError
 
 
-def _write_alpaca(path, rows):
-    """Write the user's text in one piece: LLaMA-Factory puts no newline to it."""
-    lines = []
-    for row in rows:
-        texts = {message["role"]: message["content"] for message in row["prompt"]}
-        record = {
-            "instruction": texts["user"],
-            "input": "",
-            "output": row["completion"][0]["content"],
-            "system": texts.get("system", ""),
-        }
-        lines.append(files.json_line(record))
-    files.write_atomic(path, "[\n" + ",".join(lines) + "]\n")
+def _alpaca(row):
+    """Return the user's text in one piece: LLaMA-Factory puts no newline to it."""
+    texts = {message["role"]: message["content"] for message in row["prompt"]}
+    return {
+        "instruction": texts["user"],
+        "input": "",
+        "output": row["completion"][0]["content"],
+        "system": texts.get("system", ""),
+    }
 
 
-def _write_messages(path, rows):
-    files.write_jsonl(path, ({"messages": row["prompt"] + row["completion"]} for row in rows))
+def _messages(row):
+    return {"messages": row["prompt"] + row["completion"]}
 
 
 ALPACA_COLUMNS = dict(prompt="instruction", query="input", response="output", system="system")
@@ -45,11 +41,18 @@ MESSAGES_TAGS = {
     "assistant_tag": "assistant",
     "system_tag": "system",
 }
-# form: (what writes a file, the file's ending, its entry in dataset_info.json besides its name)
+# form: (a row of 03 -> its record, what writes a file of them, the file's ending, its entry in
+# dataset_info.json besides its name)
 FORMS = {
-    "alpaca": (_write_alpaca, ".json", {"formatting": "alpaca", "columns": ALPACA_COLUMNS}),
+    "alpaca": (
+        _alpaca,
+        files.write_json,
+        ".json",
+        {"formatting": "alpaca", "columns": ALPACA_COLUMNS},
+    ),
     "messages": (
-        _write_messages,
+        _messages,
+        files.write_jsonl,
         ".jsonl",
         {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": MESSAGES_TAGS},
     ),
@@ -73,11 +76,11 @@ def write(folder: Path, sets: dict, names: list) -> None:
     that is switched off there: LLaMA-Factory --default_system '', ms-swift --system ''.
     """
     info = {}
-    for name, (write_rows, suffix, entry) in FORMS.items():
+    for name, (to_record, write_file, suffix, entry) in FORMS.items():
         for label, rows in sets.items():
             path = folder / f"{label}_{name}{suffix}"
             if name in names or path.exists():
-                write_rows(path, rows)
+                write_file(path, [to_record(row) for row in rows])
         for path in sorted(folder.glob(f"*_{name}{suffix}")):
             info[path.stem] = {"file_name": path.name} | entry
     if info:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from common.core.errors import InputError
+from common.core.errors import InputError, failed
 from common.core.files import iter_jsonl
 
 READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -61,12 +61,13 @@ def _load_dataset(builder, place, **options):
     try:
         yield from load_dataset(builder, **options)
     except (OSError, ValueError, DatasetsError) as error:
-        raise InputError(
-            f"{place} could not be read ({type(error).__name__}: {str(error)[:200]})\n"
+        raise failed(
+            f"{place} could not be read",
+            error,
             "Check the name and the connection. If its page on the hub asks for it, request access "
             "and log in: hf auth login. Or download it and name the file: --source FILE.parquet "
             "(NAME=FILE.parquet for a source that the kit knows), --benchmarks-dir DIR for a test "
-            "set (not for GPQA, which is only read from the hub)"
+            "set (not for GPQA, which is only read from the hub)",
         ) from error
 
 

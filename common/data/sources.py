@@ -201,7 +201,7 @@ def _map_columns(source, dataset, sample, column_map, required):
 def _report_bad(source, bad, n_rows):
     if not bad:
         return
-    text = f"{source}: {len(bad)} of {n_rows} rows cannot be used, the first: {bad[0]}"
+    text = f"{len(bad)} of {n_rows} rows cannot be used, the first: {source}, {bad[0]}"
     if 2 * len(bad) >= n_rows:
         fix = "name the right columns: --columns question=COLUMN response=COLUMN"
         raise InputError(f"{text}\nFix the rows, or {fix}")

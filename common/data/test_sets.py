@@ -272,9 +272,7 @@ def sample_items(items: list, limit: int | None, seed: int) -> list:
 
     The first ones would be no fair share: the first 1,000 of MATH are all algebra.
     """
-    if limit is None:
-        return items
-    sample, _ = readers.sample_records(items, limit, seed)
+    sample, _ = readers.sample_records(items, limit or len(items), seed)
     return [item for _, item in sample]
 
 
