@@ -87,8 +87,12 @@ class Config(RunConfig):
         minimum=1,
         group="training",
     )
-    activation_checkpointing: bool = setting(
-        True, "compute activations again in the backward pass to save memory", group="training"
+    activation_checkpointing: str = setting(
+        "auto",
+        "compute activations again in the backward pass: of all layers, of none, or of as many "
+        "as the GPU's memory asks for",
+        choices=["auto", "on", "off"],
+        group="training",
     )
     threads: int = setting(
         0, "CPU threads of torch; 0: torch's own choice", minimum=0, group="training"
@@ -215,10 +219,12 @@ if four_bits:
 # %% One training, from the base or from where it was stopped
 def train(training, stop_status):
     plans.write_settings(training, base)
+    capacity = estimate.device_memory(device)
+    recomputed = estimate.recomputed_layers(shape, training, config, world, capacity)
     if full:
-        model = load_sharded(base, device, config.activation_checkpointing)
+        model = load_sharded(base, device, recomputed)
     else:  # adapters on a frozen base
-        options = four_bits, config.activation_checkpointing, config.seed
+        options = four_bits, recomputed, config.seed
         model = adapters.load(base, device, config.lora_rank, *options)
     optimizer = adamw(model, config.weight_decay, eight_bit=four_bits)
     start = checkpoints.load_state(model, optimizer, training.folder)

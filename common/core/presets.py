@@ -41,7 +41,6 @@ TINY = {
         tokens_per_microbatch=1024,
         save_every=0,
         threads=1,
-        activation_checkpointing=False,
     ),
     "05": TINY_GENERATION | dict(benchmarks=["tiny"]),
 }

@@ -24,7 +24,7 @@ def load(
     device: torch.device,
     rank: int,
     four_bits: bool = False,
-    activation_checkpointing: bool = False,
+    recomputed: int = 0,
     seed: int = 0,
 ):
     """Return a frozen base with trainable adapters on every linear layer but the head.
@@ -55,7 +55,7 @@ def load(
         if p.requires_grad:  # made in the base's type, in which small updates are lost
             p.data = p.data.float()
     model.peft_config["default"].base_model_name_or_path = _base_name(folder)
-    make_trainable(model, activation_checkpointing)
+    make_trainable(model, recomputed)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     model.completion_loss = autocast(model.completion_loss)
     return model

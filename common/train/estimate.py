@@ -3,6 +3,7 @@
 The weights are never loaded: a model's configuration is enough.
 """
 
+import math
 import re
 import resource
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ GPUS = {
     "RTX 3090": (71, 24),
 }
 MFU = 0.4  # share of the GPUs' peak that a good training of 7B reaches; the paper's hour is 0.05
+ROOM = 0.9  # share of a GPU's memory that is planned with: CUDA, NCCL and gaps take the rest
 NF4_BYTES = 0.52  # per parameter of a base in 4 bits, its scales included
 
 
@@ -121,15 +123,16 @@ def flops(shape: Shape, lengths: list, supervised: int) -> float:
     return per_token * sum(lengths) + head + attention
 
 
-def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
+def memory(shape: Shape, world: int, n: int, recomputed: int) -> dict:
     """Return {part: bytes} on each GPU with micro-batches of `n` padded tokens.
 
-    An upper estimate, since not everything is at its largest at the same time.
+    recomputed: of how many layers the activations are computed again (model.make_trainable). An
+    upper estimate, since not everything is at its largest at the same time.
     """
-    # What one layer keeps for its backward pass, in bytes per token: two RMSNorms (float32 input,
-    # its normalized form and the output), queries, keys, values and output of attention, gate,
-    # activation, up and their product. Measured in tests/train/test_estimate.py.
-    per_token = 16 * shape.hidden + 4 * shape.attention
+    # What one layer keeps for its backward pass, in bytes per token: input and output of two
+    # RMSNorms, queries, keys, values and output of attention, gate, activation, up and their
+    # product. Measured in tests/train/test_estimate.py.
+    per_token = 8 * shape.hidden + 4 * shape.attention
     per_token += 4 * shape.key_value + 8 * shape.intermediate
     if shape.adapters:
         base_bytes = NF4_BYTES if shape.four_bits else 2
@@ -139,7 +142,7 @@ def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
             "adapters, gradients, AdamW moments": shape.adapters * (4 + 4 + moments),
         }
         # Each adapter keeps its own cast of its input.
-        per_token += 2 * shape.hidden + 2 * shape.attention
+        per_token += 6 * shape.hidden + 2 * shape.attention
     else:
         parts = {
             "weights and AdamW moments (float32, sharded)": 12 * shape.parameters / world,
@@ -147,14 +150,42 @@ def memory(shape: Shape, world: int, n: int, checkpointing: bool) -> dict:
             "gathered: embedding, head, 2 layers (bfloat16)": 2 * (shape.root + 2 * shape.layer),
             "their gradients before the reduction": 6 * shape.root,
         }
-    if checkpointing:  # one layer's activations, and the input of each
-        per_token += 2 * shape.hidden * shape.layers
-    else:
-        per_token *= shape.layers
-    parts[f"activations of {n:,} tokens"] = n * per_token
+    activations = shape.layers * per_token
+    if recomputed:  # the input of each, and one that is being computed again
+        activations = recomputed * 2 * shape.hidden + per_token
+        # The others compute activation and product again.
+        activations += (shape.layers - recomputed) * (per_token - 4 * shape.intermediate)
+    parts[f"activations of {n:,} tokens"] = n * activations
     # float32, and once more in bfloat16
     parts["logits of one chunk"] = 6 * min(loss.CHUNK["cuda"], n * shape.vocabulary)
     return parts
+
+
+def recomputed_layers(shape: Shape, training, config, world: int, capacity: float) -> int:
+    """Return of how many layers the activations are computed again.
+
+    By `auto` as few as GPUs of `capacity` bytes leave no room for.
+    """
+    n = largest_batch(training, config)
+    fixed = {"on": shape.layers, "off": 0}
+    if config.activation_checkpointing in fixed:
+        return fixed[config.activation_checkpointing]
+    for recomputed in range(shape.layers):
+        if sum(memory(shape, world, n, recomputed).values()) <= ROOM * capacity:
+            return recomputed
+    return shape.layers
+
+
+def largest_batch(training, config) -> int:
+    """Return the padded tokens of the largest micro-batch."""
+    return max(config.tokens_per_microbatch, max(training.lengths))
+
+
+def device_memory(device: torch.device) -> float:
+    """Return the bytes of a GPU; of a CPU infinity, since activations are small beside it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return math.inf
 
 
 def disk(shape: Shape, counts: dict, bytes_each: int) -> dict:
@@ -201,8 +232,8 @@ def dry_run(shape: Shape, training, config, world: int) -> str:
     supervised = sum(map(tokens.n_supervised, training.examples))
     operations = config.epochs * flops(shape, training.lengths, supervised)
     minutes = operations / (MFU * world * 1e12 * tera_flops) / 60
-    largest = max(config.tokens_per_microbatch, max(training.lengths))
-    parts = memory(shape, world, largest, config.activation_checkpointing)
+    recomputed = recomputed_layers(shape, training, config, world, capacity * 2**30)
+    parts = memory(shape, world, largest_batch(training, config), recomputed)
     counts = count_writes([training], config)
     lines = [
         f"parameters: {shape.parameters:,}, trained {shape.adapters or shape.parameters:,}",
@@ -210,6 +241,7 @@ def dry_run(shape: Shape, training, config, world: int) -> str:
         f"FLOPs: {operations:.3g}",
         f"time: {minutes:.1f} minutes at {MFU:.0%} MFU of {world} x {config.gpu}",
         f"memory per GPU: at most about {_gib(sum(parts.values()))} of {capacity}",
+        f"  activations computed again: of {recomputed} of {shape.layers} layers",
     ]
     lines += [f"  {part}: {_gib(size)}" for part, size in parts.items()]
     for kind, size in disk(shape, counts, 2).items():

@@ -15,8 +15,10 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 from transformers.utils import logging as transformers_logging
 
 from common.core.errors import InputError, failed
@@ -85,14 +87,15 @@ def layers_of(model) -> torch.nn.ModuleList:
     )
 
 
-def load(folder, device: torch.device, activation_checkpointing: bool = False):
+def load(folder, device: torch.device, recomputed: int = 0):
     """Return a sharded model with float32 master weights.
 
+    recomputed: of how many layers the activations are computed again (estimate.memory).
     Its method `completion_loss(input_ids, positions, targets, scale=1.0)` gives the loss.
     """
     config = read_config(folder)
     model = build_on_meta(config)
-    make_trainable(model, activation_checkpointing)
+    make_trainable(model, recomputed)
     if device.type == "cuda" or dist.get_world_size() > 1:
         _shard(model, device)
     model.to_empty(device=device)
@@ -113,28 +116,55 @@ def _shard(model, device) -> None:
     register_fsdp_forward_method(model, "completion_loss")
 
 
-def make_trainable(model, activation_checkpointing: bool) -> None:
-    """Give a model its `completion_loss` and, if wanted, layers that compute activations again."""
-    for module in model.modules():
-        if _code(type(module)) == _code(LlamaRMSNorm):
-            module.forward = types.MethodType(_rms_norm, module)
+def make_trainable(model, recomputed: int = 0) -> None:
+    """Give a model its `completion_loss`, and forwards that are faster or keep less.
+
+    The first `recomputed` layers keep only their input for the backward pass. If there are any,
+    memory is short: then the others do not keep what is cheap to compute again.
+    """
+    _replace_forward(model, LlamaRMSNorm, _rms_norm)
     layers = layers_of(model)
-    if activation_checkpointing:
-        for i, layer in enumerate(layers):
-            layers[i] = checkpoint_wrapper(layer)
+    if recomputed:
+        _replace_forward(layers[recomputed:], LlamaMLP, _gated_product)
+        _replace_forward(layers[recomputed:], Qwen2MLP, _gated_product)
+    for i in range(recomputed):
+        layers[i] = checkpoint_wrapper(layers[i], preserve_rng_state=False)
     model.completion_loss = types.MethodType(_completion_loss, model)
     model.train()
 
 
+def _replace_forward(model, module_type, forward) -> None:
+    """Replace the forward of each module that does what `module_type` does.
+
+    transformers copies Llama's modules, word for word, into most architectures.
+    """
+    for module in model.modules():
+        if _code(type(module)) == _code(module_type):
+            module.forward = types.MethodType(forward, module)
+
+
 def _code(module_type) -> tuple:
-    """Return what a module does: transformers copies Llama's modules into most architectures."""
     code = module_type.forward.__code__
     return code.co_code, code.co_names, code.co_consts
 
 
 def _rms_norm(norm, hidden):
-    """Return what LlamaRMSNorm does, in one kernel instead of six."""
+    """Return what LlamaRMSNorm does, on a GPU in one kernel instead of six."""
     return functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _gated_product(mlp, hidden):
+    """Return what LlamaMLP does, keeping gate and up only for the backward pass.
+
+    The activation and the product are computed again; the matrix product by down_proj is not,
+    since computing again ends with its input.
+    """
+
+    def down(gate, up):
+        return mlp.down_proj(mlp.act_fn(gate) * up)
+
+    gate, up = mlp.gate_proj(hidden), mlp.up_proj(hidden)
+    return checkpoint(down, gate, up, use_reentrant=False, preserve_rng_state=False)
 
 
 def _completion_loss(model, input_ids, positions, targets, scale=1.0):

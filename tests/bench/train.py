@@ -214,17 +214,20 @@ def as_they_stand(job):
     ]
 
 
+def layers_recomputed(job):
+    """All of them, as the peers, or none."""
+    return SHAPES[job["shape"]][1] if job["checkpointing"] else 0
+
+
 def train_kit(job, rows):
     """As 04 does."""
     _, _, device = distributed.init_distributed()
     if job["lora"]:
         from common.train import adapters
 
-        net = adapters.load(
-            job["folder"], device, 32, activation_checkpointing=job["checkpointing"]
-        )
+        net = adapters.load(job["folder"], device, 32, recomputed=layers_recomputed(job))
     else:
-        net = model.load(job["folder"], device, job["checkpointing"])
+        net = model.load(job["folder"], device, layers_recomputed(job))
     meter, updates = Meter(net), []
     meter.note()
     plan = (
@@ -345,8 +348,8 @@ def check(job, rows):
     plain = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32)
     found = {"plain": plain(input_ids=input_ids, labels=labels).loss.item()}
     for name, net in {
-        "full": model.load(job["folder"], device, True),
-        "lora": adapters.load(job["folder"], device, 32, False, True),
+        "full": model.load(job["folder"], device, 2),
+        "lora": adapters.load(job["folder"], device, 32, False, 2),
     }.items():
         scale = 1 / sum(map(tokens.n_supervised, rows))
         loss = net.completion_loss(*tokens.micro_batch(rows, device), scale)
@@ -613,7 +616,7 @@ def on_gpu(title, shape, adapted, options, scratch, peers):
             f"{name}: MFU {row['speed'] * of_a_token / peak:.1%}, peak memory "
             f"{row['peak'] / 2**30:.1f} GiB"
         )
-    expected = sum(estimate.memory(size, 1, 16_384, True).values())
+    expected = sum(estimate.memory(size, 1, 16_384, size.layers).values())
     print(
         f"the estimate of the kit's memory: {expected / 2**30:.1f} GiB"
         + ("" if CUDA else " on a GPU")
@@ -639,7 +642,7 @@ def full(options, scratch, peers):
     fits = [
         shape
         for shape, size in sizes.items()
-        if sum(estimate.memory(size, 1, 16_384, True).values()) < room
+        if sum(estimate.memory(size, 1, 16_384, size.layers).values()) < room
     ]
     mfu = on_gpu("All weights", options.shape or fits[0], False, options, scratch, peers)
     pairs = lengths_of(50_000, 350)

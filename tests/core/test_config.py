@@ -35,7 +35,7 @@ class Config:
     save_every: int = setting(2, "a whole number")
     threads: int = setting(0, "a whole number")
     drop_bad: bool = setting(False, "a switch that is off")
-    activation_checkpointing: bool = setting(True, "a switch that is on")
+    keep_bad: bool = setting(True, "a switch that is on")
     select: str = setting("random", "a choice", choices=["random", "longest"])
 
 
@@ -92,21 +92,10 @@ def test_the_run_is_called_as_the_preset_unless_it_is_named(settings):
 
 
 def test_lists_and_switches(settings):
-    config = settings("--arms", "cft", "sft", "--drop-bad", "--activation-checkpointing")
-    assert (config.arms, config.drop_bad, config.activation_checkpointing) == (
-        ["cft", "sft"],
-        True,
-        True,
-    )
-    assert (settings().drop_bad, settings().activation_checkpointing) == (
-        False,
-        False,
-    )  # the tiny preset switches it off
-    assert settings("--preset", "paper").activation_checkpointing is True
-    assert (
-        settings("--preset", "paper", "--no-activation-checkpointing").activation_checkpointing
-        is False
-    )
+    config = settings("--arms", "cft", "sft", "--drop-bad", "--keep-bad")
+    assert (config.arms, config.drop_bad, config.keep_bad) == (["cft", "sft"], True, True)
+    assert (settings().drop_bad, settings().keep_bad) == (False, True)
+    assert settings("--no-keep-bad").keep_bad is False
 
 
 def test_a_list_is_not_shared_between_two_configs(settings):

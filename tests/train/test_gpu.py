@@ -142,18 +142,18 @@ def test_head_gradient_is_summed_in_float32_by_the_product(monkeypatch):
     assert (ours - exact).norm() < 0.01 * exact.norm()
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_memory_is_what_the_dry_run_says(larger, checkpointing):
+@pytest.mark.parametrize("recomputed", [0, 1, 4])
+def test_memory_is_what_the_dry_run_says(larger, recomputed):
     """An upper estimate, and not an idle one: what was used is at least half of it."""
     _, _, device = distributed.init_distributed()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    model, rows = load_model(larger, device, checkpointing), long_rows(8, 2048)
+    model, rows = load_model(larger, device, recomputed), long_rows(8, 2048)
     for _ in training_steps(model, adamw(model), rows, [[[list(range(8))]]] * 2, 1e-5):
         pass
     used = torch.cuda.max_memory_allocated(device) - before
-    said = sum(estimate.memory(estimate.model_shape(larger), 1, 8 * 2048, checkpointing).values())
+    said = sum(estimate.memory(estimate.model_shape(larger), 1, 8 * 2048, recomputed).values())
     assert said / 2 < used <= 1.05 * said
 
 

@@ -301,12 +301,15 @@ def run(tmp_path, tiny_model):
     return workplace(tmp_path, tiny_model)
 
 
-@pytest.mark.parametrize("cap", [2048, 1])
-def test_two_processes_give_the_curve_and_the_weights_of_one(run, undisturbed, cap):
+ONE_ROW = ["--tokens-per-microbatch", 1]
+
+
+@pytest.mark.parametrize("flags", [[], [*ONE_ROW, "--activation-checkpointing", "on"]])
+def test_two_processes_give_the_curve_and_the_weights_of_one(run, undisturbed, flags):
     """A cap of 1 makes micro-batches of one row: odd numbers of them over two processes, so that
     one is empty in each step.
     """
-    train_04(run, *CFT, "--tokens-per-microbatch", cap, ranks=2)
+    train_04(run, *CFT, *flags, ranks=2)
     assert_close(run, undisturbed)
     assert losses(run)[0] > losses(run)[-1] + 0.3  # a curve that moves
     assert standing(run) == standing(undisturbed)
@@ -315,6 +318,20 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(run, undisturbed, c
             ours[k] == theirs[k]
             for k in ("step", "tokens", "supervised", "learning_rate", "skipped")
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_two_processes_train_an_untied_head(tmp_path, tiny_model, mode):
+    config = Qwen2Config.from_pretrained(tiny_model, tie_word_embeddings=False)
+    torch.manual_seed(0)
+    untied = shutil.copytree(tiny_model, tmp_path / "untied")
+    Qwen2ForCausalLM(config).save_pretrained(untied)
+    one, two = (workplace(tmp_path / name, untied) for name in ("one", "two"))
+    train_04(one, *CFT)
+    train_04(two, *CFT, *ONE_ROW, "--activation-checkpointing", mode, ranks=2)
+    assert_close(two, one)
+    assert "lm_head.weight" in weights(two)
 
 
 def test_two_processes_train_the_adapters_of_one(tmp_path, tiny_model):

@@ -101,10 +101,10 @@ def whole(tensor):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("recomputed", [0, 1, 2])
 @pytest.mark.parametrize("sharded", [True, False])
 def test_loaded_model_has_hugging_faces_loss_and_gradient(
-    tmp_path, tied, checkpointing, sharded, load_sharded
+    tmp_path, tied, recomputed, sharded, load_sharded
 ):
     """completion_loss with a scale, sharded parameters and all, against model(labels=) on the same
     folder.
@@ -117,7 +117,7 @@ def test_loaded_model_has_hugging_faces_loss_and_gradient(
     input_ids, labels = batch()
     (theirs := plain(input_ids=input_ids, labels=labels).loss).backward()
     load = load_sharded if sharded else model.load
-    net = load(tmp_path, torch.device("cpu"), checkpointing)
+    net = load(tmp_path, torch.device("cpu"), recomputed)
     n = (labels[:, 1:] != IGNORE).sum().item()
     ours = net.completion_loss(input_ids, *supervised(labels), 1 / n)
     ours.backward()

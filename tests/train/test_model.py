@@ -4,11 +4,15 @@ import io
 import json
 import pickle
 import shutil
+from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,13 +26,14 @@ from transformers import (
     Qwen2MoeConfig,
     get_cosine_schedule_with_warmup,
 )
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from common.core.errors import InputError
 from common.core.files import model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import adapters, checkpoints, tokens
+from common.train import adapters, checkpoints, model, tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
 from common.train.model import load as load_model
 from common.train.model import make_trainable
@@ -85,15 +90,14 @@ def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
 def test_activation_checkpointing_changes_no_number(tiny_model, examples):
     batch = tokens.micro_batch(examples[:6], CPU)
     losses, norms = [], []
-    for on in (False, True):
-        model = load_model(tiny_model, CPU, activation_checkpointing=on)
+    for recomputed in (0, 1, 2):  # of its two layers: none, one, both
+        model = load_model(tiny_model, CPU, recomputed)
         loss = model.completion_loss(*batch)
         loss.backward()
         losses.append(loss.item())
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and norms[0] == pytest.approx(
-        norms[1], rel=1e-6
-    )
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-6)
 
 
 def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
@@ -107,10 +111,10 @@ def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, wrapped):
+@pytest.mark.parametrize("recomputed", [0, 1, 2])
+def test_saved_folder_is_a_plain_hugging_face_model(tmp_path, tied, recomputed):
     plain = folder_of(tmp_path / "base", Qwen2Config(**SIZES, tie_word_embeddings=tied))
-    model = load_model(str(tmp_path / "base"), CPU, activation_checkpointing=wrapped)
+    model = load_model(str(tmp_path / "base"), CPU, recomputed)
     checkpoints.save(model, WORDS, "chatml", tmp_path / "step-000001", torch.float32)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001")
     for name, tensor in plain.state_dict().items():
@@ -188,9 +192,45 @@ def test_norms_that_are_llamas_take_one_call(config, n_fused):
     net = AutoModelForCausalLM.from_config(config)
     batch = torch.arange(6)[None]
     expected = net(batch).logits
-    make_trainable(net, activation_checkpointing=False)
+    make_trainable(net)
     assert sum("forward" in vars(module) for module in net.modules()) == n_fused
     torch.testing.assert_close(net(batch).logits, expected)
+
+
+class Kernels(TorchDispatchMode):
+    """Counts each operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_gate_and_up_are_kept_and_no_matrix_product_is_computed_twice():
+    """Of 6 tokens: gate and up of 48 numbers each, the input of 32; not activation nor product."""
+    mlp = LlamaMLP(LlamaConfig(**SIZES)).double()
+    hidden = torch.randn(6, 32, dtype=torch.float64, requires_grad=True)
+    weights = {p.untyped_storage().data_ptr() for p in mlp.parameters()}
+    counts, sizes = [], []
+    for forward in (mlp, partial(model._gated_product, mlp)):
+        stored = {}
+
+        def note(tensor, stored=stored):
+            stored[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with Kernels() as kernels, saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = forward(hidden).sum()
+        sizes.append(sum(t.numel() for at, t in stored.items() if at not in weights))
+        with kernels:
+            loss.backward()
+        counts.append(kernels.counts["mm"])
+    assert counts == [9, 9]
+    assert sizes == [6 * (32 + 4 * 48), 6 * (32 + 2 * 48)]
+    assert torch.autograd.gradcheck(partial(model._gated_product, mlp), hidden)
 
 
 class Planted:
