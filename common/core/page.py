@@ -8,7 +8,6 @@ Content-Security-Policy allows that one script, by its hash, and no connection a
 import base64
 import gzip
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable
@@ -39,9 +38,8 @@ def _pack(records):
 
     They are ASCII throughout, so that lone surrogates come back as they were.
     """
-    packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as lines:
-        for record in records:
-            line = json.dumps(record, separators=(",", ":"), allow_nan=False)
-            lines.write(line.encode() + b"\n")
-    return base64.b64encode(packed.getbuffer()).decode()
+    lines = []
+    for record in records:
+        lines.append(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
+    packed = gzip.compress("".join(lines).encode(), compresslevel=6, mtime=0)
+    return base64.b64encode(packed).decode()

@@ -86,20 +86,13 @@ def _find_closes(text):
 
 
 def _is_mention(text, close, is_first, fences):
-    before = bisect(fences, close.start())
-    in_code = before % 2 and (len(fences) - before) % 2
+    """Tell if a closing mark is in code, in the middle of a sentence, or in quotes."""
+    n_before = bisect(fences, close.start())
+    in_code = n_before % 2 and (len(fences) - n_before) % 2
+    before = text[max(close.start() - 100, 0) : close.start()]
+    after = text[close.end() : close.end() + 100]
     # What comes first may have ended the thinking in the middle of a line.
-    in_sentence = not is_first and _is_between(text, close, WORD_BEFORE, WORD_AFTER)
-    return in_code or in_sentence or _is_quoted(text, close)
-
-
-def _is_between(text, mark, left, right):
-    """Tell if the patterns fit what is around a mark; return the two matches."""
-    before = left.search(text, max(mark.start() - 100, 0), mark.start())
-    after = right.match(text, mark.end(), mark.end() + 100)
-    return before and after and (before, after)
-
-
-def _is_quoted(text, mark):
-    quotes = _is_between(text, mark, QUOTE_LEFT, QUOTE_RIGHT)
-    return quotes and quotes[0][1] == quotes[1][1]
+    in_sentence = not is_first and WORD_BEFORE.search(before) and WORD_AFTER.match(after)
+    left, right = QUOTE_LEFT.search(before), QUOTE_RIGHT.match(after)
+    in_quotes = left and right and left[1] == right[1]
+    return in_code or in_sentence or in_quotes

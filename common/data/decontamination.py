@@ -96,20 +96,16 @@ def find_matches(questions: dict, tests: dict) -> list:
     how ("exact" or "10-gram"), removed (ratio >= 0.6). In the order of the questions, the best
     first. Of a private benchmark both texts are None: they are its question, or nearly.
     """
-    items, owners, texts = [], [], []  # texts[i] is a variant of items[owners[i]]
+    items, texts = [], []  # a text: (place in items, tokens)
     for name, test_items in tests.items():
         for item in test_items:
             for tokens in tokenize_variants(item["stem"]):
-                owners.append(len(items))
-                texts.append(tokens)
+                texts.append((len(items), tokens))
             items.append((name, item))
     index = near_duplicates.Index(texts)
     pairs = []
     for question_id, question in questions.items():
-        ratios = {}  # {place in items: ratio of the nearest variants}
-        for tokens in tokenize_variants(question):
-            for i, ratio in index.find(tokens).items():
-                ratios[owners[i]] = max(ratio, ratios.get(owners[i], 0))
+        ratios = index.find(tokenize_variants(question))
         for place in sorted(ratios, key=lambda place: -ratios[place]):
             name, item = items[place]
             pairs.append(_describe_pair(question_id, question, name, item, ratios[place]))

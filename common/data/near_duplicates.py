@@ -16,24 +16,27 @@ MAX_COMPARED = 200
 
 
 class Index:
-    """Texts, each a list of tokens, by their 10-grams."""
+    """Texts by their 10-grams. A text is (owner, its tokens); an owner may have several."""
 
     def __init__(self, texts: list):
         self.texts = texts
-        self.owners = defaultdict(list)  # 10-gram -> numbers of the texts that hold it
-        for number, tokens in enumerate(texts):
+        self.holders = defaultdict(list)  # 10-gram -> numbers of the texts that hold it
+        for number, (_, tokens) in enumerate(texts):
             for gram in _grams(tokens):
-                self.owners[gram].append(number)
+                self.holders[gram].append(number)
 
-    def find(self, tokens: list) -> dict:
-        """Return {number of a text: ratio} of texts that equal `tokens` (ratio 1.0), or share a
-        10-gram and have a ratio of at least LOOK.
+    def find(self, variants: list) -> dict:
+        """Return {owner: ratio}, by the nearest text of an owner and variant of the question.
+
+        They equal each other (ratio 1.0), or share a 10-gram and have a ratio of at least LOOK.
         """
         ratios = {}
-        for number in self.find_candidates(tokens):
-            ratio = Indel.normalized_similarity(tokens, self.texts[number], score_cutoff=LOOK)
-            if ratio >= LOOK:
-                ratios[number] = ratio
+        for tokens in variants:
+            for number in self.find_candidates(tokens):
+                owner, text = self.texts[number]
+                ratio = Indel.normalized_similarity(tokens, text, score_cutoff=LOOK)
+                if ratio >= LOOK:
+                    ratios[owner] = max(ratio, ratios.get(owner, 0))
         return ratios
 
     def find_candidates(self, tokens: list) -> set:
@@ -42,10 +45,10 @@ class Index:
         A near copy nearly always shares a rare one, too: the grams at the edge of boilerplate
         hold words of the question.
         """
-        owners = [self.owners.get(gram, []) for gram in _grams(tokens)]
-        owners.sort(key=len)
+        holders = [self.holders.get(gram, []) for gram in _grams(tokens)]
+        holders.sort(key=len)
         candidates = set()
-        for numbers in owners:
+        for numbers in holders:
             if len(candidates) < MAX_COMPARED:
                 candidates.update(numbers[:MAX_COMPARED])
         return candidates

@@ -142,10 +142,10 @@ def add_lengths(rows: list, tokenizer, system: str) -> list:
         critiques.append({"prompt": prompt, "completion": [{"content": critique}]})
         responses.append({"prompt": [], "completion": [{"content": row["response"]}]})
     measured = []
-    lengths = zip(row_lengths(critiques, tokenizer), row_lengths(responses, tokenizer))
-    for row, ((prompt, critique), (_, response)) in zip(rows, lengths):
-        added = {"response_length": response, "critique_length": critique}
-        measured.append(row | added | {"row_length": prompt + critique})
+    columns = rows, row_lengths(critiques, tokenizer), row_lengths(responses, tokenizer)
+    for row, (prompt, critique), (_, response) in zip(*columns):
+        lengths = {"response_length": response, "critique_length": critique}
+        measured.append(row | lengths | {"row_length": prompt + critique})
     return measured
 
 
