@@ -145,8 +145,7 @@ if config.after:
 base = local_folder(source, weights=not config.dry_run)
 base_id = None if config.dry_run else files.model_id(Path(base))
 shape = estimate.model_shape(base, 0 if full else config.lora_rank, four_bits)
-# The type of saved models; training keeps float32.
-dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+dtype = distributed.compute_dtype(device)  # of saved models, too; training keeps float32
 
 # %% Its tokenizer and chat template
 tokenizer = load_tokenizer(base)
@@ -218,7 +217,6 @@ if four_bits:
 
 # %% One training, from the base or from where it was stopped
 def train(training, stop_status):
-    plans.write_settings(training, base)
     capacity = estimate.device_memory(device)
     recomputed = estimate.recomputed_layers(shape, training, config, world, capacity)
     if full:
@@ -226,6 +224,7 @@ def train(training, stop_status):
     else:  # adapters on a frozen base
         options = four_bits, recomputed, config.seed
         model = adapters.load(base, device, config.lora_rank, *options)
+    plans.write_settings(training, base)
     optimizer = adamw(model, config.weight_decay, eight_bit=four_bits)
     start = checkpoints.load_state(model, optimizer, training.folder)
     record = training_log.TrainingLog(training, start)

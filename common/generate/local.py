@@ -8,7 +8,6 @@ import json
 import math
 import shlex
 import time
-import warnings
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from common.core.errors import InputError, Stopped
 from common.core.files import content_id, model_id
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.generate.decoder import Decoder
-from common.train import distributed
+from common.train import adapters, distributed
 from common.train.estimate import attention_widths
 from common.train.model import build_on_meta
 
@@ -36,7 +35,7 @@ SERVER_SPEED = 12_500  # tokens/s that vLLM makes of an 8B on one H100, by publi
 class Local:
     """Engine over a Hugging Face folder, a peft adapter's folder or a hub id, for raw text prompts.
 
-    It computes in bfloat16 on a GPU, in float32 on a CPU. Weights are loaded when the first text
+    It computes in distributed.compute_dtype. Weights are loaded when the first text
     has to be generated.
     """
 
@@ -48,7 +47,7 @@ class Local:
         self.weights = self.base or self.folder
         self.device = distributed.local_device()
         self.cuda = self.device.type == "cuda"
-        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+        self.dtype = distributed.compute_dtype(self.device)
         self.batch_size = batch_size or self._fitting_batch(max_new_tokens)
         self.n_tokens = self.started = 0  # tokens generated since then
         has_tokenizer = (Path(self.folder) / "tokenizer_config.json").is_file()
@@ -131,14 +130,7 @@ class Local:
         if missing := sorted(report["missing_keys"]):
             n = len(missing)
             raise ValueError(f"its files lack {n} of the model's weights, such as {missing[:3]}")
-        if not self.base:
-            return model
-        from peft import PeftModel
-
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            # Missing weights would make an adapter that does nothing; peft only warns.
-            warnings.filterwarnings("error", "Found missing adapter keys")
-            return PeftModel.from_pretrained(model, self.folder).merge_and_unload()
+        return adapters.add_adapter(model, self.folder) if self.base else model
 
     def approve(self, tasks, journal):
         """Load the weights, so that no text has to wait for them; generation costs nothing.

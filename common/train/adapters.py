@@ -1,7 +1,8 @@
 """LoRA and QLoRA: small trainable matrices on a frozen base, by peft and bitsandbytes.
 
-The base is not sharded: each process holds all of it, in bfloat16 or 4 bits (on a CPU float32), and
-the adapters in float32. The training loop averages their gradients over the processes.
+The base is not sharded: each process holds all of it, in 4 bits or in the type that its device
+computes in, and the adapters in float32. The training loop averages their gradients over the
+processes.
 """
 
 import math
@@ -15,8 +16,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 
 from common.core.errors import InputError, failed
 from common.core.tokenizer import load_tokenizer
+from common.train import distributed
 from common.train.checkpoints import empty_part, publish
-from common.train.model import make_trainable, read_config
+from common.train.model import check_loss, make_trainable, read_config
 
 
 def load(
@@ -33,7 +35,7 @@ def load(
     model.load's.
     """
     peft = _import_peft()
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = distributed.compute_dtype(device)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         trust_remote_code=False,
@@ -54,10 +56,14 @@ def load(
     for p in model.parameters():
         if p.requires_grad:  # made in the base's type, in which small updates are lost
             p.data = p.data.float()
+    for module in model.modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            module.cast_input_dtype_enabled = False  # autocast brings both to one type
     model.peft_config["default"].base_model_name_or_path = _base_name(folder)
     make_trainable(model, recomputed)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     model.completion_loss = autocast(model.completion_loss)
+    autocast(check_loss)(model, folder)
     return model
 
 
@@ -121,16 +127,31 @@ def merge(folder: Path, base, dtype: torch.dtype) -> None:
     It is added in float32 on the CPU and saved in `dtype`. The base is the full-precision one, also
     if the adapter was trained on 4 bits of it.
     """
-    peft = _import_peft()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        base,
+        trust_remote_code=False,
+        config=read_config(base),
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    check_loaded(report, base)
+    merged = add_adapter(model, folder)
     merged_folder = Path(folder) / "merged"
     part = empty_part(merged_folder)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's, of an old name
-        merged = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
     merged.generation_config = GenerationConfig.from_pretrained(folder)
     merged.to(dtype).save_pretrained(part)
     load_tokenizer(folder).save_pretrained(part)
     publish(part, merged_folder)
+
+
+def add_adapter(model, folder):
+    """Return a model with the adapter of a peft folder added to its weights."""
+    peft = _import_peft()
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's, of an old name
+        # Missing weights would make an adapter that does nothing; peft only warns.
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        return peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
 def merge_if_possible(folder: Path, base, dtype: torch.dtype, n_parameters: int) -> str:

@@ -47,6 +47,19 @@ def local_device():
     return torch.device("cpu")
 
 
+def compute_dtype(device):
+    """Return the type that a device computes in: float32 on a CPU, half of that on a GPU.
+
+    That is bfloat16; float16 where the GPU has none (T4, V100).
+    """
+    import torch
+
+    if device.type == "cpu":
+        return torch.float32
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float16
+
+
 def init_distributed():
     """Start the process group torchrun describes, or one of a single process.
 
@@ -57,6 +70,8 @@ def init_distributed():
 
     device = local_device()
     if device.type == "cuda":
+        # Rows of many lengths: fixed segments would leave holes that no tensor fits.
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"

@@ -19,6 +19,9 @@ from common.core.errors import InputError, Stopped
 from common.train import distributed, tokens
 
 MAX_GRAD_NORM = 1.0  # the paper's framework's default
+# Float16 has no number under 6e-8, which most gradients are: the loss is multiplied by this, the
+# gradients of the weights are divided by it. Where it is too much for float16, it is halved.
+LOSS_SCALE = 2.0**16
 MAX_SKIPPED = 3  # steps without a finite loss and gradient, before a run stops
 
 
@@ -79,13 +82,13 @@ def training_steps(
     gradient is not finite is skipped; the third one (`skipped` before a resume) is an InputError.
     """
     lengths = [len(e["input_ids"]) for e in examples]
-    world = dist.get_world_size()
+    computed = distributed.compute_dtype(next(model.parameters()).device)
+    loss_scale = LOSS_SCALE if computed == torch.float16 else 1.0
     for step in range(start, len(plan)):
         start_time = time.perf_counter()
         rows = tokens.step_rows(plan[step])
         supervised = sum(tokens.n_supervised(examples[i]) for i in rows)
-        loss = _total_loss(model, examples, plan[step], world / supervised) / world
-        norm = _clip_gradients(model)
+        loss, norm, loss_scale = _gradients(model, examples, plan[step], supervised, loss_scale)
         rate = learning_rate_at(step, len(plan), peak, warmup_ratio)
         skipped_ids = []
         if math.isfinite(loss) and math.isfinite(norm):
@@ -107,6 +110,19 @@ def training_steps(
             seconds=time.perf_counter() - start_time,
             skipped=skipped_ids,
         )
+
+
+def _gradients(model, examples, step, supervised, loss_scale):
+    """Leave a step's gradients in the model, clipped; return loss, norm and the loss scale."""
+    world = dist.get_world_size()
+    while True:
+        loss = _total_loss(model, examples, step, loss_scale * world / supervised)
+        loss /= loss_scale * world
+        norm = _clip_gradients(model, loss_scale)
+        if loss_scale == 1 or math.isfinite(norm) or not math.isfinite(loss):
+            return loss, norm, loss_scale
+        loss_scale /= 2
+        model.zero_grad()
 
 
 def _update_weights(optimizer, rate):
@@ -133,14 +149,16 @@ def _total_loss(model, examples, step, scale):
     return total.item()
 
 
-def _clip_gradients(model) -> float:
-    """Clip the gradients; return their norm over all processes, from before."""
+def _clip_gradients(model, loss_scale) -> float:
+    """Divide the gradients by `loss_scale`, clip them; return their norm over all processes."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     world = dist.get_world_size()
     for p in trainable:
         if world > 1 and not isinstance(p, DTensor):  # an adapter: each rank holds all of it
             dist.all_reduce(p.grad)
             p.grad /= world
+        if loss_scale > 1:
+            p.grad /= loss_scale
     norm = torch.nn.utils.clip_grad_norm_(trainable, MAX_GRAD_NORM)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 

@@ -1,14 +1,16 @@
 """A causal language model from a Hugging Face folder, sharded with FSDP2.
 
 The model is built on the meta device, sharded, and filled from the safetensors files, each process
-reading its own slices. Master weights are float32; on a GPU the computation is bfloat16 with
-float32 gradient reduction. One process on a CPU has nothing to shard.
+reading its own slices. Master weights are float32; a GPU computes in bfloat16 (float16 if it has
+none) and sums gradients in float32. One process on a CPU has nothing to shard.
 """
 
 import types
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -23,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from common.core.errors import InputError, failed
 from common.core.tokenizer import require_weights
+from common.train import distributed
 from common.train.loss import completion_nll
 
 transformers_logging.disable_progress_bar()  # "Writing model shards" at every checkpoint
@@ -31,16 +34,17 @@ FULL_PRECISION = (
     "Take the model that they were made from, in float32, bfloat16 or float16 "
     "(--method qlora quantizes it by itself)."
 )
-PLAIN_TYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Models whose logits are more than lm_head(hidden): the plain product would be silently wrong.
-LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+PLAIN_TYPES = ("F32", "BF16", "F16")
+# By what an architecture multiplies its logits: a field of config.json to this power.
+LOGIT_FACTORS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # what Gemma's bound of logits is called
 
 
 def read_config(folder):
     """Return the model's configuration, without dropout.
 
     Dropout's random numbers would differ from one number of processes to another. Raises InputError
-    if the architecture is unknown, or its logits are more than the loss computes.
+    if the architecture is unknown or its weights are quantized.
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -53,12 +57,7 @@ def read_config(folder):
             f"{folder} holds quantized weights ({_read_field(quantized, 'quant_method')}), which "
             f"cannot be trained, nor an adapter merged into them.\n{FULL_PRECISION}"
         )
-    for name in LOGIT_CHANGES:
-        if getattr(config, name, None):
-            raise InputError(
-                f"{folder}: this architecture changes its logits ({name}), "
-                "which the kit's loss does not do.\nTake another base model."
-            )
+    _check_types(folder)
     for name in vars(config):
         if name.endswith(("dropout", "pdrop")) and getattr(config, name):
             setattr(config, name, 0.0)
@@ -68,6 +67,21 @@ def read_config(folder):
 def _read_field(config, name):
     """Return a field of a part of config.json, which may be a dict."""
     return config.get(name) if isinstance(config, dict) else getattr(config, name, None)
+
+
+def _check_types(folder) -> None:
+    """Raise InputError for a stored weight that, read as a plain number, would be another one."""
+    for path in Path(folder).glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                names = file.offset_keys()
+                types = [file.get_slice(name).get_dtype() for name in names]
+        except (OSError, SafetensorError) as error:
+            raise failed(f"{path} cannot be read", error, "Fetch or save it once more.") from error
+        for name, dtype in zip(names, types):
+            is_weight = "weight" in name or dtype.startswith("F")  # others are masks, positions
+            if is_weight and dtype not in PLAIN_TYPES:
+                raise InputError(f"{folder}: {name} is stored as {dtype}.\n{FULL_PRECISION}")
 
 
 def build_on_meta(config):
@@ -100,8 +114,9 @@ def load(folder, device: torch.device, recomputed: int = 0):
         _shard(model, device)
     model.to_empty(device=device)
     model.tie_weights()
-    _rebuild_buffers(model, config, device)
+    _rebuild_buffers(model)
     _fill_weights(model, folder)
+    check_loss(model, folder)
     return model
 
 
@@ -109,7 +124,8 @@ def _shard(model, device) -> None:
     """Share the weights out among the processes, a layer at a time."""
     policy = MixedPrecisionPolicy()
     if device.type == "cuda":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        dtype = distributed.compute_dtype(device)
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for layer in layers_of(model):
         fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy, reshard_after_forward=False)
@@ -169,29 +185,67 @@ def _gated_product(mlp, hidden):
 
 def _completion_loss(model, input_ids, positions, targets, scale=1.0):
     """Return loss.completion_nll. A forward method, so that FSDP gathers what it needs."""
+    config = model.config.get_text_config()
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    for name, power in LOGIT_FACTORS.items():
+        factor = getattr(config, name, None)
+        if isinstance(factor, (int, float)) and factor != 1:
+            hidden = hidden * factor**power
+    softcap = next((cap for name in SOFTCAPS if (cap := getattr(config, name, None))), None)
     head = model.get_output_embeddings()
-    return completion_nll(hidden, positions, targets, head.weight, head.bias, scale)
+    return completion_nll(hidden, positions, targets, head.weight, head.bias, scale, softcap)
 
 
-def _rebuild_buffers(model, config, device) -> None:
-    """Compute again, from the config, the rotary frequencies, which no checkpoint holds."""
+@torch.no_grad()
+def check_loss(model, folder) -> None:
+    """Raise InputError unless the model's own logits give the same loss, on a few tokens.
+
+    An architecture may do with its logits what `_completion_loss` does not know. Every process
+    calls this.
+    """
+    n = min(64, model.config.get_text_config().vocab_size)
+    input_ids = torch.arange(n, device=next(model.parameters()).device)[None]
+    positions, targets = input_ids[0, :-1], input_ids[0, 1:]
+    loss = model.completion_loss(input_ids, positions, targets, 1 / (n - 1)).item()
+    logits = model(input_ids=input_ids, use_cache=False).logits[0, :-1]
+    expected = functional.cross_entropy(logits.float(), targets).item()
+    if hasattr(model, "reshard"):
+        model.reshard()
+    tolerance = 1e-4 if logits.dtype == torch.float32 else 0.01
+    if abs(loss - expected) > tolerance * expected:
+        raise InputError(
+            f"{folder}: the loss of a few tokens is {expected:.3f} by the model's own logits and "
+            f"{loss:.3f} by the kit: {type(model).__name__} does something with its logits that "
+            "the kit does not.\nTake another base model."
+        )
+
+
+@torch.no_grad()
+def _rebuild_buffers(model) -> None:
+    """Compute again what no checkpoint holds, such as the rotary frequencies.
+
+    Raises InputError for a buffer that the architecture does not compute whatever was in it before.
+    """
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True  # the files hold it
     for module in model.modules():
         for name in module._non_persistent_buffers_set:
-            try:
-                fresh = type(module)(config)
-            except TypeError as error:
+            buffer, results = getattr(module, name), []
+            for filling in (0, 1):
+                buffer.fill_(filling)
+                model._init_weights(module)
+                results.append(buffer.clone())
+            if not torch.equal(*results):
                 raise InputError(
                     f"{type(model).__name__}: the kit cannot rebuild "
                     f"{type(module).__name__}.{name}, which no checkpoint holds.\n"
                     "Take another architecture; docs/ names those that are tested."
-                ) from error
-            getattr(module, name).copy_(getattr(fresh, name).to(device))
+                )
 
 
 def without_tied_head(model, state: dict) -> dict:
     """Return a state dict as it is on disk: a tied lm_head is the embedding, stored once."""
-    if model.config.tie_word_embeddings:
+    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
         state.pop("lm_head.weight", None)
     return state
 
@@ -200,11 +254,7 @@ def _fill_weights(model, folder) -> None:
     """Stream the safetensors files into the sharded parameters, each process its own slices."""
     state = without_tied_head(model, get_model_state_dict(model))
     reader = HuggingFaceStorageReader(str(require_weights(folder)))
-    try:
-        stored = reader.read_metadata().state_dict_metadata
-    except Exception as error:  # a torn file raises whatever its bytes lead to
-        summary = f"{folder}: its safetensors files cannot be read"
-        raise failed(summary, error, "Fetch or save the model once more.") from error
+    stored = reader.read_metadata().state_dict_metadata
     for name, tensor in state.items():
         size = getattr(stored.get(name), "size", None)
         if size != tensor.shape:
@@ -216,16 +266,6 @@ def _fill_weights(model, folder) -> None:
                 "transformers renames on loading (mixtures of experts, for example) cannot be "
                 "trained here."
             )
-    _check_stored(model, stored, state, folder)
-    state_dict_loader.load(state, storage_reader=reader)
-
-
-def _check_stored(model, stored, state, folder) -> None:
-    """Raise InputError for weights that would be read as other numbers, or have no place."""
-    for name, tensor in stored.items():
-        dtype = tensor.properties.dtype
-        if name in state and dtype not in PLAIN_TYPES:
-            raise InputError(f"{folder}: {name} is stored as {dtype}.\n{FULL_PRECISION}")
     buffers = {name for name, _ in model.named_buffers()}
     for name in sorted(stored.keys() - state.keys() - buffers - {"lm_head.weight"}):
         if not name.endswith("rotary_emb.inv_freq"):
@@ -233,3 +273,4 @@ def _check_stored(model, stored, state, folder) -> None:
                 f"{folder}: config.json has no place for {name}, which the files hold.\n"
                 "Take config.json and weights of the same model."
             )
+    state_dict_loader.load(state, storage_reader=reader)

@@ -4,6 +4,7 @@ peft and transformers.
 
 import importlib
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers import decoders as token_decoders
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -33,7 +35,7 @@ from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.tiny import world
 from common.tiny.base import build_tokenizer
-from common.train import adapters, checkpoints, estimate, loop, tokens
+from common.train import adapters, checkpoints, distributed, estimate, loop, tokens
 from common.train.loop import adamw, training_steps
 from common.train.model import load as load_model
 from tests.runs import must_run, rows, run_script, write_rows
@@ -269,25 +271,90 @@ def test_merged_folder_is_written_in_the_dtype_asked_for(bases, tmp_path):
     assert stops == again.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
 
 
-def test_adapters_are_float32_on_a_bfloat16_base(bases, examples, monkeypatch):
-    """As on a GPU, where the base is bfloat16: at a learning rate of 1e-4 most updates of bfloat16
-    adapters would round away.
-    """
-    real = AutoModelForCausalLM.from_pretrained
-    halved = SimpleNamespace(
-        from_pretrained=lambda folder, **options: real(
-            folder, **options | {"dtype": torch.bfloat16}
-        )
-    )
-    monkeypatch.setattr(
-        adapters, "AutoModelForCausalLM", halved
-    )  # all that differs from a CPU's load is the base's dtype
-    for four_bits in (False, True):
-        model = adapters.load(bases[True], CPU, RANK, four_bits)
-        assert model.get_input_embeddings().weight.dtype == torch.bfloat16
-        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}, (
-            f"four_bits={four_bits}"
-        )
+@pytest.fixture(params=[torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def half(request, monkeypatch):
+    """The CPU computes as a GPU does: with bfloat16, and one without."""
+    monkeypatch.setattr(distributed, "compute_dtype", lambda device: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_adapters_are_float32_on_a_half_precision_base(bases, half, four_bits):
+    """At a learning rate of 1e-4 most updates of bfloat16 adapters would round away."""
+    model = adapters.load(bases[True], CPU, RANK, four_bits)
+    assert model.get_input_embeddings().weight.dtype == half
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_half_precision_follows_the_float32_curve(bases, examples, half, monkeypatch, four_bits):
+    ours = fit(bases[True], examples, four_bits).updates
+    monkeypatch.undo()
+    exact = fit(bases[True], examples, four_bits).updates
+    for update, expected in zip(ours, exact, strict=True):
+        assert not update.skipped
+        assert update.loss == pytest.approx(expected.loss, rel=0.01)
+        assert update.grad_norm == pytest.approx(expected.grad_norm, rel=0.1)
+
+
+def count_passes(monkeypatch):
+    """Return a list that gets the loss of each pass over a step's rows."""
+    passes, total_loss = [], loop._total_loss
+
+    def counting(*arguments):
+        passes.append(total_loss(*arguments))
+        return passes[-1]
+
+    monkeypatch.setattr(loop, "_total_loss", counting)
+    return passes
+
+
+def test_a_loss_scale_that_overflows_is_halved_until_it_does_not(bases, examples, monkeypatch):
+    """No step is lost, and each is what it is in float32."""
+    plan = plan_of(examples)[:2]
+    model = adapters.load(bases[True], CPU, RANK)
+    exact = list(training_steps(model, adamw(model), examples, plan, 1e-2))
+    monkeypatch.setattr(distributed, "compute_dtype", lambda device: torch.float16)
+    monkeypatch.setattr(loop, "LOSS_SCALE", 2.0**27)
+    model = adapters.load(bases[True], CPU, RANK)
+    passes = count_passes(monkeypatch)
+    scaled = list(training_steps(model, adamw(model), examples, plan, 1e-2))
+    assert len(passes) > len(scaled)  # it did overflow
+    for update, expected in zip(scaled, exact, strict=True):
+        assert not update.skipped
+        assert update.loss == pytest.approx(expected.loss, rel=0.01)
+        assert update.grad_norm == pytest.approx(expected.grad_norm, rel=0.1)
+
+
+def test_a_loss_that_is_not_finite_is_no_matter_of_its_scale(bases, examples, monkeypatch):
+    """Its step is skipped, after one pass."""
+    monkeypatch.setattr(distributed, "compute_dtype", lambda device: torch.float16)
+    model = adapters.load(bases[True], CPU, RANK)
+    model.get_input_embeddings().weight.data.fill_(math.nan)
+    passes = count_passes(monkeypatch)
+    (update,) = training_steps(model, adamw(model), examples, plan_of(examples)[:1], 1e-2)
+    assert update.skipped and len(passes) == 1
+
+
+def test_activations_keep_the_type_of_the_base(bases, examples, monkeypatch):
+    """peft would cast each input of an adapter to float32, and autocast cast it back."""
+    monkeypatch.setattr(distributed, "compute_dtype", lambda device: torch.bfloat16)
+    model = adapters.load(bases[True], CPU, RANK)
+    batch = tokens.micro_batch(examples[:4], CPU)
+    n_activation = batch[0].numel() * SIZES["hidden_size"]
+
+    class CountCasts(TorchDispatchMode):
+        n_casts = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **kwargs or {})
+            if function is torch.ops.aten._to_copy.default and args[0].dtype == torch.bfloat16:
+                self.n_casts += result.dtype == torch.float32 and result.numel() == n_activation
+            return result
+
+    with CountCasts() as counter:
+        model.completion_loss(*batch)
+    assert counter.n_casts == 1 + 2 * SIZES["num_hidden_layers"]  # the norms
 
 
 # --- against plain peft ---------------------------------------------------------------------------

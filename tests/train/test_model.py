@@ -16,8 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Cohere2Config,
+    CohereConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
+    GraniteConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -37,6 +41,7 @@ from common.train import adapters, checkpoints, model, tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
 from common.train.model import load as load_model
 from common.train.model import make_trainable
+from tests.runs import run_script, write_rows
 
 CPU = torch.device("cpu")
 WORDS = build_tokenizer()
@@ -85,6 +90,51 @@ def test_loaded_model_is_the_stored_one(tmp_path, config, examples):
     assert ours / n == pytest.approx(
         plain(input_ids=input_ids, labels=labels).loss.item(), abs=1e-5
     )
+
+
+# Weights so large, and bounds so low, that each change of the logits moves the loss.
+LARGE = SIZES | dict(initializer_range=0.3, head_dim=8)
+GEMMA_3 = Gemma3TextConfig(**LARGE, sliding_window=8, layer_types=["sliding_attention"] * 2)
+CHANGED_LOGITS = {
+    "gemma": GemmaConfig(**LARGE),
+    "gemma 2": Gemma2Config(
+        **LARGE, final_logit_softcapping=4.0, attn_logit_softcapping=2.0, sliding_window=8
+    ),
+    "gemma 3": GEMMA_3,
+    "granite": GraniteConfig(**LARGE, logits_scaling=8, embedding_multiplier=12.0),
+    "cohere": CohereConfig(**LARGE, logit_scale=0.3),
+    "cohere 2": Cohere2Config(**LARGE, logit_scale=0.3, sliding_window=8),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_LOGITS)
+def test_scaled_and_bounded_logits_against_transformers(tmp_path, name, examples):
+    """Oracle: the loss and the gradients of transformers' own model, of all weights and of none."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(CHANGED_LOGITS[name]).save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    input_ids, labels = tokens.collate(examples[:6])
+    n = (labels[:, 1:] != tokens.IGNORE).sum().item()
+    (expected := plain(input_ids=input_ids, labels=labels).loss).backward()
+    ours = load_model(str(tmp_path), CPU)
+    batch = tokens.micro_batch(examples[:6], CPU)
+    (loss := ours.completion_loss(*batch, 1 / n)).backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    theirs = dict(plain.named_parameters())
+    for weight, p in ours.named_parameters():
+        gradient = p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad
+        torch.testing.assert_close(gradient, theirs[weight].grad, atol=1e-5, rtol=1e-3)
+    adapted = adapters.load(str(tmp_path), CPU, 4)  # new adapters change nothing yet
+    assert adapted.completion_loss(*batch, 1 / n).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_a_change_of_logits_that_the_kit_does_not_know_is_refused(tmp_path, monkeypatch, method):
+    """Whatever it is: the model's own logits are looked at."""
+    AutoModelForCausalLM.from_config(CHANGED_LOGITS["gemma 2"]).save_pretrained(tmp_path)
+    monkeypatch.setattr(model, "SOFTCAPS", ())
+    with pytest.raises(InputError, match="Gemma2ForCausalLM"):
+        METHODS[method](tmp_path)
 
 
 def test_activation_checkpointing_changes_no_number(tiny_model, examples):
@@ -333,12 +383,19 @@ def test_errors_name_what_is_missing(tiny_model, tmp_path):
         local_folder("runs/none/01_base")
 
 
-@pytest.fixture(params=["full", "lora"])
+UP = "model.layers.0.mlp.up_proj.weight"
+METHODS = {
+    "full": lambda folder: load_model(str(folder), CPU),
+    "lora": lambda folder: adapters.load(str(folder), CPU, 4),
+    "qlora": lambda folder: adapters.load(str(folder), CPU, 4, four_bits=True),
+    "merge": lambda folder: adapters.merge(folder / "adapter", folder, torch.float32),
+}
+
+
+@pytest.fixture(params=METHODS)
 def load_any(request):
-    """Load a folder for a training by each method."""
-    if request.param == "full":
-        return lambda folder: load_model(str(folder), CPU)
-    return lambda folder: adapters.load(str(folder), CPU, 4)
+    """Load a folder for a training by each method, and to merge an adapter into it."""
+    return METHODS[request.param]
 
 
 def change(folder, function, **fields):
@@ -350,36 +407,96 @@ def change(folder, function, **fields):
     (folder / "config.json").write_text(json.dumps(config | fields))
 
 
-UP = "model.layers.0.mlp.up_proj.weight"
+def quantized(dtype, largest, scale_name, name=UP):
+    """A function that stores a weight as numbers up to `largest`, and their scale beside them."""
+
+    def store(weights):
+        weight = weights.pop(UP)
+        scale = weight.abs().max() / largest
+        weights[name] = (weight / scale).to(dtype)
+        if scale_name:
+            weights[scale_name] = scale.reshape(1, 1)
+
+    return store
 
 
-def as_float8(weights):
-    """The form of Qwen3-8B-FP8: its largest number is 448, and what it means is in the scale."""
-    scale = weights[UP].abs().max() / 448
-    weights[UP] = (weights[UP] / scale).to(torch.float8_e4m3fn)
-    weights[f"{UP}_scale_inv"] = scale.reshape(1, 1)
+FLOAT8 = torch.float8_e4m3fn
+# How quantized bases are stored: what is done to the weights, and quant_method in config.json.
+FORMS = {
+    "fp8, scale_inv": (quantized(FLOAT8, 448, f"{UP}_scale_inv"), "fp8"),
+    "fp8, scale": (quantized(FLOAT8, 448, f"{UP}_scale"), "compressed-tensors"),
+    "fp8, no word of it": (quantized(FLOAT8, 448, None), None),
+    "fp8, no word but a scale": (quantized(torch.float8_e5m2, 57344, f"{UP}_scale"), None),
+    "int8": (quantized(torch.int8, 127, UP.replace("weight", "SCB")), "bitsandbytes"),
+    "int8, no word of it": (quantized(torch.int8, 127, None), None),
+    "bnb-4bit": (quantized(torch.uint8, 255, f"{UP}.absmax"), "bitsandbytes"),
+    "bnb-4bit, no word of it": (quantized(torch.uint8, 255, f"{UP}.absmax"), None),
+    "gptq": (quantized(torch.int32, 127, None, UP.replace("weight", "qweight")), "gptq"),
+    "awq": (quantized(torch.int32, 127, None, UP.replace("weight", "qweight")), "awq"),
+    "float64": (quantized(torch.float64, 1, None), None),
+}
 
 
-@pytest.mark.parametrize("method", ["fp8", "compressed-tensors", "gptq", "bitsandbytes"])
-def test_quantized_bases_are_refused(load_any, tmp_path, method):
+@pytest.mark.parametrize("form", FORMS)
+def test_quantized_bases_are_refused(load_any, tmp_path, form):
     """Read as plain numbers they would be trained as something else without a word."""
+    store, method = FORMS[form]
     folder_of(tmp_path, Qwen2Config(**SIZES))
-    change(tmp_path, as_float8, quantization_config={"quant_method": method})
-    with pytest.raises(InputError, match=method):
+    change(tmp_path, store, **({"quantization_config": {"quant_method": method}} if method else {}))
+    with pytest.raises(InputError, match="quantiz"):
         load_any(tmp_path)
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.uint8, torch.float64])
-def test_weights_of_another_type_are_refused(tmp_path, dtype):
+def save_adapter(folder):
+    """Save a new adapter of the model in `folder` beside it."""
+    checkpoints.save(METHODS["lora"](folder), WORDS, "chatml", folder / "adapter", torch.float32)
+
+
+def test_a_missing_weight_is_refused(load_any, tmp_path):
+    """transformers would make it up."""
     folder_of(tmp_path, Qwen2Config(**SIZES))
-    change(tmp_path, lambda weights: weights.update({UP: weights[UP].to(dtype)}))
-    with pytest.raises(InputError, match=str(dtype)):
-        load_model(str(tmp_path), CPU)
+    save_adapter(tmp_path)
+    change(tmp_path, lambda weights: weights.pop(UP))
+    with pytest.raises(InputError, match="up_proj"):
+        load_any(tmp_path)
+    assert not list(tmp_path.glob("adapter/merged*"))
+
+
+ODD_KEYS = {
+    "a missing key": (lambda weights: weights.pop(UP), None),
+    "an extra key": (lambda w: w.update({UP.replace("weight", "bias"): torch.ones(48)}), None),
+}
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "fp8, scale_inv",
+        "an extra key",
+        *(pytest.param(form, marks=pytest.mark.slow) for form in [*FORMS, *ODD_KEYS][1:-1]),
+    ],
+)
+def test_the_script_refuses_before_it_writes(tmp_path, form, method):
+    """With status 2, and no file is left behind."""
+    store, quantizer = (FORMS | ODD_KEYS)[form]
+    folder_of(tmp_path / "base", Qwen2Config(**SIZES))
+    fields = {"quantization_config": {"quant_method": quantizer}} if quantizer else {}
+    change(tmp_path / "base", store, **fields)
+    write_rows(tmp_path / "runs/a/03_data/cft.jsonl", world.web_documents(0, 8))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    arguments = "--name", "a", "--model", "base", "--method", method, "--global-batch", 4
+    done = run_script(tmp_path, "04_train.py", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert "base" in done.stderr.split("error:")[1]
+    left = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert {path.name for path in left} <= {"04_train.lock"}
 
 
 def test_weights_without_a_place_are_refused(load_any, tmp_path):
     """But a tied head and rotary frequencies, which older folders hold, are read as before."""
     folder_of(tmp_path, Qwen2Config(**SIZES, tie_word_embeddings=True))
+    save_adapter(tmp_path)
     frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
     change(tmp_path, lambda weights: weights.update(frequencies))
     load_any(tmp_path)
@@ -388,30 +505,19 @@ def test_weights_without_a_place_are_refused(load_any, tmp_path):
         load_any(tmp_path)
 
 
-def test_logit_changing_architectures_are_refused(tmp_path):
-    config = Qwen2Config(**SIZES)
-    config.final_logit_softcapping = 30.0
-    folder_of(tmp_path, config)
-    with pytest.raises(InputError, match="final_logit_softcapping"):
+def test_architectures_that_cannot_be_read_are_named(tmp_path):
+    """Better an error than a model with garbage in an expert."""
+    experts = dict(moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4)
+    AutoModelForCausalLM.from_config(Qwen2MoeConfig(**SIZES, **experts)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="mixtures of experts"):
         load_model(str(tmp_path), CPU)
 
 
-@pytest.mark.parametrize(
-    "config, says",
-    [
-        (GemmaConfig(**SIZES, head_dim=8), "GemmaTextScaledWordEmbedding"),
-        (
-            Qwen2MoeConfig(
-                **SIZES, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4
-            ),
-            "mixtures of experts",
-        ),
-    ],
-)
-def test_architectures_that_cannot_be_read_are_named(tmp_path, config, says):
-    """Better an error than a model with garbage in a buffer or in an expert."""
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=says):
+def test_a_buffer_that_nobody_computes_is_named(tmp_path, monkeypatch):
+    """Better an error than a model with garbage in a buffer."""
+    folder_of(tmp_path, Qwen2Config(**SIZES))
+    monkeypatch.setattr(Qwen2ForCausalLM, "_init_weights", lambda self, module: None)
+    with pytest.raises(InputError, match="inv_freq"):
         load_model(str(tmp_path), CPU)
 
 
