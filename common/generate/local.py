@@ -22,6 +22,7 @@ from common.train import adapters, distributed
 from common.train.estimate import attention_widths
 from common.train.model import build_on_meta
 
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}  # layers without a state
 CHUNKS = 8  # a set is cut into so many chunks, the GPUs of a node, within these bounds:
 MIN_BATCHES = 2  # in a chunk of one batch no finished row could be followed by another
 MAX_BATCHES = 8  # what a kill can cost
@@ -109,7 +110,8 @@ class Local:
     def model(self):
         """Return the model on its device; the first caller loads it."""
         model = _readable(self.weights, self._load)
-        if getattr(model, "_is_stateful", False):
+        kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+        if getattr(model, "_is_stateful", False) or not set(kinds) <= ATTENTION:
             raise InputError(
                 f"{self.folder}: {type(model).__name__} keeps a state besides keys and values, "
                 "which the local engine cannot rearrange.\n"

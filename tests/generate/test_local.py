@@ -15,9 +15,16 @@ from tokenizers.processors import TemplateProcessing
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
+    Cohere2Config,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GenerationConfig,
     GPT2Config,
+    GraniteConfig,
+    Lfm2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
@@ -71,6 +78,24 @@ CONFIGS = {
     "phi3": Phi3Config(**SMALL),
     "olmo2": Olmo2Config(**SMALL),
     "smollm3": SmolLM3Config(**SMALL),
+    "gemma 2, a window of 32 in one layer, bounds": Gemma2Config(
+        **SMALL,
+        head_dim=8,
+        sliding_window=32,
+        final_logit_softcapping=4.0,
+        attn_logit_softcapping=2.0,
+    ),
+    "gemma 3, a window of 32 in one layer": Gemma3TextConfig(
+        **SMALL,
+        head_dim=8,
+        sliding_window=32,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "granite": GraniteConfig(**SMALL, logits_scaling=8, embedding_multiplier=12.0),
+    "cohere": CohereConfig(**SMALL, logit_scale=0.3),
+    "cohere 2, a window of 32 in one layer": Cohere2Config(
+        **SMALL, sliding_window=32, layer_types=["sliding_attention", "full_attention"]
+    ),
 }
 
 
@@ -125,7 +150,12 @@ def oracle(model, prompt, sampling):
 # --- the same texts, whatever shares a batch ------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+SLOW = "granite", "cohere"  # decoded as Llama is
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CONFIGS]
+)
 def test_refilled_batches_give_the_texts_of_each_prompt_alone(name, tmp_path):
     """Float32. The stop strings are bits of the texts themselves.
 
@@ -143,6 +173,20 @@ def test_refilled_batches_give_the_texts_of_each_prompt_alone(name, tmp_path):
     assert len({answer["usage"]["completion_tokens"] for answer in expected}) >= 4
     assert len({answer["usage"]["prompt_tokens"] for answer in expected}) >= 8
     assert answers(engine, prompts, sampling) == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Lfm2Config(**SMALL, layer_types=["conv", "full_attention"]),
+        MambaConfig(**TOKENS, hidden_size=32, num_hidden_layers=2),
+    ],
+    ids=["lfm2", "mamba"],
+)
+def test_a_model_with_a_state_besides_keys_and_values_is_refused(config, tmp_path):
+    """Its rows cannot be taken out of a batch."""
+    with pytest.raises(InputError, match="base-url"):
+        _ = Local(save_random(config, tmp_path)).model
 
 
 def test_one_batch_is_refilled_many_times(folder, monkeypatch):
