@@ -85,6 +85,7 @@ from common.core import files, manifests, prompts, untrusted
 from common.core.config import parse_extra_body
 from common.core.errors import InputError
 from common.core.special_tokens import hide
+from common.core.tables import count
 from common.core.thinking import without_thinking
 from common.data import readers, sources
 from common.generate.journal import Journal
@@ -151,7 +152,7 @@ rows, counts = sources.load_rows(
     seed=config.seed,
     need_response=config.model is None,
 )
-print(f"{config.source}: {len(rows)} rows{sources.describe_counts(counts)}")
+print(f"{config.source}: {count(len(rows), 'row')}{sources.describe_counts(counts)}")
 
 # %% [markdown]
 """
@@ -211,7 +212,7 @@ if config.model:
         fields = (row["question"], response, row["gold"], row["source"], config.model)
         rows.append(sources.make_row(*fields, k, answer["finish_reason"]))
     rows = sources.drop_duplicates(rows, counts)
-    print(f"{config.model}: {len(rows)} responses{sources.describe_counts(counts)}")
+    print(f"{config.model}: {count(len(rows), 'response')}{sources.describe_counts(counts)}")
 if not rows:
     raise InputError(f"{config.model} gave no usable response.")
 
@@ -220,7 +221,7 @@ files.write_jsonl(output, rows)
 inputs = [dataset.path] if Path(dataset.path).is_file() else []
 manifests.write_manifest(output, config, inputs, rows=len(rows), counts=counts, **cost)
 print(untrusted.printable(f"\nthe first:\n{rows[0]['question']}\n-> {rows[0]['response']}\n"))
-print(f"wrote {output}: {len(rows)} responses")
+print(f"wrote {output}: {count(len(rows), 'response')}")
 print(f"next: python 02_critique.py --name {config.name}")
 lock.release(force=True)
 if failures:

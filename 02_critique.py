@@ -124,6 +124,7 @@ from functools import partial
 from common.core import files, manifests, prompts
 from common.core.config import parse_extra_body
 from common.core.errors import InputError, Stopped
+from common.core.tables import count
 from common.data import grades
 from common.generate.batch import Batch
 from common.generate.budget import Budget, teacher_choices
@@ -142,7 +143,7 @@ rows = critiques.read_responses(run)[: config.limit]
 if distributed.is_main():
     lock = files.lock_stage(run / "02_critiques")
 carried = [row for row in rows if "critique" in row]
-print(f"{len(rows)} responses, {len(carried)} of them with a critique already")
+print(f"{count(len(rows), 'response')}, {len(carried)} of them with a critique already")
 not_critiqued = [row for row in rows if "critique" not in row]
 to_ask = {"keep": not_critiqued, "redo": rows, "only": []}[config.existing_critiques]
 if config.self_critique:
@@ -205,7 +206,7 @@ else:
         client.server = "tiny"  # its port is another at each start
 if to_ask and model == critiques.NOBODY:
     raise InputError(
-        f"no model was named, and {len(to_ask):,} responses have no critique.\n"
+        f"no model was named for {count(len(to_ask), 'response')} without a critique.\n"
         f"Name a teacher. {teacher_choices()}\n"
         "Or a server of your own: --model NAME --base-url http://localhost:8000/v1. Without a "
         "teacher: --existing-critiques only, or --self-critique MODEL."
@@ -234,7 +235,7 @@ for row in questions.values():
     prompt = prompts.teacher_answer_prompt(row["question"])
     requests.append(Request(prompt, check=lambda text: None))
 if requests:
-    print(f"the first of {len(requests):,} requests to {model}:")
+    print(f"the first of {count(len(requests), 'request')} to {model}:")
     print(critiques.format_prompt(requests[0].prompt), end="\n\n")
 
 # %% Ask
@@ -283,7 +284,7 @@ inputs = manifests.outputs(run, "01_responses")
 answered, unanswered = critiques.split_failed(own_answers)
 if answered:
     files.write_jsonl(run / "02_answers" / f"{label}.jsonl", answered)
-    print(f"wrote {run / '02_answers' / label}.jsonl: {len(answered)} rows")
+    print(f"wrote {run / '02_answers' / label}.jsonl: {count(len(answered), 'row')}")
 n_good = n_failed = 0
 for name, rows in critiqued.items():
     if not rows:
@@ -314,7 +315,7 @@ if budget.prices and requests:
 print(f"next: python 03_build.py --name {config.name}")
 if n_failed and not config.self_critique:
     print(
-        f"{n_failed} rows have no critique or no answer of the teacher (status 3): "
+        f"{count(n_failed, 'row')} without a critique or an answer of the teacher (status 3): "
         f"{run / '02_failed'} says why, --retry-failed asks again"
     )
     sys.exit(3)

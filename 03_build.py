@@ -101,6 +101,7 @@ config = configure(Config, "03")
 # %% Check the settings
 from common.core import files, manifests, special_tokens, untrusted
 from common.core.errors import InputError
+from common.core.tables import count
 from common.data import (
     decontamination,
     exports,
@@ -166,7 +167,7 @@ if config.max_tokens:
 left_out["too long (--max-tokens)"] = len(clean_rows) - len(rows)
 n_special = special_tokens.count_rows(rows + other_responses, tokenizer) if tokenizer else 0
 if n_special:
-    notes.append(f"{n_special} rows hold text such as <|im_end|>, which is trained as plain text")
+    notes.append(f"{count(n_special, 'row')} with text such as <|im_end|>, trained as plain text")
 
 # %% Grade the responses against their golds
 correct, gold_counts = grades.grade_responses(rows, golds)
@@ -184,7 +185,7 @@ for reason, number in left_out.items():
 # critiques (--select longest).
 by_teacher = [row for row in rows if row["teacher"] != SELF]
 ordered = selection.order_rows(by_teacher, config.select, config.seed)
-print(f"{len(ordered)} critiques of {', '.join(teachers)}")
+print(f"{count(len(ordered), 'critique')} of {', '.join(teachers)}")
 if not ordered:
     raise InputError("no critique is left; the reasons are above.")
 inputs = training_sets.BuildInputs(

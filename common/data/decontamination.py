@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common.core.errors import InputError
 from common.core.files import read_jsonl
+from common.core.tables import count
 from common.data import near_duplicates, sources, test_sets
 
 REMOVE = 0.6  # from near_duplicates.LOOK on a pair is listed
@@ -134,7 +135,7 @@ def describe_matches(matches: list) -> list:
     lines = []
     for name, questions in removed.items():
         n, n_listed = sum(questions.values()), len(questions)
-        lines.append(f"{name}: {n:,} questions removed, {n_listed - n:,} borderline ones kept")
+        lines.append(f"{name}: {count(n, 'question')} removed, {n_listed - n:,} borderline kept")
     return lines
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.core.figures import new_figure, save_figure
 from common.core.files import write_atomic
-from common.core.tables import interval, markdown, percent
+from common.core.tables import count, interval, markdown, percent
 from common.core.untrusted import escape, shorten
 from common.data import critique_quality
 
@@ -44,7 +44,8 @@ def write(
     n_questions = len({row["question_id"] for row in rows})
     parts = [
         f"# Training data of {escape(run.name)}",
-        f"{len(rows):,} critiques of {n_responses:,} responses to {n_questions:,} questions.",
+        f"{count(len(rows), 'critique')} of {count(n_responses, 'response')} to "
+        f"{count(n_questions, 'question')}.",
         "![Lengths, and verdicts against golds](03_report.png)",
         "## Training sets",
         _sets_table(summaries, unit),

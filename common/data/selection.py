@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.core import files, manifests, prompts
 from common.core.errors import InputError
+from common.core.tables import count
 from common.core.tokenizer import encode_rows, load_tokenizer, local_folder
 from common.core.verdicts import VERDICTS, is_bare
 from common.data import training_sets
@@ -200,6 +201,6 @@ def describe_summary(summary: dict) -> str:
     """Return a training set's summary as one line."""
     total = summary["prompt"] + summary["completion"]
     return (
-        f"{summary['rows']:,} rows of {summary['questions']:,} questions, "
+        f"{count(summary['rows'], 'row')} of {count(summary['questions'], 'question')}, "
         f"{total:,} {summary['length_unit']}, {summary['completion']:,} of them learned"
     )

@@ -15,6 +15,7 @@ from common.core import verdicts
 from common.core.config import parse_pairs
 from common.core.errors import InputError
 from common.core.files import content_id, utf8
+from common.core.tables import count
 from common.core.thinking import without_thinking
 from common.data import readers, record_forms
 from common.tiny import world
@@ -201,7 +202,7 @@ def _map_columns(source, dataset, sample, column_map, required):
 def _report_bad(source, bad, n_rows):
     if not bad:
         return
-    text = f"{len(bad)} of {n_rows} rows cannot be used, the first: {source}, {bad[0]}"
+    text = f"{len(bad)} of {count(n_rows, 'row')} cannot be used, the first: {source}, {bad[0]}"
     if 2 * len(bad) >= n_rows:
         fix = "name the right columns: --columns question=COLUMN response=COLUMN"
         raise InputError(f"{text}\nFix the rows, or {fix}")

@@ -17,6 +17,7 @@ from common.core import prompts
 from common.core.errors import InputError
 from common.core.files import content_id, read_jsonl
 from common.core.manifests import file_label
+from common.core.tables import count
 from common.data import readers
 from common.tiny import world
 
@@ -262,8 +263,8 @@ def load_items(name: str, folder=None, limit=None, seed=0) -> list:
     if name not in TEST_SETS and not items:
         raise InputError(f"{name} has no questions.\nExpected a file with an item in each line.")
     if name in TEST_SETS and digest != test_set.digest:
-        expected = f"{test_set.items} items {test_set.digest or 'of any digest'}"
-        print(f"note: {name} has {len(items)} items {digest}; the kit expects {expected}")
+        expected = f"{count(test_set.items, 'item')} {test_set.digest or 'of any digest'}"
+        print(f"note: {name} has {count(len(items), 'item')} {digest}; the kit expects {expected}")
     return sample_items(items, limit, seed)
 
 

@@ -8,6 +8,7 @@ from common.core import prompts, verdicts
 from common.core.files import content_id, read_jsonl, utf8
 from common.core.manifests import outputs
 from common.core.special_tokens import hide
+from common.core.tables import count
 from common.core.thinking import without_thinking
 from common.core.untrusted import printable
 
@@ -130,7 +131,7 @@ def split_failed(rows: list[dict]) -> tuple[list[dict], list[dict]]:
 def explain_failure(failed: list[dict], folder: Path) -> str:
     """Return the error for a run in which no critique at all has a verdict."""
     return (
-        f"none of {len(failed)} critiques can be used; the first: {failed[0]['reason']}\n"
+        f"none of {count(len(failed), 'critique')} can be used; the first: {failed[0]['reason']}\n"
         "Nothing was written but what failed. Expected texts that give reasons and end in "
         "'Conclusion: right [END]' or 'Conclusion: wrong [END]': "
         f"look at {folder} and --model. If a column holds the verdict, name it in 01: "
@@ -157,11 +158,13 @@ def format_summary(report: dict) -> str:
     """Return the counts of `summarize` in a few lines."""
     share = report["right"] / report["critiques"]
     lines = [
-        f"{report['critiques']:,} critiques, median length {report['median_characters']:,.0f} "
-        f"characters; {share:.1%} of them call the response right"
+        f"{count(report['critiques'], 'critique')}, median length "
+        f"{report['median_characters']:,.0f} characters; {share:.1%} of them call the response right"
     ]
-    for reason, count in report["failed_for"].items():
-        lines.append(f"{count:,} rows without a critique: {printable(reason)}")
+    for reason, n in report["failed_for"].items():
+        lines.append(f"{count(n, 'row')} without a critique: {printable(reason)}")
     if report["thinking_removed"]:
-        lines.append(f"{report['thinking_removed']:,} answers held thinking, which is left out")
+        lines.append(
+            f"{count(report['thinking_removed'], 'answer')} with thinking, which is left out"
+        )
     return "\n".join(lines)

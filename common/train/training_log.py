@@ -7,6 +7,7 @@ from statistics import mean
 
 from common.core.figures import new_figure, save_figure
 from common.core.files import append_line, write_jsonl
+from common.core.tables import count
 from common.train import distributed
 from common.train.tokens import packing_efficiency
 
@@ -73,8 +74,8 @@ def plan_line(training) -> str:
     lengths, plan = training.lengths, training.plan
     efficiency = sum(packing_efficiency(step, lengths) for step in plan) / len(plan)
     line = (
-        f"{training.set_name}: {len(lengths)} rows, {sum(lengths) / len(lengths):.0f} tokens "
-        f"a row, {len(plan)} steps, packing efficiency {efficiency:.1%}"
+        f"{training.set_name}: {count(len(lengths), 'row')}, "
+        f"{sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, packing efficiency {efficiency:.1%}"
     )
     for reason, n in training.counts.items():
         line += f", {n} {reason}"

@@ -9,6 +9,7 @@ from common.core import manifests
 from common.core.errors import InputError
 from common.core.files import content_id, file_hash, read_jsonl, write_json, write_jsonl
 from common.core.prompts import extract_question
+from common.core.tables import count
 from common.core.trainings import sort_sets
 from common.train import distributed
 
@@ -96,7 +97,7 @@ def check_rows(set_name: str, n_examples: int, n_rows: int, counts: Counter, con
     """Raise InputError if no row is left to train on."""
     if n_examples <= config.holdout:
         raise InputError(
-            f"{set_name}: {n_examples} of {n_rows} rows are left ({dict(counts)}), "
+            f"{set_name}: left of {count(n_rows, 'row')}: {n_examples} ({dict(counts)}), "
             f"{config.holdout} to be held out.\n"
             f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: "
             f"python 03_build.py --name {config.name}"
@@ -107,8 +108,8 @@ def check_warmup(training: TrainingRun, config) -> None:
     """Raise InputError if the only step would have a learning rate of 0."""
     if len(training.plan) == 1 and config.warmup_ratio:
         raise InputError(
-            f"{training.set_name}: {len(training.examples)} rows are one step of --global-batch "
-            f"{config.global_batch}, and warm-up gives the first step a learning rate of 0.\n"
+            f"{training.set_name}: {count(len(training.examples), 'row')}, all in one step of "
+            f"--global-batch {config.global_batch}, and warm-up gives it a learning rate of 0.\n"
             "Take a smaller --global-batch, or --warmup-ratio 0."
         )
 
