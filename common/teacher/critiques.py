@@ -159,7 +159,8 @@ def format_summary(report: dict) -> str:
     share = report["right"] / report["critiques"]
     lines = [
         f"{count(report['critiques'], 'critique')}, median length "
-        f"{report['median_characters']:,.0f} characters; {share:.1%} of them call the response right"
+        f"{report['median_characters']:,.0f} characters; {share:.1%} of them call the response "
+        "right"
     ]
     for reason, n in report["failed_for"].items():
         lines.append(f"{count(n, 'row')} without a critique: {printable(reason)}")

@@ -75,7 +75,8 @@ def plan_line(training) -> str:
     efficiency = sum(packing_efficiency(step, lengths) for step in plan) / len(plan)
     line = (
         f"{training.set_name}: {count(len(lengths), 'row')}, "
-        f"{sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, packing efficiency {efficiency:.1%}"
+        f"{sum(lengths) / len(lengths):.0f} tokens a row, {len(plan)} steps, "
+        f"packing efficiency {efficiency:.1%}"
     )
     for reason, n in training.counts.items():
         line += f", {n} {reason}"

@@ -506,7 +506,7 @@ BAD_SOURCES = [  # (records, settings, facts of the message)
     ([GOOD], {"columns": ["question"]}, ["--columns", "'question'"]),
     ([GOOD], {"columns": ["=x"]}, ["--columns", "'=x'"]),
     ([GOOD], {"verdict_values": ["true"]}, ["--verdict-values", "'true'"]),
-    ([{"question": " ", "response": "r"}], {}, ["row 1", "1 of 1 rows", "--columns"]),
+    ([{"question": " ", "response": "r"}], {}, ["row 1", "1 of 1 row", "--columns"]),
     ([GOOD, GOOD | {"question": 5}], {}, ["row 2", "question", "holds '5'"]),
     ([GOOD, GOOD | {"response": None}], {}, ["row 2", "response"]),
     ([GOOD, GOOD | {"response": "\n"}], {}, ["row 2", "response"]),
