@@ -203,11 +203,11 @@ def main():
     parser.add_argument("--lengths", default=REAL if REAL.exists() else None)
     parser.add_argument("--tokenizer", default=SHARED / "tokenizers" / "qwen2.5-math")
     parser.add_argument("--prompts", type=int, default=500)
-    parser.add_argument("--batch-size", type=int, default=0, help="default: 32, with --gpu 64")
+    parser.add_argument("--batch-size", type=int, default=0, help="default: 32, with --gpu 256")
     parser.add_argument("--gpu", action="store_true")
     config = parser.parse_args()
     torch.set_num_threads(1)
-    batch_size = config.batch_size or (64 if config.gpu else 32)
+    batch_size = config.batch_size or (256 if config.gpu else 32)
     pairs, source = read_lengths(config.lengths, config.tokenizer, config.prompts)
     plain_numbers = range(len(pairs))
     device, dtype, shape = "cpu", torch.float32, SMALL

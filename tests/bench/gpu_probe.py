@@ -6,7 +6,7 @@
 
 matmul      the FLOP/s that a plain product reaches: the ceiling of all that follows
 attention   forward and backward by each kernel, of a shape seen before and of new ones
-recompute   layers of the 7B forward and backward, computed again in the backward pass or not
+recompute   layers of the 7B forward and backward: all, half or none of them computed again
 fused       RMSNorm and SwiGLU in several kernels, in one, and a layer compiled
 loss        lm_head and the loss, by the logits alive at a time
 decoding    a 7B's step by batch size, with the mask made ready or at each step
@@ -142,12 +142,12 @@ def attention(probe):
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def small_model(probe, n_layers, checkpointing):
+def small_model(probe, n_layers, recomputed):
     """Return a model of some of the layers, as 04 trains it, on one device without sharding."""
     config = Qwen2Config(**probe.config.to_dict() | {"num_hidden_layers": n_layers})
     with torch.device(probe.device):
         model = Qwen2ForCausalLM._from_config(config, dtype=probe.dtype)
-    make_trainable(model, checkpointing)
+    make_trainable(model, recomputed)
     return model
 
 
@@ -155,8 +155,8 @@ def recompute(probe):
     n_layers = 4 if probe.full else 2
     rows = probe.n_tokens // probe.length
     ids = torch.zeros(rows, probe.length, dtype=torch.long, device=probe.device)
-    for checkpointing in (True, False):
-        model = small_model(probe, n_layers, checkpointing)
+    for recomputed in (n_layers, n_layers // 2, 0):
+        model = small_model(probe, n_layers, recomputed)
         weights = sum(p.numel() for p in model.model.layers.parameters())
 
         def step(model=model):
@@ -166,7 +166,7 @@ def recompute(probe):
         def note(seconds, weights=weights):
             return f"{6 * weights * ids.numel() / seconds / 1e12:,.0f} TFLOP/s of the layers"
 
-        probe.measure("recompute", "again" if checkpointing else "kept", step, note)
+        probe.measure("recompute", f"{recomputed} of {n_layers} layers", step, note)
         del model, step
 
 

@@ -1,10 +1,10 @@
 """04's training loop against transformers.Trainer and trl.SFTTrainer: same rows, model,
 hyper-parameters, machine and run.
 
-python -m tests.bench.train                         # loop, vocabulary and planning, on one CPU
-thread: about 12 minutes python -m tests.bench.train vocabulary --rounds 1   # one of them python -m
-tests.bench.train --gpu                   # lora, full and checks, on a CUDA device python -m
-tests.bench.train --gpu --shape tiny      # tries those three out, also on a CPU
+    python -m tests.bench.train                        # loop, vocabulary, planning: 12 minutes, CPU
+    python -m tests.bench.train vocabulary --rounds 1  # one of them
+    python -m tests.bench.train --gpu                  # lora, full and checks, on a CUDA device
+    python -m tests.bench.train --gpu --shape tiny     # tries those three out, also on a CPU
 
 loop        3 M parameters, vocabulary 512: identical micro-batches, then each tool's own order of
             the rows.
