@@ -134,9 +134,7 @@ def load_rows(
     sample, n_read = readers.sample_records(islice(records, limit), size, seed)
     if not sample:
         raise InputError(f"{source} holds no rows.\nExpected at least one record with a question.")
-    unpacked, bad = _unpack(dataset, sample)
-    if not unpacked:
-        _report_bad(source, bad, len(sample))
+    unpacked, bad = _unpack(source, dataset, sample)
     required = ("question", "response") if need_response else ("question",)
     mapping = _map_columns(source, dataset, unpacked, column_map, required)
     counts = Counter({"not in the random sample (--rows)": n_read - len(sample)})
@@ -152,14 +150,19 @@ def load_rows(
     return drop_duplicates(rows, counts), counts
 
 
-def _unpack(dataset, sample):
-    """Return [(number, record's fields)], and a line for each record of another form."""
+def _unpack(source, dataset, sample):
+    """Return [(number, record's fields)], and a line for each record of another form.
+
+    Raises InputError if all of them are.
+    """
     unpack, unpacked, bad = record_forms.FORMS[dataset.form], [], []
     for number, record in sample:
         try:
             unpacked.append((number, unpack(record)))
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             bad.append(f"row {number}: {error!r}; its columns are: {', '.join(record)}")
+    if not unpacked:
+        _report_bad(source, bad, len(sample))
     return unpacked, bad
 
 
