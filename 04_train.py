@@ -106,9 +106,9 @@ class Config(RunConfig):
     keep_last: int = setting(
         0, "keep only so many newest checkpoints; 0: all", minimum=0, group="checkpoints"
     )
-    state_every: int = setting(
-        20,
-        "what a resume needs, every so many steps (the newest is kept); 0: only when stopped",
+    state_minutes: float = setting(
+        20.0,
+        "what a resume needs, every so many minutes (the newest is kept); 0: only when stopped",
         minimum=0,
         group="checkpoints",
     )
@@ -143,7 +143,7 @@ source = config.model or manifests.require(run / "01_base")
 if config.after:
     source = last_checkpoint(run, config.after)
 base = local_folder(source, weights=not config.dry_run)
-base_id = None if config.dry_run else files.model_id(Path(base))
+base_id = None if config.dry_run else distributed.from_main(files.model_id, Path(base))
 shape = estimate.model_shape(base, 0 if full else config.lora_rank, four_bits)
 dtype = distributed.compute_dtype(device)  # of saved models, too; training keeps float32
 
@@ -188,7 +188,6 @@ def prepare(set_name):
         plan=plan,
         folder=run / "04_train" / folder,
         save_steps=plans.regular_steps(config.save_every, len(plan)) | {len(plan)},
-        state_steps=plans.regular_steps(config.state_every, len(plan)),
     )
 
 
@@ -239,7 +238,7 @@ def train(training, stop_status):
         start,
         skipped=training_log.count_skipped(record.metrics),
     )
-    form = tokenizer, template, dtype, config.keep_last
+    form = tokenizer, template, dtype, config.keep_last, config.state_minutes
     with checkpoints.Saver(model, optimizer, training, *form) as saver:
         for update in steps:
             after_step(update, stop_status, training, model, record, saver)
@@ -253,11 +252,12 @@ def after_step(update, stop_status, training, model, record, saver):
     if saving and training.holdout:
         row["holdout_loss"] = mean_loss(model, training.holdout, config.tokens_per_microbatch)
     record.add(row)
-    if saving:
+    if step == n_steps:
         record.draw()  # before the last checkpoint, which says that the training is finished
+    if saving:
         saver.write_checkpoint(step)
     status = stop_status()  # 130 or 143 when somebody asks to stop
-    if step in training.state_steps or (status and step < n_steps):
+    if step < n_steps and (status or saver.state_is_due()):
         saver.save_state(step)
     if status:
         record.draw()

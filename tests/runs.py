@@ -23,7 +23,7 @@ from common.core.errors import InputError
 ROOT = Path(__file__).parent.parent
 STAGES = ("01_sample.py", "02_critique.py", "03_build.py", "04_train.py", "05_eval.py")
 # The tiny preset in miniature. 24 rows a set are 6 steps of 4; checkpoints after 2, 4 and 6, a
-# training state after 3.
+# training state after each step.
 SMALL = {
     "01_sample.py": ["--limit", "48", "--base-steps", "1"],
     "02_critique.py": [],
@@ -35,8 +35,8 @@ SMALL = {
         "3e-3",
         "--save-every",
         "2",
-        "--state-every",
-        "3",
+        "--state-minutes",
+        "1e-9",
     ],
     "05_eval.py": ["--limit", "8", "--max-new-tokens", "12", "--batch-size", "2"],
 }

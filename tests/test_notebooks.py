@@ -23,7 +23,7 @@ OVERRIDES = {
     "01_sample.py": "limit=48, base_steps=1",
     "02_critique.py": "",
     "03_build.py": "rows=24",
-    "04_train.py": "global_batch=4, learning_rate=3e-3, save_every=2, state_every=3",
+    "04_train.py": "global_batch=4, learning_rate=3e-3, save_every=2, state_minutes=1e-9",
     "05_eval.py": "limit=8, max_new_tokens=12, batch_size=2",
 }
 

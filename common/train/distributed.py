@@ -107,6 +107,21 @@ def broadcast(value):
     return values[0]
 
 
+def from_main(function, *arguments):
+    """Return what the function returns in the main process, the only one that calls it."""
+    return broadcast(function(*arguments) if is_main() else None)
+
+
+def maximum(value: int) -> int:
+    """Return the largest value of all processes of a training."""
+    import torch
+    import torch.distributed as dist
+
+    largest = torch.tensor(int(value), device=local_device())
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def end_distributed() -> None:
     """End together: a process that leaves while another still waits for it may abort it."""
     if world_size() > 1:

@@ -209,7 +209,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
     handlers = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: _maximum_over_ranks(max(statuses, default=0))
+        yield lambda: distributed.maximum(max(statuses, default=0))
         if statuses:
             raise Stopped(
                 "stopped after the last step.\n"
@@ -228,9 +228,3 @@ def check_stop(status: int, moment: str) -> None:
             f"stopped {moment}; what was trained is saved.\nThe same command goes on from there.",
             status,
         )
-
-
-def _maximum_over_ranks(value: int) -> int:
-    maximum = torch.tensor(value, device=distributed.local_device())
-    dist.all_reduce(maximum, dist.ReduceOp.MAX)
-    return int(maximum)

@@ -2,8 +2,8 @@
 
 import json
 import math
+import time
 from pathlib import Path
-from statistics import mean
 
 from common.core.figures import new_figure, save_figure
 from common.core.files import append_line, write_jsonl
@@ -23,6 +23,8 @@ class TrainingLog:
         self.training = training
         self.path = training.folder / "metrics.jsonl"
         self.writes = distributed.is_main()
+        self.start = start
+        self.start_time = time.monotonic()  # from here on saving counts, too
         self.metrics = read_metrics(self.path, start, repair=self.writes)
         if start:
             distributed.log(f"{training.set_name}: going on after step {start}")
@@ -36,7 +38,9 @@ class TrainingLog:
         append_line(self.path, row)
         is_tenth = row["step"] * 10 // n_steps > (row["step"] - 1) * 10 // n_steps
         if is_tenth or row["skipped"]:
-            print(f"{self.training.set_name}: {step_line(self.metrics, n_steps)}")
+            step_minutes = (time.monotonic() - self.start_time) / (row["step"] - self.start) / 60
+            minutes_left = (n_steps - row["step"]) * step_minutes
+            print(f"{self.training.set_name}: {step_line(row, n_steps, minutes_left)}")
 
     def draw(self) -> None:
         if self.writes:
@@ -85,12 +89,9 @@ def plan_line(training) -> str:
     return line
 
 
-def step_line(metrics: list, n_steps: int) -> str:
+def step_line(row: dict, n_steps: int, minutes_left: float) -> str:
     """Return "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k ..."."""
-    row = metrics[-1]
     speed = row["tokens"] / row["seconds"] / 1000
-    step_seconds = mean(r["seconds"] for r in metrics[-10:])
-    minutes_left = (n_steps - row["step"]) * step_seconds / 60
     line = (
         "step {step}/{n_steps} loss {loss:.4f} lr {learning_rate:.2e} grad_norm {grad_norm:.3f} "
         "tokens/s {speed:.1f}k packing {packing_efficiency:.0%} memory {memory_gb:.1f} GB "

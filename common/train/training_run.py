@@ -43,7 +43,6 @@ class TrainingRun:
     plan: list  # tokens.batch_plan
     folder: Path  # 04_train/<set>
     save_steps: set  # a checkpoint is written after these
-    state_steps: set  # what a resume needs is written after these
     settings: dict = field(default_factory=dict)  # what the result depends on
 
     @cached_property
@@ -127,7 +126,7 @@ def count_writes(trainings: list, config) -> dict:
             continue
         missing = sum(not training.checkpoint(step).exists() for step in training.save_steps)
         checkpoints += min(missing, config.keep_last + 1) if config.keep_last else missing
-        states = max(states, min(2, 1 + len(training.state_steps)))
+        states = 2 if config.state_minutes else 1
     return {"checkpoints": checkpoints, "training states": states, "merged models": merged}
 
 

@@ -612,8 +612,8 @@ LORA = [
     1e-2,
     "--save-every",
     2,
-    "--state-every",
-    3,
+    "--state-minutes",
+    1e-9,
 ]
 
 

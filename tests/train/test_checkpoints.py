@@ -10,7 +10,6 @@ import shutil
 import signal
 import threading
 import time
-import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +42,7 @@ from tests.train.test_loop import (
 )
 
 PARAMETERS = 215_904  # of the tiny base
-SAVED_ON_THE_WAY = [*CFT, "--state-every", 2]
+SAVED_ON_THE_WAY = [*CFT, "--state-minutes", 1e-9]  # after each step
 
 
 @pytest.fixture
@@ -142,22 +141,6 @@ def killed_while_removing(name):
     shutil.rmtree = rmtree
 
 
-def count_copies():
-    """Say so where, when a snapshot is taken, the one before it is still in memory."""
-    whole, before = checkpoints.snapshot, []
-
-    def snapshot(*arguments):
-        until = time.monotonic() + 0.3  # the writer's thread may still be letting go of it
-        while any(tensor() is not None for tensor in before) and time.monotonic() < until:
-            time.sleep(0.005)
-        print("copies before:", int(any(tensor() is not None for tensor in before)))
-        copy = whole(*arguments)
-        before[:] = [weakref.ref(tensor) for tensor in copy[1].values()]
-        return copy
-
-    checkpoints.snapshot = snapshot
-
-
 def free_disk(size):
     whole = shutil.disk_usage
     shutil.disk_usage = lambda path: whole(path)._replace(free=size)
@@ -251,12 +234,49 @@ def test_writing_in_the_background_changes_nothing_that_is_computed(tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "step-000001").dtype == torch.bfloat16
 
 
-def test_one_copy_of_the_weights_at_most_is_in_memory(run):
-    """The dry run promises as much; two of a 7B model would be 30 GB."""
-    printed = train_04(run, *CFT, "--save-every", 1, fault=count_copies)
-    assert [line for line in printed.splitlines() if line.startswith("copies")] == [
-        "copies before: 0"
-    ] * 4
+def test_one_copy_of_the_weights_at_most_is_in_memory(tiny_model, tmp_path, monkeypatch):
+    """The dry run promises as much; two of a 7B model would be 30 GB.
+
+    The second checkpoint takes the memory of the first, once that is written.
+    """
+    model, whole, copies = load_model(str(tiny_model), CPU), checkpoints.write, []
+
+    def write_slowly(configuration, weights, *arguments):
+        copies.append({name: tensor.data_ptr() for name, tensor in weights.items()})
+        time.sleep(0.3)
+        whole(configuration, weights, *arguments)
+
+    monkeypatch.setattr(checkpoints, "write", write_slowly)
+    saver = saver_in(tmp_path, model, None, n_steps=2)
+    for step in (1, 2):
+        saver.write_checkpoint(step)
+        with torch.no_grad():
+            model.get_input_embeddings().weight += 1
+    assert copies[0] == copies[1] and len(copies) == 2
+    first, second = (
+        load_file(tmp_path / f"step-00000{step}" / "model.safetensors") for step in (1, 2)
+    )
+    name = "model.embed_tokens.weight"
+    torch.testing.assert_close(second[name], first[name] + 1)
+
+
+def test_a_state_is_due_after_so_many_minutes(tiny_model, tmp_path, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=50.0)
+    monkeypatch.setattr(checkpoints, "time", clock)
+    monkeypatch.setattr(checkpoints, "save_state", lambda *_: None)
+    training = SimpleNamespace(folder=tmp_path)
+    saver = checkpoints.Saver(
+        load_model(str(tiny_model), CPU), None, training, None, "", torch.float32, state_minutes=20
+    )
+    due = []
+    for clock.now in (50.0, 50 + 1199, 50 + 1200):
+        due.append(saver.state_is_due())
+    saver.save_state(7)
+    for clock.now in (50 + 1200 + 1199, 50 + 2400):
+        due.append(saver.state_is_due())
+    assert due == [False, False, True, False, True]
+    saver.state_minutes = 0
+    assert not saver.state_is_due()
 
 
 @pytest.mark.slow
@@ -297,11 +317,11 @@ def test_adapters_are_resumed_and_merged(tmp_path, tiny_model):
 def test_killed_before_the_last_move(run, undisturbed, name, left):
     """All is written but the name."""
     assert (
-        run_04(run, *CFT, "--state-every", 1, fault=partial(when_appearing, name, killed)).status
+        run_04(run, *SAVED_ON_THE_WAY, fault=partial(when_appearing, name, killed)).status
         == -signal.SIGKILL
     )
     assert left in standing(run) and name not in standing(run)
-    assert_goes_on(run, undisturbed, *CFT, "--state-every", 1)
+    assert_goes_on(run, undisturbed, *SAVED_ON_THE_WAY)
 
 
 def test_a_checkpoint_and_a_state_of_the_same_step(run, undisturbed):
@@ -380,7 +400,7 @@ def test_a_signal_while_a_checkpoint_is_written(run, undisturbed):
 
 
 def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
-    """Training is over, and with --state-every 0 nothing else holds its result: it is written
+    """Training is over, and with --state-minutes 0 nothing else holds its result: it is written
     before the run ends.
     """
     stopped = run_04(run, *BOTH, fault=partial(when_appearing, "step-000004", terminated))
@@ -398,7 +418,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(run, undisturbed):
     [
         ("loss.png", 10_000, ["--save-every", 0]),
         ("step-000002", 500_000, []),
-        ("state-000002", 1_500_000, ["--save-every", 0, "--state-every", 2]),
+        ("state-000001", 1_500_000, ["--save-every", 0, "--state-minutes", 1e-9]),
     ],
 )
 def test_a_file_that_cannot_be_written(run, undisturbed, what, limit, flags):
@@ -445,7 +465,7 @@ def test_the_disk_is_checked_before_the_first_step(run, free, status):
     """Two checkpoints, and two states at a time, of an arm of float32 numbers (bytes are counted
     per parameter here).
     """
-    done = run_04(run, *CFT, "--state-every", 1, fault=partial(free_disk, free * PARAMETERS))
+    done = run_04(run, *SAVED_ON_THE_WAY, fault=partial(free_disk, free * PARAMETERS))
     assert done.status == status
     if status:
         assert (
@@ -464,6 +484,10 @@ def test_states_of_two_arms_never_stand_together(run):
     that fits is not refused.
     """
     train_04(
-        run, *BOTH, "--state-every", 2, fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS)
+        run,
+        *BOTH,
+        "--state-minutes",
+        1e-9,
+        fault=partial(free_disk, (4 * 4 + 2 * 12 + 2) * PARAMETERS),
     )
     assert steps(run, "cft") == steps(run, "sft") == [2, 4]

@@ -46,7 +46,7 @@ ROWS = {
 }
 # 24 rows in batches of 7, 7, 7 and 3: on two processes each batch has an odd number of rows. A rate
 # that moves the weights.
-FOUR = ["--global-batch", 7, "--learning-rate", 3e-3, "--save-every", 2, "--state-every", 0]
+FOUR = ["--global-batch", 7, "--learning-rate", 3e-3, "--save-every", 2, "--state-minutes", 0]
 CFT = ["--arms", "cft", *FOUR]
 BOTH = ["--arms", "cft", "sft", *FOUR]
 GOES_ON = "The same command goes on from there."
@@ -678,7 +678,7 @@ SIX = [
     3e-3,
     "--save-every",
     1,
-    "--state-every",
+    "--state-minutes",
     0,
 ]  # 24 rows, six steps
 
@@ -715,8 +715,8 @@ def test_steps_without_a_finite_loss_are_skipped(tmp_path, poisoned_base, ranks)
     assert all(t.isfinite().all() for name, t in at[6].items() if "embed" not in name)
 
 
-@pytest.mark.parametrize(("ranks", "state_every"), [(1, 0), (1, 1), (2, 0)])
-def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, ranks, state_every):
+@pytest.mark.parametrize(("ranks", "minutes"), [(1, 0), (1, 1e-9), (2, 0)])
+def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, ranks, minutes):
     """And stops again when the same command is given once more, from a state or from the start: the
     rows are still the same.
     """
@@ -725,7 +725,7 @@ def test_the_third_such_step_stops_and_names_the_rows(tmp_path, poisoned_base, r
     run = poisoned(tmp_path, poisoned_base, *bad)
     names = {f"cft-{n}" for n in steps[3]}
     for _ in range(2 // ranks):
-        stopped = run_04(run, *SIX, "--state-every", state_every, ranks=ranks)
+        stopped = run_04(run, *SIX, "--state-minutes", minutes, ranks=ranks)
         assert 2 in ([stopped.status] if ranks == 1 else stopped.status), stopped.all
         message = stopped.all[stopped.all.index("error: ") :]
         assert "step 4" in message and set(re.findall(r"cft-\d+", message)) == names

@@ -2,6 +2,8 @@
 it should.
 """
 
+from types import SimpleNamespace
+
 import matplotlib.image
 
 from common.core import files
@@ -10,7 +12,7 @@ from common.train.training_log import read_metrics
 
 
 def test_step_line_by_hand():
-    """8,192 tokens in 0.2 s are 41.0 thousand a second; 86 steps of 0.2 s are 17 s, 0.3 minutes."""
+    """8,192 tokens in 0.2 s are 41.0 thousand a second."""
     row = dict(
         step=12,
         loss=0.42134,
@@ -27,16 +29,33 @@ def test_step_line_by_hand():
         "step 12/98 loss 0.4213 lr 4.60e-06 grad_norm 1.200 tokens/s 41.0k packing 96% "
         "memory 27.0 GB eta 0.3 min"
     )
-    assert training_log.step_line([row], 98) == line + " MFU 50.0%"
+    assert training_log.step_line(row, 98, 0.3) == line + " MFU 50.0%"
     row["mfu"] = None
-    assert training_log.step_line([row], 98) == line
+    assert training_log.step_line(row, 98, 0.3) == line
     assert (
-        training_log.step_line([row | {"holdout_loss": 0.5}], 98) == line + " holdout loss 0.5000"
+        training_log.step_line(row | {"holdout_loss": 0.5}, 98, 0.3)
+        == line + " holdout loss 0.5000"
     )
     assert (
-        training_log.step_line([row | {"skipped": ["a", "b"]}], 98)
+        training_log.step_line(row | {"skipped": ["a", "b"]}, 98, 0.3)
         == line + " NOT FINITE, skipped; rows a b"
     )
+
+
+def test_what_is_left_counts_saving(tmp_path, monkeypatch, capsys):
+    """Resumed after step 2 of 12: steps 3 and 4 took 90 s each, saving included, so 8 take 12
+    minutes, whatever the seconds of the steps alone.
+    """
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(training_log, "time", clock)
+    training = SimpleNamespace(folder=tmp_path, plan=range(12), set_name="cft")
+    record = training_log.TrainingLog(training, start=2)
+    row = dict(loss=0.4, learning_rate=4e-6, grad_norm=1.0, tokens=8000, seconds=2.0)
+    row |= dict(packing_efficiency=0.9, mfu=None, memory_gb=1.0, skipped=[])
+    for step in (3, 4):
+        clock.now += 90
+        record.add({"step": step} | row)
+    assert "eta 12.0 min" in capsys.readouterr().out.splitlines()[-1]
 
 
 def picture(path, width, height):
