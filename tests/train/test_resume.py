@@ -132,13 +132,15 @@ def test_02_asks_for_the_rest_after_kills(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("minutes", [0, 1e-9])
 @pytest.mark.parametrize("moment", ["after step 5", "after the last checkpoint"])
-def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
-    """Killed in the second training.
+def test_04_trains_the_same_after_a_kill(finished, run_copy, moment, minutes):
+    """Killed in the second training, with a state after each step or before the first state.
 
-    After step 5: the state is from step 3, and the checkpoint of step 4 is written again. Or as
-    soon as the last checkpoint exists: it is trained, but something may be left to do.
+    After step 5: without a state the checkpoints of steps 2 and 4 are written again. Or as soon as
+    the last checkpoint exists: it is trained, but something may be left to do.
     """
+    command = ["04_train.py", *SMALL["04_train.py"], "--state-minutes", minutes]
     first, second, *others = training_run.choose_sets(run_copy, [])
     folder, training = run_copy.parent.parent, run_copy / "04_train" / second
     shutil.rmtree(run_copy / "04_train")
@@ -146,10 +148,10 @@ def test_04_trains_the_same_after_a_kill(finished, run_copy, moment):
         "after step 5": lambda: n_lines(training / "metrics.jsonl") >= 5,
         "after the last checkpoint": lambda: (training / "step-000006").exists(),
     }[moment]
-    kill_when(ready, folder, "04_train.py", *SMALL["04_train.py"])
+    kill_when(ready, folder, *command)
     assert not any((run_copy / "04_train" / name / "step-000006").exists() for name in others)
     assert_whole(run_copy)
-    printed = must_run(folder, "04_train.py", *SMALL["04_train.py"])
+    printed = must_run(folder, *command)
     assert f"runs/tiny/04_train/{first}/step-000006 exists" in printed
     assert_same(run_copy, finished.run)
 
