@@ -265,6 +265,20 @@ def test_a_test_set_of_critics_is_read_only_if_it_is_allowed(tmp_path, name):
     assert sources.read_questions(name, tmp_path) == ["q"]
 
 
+def test_a_record_of_another_form_is_passed_over_unless_half_are(tmp_path):
+    record, _ = TEST_RECORDS["processbench"]
+    path = tmp_path / "processbench" / "test.jsonl"
+    write(path, [record, {"problem": "no steps"}, record | {"problem": "p"}])
+    assert sources.read_questions("processbench", tmp_path) == ["q", "p"]
+    write(path, [record, {"problem": "no steps"}])
+    with pytest.raises(InputError, match="row 2.*steps.*problem"):
+        sources.read_questions("processbench", tmp_path)
+
+
+def test_each_form_is_that_of_a_source_and_each_source_has_one():
+    assert {dataset.form for dataset in sources.SOURCES.values()} == set(record_forms.FORMS)
+
+
 def test_columns_that_nobody_has_seen_are_said_to_be_unverified():
     seen, unseen = sources.describe_sources({"prm800k", "metamath-cft"})[::-1]
     assert "unverified" in unseen and "unverified" not in seen
