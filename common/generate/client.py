@@ -374,8 +374,8 @@ class _Run:
         if self.ending:
             return
         refused, self.refused = self.refused, []
-        for task, _, reason, _ in refused:
-            self.deliver(task, {"error": reason.partition("\n")[0]})
+        for task, kind, reason, _ in refused:  # what mends a run does not mend a row
+            self.deliver(task, {"error": reason.removesuffix(kind.fix).rstrip()})
 
     def _note_outage(self, sent, reason):
         """Let all wait if the server fails at several requests, and answers none between them."""

@@ -248,6 +248,19 @@ def test_more_room_than_the_model_has_fails_its_row_alone(journal):
         assert "error" in got[0] and not any("error" in record for record in got[1:])
 
 
+def test_a_row_that_asks_for_too_much_names_the_flag(journal):
+    """Too long for the context, as OpenAI says it and as vLLM does (max_tokens), among others."""
+
+    def fault(body, nth):
+        return {"0": "context", "1": "max_tokens", "2": 499}.get(prompt_of(body))
+
+    with FaultServer(fault=fault) as server:
+        got = ask(make(server.url), range(30), journal)
+    errors = [record["error"] for record in got if "error" in record]
+    assert ["--max-new-tokens" in error for error in errors] == [True, True, False]
+    assert not any("--base-url" in error for error in errors)
+
+
 def test_an_answer_is_kept_when_a_refusal_before_it_ends_the_run(journal):
     """The good answer shows that the refusal was the row's fault: one bad row too many."""
 
