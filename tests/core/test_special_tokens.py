@@ -143,7 +143,7 @@ def test_03_and_04_say_in_how_many_rows_it_is(run_copy):
     write_rows(path, critiqued)
     built = must_run(folder, "03_build.py", "--rows", "48", "--arms", "cft", "sft")
     assert "note: 2 rows with text such as <|im_end|>" in built
-    assert "2 rows hold text" in (run_copy / "03_report.md").read_text(encoding="utf-8")
+    assert "2 rows with text" in (run_copy / "03_report.md").read_text(encoding="utf-8")
     planned = must_run(folder, "04_train.py", "--dry-run", "--arms", "cft", "sft")
     assert planned.count("2 with text such as <|im_end|>") == 1
     examples, counts = tokens.examples(
