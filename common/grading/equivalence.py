@@ -40,7 +40,9 @@ KNOWN = (  # names that leave a left side a calculation: 3 \cdot 4 = 12
 )
 UNKNOWN = r"[A-Za-df-hj-z]|\\"  # a letter or a command; e and i are numbers
 ARGUMENTS = r"\([A-Za-z,]*\)$"  # of f(x)
-NO_WORDS = r"[LMR]sun|\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|tan)h"
+NO_WORDS = (
+    r"[LMR](?:sun|earth|jup)|\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|(?:sin|cos|tan)h"
+)
 SHORT_WORDS = {"yes", "no", "on", "dne", "one", "two", "six", "ten", "red"}  # on is not no
 CAPITALIZED = r"(?<![A-Za-z])(?:[A-Z][a-z]*|[A-Z]{3,})(?![A-Za-z])"  # Even, EVEN; not AaBb, CaCO
 VERBATIM = r"[\dA-Fa-f]+_(?:\d+|\{\w+\})|[^{}]*:[^{}]*|.*\\pmod\b.*"  # 101_2, 1:2, 5 \pmod{7}

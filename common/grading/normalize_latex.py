@@ -3,27 +3,20 @@ r"""Give one spelling to what TeX, models and data sets write in many ways.
 The mathematics is untouched.
 """
 
+import json
 import re
 import unicodedata
+from pathlib import Path
 
-LOOKALIKES = str.maketrans("−–—∗÷⁄⟨⟩’′“”º、。\u00a0\u2009\u202f", "---*//()''\"\"°,.   ", "\u200b")
-SYMBOLS = "×·⋅∞∪∩≤≥⩽⩾≠≈±∓∈∅√∠…αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
-COMMANDS = (
-    "times cdot cdot infty cup cap le ge le ge ne approx pm mp in emptyset sqrt angle cdots "
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
-)
-SIGNS = {
-    "ℝ": r"\mathbb{R}",
-    "½": r"\frac{1}{2}",
-    "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
-    "⅛": r"\frac{1}{8}",
+# What is written, and how: {"\\le": ["\\leq", "≤", ...], ...}
+SPELLINGS = {
+    spelling: f"{name} " if re.fullmatch(r"\\[a-zA-Z]+", name) else name
+    for name, spellings in json.loads(
+        Path(__file__).with_name("spellings.json").read_text(encoding="utf-8")
+    ).items()
+    for spelling in spellings
 }
-for symbol, command in zip(SYMBOLS, COMMANDS.split(), strict=True):
-    SIGNS[symbol] = rf"\{command} "
+SPELLING = re.compile(r"\\(?:[A-Za-z]+|\|)|[^\x00-\x7f]|[<>!]=")
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 WIDE = "[\u3000\uff01-\uffe6\u212a\u212b\u2103\u2109\u3300-\u33ff]+"  # not ², which would become 2
@@ -89,16 +82,22 @@ def _mark_words(text):
     return f" {marked}{text[1][len(words) :]} "
 
 
+def _unit_of_body(unit):
+    body = re.findall(BODY, unit[2])[0]
+    return rf" \text{{ {unit[1]}{BODY_SIGNS.get(body, body.lower())}}}"
+
+
 BODY_SIGNS = {r"\odot": "sun", "⊙": "sun", r"\oplus": "earth", "⊕": "earth"}
 BODY = r"\\odot|⊙|\\oplus|⊕|(?i:sun|earth|jup(?:iter)?)"
+INDEX = rf"(?:\\(?:text|mathrm)\s*\{{\s*(?:{BODY})\s*\}}|{BODY})"
 UNIT_SPELLINGS = compile_rules(
     [
         (r"\\text\s*\{\s*\\AA\s*\}|\\AA(?![a-z])|\\mathring\s*\{?A\}?", " Å "),
         (  # M_\odot, R_{\text{Earth}}
             r"(?<=[\d}])(?:\s|\\[,;:! ]|~){0,9}"
-            r"(?:\\(?:text|mathrm)\s*\{\s*)?([MLR])\s*\}?_\s*\{?\s*"
-            rf"(?:\\(?:text|mathrm)\s*\{{)?\s*({BODY})\s*\}}?\s*\}}?",
-            lambda unit: rf" \text{{ {unit[1]}{BODY_SIGNS.get(unit[2], unit[2].lower())}}}",
+            r"(?:\\(?:text|mathrm)\s*\{\s*)?([MLR])\s*\}?_\s*"
+            rf"(\{{\s*{INDEX}\s*\}}|{INDEX})",
+            _unit_of_body,
         ),
         (r"\^\s*\{?\s*\\prime\s*\\prime\s*\}?", "''"),
         (r"\{:\}", ":"),
@@ -148,23 +147,8 @@ REWRITES = compile_rules(
         (r"\\big(cup|cap)(?![a-z])", r"\\\1"),
         (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"\\%", "%"),
-        (r"\\lbrace(?![a-z])", r"\\{"),
-        (r"\\rbrace(?![a-z])", r"\\}"),
-        (r"\\lbrack(?![a-z])", "["),
-        (r"\\rbrack(?![a-z])", "]"),
-        (r"\\langle(?![a-z])", "("),
-        (r"\\rangle(?![a-z])", ")"),
-        (r"\\[lr]?vert(?![a-z])|\\[lr]?[|](?![a-z])|\\mid(?![a-z])", "|"),
-        (r"\\leq(?:slant|q)?(?![a-z])|<=", r"\\le "),
-        (r"\\geq(?:slant|q)?(?![a-z])|>=", r"\\ge "),
-        (r"\\neq(?![a-z])|!=|\\not\s*=", r"\\ne "),
-        (r"\\lt(?![a-z])", "<"),
-        (r"\\gt(?![a-z])", ">"),
-        (r"\\(?:simeq|sim|thickapprox)(?![a-z])", r"\\approx "),
-        (r"\\(?:varnothing|O)(?![a-z])|\\\{\s*\\\}", r"\\emptyset"),
-        (r"\\var(phi|epsilon|theta|rho|sigma|pi)(?![a-z])", r"\\\1"),
-        (r"\\backslash(?![a-z])", r"\\setminus"),
-        (r"\\(?:Reals|R)(?![a-z])", r"\\mathbb{R}"),
+        (r"\\not\s*=", r"\\ne "),
+        (r"\\\{\s*\\\}", r"\\emptyset"),
         (r"\\math(?:bb|cal|frak)\s*(?:\{\s*(\w)\s*\}|(\w))", r"\\mathbb{\1\2}"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])|\\circ(?=\s*$)", "°"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
@@ -256,7 +240,7 @@ def normalize(answer: str) -> str:
     >>> normalize(r"$\left( \dfrac12, \text{ 3 cm} \right)$.")
     '( \\frac{1}{2}, 3 cm )'
     """
-    answer = answer.translate(LOOKALIKES).translate(str.maketrans(SIGNS))
+    answer = SPELLING.sub(lambda spelling: SPELLINGS.get(spelling[0], spelling[0]), answer)
     answer = rewrite(fold_width(answer), [*UNIT_SPELLINGS, *SIGNS_OF_TEXT])
     if re.search(ALIGNED, answer):  # x &= 3 + 4 \\\\ &= 7
         answer = re.sub(r"&|\\\\", " ", re.sub(ALIGNED, " ", answer))

@@ -40,10 +40,9 @@ def hide_brackets(answer: str) -> str:
 def split(answer: str, separator: str) -> list[str]:
     """Return the parts of an answer between the separators (a pattern) outside all brackets."""
     pieces, start = [], 0
-    for cut in re.finditer(separator, hide_brackets(answer)):
+    for cut in re.finditer(rf"{separator}|\Z", hide_brackets(answer)):
         pieces.append(answer[start : cut.start()].strip())
         start = cut.end()
-    pieces.append(answer[start:].strip())
     return list(filter(None, pieces))
 
 
@@ -123,8 +122,7 @@ def elements(answer: str) -> list[str]:
         answer = inner[1] or inner[2] or ""
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] == "cases" and "&" not in matrix[3]:
-        rows = [row.strip(" ,") for row in matrix[3].split(r"\\")]
-        return list(filter(None, rows))
+        return [row.strip(" ,") for row in split(matrix[3], r"\\\\")]
     signed = []
     for part in split(re.sub(DOTS, _fill_in, answer), COMMA):
         signed.append(_choose_signs(part, "+", "-"))
@@ -185,8 +183,8 @@ def is_list(kind: str, items: list[str]) -> bool:
     """
     if len(items) > 1 and set(kind.split()) == {"1"}:
         return True
-    numbers = [number for number in map(read_number, items) if number is not None]
-    decreases = len(items) == len(numbers) == 2 and numbers[0] > numbers[1]
+    numbers = list(map(read_number, items))
+    decreases = len(items) == 2 and None not in numbers and numbers[0] > numbers[1]
     nested = any(entries(item)[0] for item in items)
     return kind in ("()", "[]") and (len(items) > 2 or decreases or nested)
 
@@ -204,7 +202,8 @@ EVERYTHING = (
 )
 MEMBER = rf"({LETTER})\s*\\in\s*(?=[(\[])"  # x \in [1,2]
 POINT = rf"\\\{{([^,]*)\\\}}|({LETTER}) ?= ?([^=,]+)"  # \{3\}, x = 3
-LESS = r"<|\\le"
+LESS = r"<|\\le(?![a-z])"
+SIDE = rf"(?:(?!{LESS}| or ).)+"
 BETWEEN = re.compile(rf"(.+) ({LESS}) ({LETTER}) ({LESS}) (.+)")
 SOLUTIONS = compile_rules(  # an inequality becomes low < x < high, one after the other
     [
@@ -213,8 +212,8 @@ SOLUTIONS = compile_rules(  # an inequality becomes low < x < high, one after th
         (rf"^\| ?({LETTER}) ?\| ({LESS}) (.+)$", r"-(\3) \2 \1 \2 \3"),
         (rf"^(.+) ({LESS}) \| ?({LETTER}) ?\|$", r"\3 \2 -(\1) or \1 \2 \3"),
         (rf"^({LETTER}) \\ne (.+)$", r"\1 < \2 or \2 < \1"),
-        (rf"(^|or )({LETTER} (?:{LESS}) )", r"\1-\\infty < \2"),
-        (rf"( (?:{LESS}) {LETTER})(?= or|$)", r"\1 < \\infty"),
+        (rf"(^| or )({LETTER} (?:{LESS}) {SIDE})(?= or |$)", r"\1-\\infty < \2"),
+        (rf"(^| or )({SIDE} (?:{LESS}) {LETTER})(?= or |$)", r"\1\2 < \\infty"),
     ]
 )
 OPENING, CLOSING = {"<": "(", r"\le": "["}, {"<": ")", r"\le": "]"}

@@ -76,7 +76,7 @@ SCALES = word_values("""
     half 1/2  halve 1/2  third 1/3  quarter 1/4  fourth 1/4  fifth 1/5  sixth 1/6  seventh 1/7
     eighth 1/8  ninth 1/9  tenth 1/10  hundredth 1/100  thousandth 1/1000""")
 MONEY = {"dollar", "euro", "sterling", "rupee", "yuan", "yen"}
-MONEY_SCALES = {"k": 1_000, "K": 1_000, "M": 10**6, "B": 10**9}  # $5M
+MONEY_SCALES = word_values("k 1000  K 1000  M 1e6  B 1e9")  # $5M
 DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 POWERS = {"squared": 2, "cubed": 3}
 NO_COUNT = r"more$|\^ ?\{? ?0"  # 12 more, m^0
@@ -155,7 +155,7 @@ def root_units(powers: dict[str, int]) -> tuple[Fraction, frozenset]:
 def read_quantity(answer: str) -> Quantity:
     """Return an answer in normal form as a quantity; without unit and words it is its own value.
 
-    >>> read_quantity("5 km").size, read_quantity("12 red apples").words
+    >>> read_quantity("5 km").size, read_quantity("12 §red §apples").words
     (Fraction(1000, 1), frozenset({'red', 'apple'}))
     """
     match = QUANTITY.fullmatch(answer) if len(answer) <= MAX_QUANTITY else None
@@ -215,7 +215,7 @@ def _read_tail(value, tail):
             powers[last] *= POWERS[singular]
         elif _changes_value(word, singular, sign):
             return None
-        elif _unit_of(word, words, powers):  # kg of gold, % per year
+        elif not words and not powers["percentage"] and find_unit(word):  # not % per year
             last = find_unit(word)
             powers[last] += sign * int(re.sub(r"[^-\d]", "", power) or dimension)
             dimension = 1
@@ -225,7 +225,7 @@ def _read_tail(value, tail):
             return None
     if dimension > 1:  # square units
         words.add(str(dimension))
-    size, unit = root_units(_powers_of(powers))
+    size, unit = root_units({name: power for name, power in powers.items() if power})
     is_letter = bool(re.fullmatch(r"[^\W\d_]", tail))
     return Quantity(value, scale, size, unit, frozenset(words), is_letter)
 
@@ -234,24 +234,14 @@ def _singular(word):
     return word.lower().removesuffix("s") if len(word) > 3 else word.lower()
 
 
-def _powers_of(powers):
-    return {name: power for name, power in powers.items() if power}
-
-
 def _read_scale(word, singular, powers):
     """Return what a word multiplies a value by, 0 if it is no such word."""
-    if word in MONEY_SCALES and MONEY & powers.keys():
-        return Fraction(MONEY_SCALES[word])
-    return Fraction(SCALES.get(singular, 0))
+    is_money = word in MONEY_SCALES and MONEY & powers.keys()
+    return MONEY_SCALES[word] if is_money else SCALES.get(singular, 0)
 
 
 def _changes_value(word, singular, sign):
     return singular in POWERS or (word.lower() in CHANGES.split() and sign > 0)
-
-
-def _unit_of(word, words, powers):
-    """Return the unit that a word names; None behind a description or a percentage."""
-    return None if words or powers["percentage"] else find_unit(word)
 
 
 def agree(gold: Quantity, answer: Quantity) -> bool:

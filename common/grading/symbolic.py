@@ -170,12 +170,8 @@ def _exact(expression):
 
 def _symbols_in_limits(part):
     """Return the symbols in the limits of a sum, product, integral or limit."""
-    symbols = set()
-    for limit in getattr(part, "limits", [part.args[1:]]):
-        for end in limit[1:]:
-            if isinstance(end, sympy.Expr):
-                symbols |= end.free_symbols
-    return symbols
+    limits = getattr(part, "limits", [part.args[1:]])
+    return sympy.Tuple(*(end for limit in limits for end in limit[1:])).free_symbols
 
 
 def equal(gold: str, answer: str, tolerance: float = 0) -> bool:
