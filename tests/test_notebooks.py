@@ -1,6 +1,7 @@
 """The scripts as notebooks, and under %run in a kernel, leave the files that a shell leaves."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from common.core import prompts
+from tests import hostile
 from tests.faults import FaultServer
 from tests.runs import ROOT, SMALL, STAGES, contents, n_lines, rows
 
@@ -42,11 +44,11 @@ def code(source):
     return nbformat.v4.new_code_cell(source)
 
 
-def execute(book, folder, allow_errors=False):
+def execute(book, folder, allow_errors=False, timeout=300):
     """Run all cells in a kernel of their own, started in `folder`; return what they print."""
     client = nbclient.NotebookClient(
         book,
-        timeout=300,
+        timeout=timeout,
         kernel_name="python3",
         allow_errors=allow_errors,
         resources={"metadata": {"path": str(folder)}},
@@ -99,6 +101,33 @@ def test_scripts_under_run_in_one_kernel(finished, run_copy):
     printed = execute(nbformat.v4.new_notebook(cells=cells), run_copy.parent.parent)
     assert printed.count("next: ") == 5
     assert contents(run_copy) == contents(finished.run)
+
+
+HOSTILE = """
+import time
+from common.grading import equivalence, grade, is_correct
+from tests import hostile
+
+equivalence.SYMBOLIC_SECONDS = 0.7
+for name, text, gold in hostile.cases({marker!r}):
+    began = time.process_time()
+    result = grade(text, gold)
+    print("graded", result.correct, time.process_time() - began, name)
+print("afterwards", is_correct(r"\\boxed{{\\sqrt{{8}}}}", r"2\\sqrt{{2}}"))
+"""
+
+
+@pytest.mark.slow
+def test_hostile_answers_in_a_kernel(tmp_path):
+    """None is right, none runs code, each takes little of the kernel's CPU time."""
+    marker = tmp_path / "ran"
+    cell = code(HOSTILE.format(marker=str(marker)))
+    printed = execute(nbformat.v4.new_notebook(cells=[cell]), tmp_path, timeout=1_800)
+    graded = re.findall(r"^graded (\w+) (\S+) ", printed, re.M)
+    assert len(graded) == len(hostile.cases(str(marker)))
+    assert {verdict for verdict, _ in graded} == {"False"}
+    assert max(float(seconds) for _, seconds in graded) < 6
+    assert "afterwards True" in printed and not marker.exists()
 
 
 def test_a_mistake_leaves_the_kernel_alive(finished, run_copy):

@@ -17,14 +17,15 @@ The path of one answer through the files:
     extraction          finds the answer in the output: a box, a cue, the last number
     options             finds the letter, of multiple choice
     equivalence         compares it with the gold by an ordered list of rules, which use
-      normalize_latex   one spelling for what is written in many ways
+      normalize_latex   one spelling for what is written in many ways (spellings.json)
       parse_structure   lists, tuples, matrices, intervals, inequalities, labels
       quantities        values with units (pint's tables) or a description: 5 km is 5000 m
       read_numbers      exact rational numbers
-      text_answers      numbers in words (a lark grammar), truth values, "The function is odd"
+      text_answers      numbers in words (number_words.lark), truth values, "The function is odd"
     sympy_worker        asks a process that can be killed, for what no rule decides
       symbolic          the program that runs there: values at fixed points, by sympy
-    paper               the paper's lax grader, apart from all this but for the last two
+    paper               the paper's lax grader, apart from all this but for the last two and the
+                        table of number words
 
 By hand: the output is "So the answer is $\boxed{\dfrac12\text{ cm}}$." and the gold is 0.5.
 extraction finds "\dfrac12\text{ cm}" in the box. normalize_latex makes it "\frac{1}{2} cm".

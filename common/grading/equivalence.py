@@ -170,15 +170,8 @@ class _Comparison:
             return self.equal(right.strip(), answer)
         return self.equal(gold, right.strip())
 
-    def _approximations(self, gold, answer):
-        r"""Compare what is before \approx, which is exact."""
-        if r"\approx" not in gold + answer:
-            return None
-        gold, answer = (side.partition(r"\approx")[0].strip() for side in (gold, answer))
-        return self.equal(gold, answer)
-
-    def _parentheses(self, gold, answer):
-        """Compare without the parentheses around a single value."""
+    def _inner_values(self, gold, answer):
+        """Compare without parentheses around a single value, and without approximations of it."""
         inner, other = _inside(gold), _inside(answer)
         return None if (inner, other) == (gold, answer) else self.equal(inner, other)
 
@@ -241,8 +234,7 @@ class _Comparison:
     VALUE_RULES = (
         _labels,
         _one_equation,
-        _approximations,
-        _parentheses,
+        _inner_values,
         _entries,
         _units,
         _numbers,
@@ -283,7 +275,8 @@ def _rename_argument(gold_label, label, value):
 
 
 def _inside(side):
-    """Return x of (x), the matrix of a bracketed one, and anything else as it is: [5] is a list."""
+    r"""Return x of (x) and of x \approx 3, the matrix of a bracketed one; [5] stays a list."""
+    side = side.partition(r"\approx")[0].strip()
     kind, items = entries(side)
     if len(items) == 1 and (kind == "()" or kind == "[]" and items[0].startswith(r"\begin")):
         return items[0]

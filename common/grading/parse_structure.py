@@ -183,8 +183,8 @@ def is_list(kind: str, items: list[str]) -> bool:
     """
     if len(items) > 1 and set(kind.split()) == {"1"}:
         return True
-    numbers = list(map(read_number, items))
-    decreases = len(items) == 2 and None not in numbers and numbers[0] > numbers[1]
+    numbers = [number for number in map(read_number, items) if number is not None]
+    decreases = len(items) == len(numbers) == 2 and numbers[0] > numbers[1]
     nested = any(entries(item)[0] for item in items)
     return kind in ("()", "[]") and (len(items) > 2 or decreases or nested)
 

@@ -249,12 +249,12 @@ def agree(gold: Quantity, answer: Quantity) -> bool:
 
     Units must be of one kind. A unit or description may be left out, but no % and no ‰.
     """
+    if not (gold.words <= answer.words or answer.words <= gold.words):
+        return False
     if gold.unit and answer.unit:
-        alike = gold.unit == answer.unit
-    else:
-        unit, words = (gold.unit, answer.words) if gold.unit else (answer.unit, gold.words)
-        alike = not unit & RELATIVE and not (unit and words)  # not 5 km and 5 apples
-    return alike and (gold.words <= answer.words or answer.words <= gold.words)
+        return gold.unit == answer.unit
+    apples = gold.unit and answer.words or answer.unit and gold.words  # 5 km and 5 apples
+    return not apples and not (gold.unit | answer.unit) & RELATIVE
 
 
 def ratio(gold: Quantity, answer: Quantity) -> Fraction:
