@@ -45,13 +45,22 @@ sympy.parsing.sympy_parser.parse_expr = _number
 
 DIGITS = 30  # of a value
 SPANS = [(0, 1)] * 3 + [(1, 4)] * 2 + [(-3, 3)] * 5  # the points lie here; small integers follow
-SPANS += [(10, 60), (60, 900), (-900, -10)]
+WIDE = [(10, 60), (60, 900), (-900, -10)]  # and here, if nothing grows like an exponential
 LARGEST = 10**60  # a larger value is near a pole, or hides the other terms of a sum
 AGREE = 4  # expressions are equal if they agree at so many points
 # 101_2, \angle A, \sum a_k, x°
 UNREADABLE = r"\d_|\\angle|\\(?:sum|prod).*[A-Za-z]_|[^\d)}\s.]\s*°"
 TRIGONOMETRY = r"\\(?:sin|cos|tan|cot|sec|csc)"
 UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
+GROWING = (
+    sympy.exp,
+    sympy.sinh,
+    sympy.cosh,
+    sympy.tanh,
+    sympy.factorial,
+    sympy.gamma,
+    sympy.binomial,
+)
 STRICT = (sympy.StrictLessThan, sympy.StrictGreaterThan)
 INEQUALITIES = (*STRICT, sympy.LessThan, sympy.GreaterThan)
 
@@ -200,8 +209,10 @@ def _points(first, second):
 
     They are the same in every run and different for each symbol.
     """
-    symbols = first.free_symbols | second.free_symbols
-    for number, (low, high) in enumerate(SPANS):
+    symbols, total = first.free_symbols | second.free_symbols, first + second
+    powers = [power for power in total.atoms(sympy.Pow) if power.exp.free_symbols]
+    spans = SPANS if powers or total.has(*GROWING) else SPANS + WIDE
+    for number, (low, high) in enumerate(spans):
         yield {
             symbol: low + (high - low) * sympy.Rational(_draw(symbol, number, 996) + 1, 998)
             for symbol in symbols

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = min(os.cpu_count() or 1, 8)  # at most; each thread that asks starts one
+PAIRS_OF_A_WORKER = 2_000
 MEMORY_BYTES = 512 * 2**20  # address space of a worker, if the system can limit it; imports: 150 MB
 SYMBOLIC = Path(__file__).with_name("symbolic.py")
 # The last resort, for a process that the system gives no time. What an answer may take is CPU time,
@@ -149,10 +150,14 @@ class Allowance:
 
 
 def map_unique(function: Callable, texts: list, golds: list) -> list:
-    """Return function(text, gold) of every pair: equal pairs once, WORKERS of them at a time."""
+    """Return function(text, gold) of every pair: equal pairs once, many of them several at a time.
+
+    A further process takes a second of CPU to start, which pays off for PAIRS_OF_A_WORKER.
+    """
     pairs = list(zip(texts, golds, strict=True))
     unique = list(dict.fromkeys(pairs))
-    with ThreadPoolExecutor(WORKERS) as threads:
+    n_threads = min(WORKERS, 1 + len(unique) // PAIRS_OF_A_WORKER)
+    with ThreadPoolExecutor(n_threads) as threads:
         results = dict(zip(unique, threads.map(function, *zip(*unique))))
     return [results[pair] for pair in pairs]
 
