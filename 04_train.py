@@ -143,7 +143,9 @@ source = config.model or manifests.require(run / "01_base")
 if config.after:
     source = last_checkpoint(run, config.after)
 base = local_folder(source, weights=not config.dry_run)
-base_id = None if config.dry_run else distributed.from_main(files.model_id, Path(base))
+base_id = None
+if not config.dry_run:  # process 0 reads it, since a 7B is 15 GB
+    base_id = distributed.broadcast(files.model_id(Path(base)) if rank == 0 else None)
 shape = estimate.model_shape(base, 0 if full else config.lora_rank, four_bits)
 dtype = distributed.compute_dtype(device)  # of saved models, too; training keeps float32
 

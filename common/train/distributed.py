@@ -107,11 +107,6 @@ def broadcast(value):
     return values[0]
 
 
-def from_main(function, *arguments):
-    """Return what the function returns in the main process, the only one that calls it."""
-    return broadcast(function(*arguments) if is_main() else None)
-
-
 def maximum(value: int) -> int:
     """Return the largest value of all processes of a training."""
     import torch

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from common.core.errors import InputError, Stopped
@@ -139,7 +140,10 @@ def _total_loss(model, examples, step, scale):
     """
     device = next(model.parameters()).device
     total = torch.zeros((), device=device)
-    for group in step[dist.get_rank()]:
+    groups = step[dist.get_rank()]
+    for number, group in enumerate(groups, 1):
+        if isinstance(model, FSDPModule):  # embedding and head stay gathered until the last one
+            model.set_reshard_after_backward(number == len(groups), recurse=False)
         batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
         loss = model.completion_loss(*tokens.micro_batch(batch, device), scale)
         if torch.is_grad_enabled():

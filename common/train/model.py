@@ -20,7 +20,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 from transformers.utils import logging as transformers_logging
 
 from common.core.errors import InputError, failed
@@ -142,7 +141,6 @@ def make_trainable(model, recomputed: int = 0) -> None:
     layers = layers_of(model)
     if recomputed:
         _replace_forward(layers[recomputed:], LlamaMLP, _gated_product)
-        _replace_forward(layers[recomputed:], Qwen2MLP, _gated_product)
     for i in range(recomputed):
         layers[i] = checkpoint_wrapper(layers[i], preserve_rng_state=False)
     model.completion_loss = types.MethodType(_completion_loss, model)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
@@ -223,6 +224,22 @@ def test_sharded_or_not_every_bit_is_the_same(tiny_model, examples, tmp_path, lo
     assert numbers(fit(tiny_model, examples, state=tmp_path / "sharded")) == numbers(whole[3:])
     resumed = fit(tiny_model, examples, state=tmp_path / "plain", load=load_sharded)
     assert numbers(resumed) == numbers(whole[3:])
+
+
+def test_embedding_and_head_stay_gathered_until_a_steps_last_micro_batch(
+    tiny_model, examples, load_sharded
+):
+    net, gathered = load_sharded(tiny_model, CPU), []
+    loss = net.completion_loss
+
+    def note(*batch):
+        gathered.append(not isinstance(net.get_input_embeddings().weight, DTensor))
+        return loss(*batch)
+
+    net.completion_loss = note
+    for _ in training_steps(net, adamw(net), examples, [[[[0, 1], [2], [3]]], [[[4], [5]]]], 1e-2):
+        assert all(isinstance(p, DTensor) for p in net.parameters())
+    assert gathered == [False, True, True, False, True]
 
 
 def test_sharded_or_not_the_checkpoint_is_the_same(tiny_model, tmp_path, load_sharded):
