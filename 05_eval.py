@@ -132,9 +132,12 @@ choose = config.selection != "last" and not config.ask
 specs, seed_groups = models.resolve_models(run, config.model, config.seeds, config.base_url, choose)
 labels, baselines = models.choose_baselines(specs, seed_groups, config.baseline)
 extra_body = parse_extra_body(config.extra_body) or None
-sampling = Sampling(config.temperature, max_new_tokens=config.max_new_tokens, extra_body=extra_body)
-if config.temperature:
-    sampling = replace(sampling, seed=config.seed)
+sampling = Sampling(
+    config.temperature,
+    max_new_tokens=config.max_new_tokens,
+    seed=config.seed if config.temperature else None,
+    extra_body=extra_body,
+)
 
 # %% Only ask
 if config.ask:

@@ -191,7 +191,9 @@ MISTAKES = {
         "--arms",
         without("04_train"),
     ),
-    "unknown model in 05": Mistake(["05_eval.py", "--model", "nope"], ["'nope'"], "--model"),
+    "unknown model in 05": Mistake(
+        ["05_eval.py", "--model", "nope"], ["nope", "sft"], "--model base"
+    ),
     "unknown teacher in 03": Mistake(
         ["03_build.py", "--teacher", "somebody"],
         ["02_critiques", "somebody"],
@@ -261,7 +263,7 @@ MISTAKES = {
     ),
     "one step": Mistake(
         ["04_train.py", "--arms", "cft", "--global-batch", "512"],
-        ["24 rows are one step", "learning rate of 0"],
+        ["24 rows, all in one step", "learning rate of 0"],
         "--warmup-ratio 0",
     ),
     "unknown baseline": Mistake(
@@ -394,7 +396,7 @@ SERVED = {  # what the server says to every request: the status, what stderr hol
     "model": (
         2,
         ["404 model_not_found", "The model `somebody` does not exist."],
-        "Check --model somebody and --base-url (most end in /v1)",
+        "Check --model and --base-url (most end in /v1)",
     ),
     "max_tokens": (2, ["The server refuses max_tokens"], "--reasoning"),
 }
