@@ -44,7 +44,7 @@ def failing(error=RuntimeError):
 
 
 def slow(value):
-    return lambda self, *arguments: time.sleep(30) or value
+    return lambda self, *arguments: time.sleep(300) or value
 
 
 def touching(path):

@@ -79,11 +79,9 @@ def _call(call):
 
 
 SYMBOL = r"(\\[a-z]+|[A-Za-z])(_(?:\w|\{\w*\}))?"
+INDEX = r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}"  # L_{\odot}
 NAMES = [  # the grammar drops primes, takes f(x) for a product and I for the imaginary unit
-    (
-        r"(?<!\\sum)(?<!\\prod)_\{([^{}=]+)\}",
-        lambda index: f"_{{{_name_of(index[1])}}}",
-    ),  # L_{\odot}
+    (INDEX, lambda index: f"_{{{_name_of(index[1])}}}"),
     (r"([A-Za-z])('+)", lambda name: f"{name[1]}_{{prime{len(name[2])}}}"),
     (r"(?<![\\A-Za-z])([fgh])\s*\(([^()]*)\)", _call),
     (r"(?<![\\A-Za-z])([A-Z])\s*\[([^\[\]]*)\]", _call),  # E[X^2]

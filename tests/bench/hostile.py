@@ -1,4 +1,4 @@
-"""The strict grader on answers that attack it: code run, seconds, memory, exceptions, verdicts.
+"""The strict grader on answers that attack it: code run, CPU seconds, memory, raised, verdicts.
 
     python -m tests.bench.hostile [--where main|thread|notebook] [--only GLOB]
 
@@ -7,11 +7,12 @@ extract_answer(text), then three ordinary answers, the last one new each time. A
 calls them: from its main thread, from another thread, or from a cell of a real ipykernel (without
 nbclient: inside asyncio.run).
 
-Measured: a call's wall seconds, and what the caller and all its descendants hold over what it held
-before its first call (resident memory in /proc every 20 ms; shared pages count in each process). A
-call that reaches four times a limit is killed, and a fresh caller goes on with the next case. Exit
-status 1 if a promise is broken: no code is run, no call takes over 6 s or 1 GB or raises, nothing
-is graded correct, and the ordinary grades stay right.
+Measured: a call's CPU seconds, those of the caller's workers and of their start included, and what
+the caller and all its descendants hold over what it held before its first call (resident memory in
+/proc every 20 ms; shared pages count in each process). A call that takes two minutes or four times
+the memory is killed, and a fresh caller goes on with the next case. Exit status 1 if a promise is
+broken: no code is run, no call takes over 6 CPU seconds or 1 GB or raises, nothing is graded
+correct, and the ordinary grades stay right.
 """
 
 import argparse
@@ -29,9 +30,11 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.bench.grade import cpu, cpu_of
 from tests.hostile import box, cases
 
-SECONDS, MB, HARD = 6, 1024, 4
+SECONDS, MB = 6, 1024
+HARD_WALL_SECONDS, HARD_MB = 120, 4 * MB
 BROKEN = {
     "code run": lambda call: call["ran"],
     "over 6 s": lambda call: call["seconds"] > SECONDS,
@@ -82,6 +85,8 @@ def calls_of(k, text, gold):
 
 def call_all(place, log, only, first, marker):
     """Run the cases from the `first` one on; each call is announced and reported in the log."""
+    from common.grading import sympy_worker
+
     selected = [case for case in cases(marker) if fnmatchcase(case[0], only)]
     with open(log, "a") as file:
 
@@ -93,13 +98,14 @@ def call_all(place, log, only, first, marker):
         for k, (name, text, gold) in list(enumerate(selected))[first:]:
             for what, call in calls_of(k, text, gold).items():
                 tell(case=k, name=name, call=what, began=time.time())
-                start = time.perf_counter()
+                start = cpu() + cpu_of(sympy_worker.workers)
                 try:
                     outcome = call()
                 except BaseException as error:  # some cases raise SystemExit or KeyboardInterrupt
                     message = traceback.format_exception_only(type(error), error)[-1]
                     outcome = {"error": message.strip()[:160]}
-                tell(seconds=time.perf_counter() - start, ran=made(marker), **outcome)
+                seconds = cpu() + cpu_of(sympy_worker.workers) - start
+                tell(seconds=seconds, ran=made(marker), **outcome)
         tell(done=True)
 
 
@@ -187,7 +193,7 @@ def watch(where, only, first, marker, calls):
                 taken = (
                     time.time() - calls[-1]["began"] if calls and "seconds" not in calls[-1] else 0
                 )
-                if taken and (died or taken > HARD * SECONDS or mb > HARD * MB):
+                if taken and (died or taken > HARD_WALL_SECONDS or mb > HARD_MB):
                     calls[-1].update(
                         {"seconds": taken, "ran": made(marker)}
                         | ({"error": "the caller died"} if died else {})

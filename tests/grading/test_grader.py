@@ -179,7 +179,8 @@ def test_an_output_that_is_nothing_but_the_gold():
     assert is_correct("odd $n$", "odd $n$") and not is_correct("even $n$", "odd $n$")
 
 
-def test_many_at_once_are_graded_as_one_by_one():
+def test_many_at_once_are_graded_as_one_by_one(monkeypatch):
+    monkeypatch.setattr(sympy_worker, "PAIRS_OF_A_WORKER", 9)  # of 41 pairs: several threads
     texts = [boxed(rf"\sqrt{{{2 * k * k}}}") for k in range(1, 40)] + ["none", None]
     golds = [rf"{k + k % 2}\sqrt{{2}}" for k in range(1, 40)] + ["1", "2"]  # right for even k
     results = grade_many(texts, golds)
