@@ -21,7 +21,6 @@ from common.grading.parse_structure import (
     entries,
     hide_brackets,
     intervals,
-    is_enclosed,
     is_list,
     list_label,
     split_label,
@@ -145,9 +144,8 @@ class _Comparison:
     def _labels(self, gold, answer):
         """Compare labelled values: x = 1 is 1, but not y = 1."""
         gold_label, gold_value = split_label(gold)
-        answer_label, answer_value = split_label(answer)
+        answer_label, answer_value = split_label(_rename_argument(gold, answer))
         if gold_label and answer_label:
-            answer_label, answer_value = _rename_argument(gold_label, answer_label, answer_value)
             if _same_label(gold_label, answer_label) and self.equal(gold_value, answer_value):
                 return True
             return "(" not in gold_label + answer_label and self._symbolic(gold, answer)
@@ -253,9 +251,7 @@ def _is_equation(side):
 
 
 def _as_tuple(items):
-    if len(items) == 1:
-        return entries(split_label(items[0])[1])
-    return "()" if len(items) > 2 or any(map(is_enclosed, items)) else "", items
+    return ("()", items) if len(items) > 1 else entries(split_label(items[0])[1])
 
 
 def _same_label(label, other):
@@ -265,13 +261,12 @@ def _same_label(label, other):
     return label == other or one_function and (bare == other_bare or "y" in (label, other))
 
 
-def _rename_argument(gold_label, label, value):
+def _rename_argument(gold, answer):
     """Return f(t) = t + 1 as f(x) = x + 1, if the gold is about f(x)."""
-    argument, other = (re.search(r"\(([a-z])\)$", side) for side in (gold_label, label))
-    if not argument or not other or argument[1] in value:
-        return label, value
-    renamed = re.sub(rf"(?<![A-Za-z\\]){other[1]}(?![A-Za-z])", argument[1], value)
-    return label[: other.start()] + argument[0], renamed
+    argument, other = (re.match(r"[A-Za-z]\(([a-z])\) ?=", side) for side in (gold, answer))
+    if not argument or not other or argument[1] in answer:
+        return answer
+    return re.sub(rf"(?<![A-Za-z\\]){other[1]}(?![A-Za-z])", argument[1], answer)
 
 
 def _inside(side):
