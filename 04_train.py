@@ -39,8 +39,8 @@ class Config(RunConfig):
     )
     template: str = setting(
         "auto",
-        "chat template; auto: by the tokenizer",
-        choices=["auto", "chatml", "deepseek"],
+        "chat template; auto: by the tokenizer; own: its own, which an Instruct model knows",
+        choices=["auto", "chatml", "deepseek", "own"],
         group="data",
     )
     cutoff: int = setting(2048, "tokens per row", minimum=1, group="data")

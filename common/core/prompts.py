@@ -8,11 +8,12 @@ Sources: the paper (A.1), the released evaluation scripts and YAML
 import signal
 import threading
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template
+from jinja2 import Template, TemplateError
 
-from common.core.errors import InputError
+from common.core.errors import InputError, failed
 
 # Training prompts. The system line is the released YAML's template default; every row has it.
 SYSTEM = "You are a helpful assistant."
@@ -140,15 +141,7 @@ def solve_prompt(
     if template == "deepseek" and system == SOLVE_SYSTEM:
         # The released form: the system line closes the question.
         question, system = f"{question}\n{SOLVE_SYSTEM}", ""
-    messages = _chat(question, system)
-    if template != "own":
-        return render(messages, template)
-    with _time_limit():
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    bos = tokenizer.bos_token
-    if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]:
-        return text.removeprefix(bos)  # the tokenizer itself puts it before every text
-    return text
+    return render(_chat(question, system), template, tokenizer)
 
 
 @contextmanager
@@ -164,7 +157,7 @@ def _time_limit():
     def stop(number, frame):
         raise InputError(
             f"the model's own chat template took more than {TEMPLATE_SECONDS} s for a prompt.\n"
-            "Leave --template out, or correct chat_template in the model's tokenizer_config.json."
+            f"{LEAVE_OUT}"
         )
 
     before = signal.signal(signal.SIGVTALRM, stop)
@@ -197,6 +190,8 @@ JINJA = {
 TEMPLATE_SECONDS = 5  # of CPU, for one prompt in a model's own template
 TEMPLATES = {name: Template(source) for name, source in JINJA.items()}
 TEMPLATE_NEEDS = dict(chatml="<|im_end|>", deepseek="eos_token", own="chat template")
+LEAVE_OUT = "Leave --template out, or correct chat_template in the model's tokenizer_config.json."
+PROBE = "The answer is 2."  # what a model's own template does with an answer is tried with it
 CHATML_MARKERS = ["<|im_start|>", "<|im_end|>"]
 
 
@@ -217,8 +212,7 @@ def check_template(template: str, tokenizer):
     if not usable:
         raise InputError(
             f"this model's tokenizer has no {TEMPLATE_NEEDS[template]}, "
-            f"so --template {template} cannot be used.\n"
-            "Leave --template out, or add it to tokenizer_config.json."
+            f"so --template {template} cannot be used.\n{LEAVE_OUT}"
         )
 
 
@@ -236,16 +230,25 @@ def add_chatml_markers(template: str, tokenizer, embedding_rows: int, trainable:
 
 def end_token(template: str, tokenizer) -> str:
     """Return the token that closes an answer: supervised in training, it stops the saved model."""
+    if template == "own":
+        return _answer_form(tokenizer, tokenizer.chat_template)[-1]
     return "<|im_end|>" if template == "chatml" else tokenizer.eos_token
 
 
-def render(messages: list, template: str) -> str:
+def render(messages: list, template: str, tokenizer: Any = None) -> str:
     """Return the prompt text, up to where the assistant begins, without a tokenizer's bos.
+
+    tokenizer: needed by the template "own".
 
     >>> render([{"role": "user", "content": "1+1?"}], "chatml")
     '<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n'
     """
-    return TEMPLATES[template].render(messages=messages, add_generation_prompt=True)
+    if template != "own":
+        return TEMPLATES[template].render(messages=messages, add_generation_prompt=True)
+    if messages[0]["role"] == "system" and not _takes_system(tokenizer, tokenizer.chat_template):
+        system, user, *rest = messages  # Gemma's templates: at the head of the question
+        messages = [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+    return _render_own(messages, tokenizer)
 
 
 def render_completion(text: str, template: str, tokenizer) -> str:
@@ -253,5 +256,59 @@ def render_completion(text: str, template: str, tokenizer) -> str:
 
     DeepSeek's own template puts a space before the answer.
     """
+    if template == "own":
+        before, after, _ = _answer_form(tokenizer, tokenizer.chat_template)
+        return before + text + after
     space = " " if template == "deepseek" else ""
     return space + text + end_token(template, tokenizer)
+
+
+# --- a tokenizer's own template -------------------------------------------------------------------
+
+
+def _render_own(messages, tokenizer, is_prompt=True):
+    """Return the text of messages; is_prompt: with the beginning of an answer."""
+    # Llama's templates would write today's date: every day another prompt.
+    options = dict(tokenize=False, add_generation_prompt=is_prompt, date_string="26 Jul 2024")
+    try:
+        with _time_limit():
+            text = tokenizer.apply_chat_template(messages, **options)
+    except TemplateError as error:
+        raise failed(
+            "the model's own chat template takes no such prompt", error, LEAVE_OUT
+        ) from error
+    bos = tokenizer.bos_token
+    if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]:
+        return text.removeprefix(bos)  # the tokenizer itself puts it before every text
+    return text
+
+
+@lru_cache(maxsize=8)
+def _takes_system(tokenizer, chat_template):
+    """Return whether the template writes a system message; some refuse it or leave it out."""
+    try:
+        return PROBE in _render_own(_chat("1+1?", PROBE), tokenizer)
+    except InputError:
+        return False
+
+
+@lru_cache(maxsize=8)
+def _answer_form(tokenizer, chat_template):
+    """Return what the template writes before an answer, after it, and its end token.
+
+    The text after ends with the end token: that is where a model stops.
+    """
+    prompt = _render_own(_chat("1+1?"), tokenizer)
+    answered = [*_chat("1+1?"), {"role": "assistant", "content": PROBE}]
+    text = _render_own(answered, tokenizer, is_prompt=False)
+    before, _, rest = text.removeprefix(prompt).partition(PROBE)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    ends = [token for token in special if token in rest]
+    if not text.startswith(prompt) or not ends:
+        raise InputError(
+            "the model's own chat template cannot be trained: it begins an answer in another way "
+            f"than it asks for one, or ends none by a special token: {prompt!r}, {text!r}\n"
+            f"{LEAVE_OUT}"
+        )
+    end = min(ends, key=rest.index)
+    return before, rest[: rest.index(end)] + end, end

@@ -28,23 +28,31 @@ def reveal(text: str) -> str:
     return text.replace(HIDDEN, "")
 
 
-def encode(texts: list, tokenizer, add_special_tokens: bool = True) -> list:
+def encode(texts: list, tokenizer, begin: bool = True) -> list:
     """Return the token ids of each rendered text.
 
-    add_special_tokens: with what the tokenizer puts before every text (a begin token). A text with
-    hidden special tokens is read piece by piece, cut at the marks of its template.
+    begin: with what the tokenizer puts before every text. What it puts behind one, an end token, is
+    left out: the text goes on. One with hidden special tokens is read piece by piece, cut at the
+    marks of its template.
     """
-    encoded = tokenizer(texts, add_special_tokens=add_special_tokens).input_ids
+    first_ids = _begin_ids(tokenizer) if begin else []
+    encoded = tokenizer(texts, add_special_tokens=False).input_ids
     for text, ids in zip(texts, encoded):
-        if HIDDEN not in text:
-            continue
-        ids[:] = tokenizer("", add_special_tokens=add_special_tokens).input_ids
-        pieces = _pattern(tokenizer, len(tokenizer)).split(text)
-        for i, piece in enumerate(pieces):
-            is_text = i % 2 == 0  # between two of them is a mark
-            options = dict(add_special_tokens=False, split_special_tokens=is_text)
-            ids += tokenizer(reveal(piece), **options).input_ids
+        if HIDDEN in text:
+            ids.clear()
+            pieces = _pattern(tokenizer, len(tokenizer)).split(text)
+            for i, piece in enumerate(pieces):
+                is_text = i % 2 == 0  # between two of them is a mark
+                options = dict(add_special_tokens=False, split_special_tokens=is_text)
+                ids += tokenizer(reveal(piece), **options).input_ids
+        ids[:0] = first_ids
     return encoded
+
+
+def _begin_ids(tokenizer):
+    plain = tokenizer("a", add_special_tokens=False).input_ids
+    ids = tokenizer("a").input_ids
+    return ids[: ids.index(plain[0])] if plain else ids
 
 
 def count_rows(rows: list, tokenizer) -> int:

@@ -50,11 +50,11 @@ def encode_rows(rows: list, tokenizer, template: str) -> Iterator:
         prompt_texts, completion_texts = [], []
         for row in rows[start : start + TOKENIZER_ROWS]:
             prompt = [m | {"content": hide(m["content"], tokenizer)} for m in row["prompt"]]
-            prompt_texts.append(prompts.render(prompt, template))
+            prompt_texts.append(prompts.render(prompt, template, tokenizer))
             completion = hide(row["completion"][0]["content"], tokenizer)
             completion_texts.append(prompts.render_completion(completion, template, tokenizer))
         prompt_ids = encode(prompt_texts, tokenizer)
-        completion_ids = encode(completion_texts, tokenizer, add_special_tokens=False)
+        completion_ids = encode(completion_texts, tokenizer, begin=False)
         yield from zip(prompt_ids, completion_ids)
 
 

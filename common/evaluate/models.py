@@ -133,12 +133,22 @@ def _split_name(name, base_url):
 
 def read_origin(location: str) -> str:
     """Return what tells of a model's base: its name, and what its training wrote down."""
-    for folder in _training_folders(location):
+    base = _read_training(location).get("base")
+    return f"{location} {read_origin(base)}" if base else location
+
+
+def read_trained_template(location: str) -> str:
+    """Return the template that 04 trained a model with; "auto" if it is no model of 04."""
+    return _read_training(location).get("template", "auto")
+
+
+def _read_training(location):
+    """Return the settings of the training that a checkpoint is of; {} if there are none."""
+    for folder in Path(location).parents[:2]:  # a merged adapter is one level lower
         path = folder / "settings.json"
         if path.is_file():
-            base = trainings.read_settings(path).get("base", "")
-            return f"{location} {read_origin(base)}"
-    return location
+            return trainings.read_settings(path)
+    return {}
 
 
 def is_stale(location: str) -> bool:
@@ -174,6 +184,8 @@ class OpenModel:
 def open_model(spec: ModelSpec, config) -> OpenModel:
     """Return the model behind a spec; config: the settings of 05."""
     template = config.template
+    if template == "auto":
+        template = read_trained_template(spec.location)
     if spec.url:
         from common.generate.client import Client  # openai takes half a second
 

@@ -192,7 +192,7 @@ class Decoder:
         """Return a prompt's token ids; one that holds the begin token gets no second one."""
         begin = self.tokenizer.bos_token
         has_begin = begin and prompt.startswith(begin)
-        return encode([utf8(prompt)], self.tokenizer, add_special_tokens=not has_begin)[0]
+        return encode([utf8(prompt)], self.tokenizer, begin=not has_begin)[0]
 
     def _read(self, rows):
         """Return (cache of the rows' prompts, left-padded, the first token of each text, [B])."""

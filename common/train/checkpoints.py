@@ -109,7 +109,7 @@ def write(
 ) -> None:
     """Write a snapshot, tokenizer, template and stop tokens as transformers and peft read them."""
     part = empty_part(folder)
-    tokenizer.chat_template = prompts.JINJA[template]
+    tokenizer.chat_template = prompts.JINJA.get(template, tokenizer.chat_template)
     try:
         if isinstance(configuration, PreTrainedConfig):
             save_file(weights, part / "model.safetensors", {"format": "pt"})

@@ -107,10 +107,19 @@ def step_line(row: dict, n_steps: int, minutes_left: float) -> str:
 
 
 def supervised_text(example: dict, tokenizer) -> str:
-    """Return one row as the model sees it, what it learns to write between >>> and <<<."""
-    prompt = tokenizer.decode(example["input_ids"][: example["n_prompt"]])
-    completion = tokenizer.decode(example["input_ids"][example["n_prompt"] :])
-    return f"  {_shorten(prompt)!r}\n  >>> {_shorten(completion)!r} <<<"
+    """Return one row as the model sees it, what it learns to write between >>> and <<<.
+
+    The second time token by token, where prompt and completion meet and at the end.
+    """
+    n_prompt = example["n_prompt"]
+    ids = example["input_ids"].tolist()
+    prompt, completion = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
+    tokens = [repr(tokenizer.decode([i])) for i in ids]
+    last, first, end = tokens[:n_prompt][-4:], tokens[n_prompt:][:4], tokens[n_prompt:][4:][-2:]
+    return (
+        f"  {_shorten(prompt)!r}\n  >>> {_shorten(completion)!r} <<<\n"
+        f"  ... {' '.join(last)} >>> {' '.join(first)} ... {' '.join(end)} <<<"
+    )
 
 
 def _shorten(text, width=160):

@@ -282,4 +282,77 @@ def test_an_endless_template_of_a_model_is_ended(monkeypatch):
     with pytest.raises(InputError, match="chat template"):
         prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer)
     tokenizer.chat_template = "{{ messages[-1].content }}"
-    assert prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer) == "1+1?"
+    assert prompts.solve_prompt("1+1?", "own", tokenizer=tokenizer) == f"{BOXED}\n\n1+1?"
+
+
+# In miniature: how Instruct models' templates differ. What they write for a system message, a
+# question and an answer.
+TURNS = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+OWN_TEMPLATES = {
+    "with a newline after the end token": (TURNS, "<|system|>s<|end|>\n<|user|>q<|end|>\n", ""),
+    "refuses a system message": (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + TURNS,
+        "<|user|>s\n\nq<|end|>\n",
+        "",
+    ),
+    "leaves a system message out": (
+        TURNS.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"),
+        "<|user|>s\n\nq<|end|>\n",
+        "",
+    ),
+    "begins an answer with empty thinking": (
+        "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>"
+        "{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        "<|system|>s<|end|><|user|>q<|end|>",
+        "<think></think>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_TEMPLATES)
+def test_training_in_the_tokenizers_own_template(name):
+    """Prompt and completion are together what the template writes of the whole conversation."""
+    template, turns, before = OWN_TEMPLATES[name]
+    tokenizer = small_tokenizer("<s>", ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
+    tokenizer.chat_template = template
+    prompt = prompts.render(messages(("system", "s"), ("user", "q")), "own", tokenizer)
+    assert prompt == f"<s>{turns}<|assistant|>"
+    completion = prompts.render_completion(" a. ", "own", tokenizer)
+    assert completion == f"{before} a. <|end|>"
+    assert prompts.end_token("own", tokenizer) == "<|end|>"
+    whole = tokenizer.apply_chat_template(
+        messages(("user", "q"), ("assistant", "a.")), tokenize=False
+    )
+    asked = prompts.render(messages(("user", "q")), "own", tokenizer)
+    assert whole.removesuffix("\n") == asked + prompts.render_completion("a.", "own", tokenizer)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        TURNS.replace("<|assistant|>{% endif %}", "<|assistant|><think>\n{% endif %}"),
+        TURNS.replace("<|end|>", ""),
+        TURNS + "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}",
+    ],
+    ids=["a prompt that opens thinking", "no end token", "no answer"],
+)
+def test_a_template_that_cannot_be_trained_is_refused(template):
+    tokenizer = small_tokenizer("<s>", ["<|user|>", "<|assistant|>", "<|end|>"])
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match="own chat template"):
+        prompts.render_completion("a", "own", tokenizer)
+
+
+def test_the_date_is_no_part_of_a_prompt():
+    """Llama 3's templates write today's unless they are given one."""
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%c') %}{% endif %}"
+        "{{ date_string }}{{ messages[-1].content }}"
+    )
+    assert prompts.render(messages(("user", "q")), "own", tokenizer) == "26 Jul 2024q"

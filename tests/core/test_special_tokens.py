@@ -57,6 +57,24 @@ def without_blanks(text):
     return re.sub("[ ▁\n]", "", text)
 
 
+@pytest.mark.parametrize("form", ["$A </s>", "<s> $A </s>", "<s> $A"])
+@pytest.mark.parametrize("question", ["1 + 1?", f"1 + {END} 1?"])
+def test_no_end_token_stands_behind_a_prompt(form, question):
+    """Nor behind a completion a second one."""
+    inner = particular_tokenizer().backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    signs = [("<s>", begin), ("</s>", end)]
+    inner = tokenizer.backend_tokenizer
+    inner.post_processor = processors.TemplateProcessing(form, special_tokens=signs)
+    plain = tokenizer(question, add_special_tokens=False).input_ids
+    expected = [begin, *plain] if "<s>" in form else plain
+    assert special_tokens.encode([question], tokenizer) == [expected]
+    ((prompt, completion),) = encode_rows([cft_row(question, "Right.")], tokenizer, "deepseek")
+    assert prompt.count(begin) == form.count("<s>") and end not in prompt
+    assert completion.count(end) == 1 and completion[-1] == end
+
+
 def test_by_hand():
     """The tiny tokenizer has one token a character of what is not of its world."""
     hidden = special_tokens.hide(f"+{END}", TINY)

@@ -705,6 +705,28 @@ def test_05_scores_the_merged_model(lora_run):
     )
 
 
+def test_a_model_is_trained_and_asked_in_its_own_template(tmp_path, tiny_model):
+    """The folder keeps the template; 05 asks by the one that the training names."""
+    run = run_of(tmp_path, tiny_model)
+    own = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    tokenizer = load_tokenizer(tmp_path / "base")
+    tokenizer.chat_template = own
+    tokenizer.save_pretrained(tmp_path / "base")
+    own_template = "--arms", "cft", "--template", "own", "--model", "base"
+    printed = must_run(tmp_path, *LORA, *own_template)
+    assert "[assistant]" in printed.split(">>>")[0] and "<|im_start|>" not in printed
+    checkpoint = run / "04_train" / "cft" / "step-000006"
+    assert load_tokenizer(checkpoint / "merged").chat_template == own
+    assert trainings.read_settings(checkpoint.parent / "settings.json")["template"] == "own"
+    eval_arguments = "--name", "a", "--model", "cft", "--limit", 2, "--max-new-tokens", 4
+    must_run(tmp_path, "05_eval.py", *eval_arguments)
+    engines = json.loads((run / "05_results.run.json").read_text())["engines"]
+    assert engines["cft"]["template"] == "own"
+
+
 def test_merging_where_the_base_lies_elsewhere(lora_run, tmp_path):
     """Trained here, merged on a machine with more memory, as the error about memory proposes:
     --model says where the base is, and settings.json that it is the same one.
