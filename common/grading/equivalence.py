@@ -22,7 +22,6 @@ from common.grading.parse_structure import (
     hide_brackets,
     intervals,
     is_list,
-    list_label,
     split_label,
 )
 from common.grading.quantities import agree, join_quantities, multiply, ratio, read_quantity
@@ -100,8 +99,7 @@ class _Comparison:
             return True
         golds, answers = elements(gold), elements(answer)
         if len(golds) != 1 or len(answers) != 1:
-            labels = {remove_spaces(list_label(side)) for side in (gold, answer)}
-            return len(labels - {""}) < 2 and self._lists(golds, answers)
+            return self._lists(golds, answers)
         verdicts = (rule(self, golds[0], answers[0]) for rule in self.VALUE_RULES)
         return next(verdict for verdict in verdicts if verdict is not None)
 

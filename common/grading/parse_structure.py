@@ -98,27 +98,16 @@ CONDITION = r"^(?:if|when|for)\b|,$"  # if x > 0,
 PLUS_MINUS, MINUS_PLUS = r"\\pm(?![a-z])", r"\\mp(?![a-z])"
 
 
-def list_label(answer: str) -> str:
-    r"""Return the label of a whole list with its sign, or "".
-
-    x = 1, 2 and S = \{1, 4\} have one; x = 1, y = 2 has none.
-    """
-    label = LABEL.match(answer)
-    if not label:
-        return ""
-    rest = answer[label.end() :]
-    several = len(split(rest, COMMA)) > 1 and not re.search(r"[=<>]|\\[lg]e(?![a-z])", rest)
-    return label[0] if several or re.match(r"\\\{[^|:]*\\\}$", rest) else ""
-
-
 def elements(answer: str) -> list[str]:
     r"""Return the elements of a set or a bare list, or the equations of a system.
 
     a \pm b is two elements. Any other answer is its only element.
     """
-    answer = re.sub(SET_UNION, ",", answer.removeprefix(list_label(answer)))
-    inner = re.fullmatch(SET, answer)
-    if inner and is_enclosed(answer):
+    answer = re.sub(SET_UNION, ",", answer)
+    label = LABEL.match(answer)  # S = \{1, 2\}
+    unlabelled = answer[label.end() :] if label else answer
+    inner = re.fullmatch(SET, unlabelled)
+    if inner and is_enclosed(unlabelled):
         answer = inner[1] or inner[2] or ""
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] == "cases" and "&" not in matrix[3]:
