@@ -86,7 +86,7 @@ def split_label(answer: str) -> tuple[str, str]:
 # ---- lists and matrices ----
 
 COMMA = r",?\s*\b(?:and|or)\b\s*|[,;]"  # 1, 2 and 3
-SET = r"\\\{([^|:]*)\\\}|\{([^|:]*,[^|:]*)\}"  # \{1, 2\}, {1, 2}
+SET = r"(?:\\\{|\{(?=.*,))([^|:]*?)\\?\}"  # \{1, 2\}, {1, 2}
 SET_UNION = r"\\\}\s*\\cup\s*\\\{"  # \{1\} \cup \{2\}
 MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
@@ -104,11 +104,10 @@ def elements(answer: str) -> list[str]:
     a \pm b is two elements. Any other answer is its only element.
     """
     answer = re.sub(SET_UNION, ",", answer)
-    label = LABEL.match(answer)  # S = \{1, 2\}
-    unlabelled = answer[label.end() :] if label else answer
-    inner = re.fullmatch(SET, unlabelled)
-    if inner and is_enclosed(unlabelled):
-        answer = inner[1] or inner[2] or ""
+    value = split_label(answer)[1]
+    inner = re.fullmatch(SET, value)
+    if inner and is_enclosed(value):  # also of S = \{1, 2\}
+        answer = inner[1]
     matrix = MATRIX.fullmatch(answer)
     if matrix and matrix[2] == "cases" and "&" not in matrix[3]:
         return [row.strip(" ,") for row in split(matrix[3], r"\\\\")]
