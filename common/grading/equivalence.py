@@ -249,7 +249,7 @@ def _is_equation(side):
 
 
 def _as_tuple(items):
-    return ("()", items) if len(items) > 1 else entries(split_label(items[0])[1])
+    return entries(split_label(items[0])[1]) if len(items) == 1 else ("()", items)
 
 
 def _same_label(label, other):
