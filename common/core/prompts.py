@@ -231,7 +231,7 @@ def add_chatml_markers(template: str, tokenizer, embedding_rows: int, trainable:
 def end_token(template: str, tokenizer) -> str:
     """Return the token that closes an answer: supervised in training, it stops the saved model."""
     if template == "own":
-        return _answer_form(tokenizer, tokenizer.chat_template)[-1]
+        return _answer_form(tokenizer, tokenizer.chat_template)[1]
     return "<|im_end|>" if template == "chatml" else tokenizer.eos_token
 
 
@@ -246,8 +246,8 @@ def render(messages: list, template: str, tokenizer: Any = None) -> str:
     if template != "own":
         return TEMPLATES[template].render(messages=messages, add_generation_prompt=True)
     if messages[0]["role"] == "system" and not _takes_system(tokenizer, tokenizer.chat_template):
-        system, user, *rest = messages  # Gemma's templates: at the head of the question
-        messages = [user | {"content": f"{system['content']}\n\n{user['content']}"}, *rest]
+        system, user = [message["content"] for message in messages]
+        messages = _chat(f"{system}\n\n{user}")  # as Gemma 3's template writes it
     return _render_own(messages, tokenizer)
 
 
@@ -256,11 +256,10 @@ def render_completion(text: str, template: str, tokenizer) -> str:
 
     DeepSeek's own template puts a space before the answer.
     """
+    before = " " if template == "deepseek" else ""
     if template == "own":
-        before, after, _ = _answer_form(tokenizer, tokenizer.chat_template)
-        return before + text + after
-    space = " " if template == "deepseek" else ""
-    return space + text + end_token(template, tokenizer)
+        before = _answer_form(tokenizer, tokenizer.chat_template)[0]
+    return before + text + end_token(template, tokenizer)
 
 
 # --- a tokenizer's own template -------------------------------------------------------------------
@@ -294,21 +293,17 @@ def _takes_system(tokenizer, chat_template):
 
 @lru_cache(maxsize=8)
 def _answer_form(tokenizer, chat_template):
-    """Return what the template writes before an answer, after it, and its end token.
-
-    The text after ends with the end token: that is where a model stops.
-    """
+    """Return what the template writes before an answer, and the end token after it."""
     prompt = _render_own(_chat("1+1?"), tokenizer)
     answered = [*_chat("1+1?"), {"role": "assistant", "content": PROBE}]
     text = _render_own(answered, tokenizer, is_prompt=False)
-    before, _, rest = text.removeprefix(prompt).partition(PROBE)
+    before, _, after = text.removeprefix(prompt).partition(PROBE)
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    ends = [token for token in special if token in rest]
+    ends = [token for token in special if after.startswith(token)]
     if not text.startswith(prompt) or not ends:
         raise InputError(
-            "the model's own chat template cannot be trained: it begins an answer in another way "
-            f"than it asks for one, or ends none by a special token: {prompt!r}, {text!r}\n"
-            f"{LEAVE_OUT}"
+            f"the model's own chat template ends its prompt with {prompt[-30:]!r} and writes an "
+            f"answer as {text[-60:]!r}: it goes on otherwise than the prompt, or no special token "
+            f"ends it. So it cannot be trained in it.\n{LEAVE_OUT}"
         )
-    end = min(ends, key=rest.index)
-    return before, rest[: rest.index(end)] + end, end
+    return before, max(ends, key=len)

@@ -107,18 +107,14 @@ def step_line(row: dict, n_steps: int, minutes_left: float) -> str:
 
 
 def supervised_text(example: dict, tokenizer) -> str:
-    """Return one row as the model sees it, what it learns to write between >>> and <<<.
-
-    The second time token by token, where prompt and completion meet and at the end.
-    """
+    """Return one row as the model sees it, what it learns to write between >>> and <<<."""
     n_prompt = example["n_prompt"]
-    ids = example["input_ids"].tolist()
-    prompt, completion = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
-    tokens = [repr(tokenizer.decode([i])) for i in ids]
-    last, first, end = tokens[:n_prompt][-4:], tokens[n_prompt:][:4], tokens[n_prompt:][4:][-2:]
+    prompt = tokenizer.decode(example["input_ids"][:n_prompt])
+    completion = tokenizer.decode(example["input_ids"][n_prompt:])
+    pieces = [tokenizer.decode([i]) for i in example["input_ids"][: n_prompt + 4].tolist()]
     return (
         f"  {_shorten(prompt)!r}\n  >>> {_shorten(completion)!r} <<<\n"
-        f"  ... {' '.join(last)} >>> {' '.join(first)} ... {' '.join(end)} <<<"
+        f"  tokens where they meet: {pieces[-8:-4]} >>> {pieces[-4:]}"
     )
 
 

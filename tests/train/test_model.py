@@ -133,7 +133,7 @@ def test_scaled_and_bounded_logits_against_transformers(tmp_path, name, examples
 def test_a_change_of_logits_that_the_kit_does_not_know_is_refused(tmp_path, monkeypatch, method):
     """Whatever it is: the model's own logits are looked at."""
     AutoModelForCausalLM.from_config(CHANGED_LOGITS["gemma 2"]).save_pretrained(tmp_path)
-    monkeypatch.setattr(model, "SOFTCAPS", ())
+    monkeypatch.setattr(model, "SOFTCAP", "another name")
     with pytest.raises(InputError, match="Gemma2ForCausalLM"):
         METHODS[method](tmp_path)
 
