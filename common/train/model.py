@@ -6,11 +6,9 @@ none) and sums gradients in float32. One process on a CPU has nothing to shard.
 """
 
 import types
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -34,7 +32,7 @@ FULL_PRECISION = (
     "(--method qlora quantizes it by itself)."
 )
 SOFTCAP = "final_logit_softcapping"
-PLAIN_TYPES = ("F32", "BF16", "F16")
+PLAIN_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def read_config(folder):
@@ -54,7 +52,7 @@ def read_config(folder):
             f"{folder} holds quantized weights ({_read_field(quantized, 'quant_method')}), which "
             f"cannot be trained, nor an adapter merged into them.\n{FULL_PRECISION}"
         )
-    _check_types(folder)
+    _read_stored(folder)
     for name in vars(config):
         if name.endswith(("dropout", "pdrop")) and getattr(config, name):
             setattr(config, name, 0.0)
@@ -66,19 +64,21 @@ def _read_field(config, name):
     return config.get(name) if isinstance(config, dict) else getattr(config, name, None)
 
 
-def _check_types(folder) -> None:
-    """Raise InputError for a stored weight that, read as a plain number, would be another one."""
-    for path in Path(folder).glob("*.safetensors"):
-        try:
-            with safe_open(path, "pt") as file:
-                names = file.offset_keys()
-                types = [file.get_slice(name).get_dtype() for name in names]
-        except (OSError, SafetensorError) as error:
-            raise failed(f"{path} cannot be read", error, "Fetch or save it once more.") from error
-        for name, dtype in zip(names, types):
-            is_weight = "weight" in name or dtype.startswith("F")  # others are masks, positions
-            if is_weight and dtype not in PLAIN_TYPES:
-                raise InputError(f"{folder}: {name} is stored as {dtype}.\n{FULL_PRECISION}")
+def _read_stored(folder) -> dict:
+    """Return what the safetensors files say of each weight; raise InputError if one is no plain
+    number: read as one it would be another.
+    """
+    try:
+        stored: dict = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    except Exception as error:  # a torn file raises whatever its bytes lead to
+        summary = f"{folder}: its safetensors files cannot be read"
+        raise failed(summary, error, "Fetch or save the model once more.") from error
+    for name, tensor in stored.items():
+        dtype = tensor.properties.dtype
+        is_weight = "weight" in name or dtype.is_floating_point  # others are masks, positions
+        if is_weight and dtype not in PLAIN_TYPES:
+            raise InputError(f"{folder}: {name} is stored as {dtype}.\n{FULL_PRECISION}")
+    return stored
 
 
 def build_on_meta(config):
@@ -246,8 +246,7 @@ def without_tied_head(model, state: dict) -> dict:
 def _fill_weights(model, folder) -> None:
     """Stream the safetensors files into the sharded parameters, each process its own slices."""
     state = without_tied_head(model, get_model_state_dict(model))
-    reader = HuggingFaceStorageReader(str(require_weights(folder)))
-    stored = reader.read_metadata().state_dict_metadata
+    stored = _read_stored(require_weights(folder))
     for name, tensor in state.items():
         size = getattr(stored.get(name), "size", None)
         if size != tensor.shape:
@@ -266,4 +265,4 @@ def _fill_weights(model, folder) -> None:
                 f"{folder}: config.json has no place for {name}, which the files hold.\n"
                 "Take config.json and weights of the same model."
             )
-    state_dict_loader.load(state, storage_reader=reader)
+    state_dict_loader.load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
