@@ -43,7 +43,7 @@ class Config(EngineConfig):
     benchmarks: list[str] = setting(
         ["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23"],
         "test sets: tiny, or of common/data/test_sets.py: also math500 aime25 theoremqa "
-        "mmlu_pro gpqa; NAME=FILE: your own (fields: question, gold, choices)",
+        "mmlu_pro gpqa ifeval; NAME=FILE: your own (fields: question, gold, choices)",
         group=USE,
     )
     limit: int | None = setting(
@@ -64,6 +64,18 @@ class Config(EngineConfig):
         "auto",
         "prompt form; own: the tokenizer's; auto: by the tokenizer, chatml for a server",
         choices=["auto", "chatml", "deepseek", "own"],
+        group=GENERATION,
+    )
+    ifeval_protocol: str = setting(
+        "paper",
+        "how IFEval is asked; paper: bare prompt, 2048 tokens; chat: own template, 1280",
+        choices=["paper", "chat"],
+        group=GENERATION,
+    )
+    ifeval_grading: str = setting(
+        "reference",
+        "IFEval's checkers; reference: with what is wrong in them; repaired: three are mended",
+        choices=["reference", "repaired"],
         group=GENERATION,
     )
     max_new_tokens: int = setting(2048, "tokens per output at most", minimum=1, group=GENERATION)
@@ -108,10 +120,20 @@ from common.core.errors import InputError
 from common.core.tables import count
 from common.core.untrusted import printable
 from common.data import decontamination, floors, test_sets
-from common.evaluate import ask, comparisons, html_report, models, paper_tables, report, scores
+from common.evaluate import (
+    ask,
+    comparisons,
+    html_report,
+    instruction_following,
+    models,
+    paper_tables,
+    report,
+    scores,
+)
 from common.evaluate import checkpoint_selection as selection
 from common.generate.journal import Journal
 from common.generate.requests import Sampling, complete
+from common.ifeval.language_tools import load_libraries
 from common.tiny import mistakes
 from common.train import distributed
 
@@ -155,6 +177,8 @@ def load_items(name):
 
 
 tests = {name: load_items(name) for name in benchmarks}
+if "ifeval" in tests:
+    load_libraries()  # a missing one is seen before hours of generation
 print(", ".join(f"{name}: {count(len(items), 'item')}" for name, items in tests.items()))
 engines = {}  # by label: what the manifest says of each
 if distributed.is_main():
@@ -170,21 +194,24 @@ def evaluate(spec, test_items):
     journal_folder = run / "05_journal" / files.content_id(model.engine.identity)[:12]
     for name, items in test_items.items():
         system, stop = test_sets.get_test_set(name).prompt_form
-        settings = replace(sampling, stop=list(stop))
-        texts = model.write_prompts([item["question"] for item in items], system)
+        settings, asked = replace(sampling, stop=list(stop)), model
+        if name == "ifeval":
+            asked, settings = instruction_following.use_protocol(model, sampling, config)
+        texts = asked.write_prompts([item["question"] for item in items], system)
         requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
         label, is_served = f"05 {spec.label} {name}", bool(spec.url)
         with Journal(journal_folder / f"{name}.jsonl") as journal:
             outputs = complete(model.engine, requests, settings, journal, label, probe=is_served)
         if not distributed.is_main():  # it has generated its share
             continue
-        rows = scores.grade_outputs(folder, name, items, requests, outputs, config.count_failed)
+        rules = config.count_failed, config.ifeval_grading
+        rows = scores.grade_outputs(folder, name, items, requests, outputs, *rules)
         inputs = {
             "sampling": asdict(settings),
             "prompts": files.content_id(texts),
             "digest": test_sets.compute_digest(items),
         }
-        result = scores.Result(name, spec.label, rows, inputs | model.conditions)
+        result = scores.Result(name, spec.label, rows, inputs | asked.conditions)
         scores.write_score(folder, result, model.manifest)
         results.append(result)
     model.engine.close()
@@ -220,7 +247,7 @@ for spec in specs:
     results += evaluate(spec, tests)
 distributed.leave_to_main()
 results.sort(key=lambda result: benchmarks.index(result.benchmark))
-by_key = {(result.benchmark, result.model): result for result in results}
+by_key = {(result.score["benchmark"], result.model): result for result in results}
 
 # %% [markdown]
 """
@@ -240,6 +267,7 @@ for result in results:
     floor = floor_by_name[result.benchmark]
     all_scores.append(scores.add_remarks(result.score, floor, result.model in stale))
 all_scores += scores.average_scores(all_scores)
+all_scores += instruction_following.list_shares(all_scores)
 print(scores.format_example([r for r in results if r.benchmark == benchmarks[0]]))
 
 # %% Compare, item by item, on the same items, prompts and settings, or not at all
@@ -300,7 +328,7 @@ manifests.write_manifest(run / "05_results.md", config, inputs, **headline)
 print(f"wrote {run}/05_results.md and .png, 05_eval and 05_outputs.html (every output)")
 lock.release(force=True)
 print("next: read 05_results.md, then change one setting: python 01_sample.py --help")
-failed = sum(row["failed"] for row in all_scores + selected if row["benchmark"] != "AVG")
+failed = sum(result.score["failed"] for result in results) + sum(row["failed"] for row in selected)
 if failed:
     print(
         f"{count(failed, 'item')} got no output (status 3): the same command asks only for those; "

@@ -11,11 +11,12 @@ MAY_READ = {
     "ifeval": {"core"},
     "train": {"core"},
     "teacher": {"core"},
-    "data": {"core", "grading", "tiny.world"},
+    "data": {"core", "grading", "ifeval", "tiny.world"},
     "generate": {"core", "train"},
     "evaluate": {
         "core",
         "grading",
+        "ifeval",
         "generate",
         "train",
         "data.test_sets",

@@ -127,10 +127,11 @@ def teacher_answer_prompt(question: str) -> list:
 
 def solve_prompt(
     question: str, template: str, system: str = SOLVE_SYSTEM, tokenizer: Any = None
-) -> str:
+) -> Any:
     """Return the text that asks a model to solve, byte for byte the released evaluation's.
 
-    tokenizer: needed by the template "own".
+    template: "none" is the bare question. "own" is the tokenizer's; without one messages are
+    returned, for a server that has its own.
 
     >>> print(solve_prompt("1+1?", "deepseek"))
     User: 1+1?
@@ -138,10 +139,15 @@ def solve_prompt(
     <BLANKLINE>
     Assistant:
     """
+    if template == "none":
+        return question
     if template == "deepseek" and system == SOLVE_SYSTEM:
         # The released form: the system line closes the question.
         question, system = f"{question}\n{SOLVE_SYSTEM}", ""
-    return render(_chat(question, system), template, tokenizer)
+    messages = _chat(question, system)
+    if template == "own" and tokenizer is None:
+        return messages
+    return render(messages, template, tokenizer)
 
 
 @contextmanager
@@ -190,7 +196,10 @@ JINJA = {
 TEMPLATE_SECONDS = 5  # of CPU, for one prompt in a model's own template
 TEMPLATES = {name: Template(source) for name, source in JINJA.items()}
 TEMPLATE_NEEDS = dict(chatml="<|im_end|>", deepseek="eos_token", own="chat template")
-LEAVE_OUT = "Leave --template out, or correct chat_template in the model's tokenizer_config.json."
+LEAVE_OUT = (
+    "Leave --template out (of IFEval: --ifeval-protocol paper), or correct chat_template in the "
+    "model's tokenizer_config.json."
+)
 PROBE = "The answer is 2."  # what a model's own template does with an answer is tried with it
 CHATML_MARKERS = ["<|im_start|>", "<|im_end|>"]
 

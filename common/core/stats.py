@@ -59,17 +59,15 @@ def mean_interval(values) -> tuple:
 def ratio_interval(parts, wholes) -> tuple:
     """Return (ratio, low, high) of sum(parts) / sum(wholes) over items of unequal size, in 0..1.
 
-    parts: how many of an item's wholes are right. What belongs to one item is not independent. An
-    item with none right and an item with all right, of mean size, are added; if all are of one
-    size the interval is mean_interval's of shares.
-    By hand: 1 of 1 and 1 of 3: ratio 0.5; with 0 of 2 and 2 of 2 the errors, part - 0.5 x whole,
-    are 0.5, -0.5, -1, 1, so 0.5 -+ 1.96 x sqrt(2.5)/8 = 0.5 -+ 0.387.
+    parts: how many of an item's wholes are right; what belongs to one item is not independent.
+    Each item is replaced by its part of the ratio, and the interval is mean_interval's.
+    By hand: 1 of 1 and 1 of 3: ratio 0.5, mean size 2. The items become 0.5 + (1 - 0.5)/2 = 0.75
+    and 0.5 + (1 - 1.5)/2 = 0.25; with 0 and 1 the variance is 0.15625, so
+    0.5 -+ 1.96 x sqrt(0.15625/4) = 0.5 -+ 0.387.
     """
-    ratio, size = sum(parts) / sum(wholes), statistics.fmean(wholes)
-    parts, wholes = np.append(parts, (0, size)), np.append(wholes, (size, size))
-    center = parts.sum() / wholes.sum()
-    half = Z * math.sqrt(((parts - center * wholes) ** 2).sum()) / wholes.sum()
-    return ratio, max(0.0, float(center - half)), min(1.0, float(center + half))
+    ratio = sum(parts) / sum(wholes)
+    errors = np.subtract(parts, np.multiply(ratio, wholes))
+    return ratio, *_adjusted_interval(ratio + errors / statistics.fmean(wholes), 0.0, 1.0)
 
 
 def paired_interval(first, second) -> tuple:

@@ -19,6 +19,7 @@ from common.core.files import content_id, read_jsonl
 from common.core.manifests import file_label
 from common.core.tables import count
 from common.data import readers
+from common.ifeval.grading import pack_instructions
 from common.tiny import world
 
 LETTERS = "ABCDEFGHIJ"
@@ -50,6 +51,7 @@ class TestSet:
     tolerance: float = 0  # relative, for golds that are measured numbers
     units: bool = True  # the paper's grader deletes unit words
     choices: str = ""  # the letters of the options
+    instructions: bool = False  # the gold is a list of them, which common/ifeval checks
 
 
 # --- columns of one set only --------------------------------------------------------------------
@@ -189,6 +191,17 @@ TEST_SETS = {
         prompt_form=(prompts.SYSTEM, prompts.GPQA_STOP),
         choices="ABCD",
     ),
+    "ifeval": TestSet(  # license: Apache-2.0
+        "google/IFEval",
+        split="train",
+        items=541,
+        digest="c410fb407968eba5",
+        question="prompt",
+        gold="instructions",
+        prepare=pack_instructions,
+        prompt_form=("", []),  # see evaluate/instruction_following.py
+        instructions=True,
+    ),
 }
 # Parts of the micro-world's questions that are never trained on.
 TINY = {"tiny": slice(0, 1000), "tiny_validation": slice(1000, 1500)}
@@ -305,7 +318,9 @@ def _make_item(place, test_set, record, seed):
             f"Expected the columns of {test_set.path} (common/data/test_sets.py). A file of your "
             "own has question and gold; and choices, a list, if the gold is the letter of one."
         ) from None
-    if not test_set.choices:  # as the released code writes a maths question
+    if (
+        not test_set.choices and not test_set.instructions
+    ):  # as the released code writes a maths question
         question = question.strip()
         if gold in ("True", "False"):
             question += " (True or False)"

@@ -106,6 +106,8 @@ def _scores_of_table(table, scores):
 
 def _compare(row, column, value, score):
     """Return the cells of a line: the paper's number and ours, rounded as they are printed."""
+    if column.startswith("ifeval"):  # printed as a share
+        value = round(100 * value, 1)
     share = round(100 * score["paper_accuracy"], 1)
     low, high = round(100 * score["paper_low"], 1), round(100 * score["paper_high"], 1)
     difference, position = "-", "-"

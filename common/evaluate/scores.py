@@ -15,8 +15,11 @@ from common.core.tables import count
 from common.core.thinking import OPEN
 from common.core.untrusted import escape, printable
 from common.data import test_sets
+from common.evaluate import instruction_following
+from common.generate.budget import prompt_text
 from common.generate.requests import Request
 from common.grading import paper
+from common.ifeval.grading import measure
 
 NO_GRADE = {
     "extracted": None,
@@ -88,7 +91,8 @@ class Result:
 def grader_id(name: str) -> str:
     """Return 12 hex digits of the code that grades a benchmark and of its rules."""
     benchmark = test_sets.get_test_set(name)
-    sources = sorted((Path(__file__).parent.parent / "grading").glob("*.py"))
+    package = "ifeval" if benchmark.instructions else "grading"
+    sources = sorted((Path(__file__).parent.parent / package).glob("*.py"))
     hashes = [file_hash(path) for path in sources]
     return content_id(hashes, benchmark.tolerance, benchmark.units, benchmark.choices)[:12]
 
@@ -101,18 +105,21 @@ def build_requests(prompts: list, samples: int, greedy: bool) -> list:
     """
     earlier, requests = Counter(), []
     for prompt in prompts:
-        first = 0 if greedy else samples * earlier[prompt]
+        first = 0 if greedy else samples * earlier[str(prompt)]
         for number in range(first, first + samples):
             requests.append(Request(prompt, sample=number, must_finish=True))
-        earlier[prompt] += 1
+        earlier[str(prompt)] += 1
     return requests
 
 
-def grade_outputs(folder: Path, name: str, items, requests, outputs, count_failed=False) -> list:
+def grade_outputs(
+    folder: Path, name: str, items, requests, outputs, count_failed=False, ifeval="reference"
+) -> list:
     """Grade outputs of complete() by both graders, write `folder`/<name>.jsonl, return its rows.
 
     An item without an output says why in `error`; it has correct and correct_paper null, or false
-    if count_failed is set. Rows of a private benchmark are written without any text.
+    if count_failed is set. ifeval: the grading of IFEval. Rows of a private benchmark are written
+    without any text.
     """
     benchmark, grader = test_sets.get_test_set(name), grader_id(name)
     samples = len(requests) // len(items)
@@ -124,7 +131,7 @@ def grade_outputs(folder: Path, name: str, items, requests, outputs, count_faile
             "benchmark": name,
             "sample": number % samples,
             "question": item["question"],
-            "prompt": reveal(request.prompt),
+            "prompt": reveal(prompt_text(request.prompt)),
             "output": output.get("text", ""),
             "finish_reason": output.get("finish_reason"),
             "n_tokens": (output.get("usage") or {}).get("completion_tokens"),
@@ -134,12 +141,15 @@ def grade_outputs(folder: Path, name: str, items, requests, outputs, count_faile
         }
         if "error" in output:
             row |= {"output": "", "finish_reason": "failed", "error": output["error"]}
-            if count_failed:
-                row |= {"correct": False, "correct_paper": False}
         elif "stop_string" in output:
             row["finish_reason"] = STOP_STRING
         rows.append(row)
-    _grade(benchmark, [row for row in rows if "error" not in row])
+    graded = [row for row in rows if count_failed or "error" not in row]
+    if benchmark.instructions:
+        for row in graded:
+            instruction_following.grade_row(row, _begin_with_thinking(row), ifeval)
+    else:
+        _grade(benchmark, graded)
     hidden = dict.fromkeys(TEXTS) if benchmark.private else {}
     write_jsonl(folder / f"{name}.jsonl", [row | hidden for row in rows])
     return rows
@@ -157,14 +167,15 @@ def _grade(benchmark, rows):
         row |= {"correct_paper": correct_paper, "paper_timed_out": timed_out}
 
 
-def _complete(row):
-    """Return an output as it is graded.
-
-    It begins with the thinking that its prompt opened (<think>), or an output cut inside it would
-    be graded, and it ends before the number at which its limit cut it.
-    """
+def _begin_with_thinking(row):
+    """Return an output after the <think> that its prompt opened: if cut inside, it is no answer."""
     opened = OPENED_THINKING.search(row["prompt"][-200:])
-    text = opened[0] + row["output"] if opened else row["output"]
+    return opened[0] + row["output"] if opened else row["output"]
+
+
+def _complete(row):
+    """Return an output as it is graded: it ends before the number at which its limit cut it."""
+    text = _begin_with_thinking(row)
     return grading.without_cut_number(text) if row["finish_reason"] == "length" else text
 
 
@@ -181,8 +192,9 @@ def score(result: Result) -> dict:
     """
     rows, shares = result.rows, result.shares()
     samples = 1 + max(_column(rows, "sample"))
+    rules = result.conditions.get("ifeval")
     summary = {
-        "benchmark": result.benchmark,
+        "benchmark": f"ifeval strict_prompt ({rules})" if rules else result.benchmark,
         "model": result.model,
         "n": len(shares),
         "samples": samples,
@@ -194,20 +206,24 @@ def score(result: Result) -> dict:
         return summary | {"accuracy": None, "low": None, "high": None, "paper_accuracy": None}
     summary |= _named("", stats.mean_interval(shares))
     summary |= _named("paper_", stats.mean_interval(result.shares("correct_paper")))
+    if rules:
+        summary |= measure(list(result.by_item().values()))
     if samples == 1:
         return summary | {"correct": int(sum(shares))}
     passed = [float(share > 0) for share in shares]
-    voted = [majority(group) for group in result.by_item().values()]
     summary |= _named("pass_", stats.mean_interval(passed))
+    if rules:  # nothing to vote on
+        return summary
+    voted = [majority(group) for group in result.by_item().values()]
     return summary | _named("majority_", stats.mean_interval(voted))
 
 
 def _count_outputs(result):
     """Return how many outputs a Result has, and how many of them are odd in some way."""
-    choices = test_sets.get_test_set(result.benchmark).choices
+    benchmark = test_sets.get_test_set(result.benchmark)
     outputs = [row for row in result.rows if row["finish_reason"] != "failed"]
     unboxed = [row for row in outputs if row["extraction_method"] != "boxed"]
-    if choices:  # nobody asks for a box
+    if benchmark.choices or benchmark.instructions:  # nobody asks for a box
         unboxed = [row for row in unboxed if row["extraction_method"] == "none"]
     truncated = [row for row in outputs if row["finish_reason"] == "length"]
     stopped = [row for row in outputs if row["finish_reason"] == STOP_STRING]
@@ -241,7 +257,8 @@ def add_remarks(score: dict, floor: dict | None, stale: bool) -> dict:
             score = score | {f"{prefix}floor": share}
             if score[f"{prefix}accuracy"] <= high:
                 remarks.append(f"at the floor ({grader})")
-    return score | {"remarks": "; ".join(remarks) or None}
+    floors = (floor or {}).get("shares", {})
+    return score | floors | {"remarks": "; ".join(remarks) or None}
 
 
 def _column(rows, key):
@@ -343,6 +360,8 @@ def list_notes(results: list) -> list:
     """Return sentences that a reader of the scores must know."""
     tiny = all(result.benchmark in test_sets.TINY for result in results)
     notes = [TINY_NOTE if tiny else GRADERS_NOTE, REMARKS_NOTE]
+    if any("ifeval" in result.conditions for result in results):
+        notes.append(instruction_following.NOTE)
     for result in results:
         errors = [row["error"] for row in result.rows if "error" in row]
         if errors:

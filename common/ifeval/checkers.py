@@ -221,17 +221,16 @@ GRADINGS = {"reference": CHECKERS, "repaired": REPAIRED}
 
 
 def check_instruction(kind: str, arguments: dict):
-    """Raise ValueError unless the kind is known, and has all its arguments, each of them usable.
+    """Raise ValueError or TypeError unless the kind is known and has all its arguments, usable.
 
     What nobody checks would be a pass for every model.
     """
-    try:
-        inspect.signature(CHECKERS[kind]).bind("", **arguments)
-        usable = [_is_usable(name, value) for name, value in arguments.items()]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{kind} {arguments}: {error!r}") from None
-    if not all(usable):
-        raise ValueError(f"{kind} {arguments}: a value that cannot be")
+    if kind not in CHECKERS:
+        raise ValueError(f"unknown kind of instruction {kind!r}")
+    inspect.signature(CHECKERS[kind]).bind("", **arguments)
+    for name, value in arguments.items():
+        if not _is_usable(name, value):
+            raise ValueError(f"{kind} {name}={value!r}")
 
 
 def _is_usable(name, value):

@@ -55,11 +55,10 @@ def _read_loosely(text):
 
 
 def measure(items: list) -> dict:
-    """Return the four shares, strict_prompt to loose_instruction, each with its 95% interval.
+    """Return the four shares, strict_prompt to loose_instruction, and the 95% interval of each.
 
-    The interval of NAME is NAME_low and NAME_high. items: for each prompt the verdicts of its
-    outputs, as grade returns them. The instructions of a prompt are not independent, so both
-    intervals are over prompts.
+    That of NAME is NAME_interval. items: for each prompt the verdicts of its outputs, as grade
+    returns them. The instructions of a prompt are not independent, so all are over prompts.
     """
     shares = {}
     for mode in ("strict", "loose"):
@@ -67,7 +66,8 @@ def measure(items: list) -> dict:
         passed = [statistics.fmean(map(all, item)) for item in outputs]
         followed = [sum(map(sum, item)) for item in outputs]
         asked = [sum(map(len, item)) for item in outputs]
-        prompt, instruction = stats.mean_interval(passed), stats.ratio_interval(followed, asked)
-        for name, interval in ((f"{mode}_prompt", prompt), (f"{mode}_instruction", instruction)):
-            shares |= dict(zip((name, f"{name}_low", f"{name}_high"), interval))
+        shares[f"{mode}_prompt"], *interval = stats.mean_interval(passed)
+        shares[f"{mode}_prompt_interval"] = interval
+        shares[f"{mode}_instruction"], *interval = stats.ratio_interval(followed, asked)
+        shares[f"{mode}_instruction_interval"] = interval
     return shares

@@ -20,8 +20,8 @@ NAMES = {
     "MMLU-Pro": "mmlu_pro",
     "GPQA": "gpqa",
     "AVG": "AVG",
-    "IF_Eval_strict": "ifeval_strict",
-    "IF_Eval_loose": "ifeval_loose",
+    "IF_Eval_strict": "ifeval strict_instruction (paper, reference)",
+    "IF_Eval_loose": "ifeval loose_instruction (paper, reference)",
     "MT-Bench": "mt_bench",
 }
 SIX = ["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23", "AVG"]
@@ -128,8 +128,8 @@ def test_some_cells_by_hand():
         "table2", "Qwen2.5-7B", "sft-verified", None
     ]["AVG"] == pytest.approx(10.4)
     assert cells["table8", base, "cft", None] == {
-        "ifeval_strict": 0.335,
-        "ifeval_loose": 0.362,
+        "ifeval strict_instruction (paper, reference)": 0.335,
+        "ifeval loose_instruction (paper, reference)": 0.362,
         "mt_bench": 6.49,
     }
     assert (

@@ -91,7 +91,7 @@ def test_nulls_of_the_hub_are_left_out():
     ],
 )
 def test_a_record_with_what_nobody_checks_is_an_error(kinds, arguments):
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, TypeError)):
         pack_instructions(record(kinds, arguments))
 
 
@@ -104,8 +104,10 @@ def test_the_four_shares_by_hand():
     items = [[verdicts(True)], [verdicts(True, False)], [verdicts(False, True, False)]]
     shares = measure(items)
     assert shares["strict_prompt"] == pytest.approx(1 / 3)
-    assert (shares["strict_prompt_low"], shares["strict_prompt_high"]) == stats.wilson(1, 3)
+    assert tuple(shares["strict_prompt_interval"]) == stats.wilson(1, 3)
     assert shares["strict_instruction"] == 0.5
+    low, high = shares["strict_instruction_interval"]
+    assert 0 < low < 0.5 < high < 1
     assert (shares["loose_prompt"], shares["loose_instruction"]) == (1, 1)
 
 
