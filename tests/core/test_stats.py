@@ -14,6 +14,7 @@ from common.core.stats import (
     mean_interval,
     over_seeds,
     paired_interval,
+    ratio_interval,
     seeds_difference,
     wilson,
 )
@@ -191,6 +192,31 @@ def test_a_mean_never_leaves_its_interval(n, value):
     """A chart refuses error bars of negative length; equal items are no certainty."""
     mean, low, high = mean_interval([value] * n)
     assert 0 <= low <= mean <= high <= 1 and high > low
+
+
+def test_ratio_interval_by_hand():
+    """1 of 1 and 1 of 3: see its docstring; 1.959964 x sqrt(0.15625/4) = 0.3874."""
+    expected = (0.5, 0.5 - 0.3874, 0.5 + 0.3874)
+    assert ratio_interval([1, 1], [1, 3]) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_ratio_of_items_of_one_size_is_a_mean_of_shares():
+    parts = [0, 1, 2, 3, 4, 4, 1]
+    shares = [part / 4 for part in parts]
+    assert ratio_interval(parts, [4] * 7) == pytest.approx(mean_interval(shares))
+
+
+@pytest.mark.parametrize("n_items", [30, 541])
+def test_a_ratio_interval_covers_the_truth(n_items):
+    """Items of 1 to 3 parts that are right or wrong together, or not: 95 % of 400, give or take."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        wholes = rng.integers(1, 4, n_items)
+        rates = rng.beta(0.6, 0.9, n_items)  # mean 0.4, whatever the size
+        _, low, high = ratio_interval(rng.binomial(wholes, rates), wholes)
+        covered += low <= 0.4 <= high
+    assert covered >= 0.925 * 400
 
 
 def test_average_by_hand():
