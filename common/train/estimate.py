@@ -36,7 +36,10 @@ GPUS = {
     "RTX 4090": (165, 24),
     "RTX 3090": (71, 24),
 }
-MFU = 0.4  # share of the GPUs' peak that a good training of 7B reaches; the paper's hour is 0.05
+# Share of the GPUs' peak that a training of 7B may reach, by arithmetic (the paper's hour is 0.05):
+# beside frozen matrices an adapter's own passes over memory weigh more.
+MFU = {"full": 0.4, "lora": 0.3, "qlora": 0.3}
+DISK_SPEED = 1e9  # bytes/s that a local SSD writes or reads, and that are hashed
 ROOM = 0.9  # share of a GPU's memory that is planned with: CUDA, NCCL and gaps take the rest
 NF4_BYTES = 0.52  # per parameter of a base in 4 bits, its scales included
 
@@ -203,6 +206,21 @@ def disk(shape: Shape, counts: dict, bytes_each: int) -> dict:
     return {kind: n * sizes[kind] for kind, n in counts.items()}
 
 
+def saving_minutes(shape: Shape, training, config, minutes: float) -> float:
+    """Return how long a training of `minutes` of steps waits besides, for files of 16-bit weights.
+
+    The base is hashed and loaded. A checkpoint is written behind the steps, so only what the disk
+    needs longer than they do counts, and the last one; a state stops the steps.
+    """
+    n_states = minutes // config.state_minutes if config.state_minutes else 0
+    counts = {"checkpoints": len(training.save_steps), "training states": n_states}
+    sizes = disk(shape, counts, 2)
+    written = sizes["checkpoints"] / DISK_SPEED / 60
+    last = written / counts["checkpoints"]
+    start_and_states = 2 * 2 * shape.parameters + sizes["training states"]
+    return start_and_states / DISK_SPEED / 60 + max(last, written - minutes)
+
+
 def progress(update, shape: Shape, training, world: int, device: torch.device) -> dict:
     """Return what a step adds to the metrics.
 
@@ -232,7 +250,9 @@ def dry_run(shape: Shape, training, config, world: int) -> str:
     tera_flops, capacity = GPUS[config.gpu]
     supervised = sum(map(tokens.n_supervised, training.examples))
     operations = config.epochs * flops(shape, training.lengths, supervised)
-    minutes = operations / (MFU * world * 1e12 * tera_flops) / 60
+    mfu = MFU[config.method]
+    minutes = operations / (mfu * world * 1e12 * tera_flops) / 60
+    saving = saving_minutes(shape, training, config, minutes)
     recomputed = recomputed_layers(shape, training, config, world, capacity * 2**30)
     parts = memory(shape, world, largest_batch(training, config), recomputed)
     counts = count_writes([training], config)
@@ -240,7 +260,9 @@ def dry_run(shape: Shape, training, config, world: int) -> str:
         f"parameters: {shape.parameters:,}, trained {shape.adapters or shape.parameters:,}",
         f"supervised tokens: {supervised:,} of {sum(training.lengths):,}",
         f"FLOPs: {operations:.3g}",
-        f"time: {minutes:.1f} minutes at {MFU:.0%} MFU of {world} x {config.gpu}",
+        f"time, estimated: {minutes + saving:.1f} minutes",
+        f"  steps: {minutes:.1f} minutes at an assumed {mfu:.0%} MFU of {world} x {config.gpu}",
+        f"  hashing, loading, saving: {saving:.1f} minutes at {DISK_SPEED / 1e9:g} GB/s",
         f"memory per GPU: at most about {_gib(sum(parts.values()))} of {capacity}",
         f"  activations computed again: of {recomputed} of {shape.layers} layers",
     ]
