@@ -171,11 +171,9 @@ def recomputed_layers(shape: Shape, training, config, world: int, capacity: floa
     By `auto` as few as GPUs of `capacity` bytes leave no room for.
     """
     n = largest_batch(training, config)
-    fixed = {"on": shape.layers, "off": 0}
-    if config.activation_checkpointing in fixed:
-        return fixed[config.activation_checkpointing]
+    room = {"on": 0, "off": math.inf, "auto": ROOM * capacity}[config.activation_checkpointing]
     for recomputed in range(shape.layers):
-        if sum(memory(shape, world, n, recomputed).values()) <= ROOM * capacity:
+        if sum(memory(shape, world, n, recomputed).values()) <= room:
             return recomputed
     return shape.layers
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from common.core.errors import InputError, Stopped
@@ -142,7 +141,9 @@ def _total_loss(model, examples, step, scale):
     total = torch.zeros((), device=device)
     groups = step[dist.get_rank()]
     for number, group in enumerate(groups, 1):
-        if isinstance(model, FSDPModule):  # embedding and head stay gathered until the last one
+        if hasattr(
+            model, "reshard"
+        ):  # sharded: embedding and head stay gathered until the last one
             model.set_reshard_after_backward(number == len(groups), recurse=False)
         batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
         loss = model.completion_loss(*tokens.micro_batch(batch, device), scale)
