@@ -193,13 +193,16 @@ POINT = rf"\\\{{([^,]*)\\\}}|({LETTER}) ?= ?([^=,]+)"  # \{3\}, x = 3
 LESS = r"<|\\le(?![a-z])"
 SIDE = rf"(?:(?!{LESS}| or ).)+"
 BETWEEN = re.compile(rf"(.+) ({LESS}) ({LETTER}) ({LESS}) (.+)")
-SOLUTIONS = compile_rules(  # an inequality becomes low < x < high, one after the other
+SOLUTIONS = compile_rules(  # in turn: each inequality becomes low < x < high
     [
+        # a < x and x < b; x < b and a < x
         (rf"^(.+ (?:{LESS}) ({LETTER})) and \2 ((?:{LESS}) .+)$", r"\1 \3"),
         (rf"^({LETTER}) ((?:{LESS}) .+) and (.+ (?:{LESS})) \1$", r"\3 \1 \2"),
+        # |x| < a; a < |x|; x \ne a
         (rf"^\| ?({LETTER}) ?\| ({LESS}) (.+)$", r"-(\3) \2 \1 \2 \3"),
         (rf"^(.+) ({LESS}) \| ?({LETTER}) ?\|$", r"\3 \2 -(\1) or \1 \2 \3"),
         (rf"^({LETTER}) \\ne (.+)$", r"\1 < \2 or \2 < \1"),
+        # x < a; a < x
         (rf"(^| or )({LETTER} (?:{LESS}) {SIDE})(?= or |$)", r"\1-\\infty < \2"),
         (rf"(^| or )({SIDE} (?:{LESS}) {LETTER})(?= or |$)", r"\1\2 < \\infty"),
     ]
