@@ -58,7 +58,8 @@ def list_shares(scores: list) -> list:
             low, high = score[f"{name}_interval"]
             row = {"accuracy": score[name], "low": low, "high": high}
             row["floor"] = score[f"{name}_floor"]
-            row |= {f"paper_{key}": value for key, value in row.items()}
+            is_reference = "reference" in score["benchmark"]
+            row |= {f"paper_{key}": value if is_reference else None for key, value in row.items()}
             benchmark = score["benchmark"].replace("strict_prompt", name)
             rows.append(row | {"benchmark": benchmark, "model": score["model"], "n": score["n"]})
     return rows

@@ -95,7 +95,10 @@ def test_a_score_by_hand(tmp_path):
         "loose_instruction",
     ]
     assert row["accuracy"] == pytest.approx(2 / 3) and row["floor"] == 0.25
-    assert row["low"] < row["accuracy"] < row["high"]
+    assert row["low"] < row["accuracy"] == row["paper_accuracy"] < row["high"]
+    score = scores.add_remarks(score, floor, False)
+    score["benchmark"] = "ifeval strict_prompt (paper, repaired)"
+    assert instruction_following.list_shares([score])[0]["paper_accuracy"] is None
 
 
 def test_an_item_without_an_output_is_left_out_or_follows_nothing(tmp_path):
