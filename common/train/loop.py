@@ -141,9 +141,7 @@ def _total_loss(model, examples, step, scale):
     total = torch.zeros((), device=device)
     groups = step[dist.get_rank()]
     for number, group in enumerate(groups, 1):
-        if hasattr(
-            model, "reshard"
-        ):  # sharded: embedding and head stay gathered until the last one
+        if hasattr(model, "reshard"):  # sharded: embedding and head stay gathered until the last
             model.set_reshard_after_backward(number == len(groups), recurse=False)
         batch = [examples[i] for i in group] or [{"input_ids": [0], "n_prompt": 1}]
         loss = model.completion_loss(*tokens.micro_batch(batch, device), scale)

@@ -15,6 +15,7 @@ from common.train import adapters, checkpoints, estimate
 from common.train.model import load as load_model
 from common.train.model import make_trainable
 from common.train.tokens import supervised
+from tests.bench.simulated_memory import fused_norm
 
 CPU = torch.device("cpu")
 SIZES = dict(
@@ -172,15 +173,6 @@ def test_attention_is_by_the_square_of_each_rows_length(tmp_path):
 # --- memory ---------------------------------------------------------------------------------------
 
 
-class FusedNorm(torch.autograd.Function):
-    """The root mean square norm as a GPU has it: it keeps its input, and no form of it."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, eps):
-        ctx.save_for_backward(hidden, weight)
-        return torch.nn.functional.rms_norm(hidden, weight.shape, weight, eps)
-
-
 def kept_by_autograd(config, rank, tokens, recomputed):
     """Bytes of everything that a forward pass in bfloat16 saves for its backward pass, parameters
     and buffers excluded; with adapters in float32 under autocast, as on a GPU.
@@ -217,10 +209,7 @@ def test_activations_are_what_autograd_keeps(tmp_path, monkeypatch, sizes, rank,
     + 8i and the softmax's sums; with adapters 14h + 6a + 4kv + 8i + 14r. Where memory is short the
     activation and the product, 4i, are not kept.
     """
-    monkeypatch.setattr(
-        "common.train.model._rms_norm",
-        lambda norm, hidden: FusedNorm.apply(hidden, norm.weight, norm.variance_epsilon),
-    )
+    monkeypatch.setattr("common.train.model._rms_norm", fused_norm)
     hidden, heads, key_value, intermediate = sizes
     one, two, three = (
         Qwen2Config(
@@ -437,7 +426,6 @@ def test_peaks_of_known_gpus(name, peak):
         *(
             (other, None)
             for other in (
-                "Tesla T4",
                 "Tesla V100-SXM2-32GB",
                 "NVIDIA H20",
                 "Quadro RTX 6000",
