@@ -94,6 +94,11 @@ class Config(RunConfig):
         choices=["auto", "on", "off"],
         group="training",
     )
+    compile: bool = setting(
+        False,
+        "fuse the layers' small operations (torch.compile): minutes at the start",
+        group="training",
+    )
     threads: int = setting(
         0, "CPU threads of torch; 0: torch's own choice", minimum=0, group="training"
     )
@@ -127,6 +132,7 @@ from common.core.trainings import check_settings, last_checkpoint
 from common.train import adapters, checkpoints, distributed, estimate, tokens, training_log
 from common.train import training_run as plans
 from common.train.loop import adamw, check_stop, mean_loss, stop_signals, training_steps
+from common.train.model import compile_layers
 from common.train.model import load as load_sharded
 
 run = manifests.run_folder(config.name)
@@ -225,6 +231,8 @@ def train(training, stop_status):
     else:  # adapters on a frozen base
         options = four_bits, recomputed, config.seed
         model = adapters.load(base, device, config.lora_rank, *options)
+    if config.compile:
+        compile_layers(model)
     plans.write_settings(training, base)
     optimizer = adamw(model, config.weight_decay, eight_bit=four_bits)
     start = checkpoints.load_state(model, optimizer, training.folder)

@@ -145,6 +145,12 @@ def make_trainable(model, recomputed: int = 0) -> None:
     model.train()
 
 
+def compile_layers(model) -> None:
+    """Let torch fuse the small operations of each layer, at its first forward pass (minutes)."""
+    for layer in layers_of(model):
+        layer.compile(dynamic=True)
+
+
 def _replace_forward(model, module_type, forward) -> None:
     """Replace the forward of each module that does what `module_type` does.
 

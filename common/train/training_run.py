@@ -96,8 +96,8 @@ def check_rows(set_name: str, n_examples: int, n_rows: int, counts: Counter, con
     """Raise InputError if no row is left to train on."""
     if n_examples <= config.holdout:
         raise InputError(
-            f"{set_name}: left of {count(n_rows, 'row')}: {n_examples} ({dict(counts)}), "
-            f"{config.holdout} to be held out.\n"
+            f"{set_name}: {n_examples} of {count(n_rows, 'row')} can be trained on "
+            f"({dict(counts)}), and {config.holdout} are to be held out.\n"
             f"Raise --cutoff ({config.cutoff} tokens), lower --holdout, or build more: "
             f"python 03_build.py --name {config.name}"
         )

@@ -838,7 +838,7 @@ BAD = {
     "a first stage that was not trained": (["--after", "sft"], "04_train", ["04_train.py"]),
     "one step with a warm-up": (
         ["--global-batch", 24],
-        "24 rows are one step",
+        "24 rows, all in one step",
         ["--warmup-ratio 0"],
     ),
     "a cutoff below every prompt": (["--cutoff", 5], "0 of 24", ["--cutoff"]),
@@ -1045,7 +1045,9 @@ def test_dry_run_says_memory_disk_flops_and_time(dry):
     assert dry.table["disk for 2 checkpoints"] == f"{2 * 2 * 215_904 / 1e9:.4g} GB"
     assert dry.table["disk for 1 training states"] == f"{12 * 215_904 / 1e9:.4g} GB"
     assert float(dry.table["FLOPs"]) > 6 * 2 * 215_904 * 500
-    assert "2 x H100" in dry.table["time"]
+    assert "2 x H100" in dry.table["steps"]
+    minutes = [float(dry.table[label].split()[0]) for label in dry.table if "saving" in label]
+    assert float(dry.table["time, estimated"].split()[0]) >= minutes[0] >= 0
     assert "\nsft: " in dry.printed  # the other training set, too
 
 

@@ -40,8 +40,8 @@ from common.tiny import world
 from common.tiny.base import build_tokenizer
 from common.train import adapters, checkpoints, model, tokens
 from common.train.loop import adamw, learning_rate_at, training_steps
+from common.train.model import compile_layers, make_trainable
 from common.train.model import load as load_model
-from common.train.model import make_trainable
 from tests.runs import run_script, write_rows
 
 CPU = torch.device("cpu")
@@ -149,6 +149,26 @@ def test_activation_checkpointing_changes_no_number(tiny_model, examples):
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recomputed", [0, 1])
+def test_compiled_layers_change_no_number(tiny_model, examples, recomputed):
+    """Over three shapes: they are dynamic, so that not each batch is compiled anew."""
+    batches = [tokens.micro_batch(examples[:n], CPU) for n in (6, 4, 9)]
+    losses, norms = {}, {}
+    for compiled in (False, True):
+        model = load_model(tiny_model, CPU, recomputed)
+        if compiled:
+            compile_layers(model)
+        losses[compiled] = []
+        for batch in batches:
+            loss = model.completion_loss(*batch)
+            loss.backward()
+            losses[compiled].append(loss.item())
+        norms[compiled] = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert norms[True] == pytest.approx(norms[False], rel=1e-4)
 
 
 def test_right_padding_without_a_mask_changes_no_loss(tiny_model, examples):
