@@ -194,10 +194,10 @@ def evaluate(spec, test_items):
     journal_folder = run / "05_journal" / files.content_id(model.engine.identity)[:12]
     for name, items in test_items.items():
         system, stop = test_sets.get_test_set(name).prompt_form
-        settings, asked = replace(sampling, stop=list(stop)), model
+        settings, solver = replace(sampling, stop=list(stop)), model
         if name == "ifeval":
-            asked, settings = instruction_following.use_protocol(model, sampling, config)
-        texts = asked.write_prompts([item["question"] for item in items], system)
+            solver, settings = instruction_following.use_protocol(model, sampling, config)
+        texts = solver.write_prompts([item["question"] for item in items], system)
         requests = scores.build_requests(texts, config.samples, greedy=not config.temperature)
         label, is_served = f"05 {spec.label} {name}", bool(spec.url)
         with Journal(journal_folder / f"{name}.jsonl") as journal:
@@ -211,7 +211,7 @@ def evaluate(spec, test_items):
             "prompts": files.content_id(texts),
             "digest": test_sets.compute_digest(items),
         }
-        result = scores.Result(name, spec.label, rows, inputs | asked.conditions)
+        result = scores.Result(name, spec.label, rows, inputs | solver.conditions)
         scores.write_score(folder, result, model.manifest)
         results.append(result)
     model.engine.close()

@@ -21,6 +21,7 @@ from common.grading.parse_structure import (
     entries,
     hide_brackets,
     intervals,
+    is_column,
     is_list,
     split_label,
 )
@@ -123,7 +124,19 @@ class _Comparison:
         if len(golds) == len(answers):
             return self._pair_up(golds, answers)
         gold, answer = _as_tuple(golds), _as_tuple(answers)
-        return is_list(*gold) and is_list(*answer) and self._all(gold[1], answer[1])
+        if is_list(*gold) and is_list(*answer):
+            return self._all(gold[1], answer[1])
+        return self._point(golds, answers) or self._point(answers, golds)
+
+    def _point(self, point, coordinates):
+        """Compare (1, 3) with x = 1, y = 3, whose names are in the order of the alphabet."""
+        if len(point) != 1:
+            return False
+        kind, values = entries(point[0])
+        labels = [split_label(coordinate)[0] for coordinate in coordinates]
+        in_order = all(labels) and labels == sorted(set(labels))
+        named = [split_label(coordinate)[1] for coordinate in coordinates]
+        return kind == "()" and in_order and self._all(values, named)
 
     def _pair_up(self, golds, answers):
         """Return whether each gold has an answer of its own."""
@@ -176,7 +189,9 @@ class _Comparison:
         (gold_kind, golds), (answer_kind, answers) = entries(gold), entries(answer)
         if gold_kind and answer_kind:
             lists = is_list(gold_kind, golds) and is_list(answer_kind, answers)
-            return (lists or gold_kind == answer_kind) and self._all(golds, answers)
+            kinds = {gold_kind, answer_kind}
+            is_point = {"()", "[]"} & kinds and any(map(is_column, kinds))  # (1, 2), as a column
+            return (lists or is_point or gold_kind == answer_kind) and self._all(golds, answers)
         if not gold_kind and not answer_kind or r"\begin" in gold + answer:
             return None
         return None if re.search(RELATION, answer if gold_kind else gold) else False

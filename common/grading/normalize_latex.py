@@ -203,7 +203,7 @@ REWRITES = compile_rules(
         ),
         (
             r"^\s*(?:approximately|approx\.?|about|roughly|exactly|simply|only|equal to|just"
-            r"|\\approx)\s+(?=\S)",
+            r"|\\approx)\s+(?=\S)|^\s*大?约(?=\s*\d)",
             "",
         ),
         (  # (approximately 12.7)

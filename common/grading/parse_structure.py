@@ -161,6 +161,10 @@ def _cells(lines, separator):
     return " ".join(str(len(row)) for row in rows), [cell.strip() for row in rows for cell in row]
 
 
+def is_column(kind: str) -> bool:
+    return len(kind.split()) > 1 and set(kind.split()) == {"1"}
+
+
 def is_list(kind: str, items: list[str]) -> bool:
     """Return whether entries are an ordered list, in any brackets, and no interval.
 
@@ -169,7 +173,7 @@ def is_list(kind: str, items: list[str]) -> bool:
     >>> is_list("[]", ["1", "2", "6"]), is_list("()", ["0.6", "-0.6"]), is_list("[]", ["1", "2"])
     (True, True, False)
     """
-    if len(items) > 1 and set(kind.split()) == {"1"}:
+    if is_column(kind):
         return True
     numbers = [number for number in map(read_number, items) if number is not None]
     decreases = len(items) == len(numbers) == 2 and numbers[0] > numbers[1]

@@ -196,6 +196,7 @@ def _may_be_bare(name):
 
 def _read_tail(value, tail):
     """Return the quantity, or None if a word changes the value or describes no number."""
+    tail = re.sub(r"left[- ]?§?over", "left", tail)
     tail = re.sub(TEMPERATURE, lambda scale: f"§{SCALE_NAMES[scale[1]]}", tail)
     if re.search(NO_COUNT, tail):
         return None
@@ -215,7 +216,7 @@ def _read_tail(value, tail):
             powers[last] *= POWERS[singular]
         elif _changes_value(word, singular, sign):
             return None
-        elif not words and not powers["percentage"] and find_unit(word):  # not % per year
+        elif _unit_of(word, words, powers):  # kg of gold, % per year
             last = find_unit(word)
             powers[last] += sign * int(re.sub(r"[^-\d]", "", power) or dimension)
             dimension = 1
@@ -225,9 +226,18 @@ def _read_tail(value, tail):
             return None
     if dimension > 1:  # square units
         words.add(str(dimension))
-    size, unit = root_units({name: power for name, power in powers.items() if power})
+    size, unit = root_units(_powers_of(powers))
     is_letter = bool(re.fullmatch(r"[^\W\d_]", tail))
     return Quantity(value, scale, size, unit, frozenset(words), is_letter)
+
+
+def _unit_of(word, words, powers):
+    """Return the unit that a word names; None behind a description or a percentage."""
+    return None if words or powers["percentage"] else find_unit(word)
+
+
+def _powers_of(powers):
+    return {name: power for name, power in powers.items() if power}
 
 
 def _singular(word):

@@ -53,6 +53,7 @@ SAME = {  # other words for an answer
     "doesn't exist": "dne",
     "undefined": "dne",
 }
+ALL_NUMBERS = re.compile(r"(?i)(?:all|any|every) reals?(?: numbers?)?")
 NO_SOLUTION = re.compile(r"(?i)(?:there (?:is|are) )?no ?(?:real )?solutions?|(?:the )?empty set")
 
 
@@ -90,6 +91,8 @@ def spell_out(answer: str) -> str:
     >>> spell_out("negative three quarters"), spell_out("the square root of 5"), spell_out("odd")
     ('-\\frac{3}{4}', '\\sqrt{5}', 'odd')
     """
+    if ALL_NUMBERS.fullmatch(answer):
+        return r"\mathbb{R}"
     if NO_SOLUTION.fullmatch(answer):
         return r"\emptyset"
     words = answer.lower().replace("-", " ").split()
