@@ -32,6 +32,7 @@ sys.path.insert(0, os.getcwd())
 RUN = Path("runs/workshop")
 
 
+# %%
 def kit(command, *texts, last=6):
     """Run a script of the kit and show the last lines that it prints."""
     command = [sys.executable, *command.split(), *texts]
@@ -42,7 +43,6 @@ def kit(command, *texts, last=6):
         raise RuntimeError(f"status {done.returncode}")
 
 
-# %%
 def read(path):
     """Return the rows of a JSONL file."""
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
