@@ -312,7 +312,13 @@ if not n_good:
     raise Stopped(critiques.explain_failure(failed, run / "02_failed"), 3 if to_ask else 2)
 if budget.prices and requests:
     print(f"cost of {model} in this run: {budget.describe_cost()}")
-print(f"next: python 03_build.py --name {config.name}")
+build = f"python 03_build.py --name {config.name}"
+print(f"next: {build}")
+if len(list((run / "02_critiques").glob("*.jsonl"))) > 1:
+    print(
+        "note: that takes the critiques of all teachers and builds its sets anew. One teacher's, "
+        f"beside the sets that stand: {build} --teacher NAME --arms SET --suffix WORD"
+    )
 if n_failed and not config.self_critique:
     print(
         f"{count(n_failed, 'row')} without a critique or an answer of the teacher (status 3): "

@@ -127,6 +127,7 @@ from pathlib import Path
 import torch
 
 from common.core import files, manifests, prompts
+from common.core.errors import InputError
 from common.core.tokenizer import load_tokenizer, local_folder
 from common.core.trainings import check_settings, last_checkpoint
 from common.train import adapters, checkpoints, distributed, estimate, tokens, training_log
@@ -140,6 +141,11 @@ torch.set_num_threads(config.threads or torch.get_num_threads())
 rank, world, device = distributed.init_distributed()
 if config.dry_run:
     world = config.gpus or world
+elif config.gpus:
+    raise InputError(
+        f"--gpus {config.gpus} is of a plan.\nAdd --dry-run; to train on them: torchrun "
+        f"--nproc-per-node {config.gpus} 04_train.py"
+    )
 log = distributed.log
 full, four_bits = config.method == "full", config.method == "qlora"
 

@@ -42,8 +42,8 @@ class Config(EngineConfig):
     )
     benchmarks: list[str] = setting(
         ["math", "minerva_math", "gsm8k", "olympiadbench", "aime24", "amc23"],
-        "test sets: tiny, or of common/data/test_sets.py: also math500 aime25 theoremqa "
-        "mmlu_pro gpqa ifeval; NAME=FILE: your own (fields: question, gold, choices)",
+        "test sets: tiny; these six, math500 aime25 theoremqa mmlu_pro gpqa ifeval; NAME=FILE: "
+        "your own (fields: question, gold, choices)",
         group=USE,
     )
     limit: int | None = setting(
@@ -74,7 +74,7 @@ class Config(EngineConfig):
     )
     ifeval_grading: str = setting(
         "reference",
-        "IFEval's checkers; reference: with what is wrong in them; repaired: three are mended",
+        "IFEval's checkers; reference: with what is wrong in them; repaired: mended",
         choices=["reference", "repaired"],
         group=GENERATION,
     )

@@ -268,7 +268,7 @@ texts.
 
 ### The loss of each token, before and after
 
-The model reads the row that you wrote by hand. Dark tokens surprise it.
+The model reads the row that you wrote by hand. A high bar is a token that surprises it.
 """
 
 # %%
@@ -398,7 +398,7 @@ advantage of critiques in this miniature is that they have no gaps, and no more 
 
 ### Your turn
 
-`docs/workshop.md` has eight exercises of this form, with times and solutions. Or ask the model:
+`docs/workshop.md` has eight exercises of this form, with solutions. Or ask the model:
 """
 
 # %%

@@ -62,7 +62,7 @@ class EngineConfig(RunConfig):
 
     budget: float | None = setting(
         None,
-        "USD a model may cost over all starts (05: on one benchmark): a hard stop; inf: no limit",
+        "USD a model may cost over all starts (05: for each benchmark): a hard stop; inf: no limit",
         minimum=0,
     )
     extra_body: str = setting(

@@ -29,7 +29,12 @@ def use_protocol(model, sampling, config) -> tuple:
         prompts.check_template(template, model.tokenizer)
     rules = f"{config.ifeval_protocol}, {config.ifeval_grading}"
     conditions = model.conditions | {"template": template, "ifeval": rules}
-    limit = min(limit, sampling.max_new_tokens)
+    if sampling.max_new_tokens < limit:
+        print(
+            f"note: answers to IFEval are cut at {sampling.max_new_tokens:,} tokens by "
+            f"--max-new-tokens; the protocol has {limit:,}"
+        )
+        limit = sampling.max_new_tokens
     settings = replace(sampling, max_new_tokens=limit, stop=stop)
     return replace(model, conditions=conditions), settings
 

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 
+from common.tiny.world import calculate
+
 KINDS = ("carry", "borrow", "times table", "left-out line", "copying slip", "other")
 LINE = re.compile(r"\((\d+)\) (-?\d+) ([-+*]) (\d+) = (-?\d+)")
 STEP = re.compile(r"\(\d+\) ([-+*]) (\d+)")
@@ -12,7 +14,8 @@ def find_mistake(question: str, output: str) -> str:
     """Return the kind of the first mistake in a wrong output, one of KINDS.
 
     carry: 17 + 5 = 12; borrow: 23 - 7 = 26; times table: 3 * 7 = 18; left-out line: a step is not
-    written down; copying slip: a number or sign of the question or of the line before is changed.
+    written down; copying slip: a number or sign of the question or of the line before is changed,
+    or the answer is not that of the last line; other: any other result, or no answer.
 
     >>> find_mistake("Start with 17\\n(1) + 5\\n(2) - 2", "(1) 17 + 5 = 12\\n(2) 12 - 2 = 10")
     'carry'
@@ -29,16 +32,14 @@ def find_mistake(question: str, output: str) -> str:
         kind = _check_line(int(before), op, int(operand), int(value))
         if kind:
             return kind
-    return "copying slip"  # every line is right, and the answer is another number
+    return "copying slip" if "boxed" in output else "other"
 
 
 def _check_line(before, op, operand, result):
     """Return the kind of mistake in a line, None if it is right."""
-    right = {"+": before + operand, "-": before - operand, "*": before * operand}[op]
-    sloppy = {"+": right - 10, "-": right + 10, "*": right - before}[op]
-    if result == right:
+    if result == calculate(before, op, operand):
         return None
-    if result == sloppy:
+    if result == calculate(before, op, operand, sloppy=True):
         return {"+": "carry", "-": "borrow", "*": "times table"}[op]
     return "other"
 

@@ -183,7 +183,7 @@ def mean_loss(model, examples: list, tokens_per_microbatch: int) -> float:
 def _not_finite(step, loss, norm, ids):
     return InputError(
         f"step {step}: loss {loss}, gradient norm {norm}, the third step without a finite one; "
-        "the weights are as they were before those steps.\n"
+        "nothing was learned in them (`skipped` in metrics.jsonl names their rows).\n"
         f"Ids of its first 20 rows: {' '.join(ids[:20])}\n"
         "Look at those rows and at the base model's weights; a smaller --learning-rate helps if "
         "the loss grew before."

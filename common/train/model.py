@@ -32,6 +32,9 @@ FULL_PRECISION = (
     "(--method qlora quantizes it by itself)."
 )
 SOFTCAP = "final_logit_softcapping"
+OTHER_ARCHITECTURE = (
+    "Take another architecture; docs/data-and-training.md names those that are tested."
+)
 PLAIN_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -92,10 +95,7 @@ def layers_of(model) -> torch.nn.ModuleList:
     for module in model.base_model.modules():
         if isinstance(module, torch.nn.ModuleList):
             return module
-    raise InputError(
-        f"{type(model).__name__} has no list of layers.\n"
-        "Take another architecture; docs/ names those that are tested."
-    )
+    raise InputError(f"{type(model).__name__} has no list of layers.\n{OTHER_ARCHITECTURE}")
 
 
 def load(folder, device: torch.device, recomputed: int = 0):
@@ -146,7 +146,18 @@ def make_trainable(model, recomputed: int = 0) -> None:
 
 
 def compile_layers(model) -> None:
-    """Let torch fuse the small operations of each layer, at its first forward pass (minutes)."""
+    """Let torch fuse the small operations of each layer, at its first forward pass (minutes).
+
+    Raises InputError if there is no compiler for the CPU's code.
+    """
+    if next(model.parameters()).device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except Exception as error:
+            fix = "Install g++, or leave --compile out."
+            raise failed("--compile found no C++ compiler", error, fix) from error
     for layer in layers_of(model):
         layer.compile(dynamic=True)
 
@@ -211,7 +222,7 @@ def check_loss(model, folder) -> None:
     expected = model(input_ids=ids, labels=ids, use_cache=False).loss.item()
     if hasattr(model, "reshard"):
         model.reshard()
-    if abs(loss - expected) > 0.01 * expected:  # bfloat16 differs by less
+    if not abs(loss - expected) <= 0.01 * expected:  # bfloat16 differs by less; NaN is no number
         raise InputError(
             f"{folder}: {type(model).__name__} has a loss of {expected:.3f} on a few tokens, which "
             f"is {loss:.3f} here: it does more with its logits than the kit.\n"
@@ -238,7 +249,7 @@ def _rebuild_buffers(model) -> None:
                 raise InputError(
                     f"{type(model).__name__}: the kit cannot rebuild "
                     f"{type(module).__name__}.{name}, which no checkpoint holds.\n"
-                    "Take another architecture; docs/ names those that are tested."
+                    f"{OTHER_ARCHITECTURE}"
                 )
 
 
