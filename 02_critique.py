@@ -316,8 +316,8 @@ build = f"python 03_build.py --name {config.name}"
 print(f"next: {build}")
 if len(list((run / "02_critiques").glob("*.jsonl"))) > 1:
     print(
-        "note: that takes the critiques of all teachers and builds its sets anew. One teacher's, "
-        f"beside the sets that stand: {build} --teacher NAME --arms SET --suffix WORD"
+        "note: that uses the critiques of all teachers, and replaces the training sets. "
+        f"To add a set from one teacher: {build} --teacher NAME --arms SET --suffix WORD"
     )
 if n_failed and not config.self_critique:
     print(

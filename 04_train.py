@@ -143,8 +143,8 @@ if config.dry_run:
     world = config.gpus or world
 elif config.gpus:
     raise InputError(
-        f"--gpus {config.gpus} is of a plan.\nAdd --dry-run; to train on them: torchrun "
-        f"--nproc-per-node {config.gpus} 04_train.py"
+        f"--gpus {config.gpus} says for how many GPUs to plan, and there is no --dry-run.\n"
+        f"Add it; to train on them: torchrun --nproc-per-node {config.gpus} 04_train.py"
     )
 log = distributed.log
 full, four_bits = config.method == "full", config.method == "qlora"

@@ -1,4 +1,4 @@
-"""IFEval in 05: how a model is asked, how its outputs become rows, what is beside Table 8."""
+"""IFEval in 05: the two protocols, graded rows, and the paper's Table 8 for comparison."""
 
 from dataclasses import replace
 

@@ -374,7 +374,7 @@ class _Run:
         if self.ending:
             return
         refused, self.refused = self.refused, []
-        for task, kind, reason, _ in refused:  # what mends a run does not mend a row
+        for task, kind, reason, _ in refused:  # its fix is for a whole run
             self.deliver(task, {"error": reason.removesuffix(kind.fix).rstrip()})
 
     def _note_outage(self, sent, reason):

@@ -55,7 +55,7 @@ class Local:
         self.tokenizer = load_tokenizer(self.folder if has_tokenizer else self.weights)
 
     def _fitting_batch(self, max_new_tokens):
-        """Return how many texts at a time fit beside the weights: a power of two, 1 to 256.
+        """Return how many texts fit into memory together with the weights: 1, 2, 4, ... 256.
 
         A text of full length has keys and values in bfloat16, and half as much for what it takes
         to read prompts and to draw tokens. A tenth of the memory stays free.

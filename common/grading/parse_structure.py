@@ -92,7 +92,7 @@ MATRIX = re.compile(
     r"([(\[]?)\s*\\begin\{([pbBvV]?matrix|smallmatrix|array|cases)\}(.*)\\end\{\2\}\s*([)\]]?)"
 )
 DOTS = r"(-?\d{1,9}), ?(-?\d{1,9}), ?\\cdots ?, ?(-?\d{1,9})$"  # 1, 2, \cdots, 6
-MAX_FILLED = 64  # elements that the dots may stand for
+MAX_FILLED = 64  # elements of a list that is written with dots, at most
 ROWS = r"\[\s*\[[^\[\]]*\](?:\s*[,;]\s*\[[^\[\]]*\])+\s*\]"  # [[1, 2], [3, 4]]
 CONDITION = r"^(?:if|when|for)\b|,$"  # if x > 0,
 PLUS_MINUS, MINUS_PLUS = r"\\pm(?![a-z])", r"\\mp(?![a-z])"

@@ -36,8 +36,8 @@ GPUS = {
     "RTX 4090": (165, 24),
     "RTX 3090": (71, 24),
 }
-# Share of the GPUs' peak that a training of 7B may reach, by arithmetic (the paper's hour is 0.05):
-# beside frozen matrices an adapter's own passes over memory weigh more.
+# Share of the GPUs' peak that a training of 7B may reach, by arithmetic (the paper's hour is 0.05).
+# It is lower for adapters: they add reads and writes of memory, but few FLOPs.
 MFU = {"full": 0.4, "lora": 0.3, "qlora": 0.3}
 DISK_SPEED = 1e9  # bytes/s that a local SSD writes or reads, and that are hashed
 ROOM = 0.9  # share of a GPU's memory that is planned with: CUDA, NCCL and gaps take the rest

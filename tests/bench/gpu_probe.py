@@ -34,16 +34,10 @@ from common.generate.requests import Request, Sampling, Task
 from common.tiny.base import build_tokenizer
 from common.train import distributed, loss
 from common.train.model import make_trainable
+from tests.bench import simulated_memory
 
 SHAPES = {
-    "7B": dict(
-        hidden_size=3584,
-        intermediate_size=18_944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        vocab_size=152_064,
-    ),
+    "7B": simulated_memory.SHAPES["7B"],
     "tiny": dict(
         hidden_size=64,
         intermediate_size=128,

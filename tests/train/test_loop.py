@@ -841,6 +841,7 @@ BAD = {
         "24 rows, all in one step",
         ["--warmup-ratio 0"],
     ),
+    "GPUs of a plan, without a plan": (["--gpus", 8], "--gpus 8", ["--dry-run", "torchrun"]),
     "a cutoff below every prompt": (["--cutoff", 5], "0 of 24", ["--cutoff"]),
 }
 
